@@ -1,0 +1,98 @@
+"""Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax.data.partition import PARTITIONS, share_out
+from ddjax.data.sources import DATASETS, Dataset, load, npz
+from ddjax.types import InputError, Problem
+
+__all__ = ["DATASETS", "PARTITIONS", "Dataset", "load", "make_problem", "npz", "share_out"]
+
+
+def make_problem(
+    dataset: Dataset,
+    mixing_matrix: np.ndarray,
+    *,
+    partition: str = "dirichlet",
+    dirichlet_alpha: float = 0.5,
+    examples_per_device: int = 0,
+    reference_size: int = 0,
+    eval_examples: int = 0,
+    seed: int = 0,
+) -> Problem:
+    """Shares a data set out over the devices of a network.
+
+    The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
+    test examples are disjoint.
+
+    Args:
+      dataset: what to share out.
+      mixing_matrix: `[N, N]`.
+      partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it.
+      dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
+      examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
+        largest number.
+      reference_size: `R`; 0 for a quarter of the training data, at most 2,000.
+      eval_examples: test examples, drawn at random; 0 for all.
+      seed: of every draw.
+
+    Raises:
+      InputError: not enough examples for what is asked, or an unknown partition.
+    """
+    devices = mixing_matrix.shape[0]
+    total = len(dataset.x_train)
+    reference_size = reference_size or min(2000, total // 4)
+    if not 0 < reference_size < total:
+        raise InputError(
+            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
+        )
+    if not 0 <= eval_examples <= len(dataset.x_test):
+        raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
+    if examples_per_device < 0:
+        raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
+    rng = np.random.default_rng(seed)
+    reference, private = np.split(rng.permutation(total), [reference_size])
+    test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
+    if partition == "natural":
+        parts = _natural(dataset, private, devices, examples_per_device)
+    else:
+        wanted = examples_per_device * devices
+        if wanted > len(private):
+            raise InputError(
+                f"{devices} devices × {examples_per_device} examples need {wanted} private examples, but "
+                f"{len(private)} of {total} are left beside a reference set of {reference_size}"
+            )
+        private = private[: wanted or None]
+        shares = share_out(partition, dataset.y_train[private], devices, rng, dirichlet_alpha)
+        parts = [private[share] for share in shares]
+    # Only the rows that devices hold travel to the accelerator.
+    rows = np.concatenate(parts)
+    count = np.array([len(part) for part in parts], np.int32)
+    index = np.zeros((devices, count.max()), np.int32)
+    for n, start in enumerate(np.cumsum(count) - count):
+        index[n, : count[n]] = np.arange(start, start + count[n])
+    return Problem(
+        x=jnp.asarray(dataset.x_train[rows]),
+        y=jnp.asarray(dataset.y_train[rows]),
+        index=jnp.asarray(index),
+        count=jnp.asarray(count),
+        reference=jnp.asarray(dataset.x_train[reference]),
+        mixing_matrix=jnp.asarray(mixing_matrix, jnp.float32),
+        x_test=jnp.asarray(dataset.x_test[test]),
+        y_test=jnp.asarray(dataset.y_test[test]),
+    )
+
+
+def _natural(dataset: Dataset, private: np.ndarray, devices: int, most: int) -> list[np.ndarray]:
+    if dataset.owner is None:
+        raise InputError(
+            f"partition 'natural' needs data made for each device; this has none; use {', '.join(PARTITIONS)}"
+        )
+    parts = [private[dataset.owner[private] == n][: most or None] for n in range(devices)]
+    empty = [n for n, part in enumerate(parts) if not len(part)]
+    if empty:
+        raise InputError(
+            f"partition 'natural' leaves device {empty[0]} without examples; take a smaller reference set or fewer devices"
+        )
+    return parts

@@ -1,0 +1,43 @@
+"""Private loss and divergences between a device's soft decision `s` and its target `z`.
+
+A divergence is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact where `s` underflows.
+Targets are constants to the gradient; they need not sum to one (a `tracking` target, clipped to [0, 1], may not).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+Divergence = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None].astype(jnp.int32), axis=-1)[:, 0]
+
+
+def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:
+    """`‖s − z‖²`, the paper's choice."""
+    return jnp.sum((jnp.exp(log_s) - z) ** 2, axis=-1)
+
+
+def kl(log_s: jax.Array, z: jax.Array) -> jax.Array:
+    """`KL(z ‖ s) = Σ z log(z / s)`, in nats; the direction of knowledge distillation (Hinton, Vinyals, Dean 2015)."""
+    return jnp.sum(xlogy(z, z) - z * log_s, axis=-1)
+
+
+def cross_entropy(log_s: jax.Array, z: jax.Array) -> jax.Array:
+    """`−Σ z log s`, in nats: `kl` plus the entropy of `z`, so the same gradient at any `s`."""
+    return -jnp.sum(z * log_s, axis=-1)
+
+
+def jensen_shannon(log_s: jax.Array, z: jax.Array) -> jax.Array:
+    """`½ KL(s ‖ m) + ½ KL(z ‖ m)` with `m = (s + z) / 2`, in nats (Lin 1991); at most `log 2` on the simplex."""
+    s = jnp.exp(log_s)
+    log_m = jnp.log(jnp.maximum((s + z) / 2, jnp.finfo(s.dtype).tiny))
+    return jnp.sum(s * (log_s - log_m) + xlogy(z, z) - z * log_m, axis=-1) / 2
+
+
+DIVERGENCES: dict[str, Divergence] = {f.__name__: f for f in (squared_euclidean, kl, cross_entropy, jensen_shannon)}

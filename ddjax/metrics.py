@@ -1,0 +1,65 @@
+"""What is measured of a network of devices."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.types import Problem
+
+# Examples × devices evaluated at a time, which bounds the memory of an evaluation.
+_BLOCK = 65_536
+
+
+class Measures(NamedTuple):
+    """One evaluation.
+
+    Attributes:
+      accuracy: `[N]` of each device on the test set.
+      ensemble_accuracy: `[]` of the mean soft decision on the test set.
+      disagreement: `[]` mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
+    """
+
+    accuracy: jax.Array
+    ensemble_accuracy: jax.Array
+    disagreement: jax.Array
+
+
+def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Measures:
+    """Measures soft decisions on the test and the reference set, a block of examples at a time.
+
+    Args:
+      predict: `x [B, …] → [N, B, K]` soft decisions.
+      problem: its test and reference sets are used.
+    """
+    devices = problem.count.shape[0]
+
+    def correct(x, y):
+        s = predict(x)
+        return s.argmax(-1) == y, s.mean(0).argmax(-1) == y
+
+    def variance(x):
+        s = predict(x)
+        return jnp.sum((s - s.mean(0)) ** 2, axis=-1).mean(0)
+
+    hits, ensemble_hits = _blocks(correct, devices, problem.x_test, problem.y_test)
+    tests, references = problem.x_test.shape[0], problem.reference.shape[0]
+    return Measures(
+        accuracy=hits.sum(-1) / tests,
+        ensemble_accuracy=ensemble_hits.sum() / tests,
+        disagreement=_blocks(variance, devices, problem.reference).sum() / references,
+    )
+
+
+def _blocks(function: Callable, devices: int, *examples: jax.Array):
+    """`function` of blocks of examples, its results (`[…, block]`) joined along the last axis to `[…, examples]`."""
+    size = examples[0].shape[0]
+    block = min(size, max(16, _BLOCK // devices))
+    rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
+
+    def join(parts: jax.Array) -> jax.Array:
+        return jnp.moveaxis(parts, 0, -2).reshape(*parts.shape[1:-1], -1)[..., :size]
+
+    return jax.tree.map(join, jax.lax.map(lambda r: function(*(e[r] for e in examples)), rows))

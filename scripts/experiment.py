@@ -1,0 +1,249 @@
+"""The flags that every script shares, and the experiment they describe."""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import ddjax
+from ddjax import algorithms, data, learners, losses, models, schedules
+from ddjax.topology import GRAPHS, MIXING_WEIGHTS, Topology, topology
+from ddjax.types import InputError, suggest
+
+FLAGS = flags.FLAGS
+ALGORITHMS = ("distillation", "dsgd", "local", "centralized")
+
+_GRAPH_USAGE = ", ".join(f"{name}:{usage}" if usage else name for name, (usage, _, _) in GRAPHS.items())
+
+
+# Section of `--help` → flag → (default, help).
+_SECTIONS: dict[str, dict[str, tuple]] = {
+    "What is run": dict(
+        algorithm=("distillation", f"One of {', '.join(ALGORITHMS)}."),
+        rounds=(2000, "Communication rounds."),
+        seed=(0, "Seed of data split, graph, starts and minibatches."),
+    ),
+    "Data": dict(
+        dataset=(
+            "digits",
+            "digits, synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (default 10:60:1), or the path of a "
+            ".npz with x_train, y_train, x_test, y_test.",
+        ),
+        partition=(
+            "dirichlet",
+            f"How examples are shared out: {', '.join(data.PARTITIONS)}, or natural (synthetic data).",
+        ),
+        dirichlet_alpha=(0.5, "Concentration of dirichlet (labels) and quantity (sizes); small is uneven."),
+        examples_per_device=(0, "Mean number of private examples of a device; 0 for all there are."),
+        reference_size=(0, "Examples of the reference set; 0 for a quarter of the training data, at most 2000."),
+        eval_examples=(0, "Test examples of an evaluation; 0 for all."),
+    ),
+    "Devices and network": dict(
+        devices=(32, "Number of devices."),
+        models=("mlp", f"{', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
+        activation=("gelu", f"One of {', '.join(models.ACTIVATIONS)}; the theory asks for a smooth one."),
+        topology=("ring", f"One of {_GRAPH_USAGE}."),
+        mixing_weights=(
+            "",
+            f"One of {', '.join(MIXING_WEIGHTS)}; default metropolis_hastings, on directed graphs uniform.",
+        ),
+    ),
+    "Distillation": dict(
+        consensus=("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
+        consensus_step_size=(0.5, "zeta, step size of the gradient form, per round."),
+        consensus_step_size_schedule=("constant", "Schedule of zeta, as for --learning_rate_schedule."),
+        distillation_weight=(20.0, "rho, weight of the divergence beside the private loss."),
+        divergence=("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
+        temperature=(1.0, "Softmax temperature of the soft decisions."),
+        reference_batch_size=(64, "Reference examples drawn, and sent, each round; 0 for all."),
+    ),
+    "Local training": dict(
+        optimizer=("sgd", "Optax name, such as sgd, momentum (0.9), adam, adamw."),
+        learning_rate=(0.1, "eta, step size of the optimizer."),
+        learning_rate_schedule=(
+            "constant",
+            f"{', '.join(schedules.SCHEDULES)}, or inverse_time:TAU with TAU in rounds.",
+        ),
+        batch_size=(16, "Private examples of a step."),
+        local_steps=(1, "Optimizer steps of a round."),
+    ),
+    "Output": dict(
+        output_dir=("", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>."),
+        eval_every=(100, "Rounds between evaluations."),
+        checkpoint_every=(0, "Rounds between checkpoints, a multiple of --eval_every; 0 for none."),
+        resume=(False, "Go on from the last checkpoint in --output_dir."),
+    ),
+    "Execution": dict(device_chunk=(0, "Devices vectorized at a time; 0 picks for the model and backend.")),
+}
+
+
+def define_flags() -> None:
+    """Defines all flags."""
+    kinds: dict[type, Callable] = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean,
+    }
+    for section in _SECTIONS.values():
+        for name, (default, text) in section.items():
+            kinds[type(default)](name, default, text)
+
+
+def values() -> dict[str, object]:
+    """Every flag as run."""
+    return {name: FLAGS[name].value for section in _SECTIONS.values() for name in section}
+
+
+def _help(summary: str) -> str:
+    lines = [summary, "", "Flags may also be read from a file: --flagfile=FILE."]
+    for title, section in _SECTIONS.items():
+        lines += ["", f"{title}:"]
+        for name, (default, text) in section.items():
+            shown = (
+                f" (default {str(default).lower() if isinstance(default, bool) else default})" if default != "" else ""
+            )
+            lines += [f"  --{name}", flags.text_wrap(text + shown, 100, "      ")]
+    return "\n".join(lines)
+
+
+def main(body: Callable[[], None], summary: str) -> None:
+    """Parses flags and runs `body`. Exit codes: 0 done, 2 for a user's mistake, 3 for a loss that is not finite."""
+    script = sys.argv[0].rsplit("/", 1)[-1]
+    define_flags()
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+        print(_help(summary))
+        return
+    try:
+        rest = FLAGS(sys.argv)[1:]
+        if rest:
+            raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+        body()
+    except (flags.Error, InputError) as error:
+        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except ddjax.NonFiniteError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        sys.exit(3)
+
+
+class Experiment(NamedTuple):
+    """What the flags describe, built."""
+
+    algorithm: ddjax.Algorithm
+    problem: ddjax.Problem
+    learners: ddjax.Learners
+    topology: Topology
+
+
+def build() -> Experiment:
+    """Builds the experiment of the flags.
+
+    Raises:
+      InputError: flags that are wrong, or do not go together.
+    """
+    _check_numbers()
+    if FLAGS.algorithm not in ALGORITHMS:
+        raise suggest("algorithm", FLAGS.algorithm, ALGORITHMS)
+    network = topology(FLAGS.topology, FLAGS.devices, FLAGS.mixing_weights, FLAGS.seed)
+    groups = models.parse_models(FLAGS.models, FLAGS.devices)
+    private = FLAGS.devices * (FLAGS.examples_per_device or 100)
+    dataset = data.load(
+        FLAGS.dataset,
+        devices=FLAGS.devices,
+        train=private + FLAGS.reference_size if FLAGS.reference_size else private * 4 // 3 + 1,
+        seed=FLAGS.seed,
+    )
+    problem = data.make_problem(
+        dataset,
+        network.mixing_matrix,
+        partition=FLAGS.partition,
+        dirichlet_alpha=FLAGS.dirichlet_alpha,
+        examples_per_device=FLAGS.examples_per_device,
+        reference_size=FLAGS.reference_size,
+        eval_examples=FLAGS.eval_examples,
+        seed=FLAGS.seed,
+    )
+    make = _learner_factory(problem, dataset.classes)
+    if FLAGS.algorithm == "centralized":
+        if len(groups) > 1:
+            raise InputError(f"centralized trains one model, but --models={FLAGS.models} names {len(groups)} groups")
+        one = ddjax.Learners((ddjax.Group(make(groups[0][0]), 1),), FLAGS.devices * FLAGS.batch_size, FLAGS.local_steps)
+        return Experiment(ddjax.local(one), ddjax.centralized(problem), one, network)
+    learners = ddjax.Learners(
+        tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups),
+        FLAGS.batch_size,
+        FLAGS.local_steps,
+    )
+    return Experiment(_algorithm(learners, problem, network), problem, learners, network)
+
+
+def _algorithm(learners: ddjax.Learners, problem: ddjax.Problem, network: Topology) -> ddjax.Algorithm:
+    if FLAGS.algorithm == "local":
+        return ddjax.local(learners)
+    if FLAGS.algorithm == "dsgd":
+        return ddjax.dsgd(learners, ddjax.weighted_average())
+    limit = network.largest_consensus_step_size()
+    if FLAGS.consensus == "gradient" and FLAGS.consensus_step_size >= limit:
+        raise InputError(
+            f"consensus_step_size {FLAGS.consensus_step_size:g} is unstable on this graph, where it must be below "
+            f"{limit:.3g}; take a smaller one, or --mixing_weights=lazy_{_eager_weights()}"
+        )
+    return ddjax.distillation(
+        learners,
+        ddjax.weighted_average(),
+        reference_batch_size=FLAGS.reference_batch_size or problem.reference.shape[0],
+        consensus=FLAGS.consensus,
+        consensus_step_size=schedules.schedule(
+            FLAGS.consensus_step_size_schedule, FLAGS.consensus_step_size, FLAGS.rounds
+        ),
+    )
+
+
+def _eager_weights() -> str:
+    return FLAGS.mixing_weights.removeprefix("lazy_") or (
+        "uniform" if "directed" in FLAGS.topology else "metropolis_hastings"
+    )
+
+
+def _learner_factory(problem: ddjax.Problem, classes: int) -> Callable[[str], ddjax.Learner]:
+    if FLAGS.divergence not in losses.DIVERGENCES:
+        raise suggest("divergence", FLAGS.divergence, losses.DIVERGENCES)
+    rate = schedules.schedule(FLAGS.learning_rate_schedule, FLAGS.learning_rate, FLAGS.rounds)
+    steps = FLAGS.local_steps
+    # Optax counts steps; a schedule is over rounds.
+    optimizer = learners.optimizer(FLAGS.optimizer, lambda count: rate(count // steps))
+    return lambda name: ddjax.learner(
+        models.model(name, problem.x.shape[1:], classes, FLAGS.activation),
+        optimizer,
+        distillation_weight=FLAGS.distillation_weight,
+        divergence=losses.DIVERGENCES[FLAGS.divergence],
+        temperature=FLAGS.temperature,
+    )
+
+
+def _chunk(model: str, size: int) -> int | None:
+    if FLAGS.device_chunk:
+        return FLAGS.device_chunk
+    return 1 if model in models.LOOPED_ON_CPU and jax.default_backend() == "cpu" else None
+
+
+def _check_numbers() -> None:
+    positive = ("devices", "learning_rate", "batch_size", "local_steps", "eval_every", "temperature")
+    non_negative = (
+        "rounds",
+        "seed",
+        "reference_size",
+        "reference_batch_size",
+        "distillation_weight",
+        "consensus_step_size",
+        "checkpoint_every",
+        "device_chunk",
+    )
+    for name in positive + non_negative:
+        value = FLAGS[name].value
+        if not np.isfinite(value) or value < 0 or (name in positive and value == 0):
+            raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")

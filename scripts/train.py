@@ -1,0 +1,258 @@
+"""Trains a network of devices and writes what was measured.
+
+Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary.json, learning_curves.png.
+"""
+
+import csv
+import datetime
+import json
+import math
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import experiment
+import jax
+import numpy as np
+from experiment import FLAGS
+from tqdm import tqdm
+
+import ddjax
+from ddjax.checkpoint import Checkpoints
+from ddjax.simulate import Evaluation, Progress
+from ddjax.types import InputError
+
+# Flags that a resumed run may change.
+_MAY_CHANGE = ("resume", "output_dir", "checkpoint_every", "device_chunk", "rounds")
+
+
+def config() -> dict:
+    """Every flag as run, versions and backend."""
+    packages = ("ddjax", "jax", "jaxlib", "flax", "optax", "numpy", "networkx")
+    return {
+        "flags": experiment.values(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "backend": jax.default_backend(),
+        "accelerators": [device.device_kind for device in jax.devices()],
+    }
+
+
+def row(evaluation: Evaluation) -> dict:
+    """A row of `metrics.csv`."""
+    accuracy, sent = evaluation.accuracy, evaluation.bytes_sent
+    seconds = evaluation.seconds_train
+    return {
+        "round": evaluation.round,
+        "accuracy_mean": accuracy.mean(),
+        "accuracy_min": accuracy.min(),
+        "accuracy_max": accuracy.max(),
+        "accuracy_std": accuracy.std(),
+        "ensemble_accuracy": evaluation.ensemble_accuracy,
+        "disagreement": evaluation.disagreement,
+        "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
+        "distillation_loss": "" if math.isnan(evaluation.distillation_loss) else evaluation.distillation_loss,
+        "bytes_sent_total": sum(sent),
+        "bytes_sent_per_device": sum(sent) // len(sent) if sum(sent) % len(sent) == 0 else sum(sent) / len(sent),
+        "bytes_sent_max": max(sent),
+        "seconds_train": round(seconds, 4),
+        "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
+    }
+
+
+class OutputDir:
+    """The folder of a run: refused if it holds anything, unless a run is resumed."""
+
+    def __init__(self) -> None:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = Path(FLAGS.dataset.split(":")[0]).stem
+        if FLAGS.resume and not FLAGS.output_dir:
+            raise InputError("--resume needs the --output_dir of the run to go on with")
+        self.path = Path(FLAGS.output_dir or f"runs/{FLAGS.algorithm}-{name}-{stamp}").expanduser()
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise InputError(f"output_dir {str(self.path)!r} is a file")
+            if FLAGS.resume:
+                self._check_config()
+            elif self.path.is_dir() and any(self.path.iterdir()):
+                raise InputError(f"output_dir {str(self.path)!r} is not empty; name a new one, or go on with --resume")
+        except OSError as error:
+            raise InputError(f"output_dir {str(self.path)!r}: {error.strerror}") from None
+
+    def _check_config(self) -> None:
+        try:
+            saved = json.loads((self.path / "config.json").read_text())["flags"]
+        except (FileNotFoundError, ValueError, KeyError):
+            raise InputError(
+                f"output_dir {str(self.path)!r} holds no run to resume (no readable config.json)"
+            ) from None
+        for name, value in experiment.values().items():
+            if name not in _MAY_CHANGE and saved.get(name) != value:
+                raise InputError(f"cannot resume with --{name}={value}: the run had {saved.get(name)}")
+
+    def create(self) -> None:
+        """Makes the folder and writes `config.json`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "config.json").write_text(json.dumps(config(), indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
+
+    def rows_until(self, last_round: int) -> list[dict]:
+        """The rows of `metrics.csv` that a resumed run keeps."""
+        with (self.path / "metrics.csv").open(newline="") as file:
+            return [r for r in csv.DictReader(file) if int(r["round"]) <= last_round]
+
+    def write_rows(self, rows: list[dict], append: bool) -> None:
+        """Writes or adds rows of `metrics.csv`."""
+        with (self.path / "metrics.csv").open("a" if append else "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            if not append:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+def describe(built: experiment.Experiment) -> None:
+    """Says in a few lines what is being run."""
+    problem, count = built.problem, np.asarray(built.problem.count)
+    sizes = built.learners.parameter_counts()
+    names = [part.partition(":")[0] for part in FLAGS.models.split("+")]
+    devices = ", ".join(
+        f"{group.size} × {name} ({size:,} parameters)"
+        for group, name, size in zip(built.learners.groups, names, sizes, strict=True)
+    )
+    message = built.algorithm.message_bytes(problem)
+    print(f"{FLAGS.algorithm} on {FLAGS.dataset}, {FLAGS.rounds:,} rounds, {jax.default_backend()}")
+    print(f"  devices    {devices}")
+    print(
+        f"  data       {FLAGS.partition} partition, {count.min()} to {count.max()} private examples each; "
+        f"{len(problem.reference)} reference, {len(problem.x_test)} test"
+    )
+    if message:
+        network = built.topology
+        print(
+            f"  graph      {network.name}, {network.directed_edges} directed links, spectral gap {network.spectral_gap:.3g}"
+        )
+        print(
+            f"  message    {message:,} bytes a link and round; the weights are {4 * max(sizes):,} bytes ({message / max(sizes) / 4:.3g}×)"
+        )
+    sys.stdout.flush()
+
+
+class Display:
+    """Live progress on stderr: redrawn on a terminal, else a line now and then."""
+
+    def __init__(self, rounds: int):
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=rounds, unit="round", disable=not self._terminal, dynamic_ncols=True)
+        self._said = time.monotonic()
+        self.seconds_compile = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """After each scan."""
+        self.seconds_compile = progress.seconds_compile
+        self._bar.update(progress.round - self._bar.n)
+
+    def evaluation(self, latest: Evaluation) -> None:
+        """After each evaluation."""
+        text = f"accuracy {latest.accuracy.mean():.3f}, worst {latest.accuracy.min():.3f}"
+        self._bar.set_postfix_str(text)
+        if not self._terminal and time.monotonic() - self._said > 5:
+            self._said = time.monotonic()
+            left = latest.seconds_train / max(latest.round, 1) * (FLAGS.rounds - latest.round)
+            print(f"round {latest.round:,}/{FLAGS.rounds:,}: {text}, about {left:.0f} s left", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the last state standing."""
+        self._bar.close()
+
+
+def train() -> None:
+    """Runs what the flags describe."""
+    folder = OutputDir()
+    if FLAGS.checkpoint_every % FLAGS.eval_every:
+        raise InputError(
+            f"checkpoint_every {FLAGS.checkpoint_every} is not a multiple of eval_every {FLAGS.eval_every}"
+        )
+    built = experiment.build()
+    folder_checkpoints = folder.path / "checkpoints"
+    resume, history = None, []
+    checkpoints = Checkpoints(folder_checkpoints) if FLAGS.checkpoint_every or FLAGS.resume else None
+    if FLAGS.resume and checkpoints:
+        resume = checkpoints.restore(built.algorithm, built.problem)
+        history = folder.rows_until(resume[1].round)
+    folder.create()
+    if history:
+        folder.write_rows(history, append=False)
+    describe(built)
+    display = Display(FLAGS.rounds)
+    latest = resume[1] if resume else None
+    try:
+        for state, latest in ddjax.evaluations(
+            built.algorithm,
+            built.problem,
+            key=jax.random.key(FLAGS.seed),
+            rounds=FLAGS.rounds,
+            eval_every=FLAGS.eval_every,
+            resume=resume,
+            progress=display.progress,
+        ):
+            folder.write_rows([row(latest)], append=latest.round > 0)
+            if checkpoints and FLAGS.checkpoint_every and latest.round and latest.round % FLAGS.checkpoint_every == 0:
+                checkpoints.save(state, latest)
+            display.evaluation(latest)
+    finally:
+        display.close()
+        if latest:
+            from plots import plot  # slow to import
+
+            plot(folder.path / "learning_curves.png", [folder.path])
+    finish(folder, built, latest, display.seconds_compile)
+
+
+def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
+    """Writes `summary.json` and prints the table at the end."""
+    summary = {
+        "algorithm": FLAGS.algorithm,
+        "dataset": FLAGS.dataset,
+        "devices": FLAGS.devices,
+        "rounds": last.round,
+        "seed": FLAGS.seed,
+        "parameters_per_device": built.learners.parameter_counts()
+        if len(built.learners.groups) > 1
+        else built.learners.parameter_counts()[0],
+        "spectral_gap": built.topology.spectral_gap,
+        **{
+            name: value
+            for name, value in row(last).items()
+            if name not in ("round", "seconds_train", "rounds_per_second")
+        },
+        "message_bytes": built.algorithm.message_bytes(built.problem),
+        "seconds_compile": round(seconds_compile, 3),
+        "seconds_train": round(last.seconds_train, 3),
+        "device_steps_per_second": round(last.round * FLAGS.local_steps * built.learners.size / last.seconds_train, 1)
+        if last.seconds_train
+        else None,
+    }
+    (folder.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
+    names = ("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_std")
+    print(f"{'accuracy':12}" + "".join(f"{summary[name]:9.3f}" for name in names))
+    start = 0
+    if len(built.learners.groups) > 1:
+        for part, group in zip(FLAGS.models.split("+"), built.learners.groups, strict=True):
+            a = last.accuracy[start : start + group.size]
+            start += group.size
+            print(f"  {part.partition(':')[0]:10}{a.mean():9.3f}{a.min():9.3f}{a.max():9.3f}{a.std():9.3f}")
+    print(f"{'ensemble':12}{last.ensemble_accuracy:9.3f}   of the mean soft decision")
+    print(f"{'disagreement':12}{last.disagreement:9.4f}")
+    print(
+        f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes per device, {summary['bytes_sent_total']:,} in all"
+    )
+    print(f"{'time':12}{last.seconds_train:9.1f}   s training, {seconds_compile:.1f} s compiling")
+    print(f"\nwritten to {folder.path}")
+
+
+if __name__ == "__main__":
+    experiment.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …")
