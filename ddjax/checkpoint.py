@@ -1,5 +1,6 @@
 """Checkpoints of a run, by Orbax: the whole state, so that a resumed run gives the numbers of an undisturbed one."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,23 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
-        import orbax.checkpoint as ocp  # slow to import, and not every run saves
+        self.directory = directory
 
-        self._ocp = ocp
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        )
+    @functools.cached_property
+    def _manager(self) -> Any:
+        ocp = _orbax()
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self.directory.absolute(), options=options)
 
     def save(self, state: Any, evaluation: Evaluation) -> None:
-        """Saves a state and the evaluation made of it."""
+        """Saves a state and the evaluation made of it; does nothing where that round is saved already."""
+        if self._manager.latest_step() == evaluation.round:
+            return
+        args = _orbax().args
+        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
         progress = evaluation._asdict() | {"accuracy": evaluation.accuracy.tolist()}
-        leaves = dict(enumerate(jax.tree.leaves(state)))
-        self._manager.save(
-            evaluation.round,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.StandardSave({str(i): leaf for i, leaf in leaves.items()}),
-                evaluation=self._ocp.args.JsonSave(progress),
-            ),
-        )
+        saved = args.Composite(state=args.StandardSave(leaves), evaluation=args.JsonSave(progress))
+        self._manager.save(evaluation.round, args=saved)
 
     def restore(self, algorithm: Algorithm, problem: Problem) -> tuple[Any, Evaluation]:
         """The last state and its evaluation.
@@ -43,20 +43,20 @@ class Checkpoints:
         Raises:
           InputError: there is no checkpoint.
         """
-        step = self._manager.latest_step()
+        step = self._manager.latest_step() if self.directory.is_dir() else None
         if step is None:
-            raise InputError(f"no checkpoint in {self._manager.directory}; run with --checkpoint_every")
+            raise InputError(f"no checkpoint in {str(self.directory)!r}; a run leaves them with --checkpoint_every")
+        args = _orbax().args
         shapes, structure = jax.tree.flatten(jax.eval_shape(algorithm.init, jax.random.key(0), problem))
-        restored = self._manager.restore(
-            step,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.StandardRestore({str(i): shape for i, shape in enumerate(shapes)}),
-                evaluation=self._ocp.args.JsonRestore(),
-            ),
-        )
-        state = jax.tree.unflatten(structure, [restored.state[str(i)] for i in range(len(shapes))])
+        state = args.StandardRestore({str(i): shape for i, shape in enumerate(shapes)})
+        restored = self._manager.restore(step, args=args.Composite(state=state, evaluation=args.JsonRestore()))
+        leaves = [restored.state[str(i)] for i in range(len(shapes))]
         progress = restored.evaluation
-        evaluation = Evaluation(
-            **progress | {"accuracy": np.array(progress["accuracy"]), "bytes_sent": tuple(progress["bytes_sent"])}
-        )
-        return state, evaluation
+        lists = {"accuracy": np.array(progress["accuracy"]), "bytes_sent": tuple(progress["bytes_sent"])}
+        return jax.tree.unflatten(structure, leaves), Evaluation(**progress | lists)
+
+
+def _orbax() -> Any:
+    import orbax.checkpoint  # slow to import, and not every run saves
+
+    return orbax.checkpoint

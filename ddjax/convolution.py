@@ -54,7 +54,7 @@ def _backward(strides, pads, residuals, g):
 
     def tile_backward(kernel_gradient, tile):
         if strides == (1, 1):
-            dx, dk = _tile_gradients(*tile, kernel, pads)
+            dx, dk = _tile_gradients(tile[0], tile[1], kernel, pads)
         else:
             dx, dk = jax.vjp(lambda x, k: _tile_forward(x, k, strides, pads), tile[0], kernel)[1](tile[1])
         return kernel_gradient + dk, dx

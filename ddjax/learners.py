@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,19 +18,19 @@ from flax import nnx
 from ddjax import losses
 from ddjax.types import Device, InputError, Learner, Problem, PyTree, StepInfo, suggest
 
-# Optax optimizers whose update needs more than gradients and parameters.
-_UNUSABLE = ("lbfgs", "noisy_sgd")
-
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Every Optax optimizer that is a function of a learning rate, by its Optax name, and `momentum` (0.9)."""
-    found = {}
-    for name in set(optax.__all__) - set(_UNUSABLE):
-        factory = getattr(optax, name)
-        if inspect.isfunction(factory) and not name.startswith("scale_by"):
-            if next(iter(inspect.signature(factory).parameters), None) == "learning_rate":
-                found[name] = factory
-    return found | {"momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)}
+    found: dict[str, Callable[..., optax.GradientTransformation]] = {
+        "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)
+    }
+    for name, factory in vars(optax).items():
+        # lbfgs wants function values, and noisy_sgd would give every device the same noise.
+        if not inspect.isfunction(factory) or name.startswith(("_", "scale_by", "lbfgs", "noisy_sgd")):
+            continue
+        if next(iter(inspect.signature(factory).parameters), None) == "learning_rate":
+            found[name] = factory
+    return found
 
 
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -158,8 +159,7 @@ class Learners:
     def init(self, key: jax.Array, common: bool = False) -> tuple[Device, ...]:
         """Stacked devices, a group each. Device `n` starts from `fold_in(key, n)`, or all from `key` if `common`."""
         return tuple(
-            group.map(lambda n: group.learner.init(key if common else jax.random.fold_in(key, n)), _ids(members))
-            for group, members in self._members()
+            group.map(partial(_start, group.learner, key, common), _ids(members)) for group, members in self._members()
         )
 
     def train(
@@ -185,12 +185,12 @@ class Learners:
         """
 
         def phase(group: Group, members: slice, stacked: Device):
-            def one(n, device, index, count, target):
+            def one(n, device, held, size, target):
                 device_key = jax.random.fold_in(key, n)
 
                 def step(device, number):
                     draw, own = jax.random.split(jax.random.fold_in(device_key, number))
-                    rows = index[jax.random.randint(draw, (self.batch_size,), 0, count)]
+                    rows = held[jax.random.randint(draw, (self.batch_size,), 0, size)]
                     return group.learner.step(own, device, (problem.x[rows], problem.y[rows]), reference, target)
 
                 device, infos = jax.lax.scan(step, device, jnp.arange(self.local_steps))
@@ -198,7 +198,7 @@ class Learners:
                 return device, StepInfo(infos.loss.mean(), infos.distillation_loss.mean(), last)
 
             target = None if targets is None else targets[members]
-            return group.map(one, _ids(members), stacked, problem.index[members], problem.count[members], target)
+            return group.map(one, _ids(members), stacked, problem.private[members], problem.sizes[members], target)
 
         phases = [phase(*member, stacked) for member, stacked in zip(self._members(), devices, strict=True)]
         trained, infos = zip(*phases, strict=True)
@@ -206,17 +206,20 @@ class Learners:
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
-        return jnp.concatenate(
-            [
-                group.map(lambda device: group.learner.predict(device, x), stacked)
-                for group, stacked in zip(self.groups, devices, strict=True)
-            ]
-        )
+        soft_decisions = [
+            group.map(lambda device, predict=group.learner.predict: predict(device, x), stacked)
+            for group, stacked in zip(self.groups, devices, strict=True)
+        ]
+        return jnp.concatenate(soft_decisions)
 
     def parameter_counts(self) -> list[int]:
         """Parameters of one device of each group."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         return [sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(device.params)) for device in shapes]
+
+
+def _start(learner: Learner, key: jax.Array, common: bool, device: jax.Array) -> Device:
+    return learner.init(key if common else jax.random.fold_in(key, device))
 
 
 def _ids(members: slice) -> jax.Array:

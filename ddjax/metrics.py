@@ -34,7 +34,7 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
       predict: `x [B, …] → [N, B, K]` soft decisions.
       problem: its test and reference sets are used.
     """
-    devices = problem.count.shape[0]
+    devices = problem.sizes.shape[0]
 
     def correct(x, y):
         s = predict(x)

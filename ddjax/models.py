@@ -124,7 +124,7 @@ class ResNet14(nnx.Module):
         return self.out(x.mean((1, 2)))
 
 
-MODELS: dict[str, type[nnx.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "resnet14": ResNet14}
+MODELS: dict[str, Callable[..., nnx.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "resnet14": ResNet14}
 
 # Models whose devices are run one after another on a CPU: tiles of images stay in cache, and one device fills it.
 LOOPED_ON_CPU = ("cnn", "resnet14")
@@ -164,9 +164,8 @@ def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
         name, _, count = part.partition(":")
         if name not in MODELS:
             raise suggest("model", name, MODELS)
-        if count or "+" in spec:
-            if not count.isdigit() or int(count) < 1:
-                raise InputError(f"models {spec!r}: {part!r} needs a count of devices, as in 'linear:8+mlp:4'")
+        if (count or "+" in spec) and (not count.isdigit() or int(count) < 1):
+            raise InputError(f"models {spec!r}: {part!r} needs a count of devices, as in 'linear:8+mlp:4'")
         groups.append((name, int(count or devices)))
     total = sum(count for _, count in groups)
     if total != devices:

@@ -94,9 +94,9 @@ class Simulation:
 
     def zeros(self) -> Totals:
         """Totals of no round."""
-        devices = self.problem.count.shape[0]
-        floats, integers = np.zeros((2, devices), np.float32), np.zeros(devices, np.int32)
-        return Totals(Info(floats[0], floats[1], integers), np.zeros(devices, bool))
+        devices = self.problem.sizes.shape[0]
+        info = Info(jnp.zeros(devices), jnp.zeros(devices), jnp.zeros(devices, jnp.int32))
+        return Totals(info, jnp.zeros(devices, bool))
 
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
@@ -126,7 +126,7 @@ def evaluations(
     resume: tuple[Any, Evaluation] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[tuple[Any, Evaluation]]:
-    """Yields state and evaluation at round 0, then every `eval_every` rounds and after the last.
+    """Yields state and evaluation at the start, then every `eval_every` rounds and after the last.
 
     The state is consumed when the iteration goes on: use it, or copy it, before.
 
@@ -146,15 +146,14 @@ def evaluations(
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")
     simulation = Simulation(algorithm, problem)
-    devices = problem.count.shape[0]
     if resume is None:
         state = simulation.init(key)
-        sent, seconds = np.zeros(devices, dtype=object), 0.0
-        yield state, _evaluation(simulation.measure(state), 0, float("nan"), float("nan"), sent, seconds)
+        nothing = np.zeros(problem.sizes.shape[0], dtype=object)
+        last = _evaluation(simulation.measure(state), 0, float("nan"), float("nan"), nothing, 0.0)
     else:
         state, last = resume
-        sent, seconds = np.array(last.bytes_sent, dtype=object), last.seconds_train
-    done = int(state.round)
+    yield state, last
+    done, sent, seconds = last.round, np.array(last.bytes_sent, dtype=object), last.seconds_train
     start = time.perf_counter()
     state, totals = simulation.advance(key, state, simulation.zeros(), done)  # no round: compiles
     seconds_compile = time.perf_counter() - start
@@ -173,8 +172,10 @@ def evaluations(
             progress(Progress(done, seconds, seconds_compile))
         info = totals.info
         sent = sent + np.asarray(info.messages).astype(object) * simulation.message_bytes
-        losses = [float(total.mean()) / (done - begun) for total in (info.loss, info.distillation_loss)]
-        yield state, _evaluation(simulation.measure(state), done, *losses, sent, seconds)
+        loss, distillation_loss = (
+            float(total.mean()) / (done - begun) for total in (info.loss, info.distillation_loss)
+        )
+        yield state, _evaluation(simulation.measure(state), done, loss, distillation_loss, sent, seconds)
 
 
 def _evaluation(measures: Measures, round: int, loss: float, distillation_loss: float, sent, seconds) -> Evaluation:
@@ -195,6 +196,8 @@ def run(
 ) -> tuple[Any, list[Evaluation]]:
     """Runs to the end; the final state and the history. See `evaluations`."""
     history = []
-    for state, evaluation in evaluations(algorithm, problem, key=key, rounds=rounds, eval_every=eval_every):
+    state = None
+    for latest, evaluation in evaluations(algorithm, problem, key=key, rounds=rounds, eval_every=eval_every):
+        state = latest
         history.append(evaluation)
     return state, history

@@ -46,8 +46,8 @@ class Problem(NamedTuple):
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
       y: `[M]` their labels, integers in `[0, K)`.
-      index: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
-      count: `[N]` how many of them count, so that unequal devices cost no copies.
+      private: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
+      sizes: `[N]` how many of them count, so that unequal devices cost no copies.
       reference: `[R, …]` the public unlabeled reference set.
       mixing_matrix: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`.
       x_test: `[T, …]` test inputs, held by no device.
@@ -56,8 +56,8 @@ class Problem(NamedTuple):
 
     x: jax.Array
     y: jax.Array
-    index: jax.Array
-    count: jax.Array
+    private: jax.Array
+    sizes: jax.Array
     reference: jax.Array
     mixing_matrix: jax.Array
     x_test: jax.Array

@@ -1,7 +1,8 @@
 """The flags that every script shares, and the experiment they describe."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -21,67 +22,66 @@ _GRAPH_USAGE = ", ".join(f"{name}:{usage}" if usage else name for name, (usage, 
 
 # Section of `--help` → flag → (default, help).
 _SECTIONS: dict[str, dict[str, tuple]] = {
-    "What is run": dict(
-        algorithm=("distillation", f"One of {', '.join(ALGORITHMS)}."),
-        rounds=(2000, "Communication rounds."),
-        seed=(0, "Seed of data split, graph, starts and minibatches."),
-    ),
-    "Data": dict(
-        dataset=(
+    "What is run": {
+        "algorithm": ("distillation", f"One of {', '.join(ALGORITHMS)}."),
+        "rounds": (2000, "Communication rounds."),
+        "seed": (0, "Seed of data split, graph, starts and minibatches."),
+    },
+    "Data": {
+        "dataset": (
             "digits",
-            "digits, synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (default 10:60:1), or the path of a "
-            ".npz with x_train, y_train, x_test, y_test.",
+            "digits, synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (10:60:1 if left out), or the "
+            "path of a .npz with x_train, y_train, x_test, y_test.",
         ),
-        partition=(
+        "partition": (
             "dirichlet",
             f"How examples are shared out: {', '.join(data.PARTITIONS)}, or natural (synthetic data).",
         ),
-        dirichlet_alpha=(0.5, "Concentration of dirichlet (labels) and quantity (sizes); small is uneven."),
-        examples_per_device=(0, "Mean number of private examples of a device; 0 for all there are."),
-        reference_size=(0, "Examples of the reference set; 0 for a quarter of the training data, at most 2000."),
-        eval_examples=(0, "Test examples of an evaluation; 0 for all."),
-    ),
-    "Devices and network": dict(
-        devices=(32, "Number of devices."),
-        models=("mlp", f"{', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
-        activation=("gelu", f"One of {', '.join(models.ACTIVATIONS)}; the theory asks for a smooth one."),
-        topology=("ring", f"One of {_GRAPH_USAGE}."),
-        mixing_weights=(
+        "dirichlet_alpha": (0.5, "Concentration of dirichlet (labels) and quantity (sizes); small is uneven."),
+        "examples_per_device": (0, "Mean number of private examples of a device; 0 for all there are."),
+        "reference_size": (0, "Examples of the reference set; 0 for a quarter of the training data, at most 2000."),
+        "eval_examples": (0, "Test examples of an evaluation; 0 for all."),
+    },
+    "Devices and network": {
+        "devices": (32, "Number of devices."),
+        "models": ("mlp", f"{', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
+        "activation": ("gelu", f"One of {', '.join(models.ACTIVATIONS)}; the theory asks for a smooth one."),
+        "topology": ("ring", f"One of {_GRAPH_USAGE}."),
+        "mixing_weights": (
             "",
             f"One of {', '.join(MIXING_WEIGHTS)}; default metropolis_hastings, on directed graphs uniform.",
         ),
-    ),
-    "Distillation": dict(
-        consensus=("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
-        consensus_step_size=(0.5, "zeta, step size of the gradient form, per round."),
-        consensus_step_size_schedule=("constant", "Schedule of zeta, as for --learning_rate_schedule."),
-        distillation_weight=(20.0, "rho, weight of the divergence beside the private loss."),
-        divergence=("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
-        temperature=(1.0, "Softmax temperature of the soft decisions."),
-        reference_batch_size=(64, "Reference examples drawn, and sent, each round; 0 for all."),
-    ),
-    "Local training": dict(
-        optimizer=("sgd", "Optax name, such as sgd, momentum (0.9), adam, adamw."),
-        learning_rate=(0.1, "eta, step size of the optimizer."),
-        learning_rate_schedule=(
+    },
+    "Distillation": {
+        "consensus": ("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
+        "consensus_step_size": (0.5, "zeta, step size of the gradient form, per round."),
+        "consensus_step_size_schedule": ("constant", "Schedule of zeta, as for --learning_rate_schedule."),
+        "distillation_weight": (20.0, "rho, weight of the divergence beside the private loss."),
+        "divergence": ("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
+        "temperature": (1.0, "Softmax temperature of the soft decisions."),
+        "reference_batch_size": (64, "Reference examples drawn, and sent, each round; 0 for all."),
+    },
+    "Local training": {
+        "optimizer": ("sgd", "Optax name, such as sgd, momentum (0.9), adam, adamw."),
+        "learning_rate": (0.1, "eta, step size of the optimizer."),
+        "learning_rate_schedule": (
             "constant",
             f"{', '.join(schedules.SCHEDULES)}, or inverse_time:TAU with TAU in rounds.",
         ),
-        batch_size=(16, "Private examples of a step."),
-        local_steps=(1, "Optimizer steps of a round."),
-    ),
-    "Output": dict(
-        output_dir=("", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>."),
-        eval_every=(100, "Rounds between evaluations."),
-        checkpoint_every=(0, "Rounds between checkpoints, a multiple of --eval_every; 0 for none."),
-        resume=(False, "Go on from the last checkpoint in --output_dir."),
-    ),
-    "Execution": dict(device_chunk=(0, "Devices vectorized at a time; 0 picks for the model and backend.")),
+        "batch_size": (16, "Private examples of a step."),
+        "local_steps": (1, "Optimizer steps of a round."),
+    },
+    "Output": {
+        "output_dir": ("", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>."),
+        "eval_every": (100, "Rounds between evaluations."),
+        "checkpoint_every": (0, "Rounds between checkpoints, a multiple of --eval_every; 0 for none."),
+        "resume": (False, "Go on from the last checkpoint in --output_dir."),
+    },
+    "Execution": {"device_chunk": (0, "Devices vectorized at a time; 0 picks for the model and backend.")},
 }
 
 
-def define_flags() -> None:
-    """Defines all flags."""
+def _define_flags() -> None:
     kinds: dict[type, Callable] = {
         str: flags.DEFINE_string,
         int: flags.DEFINE_integer,
@@ -91,6 +91,9 @@ def define_flags() -> None:
     for section in _SECTIONS.values():
         for name, (default, text) in section.items():
             kinds[type(default)](name, default, text)
+
+
+_define_flags()
 
 
 def values() -> dict[str, object]:
@@ -110,24 +113,24 @@ def _help(summary: str) -> str:
     return "\n".join(lines)
 
 
-def main(body: Callable[[], None], summary: str) -> None:
-    """Parses flags and runs `body`. Exit codes: 0 done, 2 for a user's mistake, 3 for a loss that is not finite."""
-    script = sys.argv[0].rsplit("/", 1)[-1]
-    define_flags()
-    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+def main(body: Callable[[], None], summary: str, argv: Sequence[str] | None = None) -> int:
+    """Parses flags and runs `body`; returns the exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite."""
+    argv = argv or sys.argv
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
         print(_help(summary))
-        return
+        return 0
     try:
-        rest = FLAGS(sys.argv)[1:]
+        rest = FLAGS(argv)[1:]
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
         body()
-    except (flags.Error, InputError) as error:
-        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except ddjax.NonFiniteError as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        sys.exit(3)
+    except (flags.Error, InputError, ddjax.NonFiniteError) as error:
+        print(f"{Path(argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3 if isinstance(error, ddjax.NonFiniteError) else 2
+    except KeyboardInterrupt:
+        print(f"{Path(argv[0]).name}: interrupted; what was written is kept", file=sys.stderr)
+        return 130
+    return 0
 
 
 class Experiment(NamedTuple):
@@ -178,7 +181,9 @@ def build() -> Experiment:
         FLAGS.batch_size,
         FLAGS.local_steps,
     )
-    return Experiment(_algorithm(learners, problem, network), problem, learners, network)
+    algorithm = _algorithm(learners, problem, network)
+    jax.eval_shape(algorithm.init, jax.random.key(0), problem)  # what does not fit together shows here, before any file
+    return Experiment(algorithm, problem, learners, network)
 
 
 def _algorithm(learners: ddjax.Learners, problem: ddjax.Problem, network: Topology) -> ddjax.Algorithm:
@@ -244,6 +249,10 @@ def _check_numbers() -> None:
         "device_chunk",
     )
     for name in positive + non_negative:
-        value = FLAGS[name].value
+        value = getattr(FLAGS, name)
         if not np.isfinite(value) or value < 0 or (name in positive and value == 0):
             raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
+    if FLAGS.checkpoint_every % FLAGS.eval_every:
+        raise InputError(
+            f"checkpoint_every {FLAGS.checkpoint_every} is not a multiple of eval_every {FLAGS.eval_every}"
+        )

@@ -91,31 +91,32 @@ class OutputDir:
             if name not in _MAY_CHANGE and saved.get(name) != value:
                 raise InputError(f"cannot resume with --{name}={value}: the run had {saved.get(name)}")
 
-    def create(self) -> None:
-        """Makes the folder and writes `config.json`."""
+    def create(self, keep_rows_before: int) -> None:
+        """Makes the folder, writes `config.json`, and of an earlier `metrics.csv` keeps the rows before a round."""
+        metrics = self.path / "metrics.csv"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "config.json").write_text(json.dumps(config(), indent=2) + "\n")
+            rows = list(csv.DictReader(metrics.read_text().splitlines())) if keep_rows_before else []
+            metrics.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
+        for kept in rows:
+            if int(kept["round"]) < keep_rows_before:
+                self.add(kept)
 
-    def rows_until(self, last_round: int) -> list[dict]:
-        """The rows of `metrics.csv` that a resumed run keeps."""
-        with (self.path / "metrics.csv").open(newline="") as file:
-            return [r for r in csv.DictReader(file) if int(r["round"]) <= last_round]
-
-    def write_rows(self, rows: list[dict], append: bool) -> None:
-        """Writes or adds rows of `metrics.csv`."""
-        with (self.path / "metrics.csv").open("a" if append else "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            if not append:
+    def add(self, row: dict) -> None:
+        """Adds a row to `metrics.csv`, after a header if it is the first."""
+        with (self.path / "metrics.csv").open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if file.tell() == 0:
                 writer.writeheader()
-            writer.writerows(rows)
+            writer.writerow(row)
 
 
 def describe(built: experiment.Experiment) -> None:
     """Says in a few lines what is being run."""
-    problem, count = built.problem, np.asarray(built.problem.count)
+    problem, count = built.problem, np.asarray(built.problem.sizes)
     sizes = built.learners.parameter_counts()
     names = [part.partition(":")[0] for part in FLAGS.models.split("+")]
     devices = ", ".join(
@@ -132,10 +133,12 @@ def describe(built: experiment.Experiment) -> None:
     if message:
         network = built.topology
         print(
-            f"  graph      {network.name}, {network.directed_edges} directed links, spectral gap {network.spectral_gap:.3g}"
+            f"  graph      {network.name}, {network.directed_edges} directed links, "
+            f"spectral gap {network.spectral_gap:.3g}"
         )
+        weights = 4 * max(sizes)
         print(
-            f"  message    {message:,} bytes a link and round; the weights are {4 * max(sizes):,} bytes ({message / max(sizes) / 4:.3g}×)"
+            f"  message    {message:,} bytes a link and round; the weights are {weights:,} ({message / weights:.3g}×)"
         )
     sys.stdout.flush()
 
@@ -171,23 +174,12 @@ class Display:
 def train() -> None:
     """Runs what the flags describe."""
     folder = OutputDir()
-    if FLAGS.checkpoint_every % FLAGS.eval_every:
-        raise InputError(
-            f"checkpoint_every {FLAGS.checkpoint_every} is not a multiple of eval_every {FLAGS.eval_every}"
-        )
     built = experiment.build()
-    folder_checkpoints = folder.path / "checkpoints"
-    resume, history = None, []
-    checkpoints = Checkpoints(folder_checkpoints) if FLAGS.checkpoint_every or FLAGS.resume else None
-    if FLAGS.resume and checkpoints:
-        resume = checkpoints.restore(built.algorithm, built.problem)
-        history = folder.rows_until(resume[1].round)
-    folder.create()
-    if history:
-        folder.write_rows(history, append=False)
+    checkpoints = Checkpoints(folder.path / "checkpoints")
+    resume = checkpoints.restore(built.algorithm, built.problem) if FLAGS.resume else None
+    folder.create(keep_rows_before=resume[1].round if resume else 0)
     describe(built)
     display = Display(FLAGS.rounds)
-    latest = resume[1] if resume else None
     try:
         for state, latest in ddjax.evaluations(
             built.algorithm,
@@ -198,13 +190,13 @@ def train() -> None:
             resume=resume,
             progress=display.progress,
         ):
-            folder.write_rows([row(latest)], append=latest.round > 0)
-            if checkpoints and FLAGS.checkpoint_every and latest.round and latest.round % FLAGS.checkpoint_every == 0:
+            folder.add(row(latest))
+            if FLAGS.checkpoint_every and latest.round and latest.round % FLAGS.checkpoint_every == 0:
                 checkpoints.save(state, latest)
             display.evaluation(latest)
     finally:
         display.close()
-        if latest:
+        if (folder.path / "metrics.csv").exists():
             from plots import plot  # slow to import
 
             plot(folder.path / "learning_curves.png", [folder.path])
@@ -248,11 +240,11 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
     print(f"{'ensemble':12}{last.ensemble_accuracy:9.3f}   of the mean soft decision")
     print(f"{'disagreement':12}{last.disagreement:9.4f}")
     print(
-        f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes per device, {summary['bytes_sent_total']:,} in all"
+        f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes a device, {summary['bytes_sent_total']:,} in all"
     )
     print(f"{'time':12}{last.seconds_train:9.1f}   s training, {seconds_compile:.1f} s compiling")
     print(f"\nwritten to {folder.path}")
 
 
 if __name__ == "__main__":
-    experiment.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …")
+    sys.exit(experiment.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …"))

@@ -70,8 +70,8 @@ def centralized(problem: Problem) -> Problem:
 
     Give its one learner `N` times the batch size, so that a round sees as many examples as a round of the others.
     """
-    held = jnp.arange(problem.index.shape[1]) < problem.count[:, None]
-    rows = problem.index[held]
+    held = jnp.arange(problem.private.shape[1]) < problem.sizes[:, None]
+    rows = problem.private[held]
     return problem._replace(
-        index=rows[None], count=jnp.array([rows.size], jnp.int32), mixing_matrix=jnp.ones((1, 1), jnp.float32)
+        private=rows[None], sizes=jnp.array([rows.size], jnp.int32), mixing_matrix=jnp.ones((1, 1), jnp.float32)
     )

@@ -57,26 +57,20 @@ def make_problem(
     if partition == "natural":
         parts = _natural(dataset, private, devices, examples_per_device)
     else:
-        wanted = examples_per_device * devices
-        if wanted > len(private):
-            raise InputError(
-                f"{devices} devices × {examples_per_device} examples need {wanted} private examples, but "
-                f"{len(private)} of {total} are left beside a reference set of {reference_size}"
-            )
-        private = private[: wanted or None]
-        shares = share_out(partition, dataset.y_train[private], devices, rng, dirichlet_alpha)
+        labels = dataset.y_train[private]
+        shares = share_out(partition, labels, devices, rng, dirichlet_alpha, examples_per_device)
         parts = [private[share] for share in shares]
     # Only the rows that devices hold travel to the accelerator.
     rows = np.concatenate(parts)
-    count = np.array([len(part) for part in parts], np.int32)
-    index = np.zeros((devices, count.max()), np.int32)
-    for n, start in enumerate(np.cumsum(count) - count):
-        index[n, : count[n]] = np.arange(start, start + count[n])
+    sizes = np.array([len(part) for part in parts], np.int32)
+    held = np.zeros((devices, sizes.max()), np.int32)
+    for n, start in enumerate(np.cumsum(sizes) - sizes):
+        held[n, : sizes[n]] = np.arange(start, start + sizes[n])
     return Problem(
         x=jnp.asarray(dataset.x_train[rows]),
         y=jnp.asarray(dataset.y_train[rows]),
-        index=jnp.asarray(index),
-        count=jnp.asarray(count),
+        private=jnp.asarray(held),
+        sizes=jnp.asarray(sizes),
         reference=jnp.asarray(dataset.x_train[reference]),
         mixing_matrix=jnp.asarray(mixing_matrix, jnp.float32),
         x_test=jnp.asarray(dataset.x_test[test]),
@@ -92,7 +86,5 @@ def _natural(dataset: Dataset, private: np.ndarray, devices: int, most: int) -> 
     parts = [private[dataset.owner[private] == n][: most or None] for n in range(devices)]
     empty = [n for n, part in enumerate(parts) if not len(part)]
     if empty:
-        raise InputError(
-            f"partition 'natural' leaves device {empty[0]} without examples; take a smaller reference set or fewer devices"
-        )
+        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
     return parts

@@ -18,7 +18,7 @@ class Dataset(NamedTuple):
       x_test: `[T, …]`.
       y_test: `[T]`.
       classes: `K`.
-      owner: `[M]` the device each training example was made for, for the partition `natural`; `None` where there is none.
+      owner: `[M]` the device each training example was made for, for the partition `natural`, if any.
     """
 
     x_train: np.ndarray
@@ -44,11 +44,12 @@ def digits(seed: int) -> Dataset:
 def synthetic_classification(
     seed: int, devices: int, train: int, test: int, classes: int = 10, dimensions: int = 60, heterogeneity: float = 1.0
 ) -> Dataset:
-    """One labelling for all, inputs that differ between devices, after Synthetic(α, β) of FedProx (Li et al., MLSys 2020).
+    """One labelling for all, inputs that differ between devices.
 
-    Device `n` draws `x ~ N(v_n, Σ)` with `v_n ~ N(0, h² I)` and diagonal `Σ_jj = j^−1.2`, labelled `argmax(A x + b)`
-    with standard normal `A` and `b`. Heterogeneity `h = 0` makes all devices alike; the larger it is, the further apart
-    their inputs and the fewer their classes. Test examples come from all devices in equal parts.
+    After Synthetic(α, β) of FedProx (Li et al., MLSys 2020): device `n` draws `x ~ N(v_n, Σ)` with `v_n ~ N(0, h² I)`
+    and diagonal `Σ_jj = j^−1.2`, labelled `argmax(A x + b)`, `A` and `b` standard normal. Heterogeneity `h = 0` makes
+    all devices alike; the larger it is, the further apart their inputs and the fewer their classes. Test examples come
+    from all devices in equal parts.
 
     Args:
       seed: of everything.
@@ -75,7 +76,7 @@ def npz(path: str) -> Dataset:
     finite; labels integers from 0.
 
     Raises:
-      InputError: a missing or unreadable file, a missing key, or a shape, dtype or value that does not fit; it is named.
+      InputError: a missing or unreadable file, or the key, shape, dtype or value that does not fit.
     """
     file = Path(path).expanduser()
     try:

@@ -1,0 +1,351 @@
+"""Every algorithm against a plain loop over devices, its limit cases and its invariants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
+
+import ddjax
+from ddjax import losses, models
+from ddjax.learners import round_keys
+from ddjax.types import InputError
+
+BATCH, REFERENCE_BATCH, RATE, WEIGHT, STEP = 4, 5, 0.2, 3.0, 0.4
+
+
+def make_learners(
+    names=("linear",), size=DEVICES, shape=(DIMENSIONS,), batch_size=BATCH, local_steps=1, chunk=None, **kwargs
+):
+    kwargs = {"distillation_weight": WEIGHT} | kwargs
+    optimizer = kwargs.pop("optimizer", None) or optax.sgd(RATE)
+    groups = [
+        ddjax.Group(ddjax.learner(models.model(name, shape, CLASSES), optimizer, **kwargs), size // len(names), chunk)
+        for name in names
+    ]
+    return ddjax.Learners(tuple(groups), batch_size, local_steps)
+
+
+def make_distillation(learners, consensus="gradient", step=STEP):
+    return ddjax.distillation(
+        learners,
+        ddjax.weighted_average(),
+        reference_batch_size=REFERENCE_BATCH,
+        consensus=consensus,
+        consensus_step_size=step,
+    )
+
+
+def rounds(algorithm, problem, count, state=None, key=None):
+    """State after `count` rounds, and the states on the way; round t has the key `fold_in(key, t)`."""
+    key = jax.random.key(7) if key is None else key
+    state = algorithm.init(jax.random.key(3), problem) if state is None else state
+    step = jax.jit(algorithm.round)
+    states = [state]
+    for _ in range(count):
+        state, _info = step(jax.random.fold_in(key, state.round), state, problem)
+        states.append(state)
+    return states[-1], states
+
+
+def close(a, b, tolerance=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+class Drawn:
+    """The random draws of a round, by the documented rule; both sides of a comparison see the same."""
+
+    def __init__(self, round_key, problem, local_steps=1):
+        keys = round_keys(round_key)
+        self.reference = np.asarray(
+            jax.random.choice(keys.reference, problem.reference.shape[0], (REFERENCE_BATCH,), replace=False)
+        )
+        self.private = []
+        for n, size in enumerate(np.asarray(problem.sizes)):
+            per_step = []
+            for number in range(local_steps):
+                key = jax.random.fold_in(jax.random.fold_in(keys.train, n), number)
+                drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, size)
+                per_step.append(np.asarray(problem.private)[n, np.asarray(drawn)])
+            self.private.append(per_step)
+
+
+def numpy_step(kernel, bias, x, y, reference, target):
+    """One SGD step of softmax regression on the distillation-regularized loss, by hand."""
+    error = (softmax(x @ kernel + bias) - np.eye(CLASSES)[y]) / len(x)
+    grad_kernel, grad_bias = x.T @ error, error.sum(0)
+    s = softmax(reference @ kernel + bias)
+    if target is not None:
+        pull = 2 * (s - target)
+        # The derivative of softmax: (diag(s) − s sᵀ) applied to the pull of the squared distance.
+        error = WEIGHT * s * (pull - (s * pull).sum(-1, keepdims=True)) / len(reference)
+        grad_kernel, grad_bias = grad_kernel + reference.T @ error, grad_bias + error.sum(0)
+    return kernel - RATE * grad_kernel, bias - RATE * grad_bias, s
+
+
+@pytest.mark.parametrize("local_steps", [1, 3])
+@pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
+def test_distillation_is_the_paper_pseudocode_in_numpy(consensus, local_steps):
+    problem = small_problem("barabasi_albert:2")
+    algorithm = make_distillation(make_learners(local_steps=local_steps), consensus)
+    count = 20
+    state, states = rounds(algorithm, problem, count)
+
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.mixing_matrix, float)
+    x_reference = np.asarray(problem.reference, float)
+    dense = states[0].devices[0].params["dense"]
+    theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
+    z = np.full((DEVICES, len(x_reference), CLASSES), 1 / CLASSES)
+    previous = z.copy()
+    for t in range(count):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem, local_steps)
+        b = drawn.reference
+        if consensus == "neighbors":
+            sent = [softmax(x_reference[b] @ kernel + bias) for kernel, bias in theta]
+            targets = [sum(w[n, m] * sent[m] for m in range(DEVICES)) for n in range(DEVICES)]
+        else:
+            targets = [np.clip(z[n, b], 0, 1) for n in range(DEVICES)]
+        s = [None] * DEVICES
+        for n in range(DEVICES):
+            for rows in drawn.private[n]:
+                *theta[n], s[n] = numpy_step(*theta[n], x[rows], y[rows], x_reference[b], targets[n])
+        old = z.copy()
+        for n in range(DEVICES):
+            if consensus == "gradient":
+                z[n, b] = sum(w[n, m] * old[m, b] for m in range(DEVICES)) + STEP * (s[n] - old[n, b])
+            elif consensus == "tracking":
+                z[n, b] = sum(w[n, m] * (old[m, b] + s[m] - previous[m, b]) for m in range(DEVICES))
+        for n in range(DEVICES):
+            previous[n, b] = s[n]
+
+    close(state.devices[0].params["dense"]["kernel"], np.array([kernel for kernel, _ in theta]), 1e-4)
+    close(state.devices[0].params["dense"]["bias"], np.array([bias for _, bias in theta]), 1e-4)
+    if consensus != "neighbors":
+        close(state.estimate, z, 1e-4)
+
+
+def test_dsgd_is_the_paper_pseudocode_in_numpy():
+    problem = small_problem("directed_exponential")
+    algorithm = ddjax.dsgd(make_learners(), ddjax.weighted_average())
+    state, states = rounds(algorithm, problem, 20)
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.mixing_matrix, float)
+    dense = states[0].devices[0].params["dense"]
+    theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
+    for t in range(20):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem)
+        half = [
+            numpy_step(*theta[n], x[drawn.private[n][0]], y[drawn.private[n][0]], x[:1], None) for n in range(DEVICES)
+        ]
+        theta = [tuple(sum(w[n, m] * half[m][part] for m in range(DEVICES)) for part in (0, 1)) for n in range(DEVICES)]
+    close(state.devices[0].params["dense"]["kernel"], np.array([kernel for kernel, _ in theta]), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("consensus", "names"),
+    [
+        ("gradient", ("linear", "mlp", "cnn", "resnet14")),
+        ("tracking", ("linear", "mlp", "cnn", "mlp")),
+        ("neighbors", ("linear", "mlp", "cnn", "mlp")),
+    ],
+)
+def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
+    """Stacked groups of several architectures against unstacked devices that meet only where they mix."""
+    problem = image_problem(devices=8)
+    learners = make_learners(names, 8, (8, 8), chunk=1)
+    state, states = rounds(make_distillation(learners, consensus), problem, 2)
+
+    singles, devices = [], []
+    for group, stacked in zip(learners.groups, states[0].devices, strict=True):
+        step, predict = jax.jit(group.learner.step), jax.jit(group.learner.predict)
+        for i in range(group.size):
+            singles.append((step, predict))
+            devices.append(jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
+    w = np.asarray(problem.mixing_matrix)
+    z = np.full((8, problem.reference.shape[0], CLASSES), 1 / CLASSES, np.float32)
+    previous = z.copy()
+    for t in range(2):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem)
+        b, reference = drawn.reference, problem.reference[drawn.reference]
+        predicted = np.array(
+            [predict(device, reference) for (_, predict), device in zip(singles, devices, strict=True)]
+        )
+        targets = np.einsum("nm,mbk->nbk", w, predicted) if consensus == "neighbors" else z[:, b].clip(0, 1)
+        for n, (step, _) in enumerate(singles):
+            rows = drawn.private[n][0]
+            batch = problem.x[rows], problem.y[rows]
+            devices[n], _info = step(jax.random.key(0), devices[n], batch, reference, jnp.asarray(targets[n]))
+        if consensus == "gradient":
+            z[:, b] = np.einsum("nm,mbk->nbk", w, z[:, b]) + STEP * (predicted - z[:, b])
+        elif consensus == "tracking":
+            z[:, b] = np.einsum("nm,mbk->nbk", w, z[:, b] + predicted - previous[:, b])
+        previous[:, b] = predicted
+    for g, stacked in enumerate(state.devices):
+        for i in range(2):
+            close(jax.tree.map(lambda leaf, i=i: leaf[i], stacked.params), devices[2 * g + i].params, 2e-4)
+
+
+@pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
+def test_zero_weight_is_isolated_training(problem, consensus):
+    learners = make_learners(distillation_weight=0.0)
+    distilled, _ = rounds(make_distillation(learners, consensus), problem, 10)
+    alone, _ = rounds(ddjax.local(learners), problem, 10)
+    close(distilled.devices, alone.devices)
+
+
+def test_identity_mixing_is_isolated_training(problem):
+    problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
+    learners = make_learners()
+    mixed, states = rounds(ddjax.dsgd(learners, ddjax.weighted_average()), problem, 10)
+    local = ddjax.local(learners)
+    alone, _ = rounds(
+        local, problem, 10, state=local.init(jax.random.key(0), problem)._replace(devices=states[0].devices)
+    )
+    close(mixed.devices, alone.devices)
+
+
+def test_no_device_hears_of_another_without_links(problem):
+    problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
+    changed = problem._replace(y=problem.y.at[problem.private[2, : problem.sizes[2]]].set(0))
+    algorithm = make_distillation(make_learners())
+    (a, _), (b, _) = rounds(algorithm, problem, 10), rounds(algorithm, changed, 10)
+    same = (a.estimate == b.estimate).all((1, 2))
+    assert same.tolist() == [True, True, False, True, True, True]
+
+
+def test_uniform_mixing_from_a_common_start_is_sgd_on_the_mean_gradient():
+    problem = small_problem("complete", partition="iid")
+    learners = make_learners()
+    state, states = rounds(ddjax.dsgd(learners, ddjax.weighted_average()), problem, 15)
+    params = jax.tree.map(lambda leaf: leaf[0], states[0].devices[0].params)
+
+    def loss(params, x, y):
+        logits = x @ params["dense"]["kernel"] + params["dense"]["bias"]
+        return losses.softmax_cross_entropy(logits, y).mean()
+
+    for t in range(15):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem)
+        rows = np.concatenate([steps[0] for steps in drawn.private])  # equal minibatches: the mean of their gradients
+        params = jax.tree.map(
+            lambda p, g: p - RATE * g, params, jax.grad(loss)(params, problem.x[rows], problem.y[rows])
+        )
+    for n in range(DEVICES):
+        close(jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params), params, 1e-5)
+
+
+def test_tracking_keeps_the_mean_of_the_last_soft_decisions():
+    """mean_n z_n = mean_n s_n^prev, to float precision, over 100 rounds and a mixed network."""
+    problem = small_problem()
+    algorithm = make_distillation(make_learners(("linear", "mlp")), "tracking")
+    _, states = rounds(algorithm, problem, 100)
+    for state in states[1::9]:
+        np.testing.assert_allclose(state.estimate.mean(0), state.previous.mean(0), atol=2e-6)
+    assert not np.allclose(states[-1].estimate, states[-1].previous, atol=1e-2)
+
+
+def test_mixing_preserves_the_mean_and_counts_messages(problem):
+    x = {
+        "a": jax.random.normal(jax.random.key(0), (DEVICES, 3, 2)),
+        "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
+    }
+    mixer = ddjax.weighted_average()
+    mixed, _, sent = mixer.mix(None, x, (), problem.mixing_matrix)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b.mean(0), atol=1e-6), x, mixed)
+    np.testing.assert_array_equal(sent, 2)
+    assert mixer.message_bytes(x) == (6 + 1) * 4
+
+
+def test_gradient_consensus_settles_at_the_closed_form():
+    """With soft decisions held still, z → ζ ((1 + ζ) I − W)⁻¹ s, biased unless ζ → 0; learning rate zero."""
+    problem = small_problem()
+    learners = make_learners(optimizer=optax.sgd(0.0))
+    algorithm = ddjax.distillation(
+        learners, ddjax.weighted_average(), reference_batch_size=20, consensus="gradient", consensus_step_size=STEP
+    )
+    state, states = rounds(algorithm, problem, 150)
+    s = np.asarray(learners.predict(states[0].devices, problem.reference), float)
+    w = np.asarray(problem.mixing_matrix, float)
+    expected = np.einsum("nm,mrk->nrk", STEP * np.linalg.inv((1 + STEP) * np.eye(DEVICES) - w), s)
+    close(state.estimate, expected, 1e-5)
+
+
+def test_tracking_and_complete_neighbors_reach_the_exact_mean():
+    learners = make_learners(optimizer=optax.sgd(0.0))
+    kwargs = {"reference_batch_size": 20}
+    problem = small_problem()
+    tracking = ddjax.distillation(learners, ddjax.weighted_average(), consensus="tracking", **kwargs)
+    state, states = rounds(tracking, problem, 150)
+    s = learners.predict(states[0].devices, problem.reference)
+    close(state.estimate, np.broadcast_to(s.mean(0), s.shape), 1e-5)
+    problem = small_problem("complete")
+    neighbors = ddjax.distillation(learners, ddjax.weighted_average(), consensus="neighbors", **kwargs)
+    _, info = neighbors.round(jax.random.key(0), states[0]._replace(estimate=None, previous=None), problem)
+    expected = ((s - s.mean(0)) ** 2).sum(-1).mean(1)
+    close(info.distillation_loss, expected, 1e-5)
+
+
+def test_consensus_step_size_schedule_is_used():
+    problem, learners = small_problem(), make_learners()
+    constant, _ = rounds(make_distillation(learners, step=0.0), problem, 3)
+    scheduled, _ = rounds(make_distillation(learners, step=lambda t: jnp.where(t < 3, 0.0, 1.0)), problem, 3)
+    close(constant, scheduled, 0)
+
+
+def test_device_chunks_change_nothing():
+    """Vectorized, in chunks that do and do not divide the group, and one by one."""
+    problem = small_problem()
+    results = [
+        rounds(make_distillation(make_learners(("mlp",), chunk=chunk)), problem, 10)[0] for chunk in (None, 1, 3, 4)
+    ]
+    for other in results[1:]:
+        close(results[0], other, 1e-5)
+
+
+def test_only_the_drawn_rows_change(problem):
+    algorithm = make_distillation(make_learners(), "tracking")
+    _, states = rounds(algorithm, problem, 1)
+    drawn = Drawn(jax.random.fold_in(jax.random.key(7), 0), problem).reference
+    changed = np.flatnonzero((states[1].estimate != states[0].estimate).any((0, 2)))
+    assert set(changed) == set(drawn)
+
+
+def test_centralized_holds_all_examples(problem):
+    pooled = ddjax.centralized(problem)
+    held = np.asarray(pooled.private[0])
+    assert sorted(held) == list(range(len(problem.x)))
+    assert pooled.sizes.tolist() == [len(problem.x)]
+
+
+def test_mixed_architectures_cannot_share_parameters():
+    with pytest.raises(InputError, match="shares parameters"):
+        ddjax.dsgd(make_learners(("linear", "mlp")), ddjax.weighted_average())
+
+
+@pytest.mark.parametrize("size", [0, 21])
+def test_reference_batch_must_fit(problem, size):
+    algorithm = ddjax.distillation(make_learners(), ddjax.weighted_average(), reference_batch_size=size)
+    with pytest.raises(InputError, match="reference_batch_size"):
+        algorithm.init(jax.random.key(0), problem)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "rmsprop", "lion"])
+def test_optimizers_by_name_train(problem, name):
+    from ddjax.learners import optimizer
+
+    learners = make_learners(optimizer=optimizer(name, 0.01))
+    algorithm = ddjax.local(learners)
+    first = algorithm.round(jax.random.key(0), algorithm.init(jax.random.key(0), problem), problem)[1].loss.mean()
+    state, _ = rounds(algorithm, problem, 60)
+    assert algorithm.round(jax.random.key(0), state, problem)[1].loss.mean() < first
+
+
+def test_temperature_softens_what_is_sent(problem):
+    device = make_learners().init(jax.random.key(0))
+    sharp, soft = (make_learners(temperature=t).predict(device, problem.reference) for t in (1.0, 4.0))
+    expected = softmax(np.log(sharp) / 4)
+    close(soft, expected, 1e-5)

@@ -1,0 +1,173 @@
+"""Partitions, reference sets and files."""
+
+import numpy as np
+import pytest
+
+import ddjax
+from ddjax.data import PARTITIONS, load, share_out
+from ddjax.topology import topology
+from ddjax.types import InputError
+
+LABELS = np.random.default_rng(0).integers(0, 10, 1000)
+
+
+@pytest.mark.parametrize("devices", [1, 7, 300])
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_every_example_is_held_once(name, devices):
+    parts = share_out(name, LABELS, devices, np.random.default_rng(0), alpha=0.3)
+    assert len(parts) == devices
+    assert min(map(len, parts)) >= 1
+    assert sorted(np.concatenate(parts)) == list(range(1000))
+
+
+def skew(parts):
+    """Mean over devices of the largest class share."""
+    return np.mean([np.bincount(LABELS[part]).max() / len(part) for part in parts])
+
+
+def test_dirichlet_concentration_sets_the_label_skew():
+    by_alpha = [skew(share_out("dirichlet", LABELS, 10, np.random.default_rng(0), alpha)) for alpha in (0.05, 1, 1000)]
+    assert by_alpha == sorted(by_alpha, reverse=True)
+    assert by_alpha[2] == pytest.approx(skew(share_out("iid", LABELS, 10, np.random.default_rng(0))), abs=0.05)
+
+
+def test_dirichlet_shares_have_the_moments_of_the_distribution():
+    """Class shares of a device are a Dirichlet draw plus multinomial noise: variance (p − p²)/(Kα + 1) + noise.
+
+    2,000 labels a class for 400 devices of 25 examples: classes hardly run out. Error probability: the mean of the
+    4,000 squared deviations has a relative standard error near 3 %, the bound is 15 %.
+    """
+    labels = np.repeat(np.arange(10), 2000)
+    m = 25
+    parts = share_out("dirichlet", labels, 400, np.random.default_rng(1), alpha=0.5, examples_per_device=m)
+    shares = np.array([np.bincount(labels[part], minlength=10) / m for part in parts])
+    variance = 0.09 / (10 * 0.5 + 1)
+    expected = variance + (0.09 - variance) / m
+    assert shares.var(0).mean() == pytest.approx(expected, rel=0.15)
+
+
+def test_shards_hold_few_labels():
+    labels = np.sort(LABELS)
+    parts = share_out("shards", labels, 50, np.random.default_rng(0))
+    assert max(len(np.unique(labels[part])) for part in parts) <= 4
+    assert {len(part) for part in parts} == {20}
+
+
+def test_quantity_is_uneven_but_not_in_labels():
+    parts = share_out("quantity", LABELS, 10, np.random.default_rng(0), alpha=0.5)
+    sizes = np.array([len(part) for part in parts])
+    assert sizes.max() > 4 * sizes.min()
+    assert skew([part for part in parts if len(part) > 100]) < 0.25
+
+
+def tagged(train=90, test=30):
+    """Every example carries its own number, so that it can be followed."""
+    x = np.arange(train + test, dtype=np.float32)[:, None]
+    y = np.arange(train + test, dtype=np.int32) % 3
+    return ddjax.data.Dataset(x[:train], y[:train], x[train:], y[train:], 3)
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_private_reference_and_test_examples_are_disjoint(partition):
+    problem = ddjax.make_problem(tagged(), np.ones((4, 4)) / 4, partition=partition, reference_size=30, seed=5)
+    private = np.asarray(problem.x)[:, 0]
+    reference, test = np.asarray(problem.reference)[:, 0], np.asarray(problem.x_test)[:, 0]
+    assert sorted([*private, *reference, *test]) == list(range(120))
+    assert (private % 3 == np.asarray(problem.y)).all()
+    held = [problem.private[n, : problem.sizes[n]] for n in range(4)]
+    assert sorted(np.concatenate(held)) == list(range(60))
+
+
+def test_examples_per_device_and_eval_examples():
+    problem = ddjax.make_problem(tagged(), np.ones((4, 4)) / 4, partition="iid", examples_per_device=5, eval_examples=7)
+    assert problem.sizes.tolist() == [5, 5, 5, 5]
+    assert len(problem.x_test) == len(problem.y_test) == 7
+    assert len(problem.x) == 20
+
+
+def test_synthetic_heterogeneity_and_its_natural_partition():
+    def spread(h):
+        dataset = load(f"synthetic_classification:4:6:{h}", devices=5, train=1000, seed=0)
+        problem = ddjax.make_problem(dataset, np.ones((5, 5)) / 5, partition="natural", reference_size=100)
+        means = [np.asarray(problem.x[problem.private[n, : problem.sizes[n]]]).mean(0) for n in range(5)]
+        assert dataset.classes == 4
+        assert dataset.x_train.shape == (1000, 6)
+        return np.var(means, axis=0).mean()
+
+    assert spread(0) < 0.01 < 1 < spread(2)
+
+
+def test_digits_are_split_by_the_seed_alone():
+    a, b = (load("digits", devices=4, train=0, seed=seed) for seed in (0, 1))
+    assert len(a.x_train) + len(a.x_test) == 1797
+    assert not np.array_equal(a.x_test, b.x_test)
+
+
+GOOD = {
+    "x_train": np.zeros((6, 4), np.float32),
+    "y_train": np.array([0, 1, 2, 0, 1, 2]),
+    "x_test": np.zeros((2, 4), np.float32),
+    "y_test": np.array([0, 2]),
+}
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "good.npz", **GOOD)
+    dataset = load(str(tmp_path / "good.npz"), devices=2, train=0, seed=0)
+    assert dataset.classes == 3
+    assert dataset.y_train.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_test": None}, "missing y_test"),
+        ({"x_train": np.zeros((6, 5), np.float32)}, "x_train and x_test differ"),
+        ({"x_train": np.zeros(6, np.float32)}, r"x_train must have shape \[examples"),
+        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite, first in example 0"),
+        ({"x_train": np.array(["a"] * 6)[:, None]}, "its dtype is <U1"),
+        ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
+        ({"y_train": np.arange(6) / 2}, "integer labels"),
+        ({"y_train": np.arange(6) - 1}, "label -1"),
+        ({"y_test": np.array([0, 3])}, "label 3, but y_train goes from 0 to 2"),
+        ({"y_train": np.zeros(6, int)}, "one class only"),
+    ],
+)
+def test_a_bad_npz_is_named(tmp_path, change, message):
+    arrays = {name: value for name, value in (GOOD | change).items() if value is not None}
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        load(str(tmp_path / "bad.npz"), devices=2, train=0, seed=0)
+
+
+def test_files_that_are_no_npz(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        load(str(tmp_path / "none.npz"), devices=2, train=0, seed=0)
+    for content in (b"", b"no archive", b"PK\x03\x04 cut off"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(InputError, match="not a readable"):
+            load(str(tmp_path / "bad.npz"), devices=2, train=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"reference_size": 90}, "below the 90 training examples"),
+        ({"reference_size": 88}, "2 private examples are fewer than 4 devices"),
+        ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but 60"),
+        ({"eval_examples": 31}, "0 … 30"),
+        ({"partition": "dirichle"}, "did you mean 'dirichlet'"),
+        ({"partition": "natural"}, "made for each device"),
+        ({"dirichlet_alpha": 0.0}, "positive"),
+        ({"examples_per_device": -1}, "positive"),
+    ],
+)
+def test_too_little_data_is_refused(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        ddjax.make_problem(tagged(), topology("ring", 4).mixing_matrix, **kwargs)
+
+
+@pytest.mark.parametrize("spec", ["digit", "synthetic_classification:1", "synthetic_classification:3:x", "mnist"])
+def test_unknown_data(spec):
+    with pytest.raises(InputError, match="dataset"):
+        load(spec, devices=2, train=10, seed=0)

@@ -1,0 +1,100 @@
+"""Our convolution against XLA's; sizes of the architectures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from ddjax import models
+from ddjax.convolution import conv_general_dilated
+from ddjax.types import InputError
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (0, 3))])
+@pytest.mark.parametrize(
+    ("kernel", "strides"), [((3, 3), (1, 1)), ((5, 5), (1, 1)), ((3, 3), (2, 2)), ((1, 1), (2, 2)), ((3, 2), (1, 2))]
+)
+def test_convolution_and_its_gradients(batch, padding, kernel, strides):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, 9, 8, 3))
+    k = jax.random.normal(keys[1], (*kernel, 3, 4))
+
+    def ours(x, k):
+        return conv_general_dilated(x, k, strides, padding)
+
+    def xla(x, k):
+        return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    expected, pullback = jax.vjp(xla, x, k)
+    out, our_pullback = jax.vjp(ours, x, k)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    g = jax.random.normal(keys[2], expected.shape)
+    for a, b in zip(our_pullback(g), pullback(g), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+def test_convolution_under_vmap_and_scan():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 7, 3))
+    k = jax.random.normal(jax.random.key(1), (2, 3, 3, 3, 4))
+
+    def loss(x, k):
+        return (conv_general_dilated(x, k, (1, 1), "SAME") ** 2).sum()
+
+    one_by_one = [jax.grad(loss, (0, 1))(x[i], k[i]) for i in range(2)]
+    expected = jax.tree.map(lambda *parts: jnp.stack(parts), *one_by_one)
+    for mapped in (jax.vmap(jax.grad(loss, (0, 1)))(x, k), lax.map(lambda a: jax.grad(loss, (0, 1))(*a), (x, k))):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), mapped, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("linear", (28, 28), 784 * 10 + 10),
+        ("mlp", (28, 28), 784 * 128 + 128 + 128 * 10 + 10),
+        ("cnn", (28, 28), 25 * 16 + 16 + 25 * 16 * 32 + 32 + 7 * 7 * 32 * 64 + 64 + 650),
+        # ResNet-14 on 32×32×3: stem, two blocks a stage, two projections, a scale and a bias per normalised channel.
+        (
+            "resnet14",
+            (32, 32, 3),
+            432
+            + 4 * 2304
+            + (4608 + 3 * 9216 + 512)
+            + (18432 + 3 * 36864 + 2048)
+            + 2 * (16 * 5 + 32 * 4 + 64 * 4)
+            + 650,
+        ),
+    ],
+)
+def test_architecture_has_the_promised_size(name, shape, parameters):
+    network = models.model(name, shape, 10)(nnx.Rngs(0))
+    assert sum(p.size for p in jax.tree.leaves(nnx.split(network)[1])) == parameters
+    assert network(jnp.zeros((2, *shape))).shape == (2, 10)
+
+
+def test_activation_is_used():
+    x = jax.random.normal(jax.random.key(0), (2, 8))
+    gelu, relu = (models.model("mlp", (8,), 3, activation)(nnx.Rngs(0))(x) for activation in ("gelu", "relu"))
+    assert not np.allclose(gelu, relu)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mpl", "did you mean 'mlp'"),
+        ("linear:4+mlp:3", "7 devices, but there are 8"),
+        ("linear+mlp:4", "needs a count"),
+        ("linear:x", "needs a count"),
+        ("linear:0+mlp:8", "needs a count"),
+    ],
+)
+def test_bad_models_are_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        models.parse_models(spec, 8)
+
+
+def test_a_convolution_refuses_what_is_no_image():
+    with pytest.raises(InputError, match="needs images"):
+        models.model("cnn", (60,), 10)

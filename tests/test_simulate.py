@@ -1,0 +1,167 @@
+"""The engine: nothing a run reports depends on where it is cut, and a loss that is not finite stops it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import CLASSES, DIMENSIONS, small_problem
+from test_algorithms import make_distillation, make_learners
+
+import ddjax
+from ddjax.checkpoint import Checkpoints
+from ddjax.metrics import evaluate
+from ddjax.types import InputError
+
+KEY = jax.random.key(11)
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def results(evaluation):
+    """What must not depend on the clock."""
+    return evaluation._replace(seconds_train=0.0)
+
+
+@pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
+def test_a_run_cut_in_two_is_the_same_to_the_bit(problem, consensus):
+    algorithm = make_distillation(make_learners(), consensus)
+    simulation = ddjax.Simulation(algorithm, problem)
+    whole, totals = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 20)
+    first, so_far = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 7)
+    second, both = simulation.advance(KEY, first, so_far, 20)
+    equal(whole, second)
+    equal(totals, both)
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(problem, tmp_path):
+    algorithm = make_distillation(make_learners(optimizer=optax.adam(0.01)), "tracking")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    kwargs = {"key": KEY, "rounds": 30, "eval_every": 10}
+    history = []
+    for state, evaluation in ddjax.evaluations(algorithm, problem, **kwargs):
+        history.append(results(evaluation))
+        if evaluation.round == 10:
+            checkpoints.save(state, evaluation)
+            checkpoints.save(state, evaluation)  # once more does no harm
+    resume = Checkpoints(tmp_path / "checkpoints").restore(algorithm, problem)
+    resumed = list(ddjax.evaluations(algorithm, problem, resume=resume, **kwargs))
+    for (_, evaluation), before in zip(resumed, history[1:], strict=True):
+        equal(results(evaluation), before)
+    equal(resumed[-1][0], state)
+
+
+def test_the_rounds_do_not_depend_on_the_evaluations(problem):
+    algorithm = make_distillation(make_learners())
+    (a, every), (b, rare) = (ddjax.run(algorithm, problem, key=KEY, rounds=12, eval_every=n) for n in (5, 12))
+    equal(a, b)
+    assert [e.round for e in every] == [0, 5, 10, 12]
+    assert [e.round for e in rare] == [0, 12]
+    assert np.average([e.loss for e in every[1:]], weights=[5, 5, 2]) == pytest.approx(rare[1].loss, rel=1e-6)
+
+
+def test_one_compilation_for_any_number_of_rounds(problem):
+    algorithm = make_distillation(make_learners())
+    traces = []
+
+    def counted(key, state, problem):
+        traces.append(1)
+        return algorithm.round(key, state, problem)
+
+    ddjax.run(algorithm._replace(round=counted), problem, key=KEY, rounds=23, eval_every=5)
+    assert len(traces) == 1
+
+
+def test_bytes_are_exact_integers():
+    """Directed edges × rounds × payload, past what 32 bits hold."""
+    problem = small_problem("star")
+    algorithm = make_distillation(make_learners())
+    algorithm = algorithm._replace(message_bytes=lambda problem: 10**12 + 1)
+    _, history = ddjax.run(algorithm, problem, key=KEY, rounds=3, eval_every=2)
+    center = 5 * 3 * (10**12 + 1)
+    assert history[-1].bytes_sent == (center, *[center // 5] * 5)
+    payload = make_distillation(make_learners()).message_bytes(problem)
+    assert payload == 5 * CLASSES * 4
+    shared = ddjax.dsgd(make_learners(), ddjax.weighted_average()).message_bytes(problem)
+    assert shared == (DIMENSIONS * CLASSES + CLASSES) * 4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):
+    algorithm = make_distillation(make_learners())
+    poisoned = problem._replace(x=problem.x.at[problem.private[4, : problem.sizes[4]]].set(jnp.nan))
+
+    def breaks_in_round_6(key, state, problem):
+        good, bad = algorithm.round(key, state, problem), algorithm.round(key, state, poisoned)
+        return jax.tree.map(lambda g, b: jnp.where(state.round == 5, b, g), good, bad)
+
+    run = ddjax.evaluations(algorithm._replace(round=breaks_in_round_6), problem, key=KEY, rounds=50, eval_every=4)
+    assert [next(run)[1].round, next(run)[1].round] == [0, 4]
+    with pytest.raises(ddjax.NonFiniteError) as error:
+        next(run)
+    assert (error.value.round, error.value.device) == (6, 4)
+
+
+def test_measures_against_numpy():
+    problem = small_problem()
+    learners = make_learners(("linear", "mlp"))
+    devices = learners.init(KEY)
+    measures = evaluate(lambda x: learners.predict(devices, x), problem)
+    s = np.asarray(learners.predict(devices, problem.x_test))
+    hits = s.argmax(-1) == np.asarray(problem.y_test)
+    np.testing.assert_allclose(measures.accuracy, hits.mean(1))
+    assert measures.ensemble_accuracy == pytest.approx((s.mean(0).argmax(-1) == problem.y_test).mean())
+    r = np.asarray(learners.predict(devices, problem.reference))
+    assert measures.disagreement == pytest.approx(((r - r.mean(0)) ** 2).sum(-1).mean(), rel=1e-5)
+
+
+def test_measures_do_not_depend_on_the_blocks(monkeypatch):
+    problem, learners = small_problem(), make_learners()
+    devices = learners.init(KEY)
+    whole = evaluate(lambda x: learners.predict(devices, x), problem)
+    monkeypatch.setattr("ddjax.metrics._BLOCK", 1)  # blocks of 16, which do not divide 60
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        whole,
+        evaluate(lambda x: learners.predict(devices, x), problem),
+    )
+
+
+def test_bad_lengths_are_refused(problem):
+    with pytest.raises(InputError, match="eval_every"):
+        ddjax.run(make_distillation(make_learners()), problem, key=KEY, rounds=3, eval_every=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("constant", [2, 2, 2]),
+        ("inverse_time:4", [2, 1, 2 / 3.5]),
+        ("inverse_time", [2, 2 / 5, 2 / 11]),
+        ("cosine", [2, 1.309017, 0]),
+    ],
+)
+def test_schedules(spec, expected):
+    from ddjax.schedules import schedule
+
+    built = schedule(spec, 2.0, 10)
+    np.testing.assert_allclose([built(t) for t in (0, 4, 10)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["consine", "inverse_time:-1", "inverse_time:x", "cosine:3"])
+def test_bad_schedules_are_refused(spec):
+    from ddjax.schedules import schedule
+
+    with pytest.raises(InputError, match="schedule"):
+        schedule(spec, 1.0, 10)
+
+
+def test_import_is_light():
+    """No TensorFlow, no plotting, no checkpointing before they are needed."""
+    import subprocess
+    import sys
+
+    code = "import ddjax, sys; print({'tensorflow', 'matplotlib', 'orbax.checkpoint', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,147 @@
+"""Mixing matrices against closed forms and invariants."""
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from ddjax.topology import check_mixing_matrix, graph, mixing_matrix, topology
+from ddjax.types import InputError
+
+SPECS = [
+    "ring",
+    "complete",
+    "star",
+    "torus",
+    "hypercube",
+    "exponential",
+    "directed_ring",
+    "directed_exponential",
+    "erdos_renyi:0.5",
+    "watts_strogatz:4:0.3",
+    "random_regular:3",
+    "barabasi_albert:2",
+]
+
+
+@pytest.mark.parametrize("devices", [2, 8, 16])
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_graph_averages(spec, devices):
+    if (spec, devices) in {
+        ("watts_strogatz:4:0.3", 2),
+        ("random_regular:3", 2),
+        ("barabasi_albert:2", 2),
+        ("torus", 2),
+    }:
+        with pytest.raises(InputError, match=spec.split(":")[0]):
+            topology(spec, devices, seed=1)
+        return
+    if (spec, devices) == ("erdos_renyi:0.5", 2):
+        pytest.skip("one edge, there or not")
+    built = topology(spec, devices, seed=1)
+    w = built.mixing_matrix
+    np.testing.assert_allclose(w.sum(0), 1, atol=1e-12)
+    np.testing.assert_allclose(w.sum(1), 1, atol=1e-12)
+    assert w.min() >= 0
+    # Mixing again and again reaches the average at the rate of the spectral gap.
+    x = np.random.default_rng(0).normal(size=devices)
+    mixed = np.linalg.matrix_power(w, 400) @ x
+    bound = (1 - built.spectral_gap) ** 400 * np.linalg.norm(x) * 10 + 1e-9
+    assert np.abs(mixed - x.mean()).max() <= bound
+    assert built.directed_edges == sum(w[i, j] != 0 for i in range(devices) for j in range(devices) if i != j)
+
+
+@pytest.mark.parametrize(
+    ("spec", "devices", "gap"),
+    [
+        ("ring", 10, 2 / 3 * (1 - np.cos(2 * np.pi / 10))),
+        ("complete", 7, 1.0),
+        ("hypercube", 16, 2 / 5),
+        ("star", 9, 1 / 9),
+        ("directed_ring", 12, 1 - np.cos(np.pi / 12)),
+        ("torus", 25, 2 / 5 * (1 - np.cos(2 * np.pi / 5))),
+        ("ring", 1, 1.0),
+    ],
+)
+def test_spectral_gap_is_the_closed_form(spec, devices, gap):
+    assert topology(spec, devices).spectral_gap == pytest.approx(gap, abs=1e-9)
+
+
+def test_directed_edges_point_from_sender_to_receiver():
+    w = mixing_matrix(graph("directed_ring", 4))
+    assert w[1, 0] == 0.5  # 1 receives from 0
+    assert w[0, 1] == 0
+
+
+@pytest.mark.parametrize("spec", ["ring", "hypercube", "directed_ring", "star", "directed_exponential"])
+def test_largest_consensus_step_size_is_where_iteration_starts_to_diverge(spec):
+    built = topology(spec, 16)
+    limit = built.largest_consensus_step_size()
+
+    def radius(step):
+        return np.abs(np.linalg.eigvals(built.mixing_matrix - step * np.eye(16))).max()
+
+    assert radius(limit * 0.99) < 1
+    assert radius(limit * 1.01) > 1
+
+
+def test_lazy_weights_halve_the_gap():
+    eager, lazy = topology("ring", 9), topology("ring", 9, "lazy_metropolis_hastings")
+    assert lazy.spectral_gap == pytest.approx(eager.spectral_gap / 2)
+    assert lazy.eigenvalues.min() > 0
+
+
+def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
+    regular = graph("random_regular:3", 10, seed=3)
+    np.testing.assert_allclose(mixing_matrix(regular, "uniform"), mixing_matrix(regular, "metropolis_hastings"))
+
+
+def test_edge_file(tmp_path):
+    path = tmp_path / "graph.txt"
+    path.write_text("# a path\n0 1\n1 2\n\n2 3 # last\n")
+    expected = mixing_matrix(nx.path_graph(4))
+    np.testing.assert_array_equal(topology(f"edges:{path}", 4).mixing_matrix, expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "devices", "weights", "message"),
+    [
+        ("rign", 8, "", "did you mean 'ring'"),
+        ("ring:3", 8, "", "expected 'ring'"),
+        ("erdos_renyi", 8, "", "expected 'erdos_renyi:P'"),
+        ("erdos_renyi:2", 8, "", r"P must lie in \[0, 1\]"),
+        ("erdos_renyi:0.01", 8, "", "not connected"),
+        ("random_regular:3", 7, "", "random_regular"),
+        ("hypercube", 12, "", "nearest: 8 or 16"),
+        ("torus", 13, "", "product of two numbers"),
+        ("star", 8, "uniform", "use metropolis_hastings"),
+        ("ring", 8, "metropolis", "did you mean 'metropolis_hastings'"),
+        ("directed_ring", 8, "metropolis_hastings", "undirected"),
+        ("edges:/no/such/file", 8, "", "No such file"),
+        ("ring", 0, "", "at least one device"),
+    ],
+)
+def test_mistakes_are_named(spec, devices, weights, message):
+    with pytest.raises(InputError, match=message):
+        topology(spec, devices, weights)
+
+
+def test_directed_graph_without_doubly_stochastic_weights_is_refused(tmp_path):
+    path = tmp_path / "graph.txt"
+    path.write_text("0 1\n1 2\n2 0\n0 2\n")
+    with pytest.raises(InputError, match="no other weights are built for a directed graph"):
+        topology(f"directed_edges:{path}", 3)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        ([[0.5, 0.5], [0.4, 0.5]], "row 1 sums to 0.9"),
+        ([[0.5, 0.5], [1, 0]], "column 0 sums to 1.5"),
+        ([[1.5, -0.5], [-0.5, 1.5]], "non-negative"),
+        ([[1, 0], [0, 1]], "2 parts"),
+        ([[1, 0]], "square"),
+    ],
+)
+def test_a_matrix_that_does_not_average_is_refused(matrix, message):
+    with pytest.raises(InputError, match=message):
+        check_mixing_matrix(np.array(matrix, float))
