@@ -41,11 +41,6 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.Gradien
     return known[name](learning_rate)
 
 
-def as_inputs(x: jax.Array) -> jax.Array:
-    """Integer pixels to float32 in [0, 1]; floating-point inputs as they are."""
-    return x.astype(jnp.float32) / jnp.iinfo(x.dtype).max if jnp.issubdtype(x.dtype, jnp.integer) else x
-
-
 def learner(
     model: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
@@ -69,7 +64,7 @@ def learner(
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
     def logits(params: PyTree, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, nnx.State(params))(as_inputs(x))
+        return nnx.merge(graphdef, nnx.State(params))(x)
 
     def init(key: jax.Array) -> Device:
         params = nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1])

@@ -41,7 +41,6 @@ class Problem(NamedTuple):
     """What the devices learn from; an argument of every jitted function, never a captured constant.
 
     `N` devices, `M` private examples in all, `R` reference and `T` test examples; an input has shape `[…]`.
-    Integer inputs are read as pixels and scaled to [0, 1].
 
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.

@@ -24,7 +24,7 @@ _GRAPH_USAGE = ", ".join(f"{name}:{usage}" if usage else name for name, (usage, 
 _SECTIONS: dict[str, dict[str, tuple]] = {
     "What is run": {
         "algorithm": ("distillation", f"One of {', '.join(ALGORITHMS)}."),
-        "rounds": (2000, "Communication rounds."),
+        "rounds": (3000, "Communication rounds."),
         "seed": (0, "Seed of data split, graph, starts and minibatches."),
     },
     "Data": {
@@ -56,14 +56,14 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "consensus": ("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
         "consensus_step_size": (0.5, "zeta, step size of the gradient form, per round."),
         "consensus_step_size_schedule": ("constant", "Schedule of zeta, as for --learning_rate_schedule."),
-        "distillation_weight": (20.0, "rho, weight of the divergence beside the private loss."),
+        "distillation_weight": (10.0, "rho, weight of the divergence beside the private loss."),
         "divergence": ("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
         "temperature": (1.0, "Softmax temperature of the soft decisions."),
         "reference_batch_size": (64, "Reference examples drawn, and sent, each round; 0 for all."),
     },
     "Local training": {
         "optimizer": ("sgd", "Optax name, such as sgd, momentum (0.9), adam, adamw."),
-        "learning_rate": (0.1, "eta, step size of the optimizer."),
+        "learning_rate": (0.05, "eta, step size of the optimizer."),
         "learning_rate_schedule": (
             "constant",
             f"{', '.join(schedules.SCHEDULES)}, or inverse_time:TAU with TAU in rounds.",

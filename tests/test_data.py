@@ -171,3 +171,12 @@ def test_too_little_data_is_refused(kwargs, message):
 def test_unknown_data(spec):
     with pytest.raises(InputError, match="dataset"):
         load(spec, devices=2, train=10, seed=0)
+
+
+def test_pixels_are_standardized_by_the_reference_set():
+    x = np.random.default_rng(0).integers(0, 200, (120, 4), dtype=np.uint8)
+    dataset = tagged()._replace(x_train=x[:90], x_test=x[90:])
+    problem = ddjax.make_problem(dataset, np.ones((4, 4)) / 4, reference_size=30)
+    assert problem.reference.dtype == problem.x.dtype == problem.x_test.dtype == np.float32
+    assert float(problem.reference.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(problem.reference.std()) == pytest.approx(1, abs=1e-6)

@@ -165,3 +165,12 @@ def test_import_is_light():
     code = "import ddjax, sys; print({'tensorflow', 'matplotlib', 'orbax.checkpoint', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_readme_example_runs(capsys):
+    from pathlib import Path
+
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    example = readme.split("```python\n")[1].split("```")[0]
+    exec(example.replace("rounds=500", "rounds=20").replace("eval_every=100", "eval_every=10"), {})
+    assert capsys.readouterr().out.startswith("[(0, ")

@@ -45,8 +45,8 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert config["flags"]["consensus"] == "gradient"
     assert config["backend"]
     promised = (
-        "algorithm dataset devices rounds seed parameters_per_device accuracy_mean accuracy_min accuracy_max accuracy_std "
-        "ensemble_accuracy disagreement bytes_sent_total bytes_sent_per_device seconds_compile seconds_train "
+        "algorithm dataset devices rounds seed parameters_per_device accuracy_mean accuracy_min accuracy_max "
+        "accuracy_std ensemble_accuracy disagreement bytes_sent_total bytes_sent_per_device seconds_compile seconds_train "
         "device_steps_per_second"
     )
     assert set(promised.split()) <= set(summary(out))

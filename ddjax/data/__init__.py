@@ -1,5 +1,7 @@
 """Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +26,8 @@ def make_problem(
     """Shares a data set out over the devices of a network.
 
     The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
-    test examples are disjoint.
+    test examples are disjoint. Integer inputs are pixels: they are standardized by the mean and standard deviation of
+    the reference set, which all devices know. Floating-point inputs are taken as they are.
 
     Args:
       dataset: what to share out.
@@ -66,16 +69,24 @@ def make_problem(
     held = np.zeros((devices, sizes.max()), np.int32)
     for n, start in enumerate(np.cumsum(sizes) - sizes):
         held[n, : sizes[n]] = np.arange(start, start + sizes[n])
+    as_inputs = _standardize(dataset.x_train[reference])
     return Problem(
-        x=jnp.asarray(dataset.x_train[rows]),
+        x=jnp.asarray(as_inputs(dataset.x_train[rows])),
         y=jnp.asarray(dataset.y_train[rows]),
         private=jnp.asarray(held),
         sizes=jnp.asarray(sizes),
-        reference=jnp.asarray(dataset.x_train[reference]),
+        reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
         mixing_matrix=jnp.asarray(mixing_matrix, jnp.float32),
-        x_test=jnp.asarray(dataset.x_test[test]),
+        x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(dataset.y_test[test]),
     )
+
+
+def _standardize(reference: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    if reference.dtype.kind == "f":
+        return lambda x: x
+    mean, std = np.float32(reference.mean()), np.float32(reference.std() or 1)
+    return lambda x: (x.astype(np.float32) - mean) / std
 
 
 def _natural(dataset: Dataset, private: np.ndarray, devices: int, most: int) -> list[np.ndarray]:

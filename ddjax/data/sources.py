@@ -34,7 +34,7 @@ def digits(seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    x = (images / 16).astype(np.float32).reshape(-1, 8, 8)
+    x = images.astype(np.uint8).reshape(-1, 8, 8)
     order = np.random.default_rng(seed).permutation(len(x))
     test, train = np.split(order, [len(x) // 5 + 1])
     y = labels.astype(np.int32)
@@ -130,7 +130,7 @@ def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
 DATASETS = ("digits", "synthetic_classification", "FILE.npz")
 
 
-def load(spec: str, *, devices: int, train: int, seed: int) -> Dataset:
+def load(spec: str, *, devices: int = 1, train: int = 1000, seed: int = 0) -> Dataset:
     """The named data set.
 
     Args:
