@@ -32,7 +32,7 @@ class Checkpoints:
         if self._manager.latest_step() == evaluation.round:
             return
         args = _orbax().args
-        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         progress = evaluation._asdict() | {"accuracy": evaluation.accuracy.tolist()}
         saved = args.Composite(state=args.StandardSave(leaves), evaluation=args.JsonSave(progress))
         self._manager.save(evaluation.round, args=saved)
@@ -41,19 +41,28 @@ class Checkpoints:
         """The last state and its evaluation.
 
         Raises:
-          InputError: there is no checkpoint.
+          InputError: there is no checkpoint, or the last one cannot be read.
         """
         step = self._manager.latest_step() if self.directory.is_dir() else None
         if step is None:
             raise InputError(f"no checkpoint in {str(self.directory)!r}; a run leaves them with --checkpoint_every")
         args = _orbax().args
-        shapes, structure = jax.tree.flatten(jax.eval_shape(algorithm.init, jax.random.key(0), problem))
-        state = args.StandardRestore({str(i): shape for i, shape in enumerate(shapes)})
-        restored = self._manager.restore(step, args=args.Composite(state=state, evaluation=args.JsonRestore()))
-        leaves = [restored.state[str(i)] for i in range(len(shapes))]
-        progress = restored.evaluation
-        lists = {"accuracy": np.array(progress["accuracy"]), "bytes_sent": tuple(progress["bytes_sent"])}
-        return jax.tree.unflatten(structure, leaves), Evaluation(**progress | lists)
+        shapes, structure = jax.tree_util.tree_flatten_with_path(
+            jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+        )
+        state = args.StandardRestore({jax.tree_util.keystr(path): shape for path, shape in shapes})
+        try:
+            restored = self._manager.restore(step, args=args.Composite(state=state, evaluation=args.JsonRestore()))
+            leaves = [restored.state[jax.tree_util.keystr(path)] for path, _ in shapes]
+            progress = restored.evaluation
+            lists = {"accuracy": np.array(progress["accuracy"]), "bytes_sent": tuple(progress["bytes_sent"])}
+            return jax.tree.unflatten(structure, leaves), Evaluation(**progress | lists)
+        except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"checkpoint {str(self.directory / str(step))!r} cannot be read ({reason[:200]}); "
+                "remove it to go on from the one before"
+            ) from None
 
 
 def _orbax() -> Any:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _TILE = 4  # images; measured, see BUILD_NOTES
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -26,10 +27,13 @@ def conv_general_dilated(
     Takes any strides, kernel size and padding; dilation, feature groups and other layouts are not built (raises
     `NotImplementedError`).
     """
+    dilations = {*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ())}
+    groups = {kwargs.get("feature_group_count", 1), kwargs.get("batch_group_count", 1)}
+    layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, kwargs.get("dimension_numbers") or _LAYOUT)
     if (
-        set(kwargs.get("lhs_dilation") or ()) | set(kwargs.get("rhs_dilation") or ()) > {1}
-        or kwargs.get("feature_group_count", 1) != 1
-        or lhs.ndim != 4
+        lhs.ndim != 4
+        or (dilations | groups) - {1}
+        or layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
     ):
         raise NotImplementedError("only plain two-dimensional convolutions are built from matrix products")
     strides = (window_strides[0], window_strides[1])

@@ -18,6 +18,9 @@ from flax import nnx
 from ddjax import losses
 from ddjax.types import Device, InputError, Learner, Problem, PyTree, StepInfo, suggest
 
+# They want function values, give every device the same noise, or take no schedule.
+_UNUSABLE_OPTIMIZERS = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
+
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Every Optax optimizer that is a function of a learning rate, by its Optax name, and `momentum` (0.9)."""
@@ -25,8 +28,7 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
         "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)
     }
     for name, factory in vars(optax).items():
-        # lbfgs wants function values, and noisy_sgd would give every device the same noise.
-        if not inspect.isfunction(factory) or name.startswith(("_", "scale_by", "lbfgs", "noisy_sgd")):
+        if not inspect.isfunction(factory) or name.startswith(("_", "scale_by")) or name in _UNUSABLE_OPTIMIZERS:
             continue
         if next(iter(inspect.signature(factory).parameters), None) == "learning_rate":
             found[name] = factory

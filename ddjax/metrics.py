@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ddjax.types import Problem
 
 # Examples × devices evaluated at a time, which bounds the memory of an evaluation.
-_BLOCK = 65_536
+_BLOCK = 16_384
 
 
 class Measures(NamedTuple):
@@ -20,11 +20,13 @@ class Measures(NamedTuple):
       accuracy: `[N]` of each device on the test set.
       ensemble_accuracy: `[]` of the mean soft decision on the test set.
       disagreement: `[]` mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
+      finite: `[N]` whether all soft decisions of a device on the reference set are finite.
     """
 
     accuracy: jax.Array
     ensemble_accuracy: jax.Array
     disagreement: jax.Array
+    finite: jax.Array
 
 
 def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Measures:
@@ -40,16 +42,18 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
         s = predict(x)
         return s.argmax(-1) == y, s.mean(0).argmax(-1) == y
 
-    def variance(x):
+    def spread(x):
         s = predict(x)
-        return jnp.sum((s - s.mean(0)) ** 2, axis=-1).mean(0)
+        return jnp.sum((s - s.mean(0)) ** 2, axis=-1).mean(0), jnp.isfinite(s).all(-1)
 
     hits, ensemble_hits = _blocks(correct, devices, problem.x_test, problem.y_test)
     tests, references = problem.x_test.shape[0], problem.reference.shape[0]
+    variances, finite = _blocks(spread, devices, problem.reference)
     return Measures(
         accuracy=hits.sum(-1) / tests,
         ensemble_accuracy=ensemble_hits.sum() / tests,
-        disagreement=_blocks(variance, devices, problem.reference).sum() / references,
+        disagreement=variances.sum() / references,
+        finite=finite.all(-1),
     )
 
 

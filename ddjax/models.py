@@ -164,7 +164,7 @@ def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
         name, _, count = part.partition(":")
         if name not in MODELS:
             raise suggest("model", name, MODELS)
-        if (count or "+" in spec) and (not count.isdigit() or int(count) < 1):
+        if (count or "+" in spec) and (not count.isdecimal() or int(count) < 1):
             raise InputError(f"models {spec!r}: {part!r} needs a count of devices, as in 'linear:8+mlp:4'")
         groups.append((name, int(count or devices)))
     total = sum(count for _, count in groups)

@@ -89,8 +89,14 @@ class Simulation:
         return self._init(jax.random.fold_in(key, 0), self.problem)
 
     def measure(self, state: Any) -> Measures:
-        """Test and reference measures of a state."""
-        return self._measure(state, self.problem)
+        """Test and reference measures of a state.
+
+        Raises:
+          NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
+        """
+        measures = self._measure(state, self.problem)
+        _check_finite(state, measures.finite)
+        return measures
 
     def zeros(self) -> Totals:
         """Totals of no round."""
@@ -110,10 +116,13 @@ class Simulation:
           NonFiniteError: a loss is NaN or infinite; raised after that very round.
         """
         state, totals = self._advance(jax.random.fold_in(key, 1), state, totals, self.problem, jnp.int32(until))
-        failed = np.asarray(totals.failed)
-        if failed.any():
-            raise NonFiniteError(int(state.round), int(failed.argmax()))
+        _check_finite(state, ~totals.failed)
         return state, totals
+
+
+def _check_finite(state: Any, finite: jax.Array) -> None:
+    if not finite.all():
+        raise NonFiniteError(int(state.round), int(finite.argmin()))
 
 
 def evaluations(
@@ -153,6 +162,8 @@ def evaluations(
     else:
         state, last = resume
     yield state, last
+    if last.round >= rounds:
+        return
     done, sent, seconds = last.round, np.array(last.bytes_sent, dtype=object), last.seconds_train
     start = time.perf_counter()
     state, totals = simulation.advance(key, state, simulation.zeros(), done)  # no round: compiles

@@ -21,12 +21,14 @@ class Topology(NamedTuple):
 
     Attributes:
       name: the specification it was built from.
+      weights: the name of the mixing weights.
       mixing_matrix: `[N, N]` float64, doubly stochastic.
       eigenvalues: `[N]` of the matrix, complex on most directed graphs.
       directed_edges: links that carry a message each round; an undirected edge is two.
     """
 
     name: str
+    weights: str
     mixing_matrix: np.ndarray
     eigenvalues: np.ndarray
     directed_edges: int
@@ -45,6 +47,10 @@ class Topology(NamedTuple):
         """
         real, imag = self.eigenvalues.real, np.imag(self.eigenvalues)
         return float(np.min(real + np.sqrt(np.maximum(1 - imag**2, 0))))
+
+    def default_consensus_step_size(self) -> float:
+        """0.5, or three quarters of the largest stable `ζ` where that is less."""
+        return min(0.5, 0.75 * self.largest_consensus_step_size())
 
 
 def _circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
@@ -78,13 +84,13 @@ def _edge_list(path: str, n: int, directed: bool) -> nx.Graph:
     graph = nx.empty_graph(n, create_using=nx.DiGraph if directed else nx.Graph)
     try:
         lines = Path(path).expanduser().read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
         raise InputError(f"cannot read the edge file {path!r}: {getattr(error, 'strerror', None) or error}") from None
     for number, line in enumerate(lines, 1):
         fields = line.split("#")[0].split()
         if not fields:
             continue
-        if len(fields) != 2 or not all(field.isdigit() and int(field) < n for field in fields):
+        if len(fields) != 2 or not all(field.isdecimal() and int(field) < n for field in fields):
             raise InputError(f"{path}:{number}: expected two device numbers from 0 to {n - 1}, got {line.strip()!r}")
         if fields[0] != fields[1]:
             graph.add_edge(int(fields[0]), int(fields[1]))
@@ -146,6 +152,11 @@ def graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
     return built
 
 
+def default_weights(graph: nx.Graph) -> str:
+    """`uniform` for a directed graph, else `metropolis_hastings`."""
+    return "uniform" if graph.is_directed() else "metropolis_hastings"
+
+
 def mixing_matrix(graph: nx.Graph, weights: str = "") -> np.ndarray:
     """A doubly stochastic matrix on the graph, `[N, N]` float64.
 
@@ -159,7 +170,7 @@ def mixing_matrix(graph: nx.Graph, weights: str = "") -> np.ndarray:
     Raises:
       InputError: unknown weights, or weights that are not doubly stochastic on this graph.
     """
-    name = weights or ("uniform" if graph.is_directed() else "metropolis_hastings")
+    name = weights or default_weights(graph)
     if name not in MIXING_WEIGHTS:
         raise suggest("mixing weights", name, MIXING_WEIGHTS)
     nodes = graph.number_of_nodes()
@@ -224,4 +235,4 @@ def topology(spec: str, devices: int, weights: str = "", seed: int = 0) -> Topol
     symmetric = np.array_equal(matrix, matrix.T)
     eigenvalues = np.linalg.eigvalsh(matrix) if symmetric else np.linalg.eigvals(matrix)
     edges = int(np.count_nonzero(matrix) - np.count_nonzero(np.diag(matrix)))
-    return Topology(spec, matrix, eigenvalues, edges)
+    return Topology(spec, weights or default_weights(network), matrix, eigenvalues, edges)

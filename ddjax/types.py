@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss became NaN or infinite.
+    """A loss or a soft decision became NaN or infinite.
 
     Attributes:
       round: the round (counted from 1) in which it happened.
@@ -23,7 +23,7 @@ class NonFiniteError(FloatingPointError):
 
     def __init__(self, round: int, device: int):
         super().__init__(
-            f"the loss of device {device} is not finite in round {round}; "
+            f"device {device} is no longer finite in round {round}; "
             "try a smaller learning rate, distillation weight or consensus step size"
         )
         self.round, self.device = round, device

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 
 import ddjax
@@ -31,7 +30,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "dataset": (
             "digits",
             "digits, synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (10:60:1 if left out), or the "
-            "path of a .npz with x_train, y_train, x_test, y_test.",
+            "path of a .npz with x_train, y_train, x_test, y_test (integer inputs are standardized, others not).",
         ),
         "partition": (
             "dirichlet",
@@ -54,7 +53,10 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
     },
     "Distillation": {
         "consensus": ("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
-        "consensus_step_size": (0.5, "zeta, step size of the gradient form, per round."),
+        "consensus_step_size": (
+            0.0,
+            "zeta, step size of the gradient form; 0 for 0.5, or less where the graph asks for it.",
+        ),
         "consensus_step_size_schedule": ("constant", "Schedule of zeta, as for --learning_rate_schedule."),
         "distillation_weight": (10.0, "rho, weight of the divergence beside the private loss."),
         "divergence": ("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
@@ -116,6 +118,7 @@ def _help(summary: str) -> str:
 def main(body: Callable[[], None], summary: str, argv: Sequence[str] | None = None) -> int:
     """Parses flags and runs `body`; returns the exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite."""
     argv = argv or sys.argv
+    script = Path(argv[0]).name
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
         print(_help(summary))
         return 0
@@ -124,13 +127,22 @@ def main(body: Callable[[], None], summary: str, argv: Sequence[str] | None = No
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
         body()
-    except (flags.Error, InputError, ddjax.NonFiniteError) as error:
-        print(f"{Path(argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 3 if isinstance(error, ddjax.NonFiniteError) else 2
+    except ddjax.NonFiniteError as error:
+        return _say(script, error, 3)
+    except (flags.Error, InputError, OSError, UnicodeError, MemoryError) as error:
+        return _say(script, error, 2)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _say(script, "out of memory; take fewer devices, a smaller model or a smaller reference set", 2)
     except KeyboardInterrupt:
-        print(f"{Path(argv[0]).name}: interrupted; what was written is kept", file=sys.stderr)
-        return 130
+        return _say(script, "interrupted; what was written is kept", 130)
     return 0
+
+
+def _say(script: str, message: object, code: int) -> int:
+    print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
 
 
 class Experiment(NamedTuple):
@@ -182,8 +194,15 @@ def build() -> Experiment:
         FLAGS.local_steps,
     )
     algorithm = _algorithm(learners, problem, network)
-    jax.eval_shape(algorithm.init, jax.random.key(0), problem)  # what does not fit together shows here, before any file
+    # What does not fit together shows here, before a file is written.
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+    jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)
     return Experiment(algorithm, problem, learners, network)
+
+
+def consensus_step_size(network: Topology) -> float:
+    """`ζ` as given, or picked for the graph."""
+    return FLAGS.consensus_step_size or network.default_consensus_step_size()
 
 
 def _algorithm(learners: ddjax.Learners, problem: ddjax.Problem, network: Topology) -> ddjax.Algorithm:
@@ -191,26 +210,19 @@ def _algorithm(learners: ddjax.Learners, problem: ddjax.Problem, network: Topolo
         return ddjax.local(learners)
     if FLAGS.algorithm == "dsgd":
         return ddjax.dsgd(learners, ddjax.weighted_average())
+    step_size = consensus_step_size(network)
     limit = network.largest_consensus_step_size()
-    if FLAGS.consensus == "gradient" and FLAGS.consensus_step_size >= limit:
+    if FLAGS.consensus == "gradient" and step_size >= limit:
         raise InputError(
-            f"consensus_step_size {FLAGS.consensus_step_size:g} is unstable on this graph, where it must be below "
-            f"{limit:.3g}; take a smaller one, or --mixing_weights=lazy_{_eager_weights()}"
+            f"consensus_step_size {step_size:g} is unstable on this graph, where it must be below {limit:.3g}; take a "
+            f"smaller one, or --mixing_weights=lazy_{network.weights.removeprefix('lazy_')}"
         )
     return ddjax.distillation(
         learners,
         ddjax.weighted_average(),
         reference_batch_size=FLAGS.reference_batch_size or problem.reference.shape[0],
         consensus=FLAGS.consensus,
-        consensus_step_size=schedules.schedule(
-            FLAGS.consensus_step_size_schedule, FLAGS.consensus_step_size, FLAGS.rounds
-        ),
-    )
-
-
-def _eager_weights() -> str:
-    return FLAGS.mixing_weights.removeprefix("lazy_") or (
-        "uniform" if "directed" in FLAGS.topology else "metropolis_hastings"
+        consensus_step_size=schedules.schedule(FLAGS.consensus_step_size_schedule, step_size, FLAGS.rounds),
     )
 
 
@@ -247,10 +259,12 @@ def _check_numbers() -> None:
         "consensus_step_size",
         "checkpoint_every",
         "device_chunk",
+        "examples_per_device",
+        "eval_examples",
     )
     for name in positive + non_negative:
         value = getattr(FLAGS, name)
-        if not np.isfinite(value) or value < 0 or (name in positive and value == 0):
+        if not 0 <= value < 2**31 or (name in positive and value == 0):
             raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
     if FLAGS.checkpoint_every % FLAGS.eval_every:
         raise InputError(

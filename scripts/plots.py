@@ -15,20 +15,48 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ddjax.types import InputError
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_SAME_CURVE = ("seed", "output_dir", "resume", "device_chunk", "checkpoint_every")
+
+Curve = dict[str, np.ndarray]
 
 
-def _curves(run: Path) -> dict[str, np.ndarray]:
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+def _read(run: Path) -> tuple[dict[str, str], Curve]:
+    """The flags of a run and the columns of its `metrics.csv`."""
+    try:
+        flags = json.loads((run / "config.json").read_text())["flags"]
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        raise InputError(f"{str(run)!r} holds no run (a readable config.json and metrics.csv)") from None
+    return {name: str(value) for name, value in flags.items() if name not in _SAME_CURVE}, columns
 
 
-def _label(config: dict) -> str:
-    if config["algorithm"] != "distillation":
-        return {"dsgd": "D-SGD"}.get(config["algorithm"], config["algorithm"])
-    return f"distillation, {config['consensus']}"
+def _mean(seeds: list[Curve]) -> Curve:
+    rows = min(len(seed["round"]) for seed in seeds)
+    if any((seed["round"][:rows] != seeds[0]["round"][:rows]).any() for seed in seeds):
+        raise InputError("runs that differ in their seed alone were evaluated at different rounds")
+    return {name: np.mean([seed[name][:rows] for seed in seeds], axis=0) for name in seeds[0]}
+
+
+def _labels(settings: list[dict[str, str]]) -> list[str]:
+    """What is run, and where that is not enough, the flags that tell the curves apart."""
+
+    def base(flags: dict[str, str]) -> str:
+        if flags["algorithm"] == "distillation":
+            return f"distillation, {flags['consensus']}"
+        return {"dsgd": "D-SGD"}.get(flags["algorithm"], flags["algorithm"])
+
+    labels = []
+    for flags in settings:
+        twins = [other for other in settings if base(other) == base(flags)]
+        telling = [name for name in flags if len({other.get(name) for other in twins}) > 1]
+        labels.append(", ".join([base(flags), *(f"{name}={flags[name]}" for name in telling)]))
+    return labels
 
 
 def plot(figure: Path, runs: list[Path]) -> None:
@@ -37,36 +65,51 @@ def plot(figure: Path, runs: list[Path]) -> None:
     Args:
       figure: file to write; its ending picks the format.
       runs: output folders of `train.py`, each with `config.json` and `metrics.csv`.
+
+    Raises:
+      InputError: a folder that holds no run, or an ending Matplotlib does not write.
     """
-    curves: dict[str, list[dict[str, np.ndarray]]] = {}
+    groups: dict[tuple, tuple[dict[str, str], list[Curve]]] = {}
     for run in runs:
-        config = json.loads((run / "config.json").read_text())
-        curves.setdefault(_label(config["flags"]), []).append(_curves(run))
+        flags, columns = _read(run)
+        groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
+    labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for color, (label, seeds) in zip(_COLORS * len(curves), curves.items(), strict=False):
-        mean = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in seeds[0]}
-        for axis, x in zip(axes, (mean["round"], mean["bytes_sent_per_device"]), strict=True):
-            shown = slice(1, None) if axis is axes[1] else slice(None)  # no bytes yet at round 0
-            if axis is axes[1] and not x.any():
-                axis.axhline(mean["accuracy_mean"][-1], color=color, linestyle="--", linewidth=1)
-                continue
-            axis.plot(x[shown], mean["accuracy_mean"][shown], color=color, label=label)
-            axis.plot(x[shown], mean["accuracy_min"][shown], color=color, linestyle=":", linewidth=1)
-            axis.fill_between(
-                x[shown], mean["accuracy_min"][shown], mean["accuracy_max"][shown], color=color, alpha=0.12, linewidth=0
-            )
+    for number, (label, (_, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
+        color, mean = _COLORS[number % len(_COLORS)], _mean(seeds)
+        accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]
+        _draw(axes[0], mean["round"], accuracy, color, label)
+        sent = mean["bytes_sent_per_device"]
+        if sent.any():
+            _draw(axes[1], sent[1:], [a[1:] for a in accuracy], color, label)  # round 0 has no place on a log axis
+        else:
+            axes[1].axhline(accuracy[0][-1], color=color, linestyle="--", linewidth=1)
     axes[0].set(xlabel="round", ylabel="test accuracy")
     axes[1].set(xlabel="bytes sent per device", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)
-    axes[0].legend(
-        title="mean (line), worst (dotted) to best device", loc="lower right", fontsize="small", title_fontsize="small"
-    )
-    fig.savefig(figure, dpi=120)
-    plt.close(fig)
+    title = "mean (line), worst (dotted) to best device"
+    axes[0].legend(title=title, loc="lower right", fontsize="small", title_fontsize="small")
+    try:
+        fig.savefig(figure, dpi=120)
+    except ValueError as error:
+        raise InputError(f"cannot write {str(figure)!r}: {error}") from None
+    finally:
+        plt.close(fig)
+
+
+def _draw(axis: plt.Axes, x: np.ndarray, accuracy: list[np.ndarray], color: str, label: str) -> None:
+    mean, worst, best = accuracy
+    axis.plot(x, mean, color=color, label=label)
+    axis.plot(x, worst, color=color, linestyle=":", linewidth=1)
+    axis.fill_between(x, worst, best, color=color, alpha=0.12, linewidth=0)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    plot(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
+    try:
+        if len(sys.argv) < 3:
+            raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
+        plot(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
+    except (InputError, OSError) as mistake:
+        print(f"plots.py: {mistake}", file=sys.stderr)
+        sys.exit(2)

@@ -5,6 +5,7 @@ Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary
 
 import csv
 import datetime
+import io
 import json
 import math
 import platform
@@ -24,7 +25,7 @@ from ddjax.checkpoint import Checkpoints
 from ddjax.simulate import Evaluation, Progress
 from ddjax.types import InputError
 
-# Flags that a resumed run may change.
+# Flags that a resumed run may change; of these, rounds only where no schedule is stretched over them.
 _MAY_CHANGE = ("resume", "output_dir", "checkpoint_every", "device_chunk", "rounds")
 
 
@@ -69,49 +70,88 @@ class OutputDir:
         name = Path(FLAGS.dataset.split(":")[0]).stem
         if FLAGS.resume and not FLAGS.output_dir:
             raise InputError("--resume needs the --output_dir of the run to go on with")
-        self.path = Path(FLAGS.output_dir or f"runs/{FLAGS.algorithm}-{name}-{stamp}").expanduser()
         try:
+            self.path = Path(FLAGS.output_dir or f"runs/{FLAGS.algorithm}-{name}-{stamp}").expanduser()
             if self.path.exists() and not self.path.is_dir():
                 raise InputError(f"output_dir {str(self.path)!r} is a file")
-            if FLAGS.resume:
-                self._check_config()
-            elif self.path.is_dir() and any(self.path.iterdir()):
+            if not FLAGS.resume and self.path.is_dir() and any(self.path.iterdir()):
                 raise InputError(f"output_dir {str(self.path)!r} is not empty; name a new one, or go on with --resume")
-        except OSError as error:
-            raise InputError(f"output_dir {str(self.path)!r}: {error.strerror}") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"output_dir {FLAGS.output_dir!r}: {getattr(error, 'strerror', None) or error}") from None
+        self._metrics = self.path / "metrics.csv"
+        if FLAGS.resume:
+            self._check_config()
+            self._rows = self._read_rows()
 
     def _check_config(self) -> None:
         try:
-            saved = json.loads((self.path / "config.json").read_text())["flags"]
-        except (FileNotFoundError, ValueError, KeyError):
+            saved = dict(json.loads((self.path / "config.json").read_text())["flags"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"output_dir {str(self.path)!r} holds no run to resume (no readable config.json)"
             ) from None
         for name, value in experiment.values().items():
             if name not in _MAY_CHANGE and saved.get(name) != value:
                 raise InputError(f"cannot resume with --{name}={value}: the run had {saved.get(name)}")
+        stretched = [
+            name
+            for name in ("learning_rate_schedule", "consensus_step_size_schedule")
+            if saved[name] in ("cosine", "inverse_time")
+        ]
+        if stretched and saved.get("rounds") != FLAGS.rounds:
+            raise InputError(
+                f"cannot resume with --rounds={FLAGS.rounds}: the run had {saved.get('rounds')}, over which its "
+                f"{stretched[0]} is stretched"
+            )
 
-    def create(self, keep_rows_before: int) -> None:
-        """Makes the folder, writes `config.json`, and of an earlier `metrics.csv` keeps the rows before a round."""
-        metrics = self.path / "metrics.csv"
+    def _read_rows(self) -> list[dict[str, str]]:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.json").write_text(json.dumps(config(), indent=2) + "\n")
-            rows = list(csv.DictReader(metrics.read_text().splitlines())) if keep_rows_before else []
-            metrics.unlink(missing_ok=True)
+            with self._metrics.open(newline="") as file:
+                rows = list(csv.DictReader(file, strict=True))
+            if [int(row["round"]) for row in rows] and all(
+                None not in row.values() and None not in row for row in rows
+            ):
+                return rows
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
+            pass
+        raise InputError(f"cannot resume: {str(self._metrics)!r} is missing or damaged")
+
+    def create(self, resumed_round: int = 0) -> None:
+        """Makes the folder and writes `config.json`; of a resumed `metrics.csv`, keeps the rows before a round."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=bool(FLAGS.output_dir))
+            self._replace("config.json", json.dumps(config(), indent=2) + "\n")
+            if FLAGS.resume:
+                (self.path / "summary.json").unlink(missing_ok=True)
+                kept = [row for row in self._rows if int(row["round"]) < resumed_round]
+                table = io.StringIO(newline="")
+                if kept:
+                    writer = csv.DictWriter(table, kept[0])
+                    writer.writeheader()
+                    writer.writerows(kept)
+                self._replace("metrics.csv", table.getvalue())
         except OSError as error:
             raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
-        for kept in rows:
-            if int(kept["round"]) < keep_rows_before:
-                self.add(kept)
+
+    def _replace(self, name: str, text: str) -> None:
+        """Writes a file whole or not at all."""
+        fresh = self.path / f"{name}.new"
+        fresh.write_text(text, newline="")
+        fresh.replace(self.path / name)
 
     def add(self, row: dict) -> None:
         """Adds a row to `metrics.csv`, after a header if it is the first."""
-        with (self.path / "metrics.csv").open("a", newline="") as file:
+        with self._metrics.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)
+
+    def summarize(self, summary: dict) -> None:
+        """Writes `summary.json`."""
+        self._replace("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def describe(built: experiment.Experiment) -> None:
@@ -134,7 +174,7 @@ def describe(built: experiment.Experiment) -> None:
         network = built.topology
         print(
             f"  graph      {network.name}, {network.directed_edges} directed links, "
-            f"spectral gap {network.spectral_gap:.3g}"
+            f"spectral gap {network.spectral_gap:.3g}, weights {network.weights}"
         )
         weights = 4 * max(sizes)
         print(
@@ -144,27 +184,41 @@ def describe(built: experiment.Experiment) -> None:
 
 
 class Display:
-    """Live progress on stderr: redrawn on a terminal, else a line now and then."""
+    """Live progress on stderr: redrawn on a terminal, else a line every ten seconds.
 
-    def __init__(self, rounds: int):
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=rounds, unit="round", disable=not self._terminal, dynamic_ncols=True)
-        self._said = time.monotonic()
+    Args:
+      start: rounds done already.
+    """
+
+    def __init__(self, start: int):
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=FLAGS.rounds, initial=start, unit="round", disable=not terminal, dynamic_ncols=True, smoothing=0.1
+        )
+        self._start, self._said, self._accuracy = start, time.monotonic(), ""
+        self._seconds: float | None = None  # trained before this run went on
         self.seconds_compile = 0.0
 
     def progress(self, progress: Progress) -> None:
         """After each scan."""
         self.seconds_compile = progress.seconds_compile
+        if self._seconds is None:
+            self._seconds = progress.seconds_train
         self._bar.update(progress.round - self._bar.n)
+        spent, done = progress.seconds_train - self._seconds, progress.round - self._start
+        if self._bar.disable and done and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            rate = done / spent
+            print(
+                f"round {progress.round:,}/{FLAGS.rounds:,}: {self._accuracy}, {rate:.3g} rounds/s, "
+                f"about {(FLAGS.rounds - progress.round) / rate:.0f} s left",
+                file=sys.stderr,
+            )
 
     def evaluation(self, latest: Evaluation) -> None:
         """After each evaluation."""
-        text = f"accuracy {latest.accuracy.mean():.3f}, worst {latest.accuracy.min():.3f}"
-        self._bar.set_postfix_str(text)
-        if not self._terminal and time.monotonic() - self._said > 5:
-            self._said = time.monotonic()
-            left = latest.seconds_train / max(latest.round, 1) * (FLAGS.rounds - latest.round)
-            print(f"round {latest.round:,}/{FLAGS.rounds:,}: {text}, about {left:.0f} s left", file=sys.stderr)
+        self._accuracy = f"accuracy {latest.accuracy.mean():.3f}, worst {latest.accuracy.min():.3f}"
+        self._bar.set_postfix_str(self._accuracy)
 
     def close(self) -> None:
         """Leaves the last state standing."""
@@ -177,9 +231,11 @@ def train() -> None:
     built = experiment.build()
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.algorithm, built.problem) if FLAGS.resume else None
-    folder.create(keep_rows_before=resume[1].round if resume else 0)
+    if resume and resume[1].round > FLAGS.rounds:
+        raise InputError(f"cannot resume with --rounds={FLAGS.rounds}: the checkpoint is of round {resume[1].round}")
+    folder.create(resume[1].round if resume else 0)
     describe(built)
-    display = Display(FLAGS.rounds)
+    display = Display(resume[1].round if resume else 0)
     try:
         for state, latest in ddjax.evaluations(
             built.algorithm,
@@ -205,6 +261,7 @@ def train() -> None:
 
 def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
+    message_bytes = built.algorithm.message_bytes(built.problem)
     summary = {
         "algorithm": FLAGS.algorithm,
         "dataset": FLAGS.dataset,
@@ -214,20 +271,21 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
         "parameters_per_device": built.learners.parameter_counts()
         if len(built.learners.groups) > 1
         else built.learners.parameter_counts()[0],
-        "spectral_gap": built.topology.spectral_gap,
+        "spectral_gap": built.topology.spectral_gap if message_bytes else None,
         **{
             name: value
             for name, value in row(last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
-        "message_bytes": built.algorithm.message_bytes(built.problem),
+        "consensus_step_size": experiment.consensus_step_size(built.topology) if message_bytes else None,
+        "message_bytes": message_bytes,
         "seconds_compile": round(seconds_compile, 3),
         "seconds_train": round(last.seconds_train, 3),
         "device_steps_per_second": round(last.round * FLAGS.local_steps * built.learners.size / last.seconds_train, 1)
         if last.seconds_train
         else None,
     }
-    (folder.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    folder.summarize(summary)
     print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
     names = ("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_std")
     print(f"{'accuracy':12}" + "".join(f"{summary[name]:9.3f}" for name in names))

@@ -9,7 +9,7 @@ from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
 
 import ddjax
 from ddjax import losses, models
-from ddjax.learners import round_keys
+from ddjax.learners import optimizer, optimizers, round_keys
 from ddjax.types import InputError
 
 BATCH, REFERENCE_BATCH, RATE, WEIGHT, STEP = 4, 5, 0.2, 3.0, 0.4
@@ -27,11 +27,11 @@ def make_learners(
     return ddjax.Learners(tuple(groups), batch_size, local_steps)
 
 
-def make_distillation(learners, consensus="gradient", step=STEP):
+def make_distillation(learners, consensus="gradient", step=STEP, reference_batch_size=REFERENCE_BATCH):
     return ddjax.distillation(
         learners,
         ddjax.weighted_average(),
-        reference_batch_size=REFERENCE_BATCH,
+        reference_batch_size=reference_batch_size,
         consensus=consensus,
         consensus_step_size=step,
     )
@@ -61,10 +61,10 @@ def softmax(x):
 class Drawn:
     """The random draws of a round, by the documented rule; both sides of a comparison see the same."""
 
-    def __init__(self, round_key, problem, local_steps=1):
+    def __init__(self, round_key, problem, local_steps=1, reference_batch_size=REFERENCE_BATCH):
         keys = round_keys(round_key)
         self.reference = np.asarray(
-            jax.random.choice(keys.reference, problem.reference.shape[0], (REFERENCE_BATCH,), replace=False)
+            jax.random.choice(keys.reference, problem.reference.shape[0], (reference_batch_size,), replace=False)
         )
         self.private = []
         for n, size in enumerate(np.asarray(problem.sizes)):
@@ -158,7 +158,8 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
     """Stacked groups of several architectures against unstacked devices that meet only where they mix."""
     problem = image_problem(devices=8)
     learners = make_learners(names, 8, (8, 8), chunk=1)
-    state, states = rounds(make_distillation(learners, consensus), problem, 2)
+    half = problem.reference.shape[0] // 2  # so that rows are drawn again
+    state, states = rounds(make_distillation(learners, consensus, reference_batch_size=half), problem, 4)
 
     singles, devices = [], []
     for group, stacked in zip(learners.groups, states[0].devices, strict=True):
@@ -169,8 +170,8 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
     w = np.asarray(problem.mixing_matrix)
     z = np.full((8, problem.reference.shape[0], CLASSES), 1 / CLASSES, np.float32)
     previous = z.copy()
-    for t in range(2):
-        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem)
+    for t in range(4):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem, reference_batch_size=half)
         b, reference = drawn.reference, problem.reference[drawn.reference]
         predicted = np.array(
             [predict(device, reference) for (_, predict), device in zip(singles, devices, strict=True)]
@@ -188,6 +189,11 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
     for g, stacked in enumerate(state.devices):
         for i in range(2):
             close(jax.tree.map(lambda leaf, i=i: leaf[i], stacked.params), devices[2 * g + i].params, 2e-4)
+    if consensus != "neighbors":
+        close(state.estimate, z, 1e-4)
+        assert np.ptp(z, axis=0).max() > 1e-3  # there was something to compare
+    if consensus == "tracking":
+        close(state.previous, previous, 1e-4)
 
 
 @pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
@@ -260,6 +266,13 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
     assert mixer.message_bytes(x) == (6 + 1) * 4
 
 
+def test_messages_are_counted_where_they_are_sent():
+    """0 sends to 1 and 2, which send to nobody: the column of the sender."""
+    mixing_matrix = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]])
+    _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), (), mixing_matrix)
+    assert sent.tolist() == [2, 0, 0]
+
+
 def test_gradient_consensus_settles_at_the_closed_form():
     """With soft decisions held still, z → ζ ((1 + ζ) I − W)⁻¹ s, biased unless ζ → 0; learning rate zero."""
     problem = small_problem()
@@ -289,11 +302,35 @@ def test_tracking_and_complete_neighbors_reach_the_exact_mean():
     close(info.distillation_loss, expected, 1e-5)
 
 
-def test_consensus_step_size_schedule_is_used():
+def test_schedules_follow_the_rounds():
+    """ζ is 0, then 1 from round 2 on; η is halved each round, whatever the local steps."""
     problem, learners = small_problem(), make_learners()
-    constant, _ = rounds(make_distillation(learners, step=0.0), problem, 3)
-    scheduled, _ = rounds(make_distillation(learners, step=lambda t: jnp.where(t < 3, 0.0, 1.0)), problem, 3)
-    close(constant, scheduled, 0)
+    _, never = rounds(make_distillation(learners, step=0.0), problem, 4)
+    _, later = rounds(make_distillation(learners, step=lambda t: jnp.where(t < 2, 0.0, 1.0)), problem, 4)
+    close(never[2], later[2], 0)
+    assert not np.allclose(never[3].estimate, later[3].estimate)
+
+
+def test_learning_rate_schedule_counts_rounds_not_steps():
+    from absl.testing import flagsaver
+    from experiment import FLAGS, build
+
+    flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]
+    with flagsaver.flagsaver():
+        FLAGS(["", *flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"])
+        scheduled = build()
+    with flagsaver.flagsaver():
+        found = []
+        for rate in (0.3, 0.15, 0.1):
+            FLAGS(["", *flags, f"--learning_rate={rate}"])
+            found.append(build())
+    state, _ = rounds(scheduled.algorithm, scheduled.problem, 3)
+    other = scheduled.algorithm.init(jax.random.key(3), scheduled.problem)
+    plain = found[0].algorithm.init(jax.random.key(3), scheduled.problem)
+    for built in found:  # one round at each of 0.3 / (1 + t)
+        plain, _ = rounds(built.algorithm, built.problem, 1, state=plain)
+    close(other.devices[0].params, found[0].algorithm.init(jax.random.key(3), scheduled.problem).devices[0].params, 0)
+    close(state.devices[0].params, plain.devices[0].params, 1e-6)
 
 
 def test_device_chunks_change_nothing():
@@ -333,12 +370,19 @@ def test_reference_batch_must_fit(problem, size):
         algorithm.init(jax.random.key(0), problem)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "rmsprop", "lion"])
-def test_optimizers_by_name_train(problem, name):
-    from ddjax.learners import optimizer
+@pytest.mark.parametrize("name", optimizers())
+def test_every_optimizer_by_name_takes_a_schedule_and_keeps_its_state_shapes(name):
+    params = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
+    built = optimizer(name, lambda count: 0.01 / (1 + count))
+    state = built.init(params)
+    updates, after = built.update(params, state, params)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert any(jnp.abs(update).max() > 0 for update in jax.tree.leaves(updates))
 
-    learners = make_learners(optimizer=optimizer(name, 0.01))
-    algorithm = ddjax.local(learners)
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw"])
+def test_optimizers_train(problem, name):
+    algorithm = ddjax.local(make_learners(optimizer=optimizer(name, 0.01)))
     first = algorithm.round(jax.random.key(0), algorithm.init(jax.random.key(0), problem), problem)[1].loss.mean()
     state, _ = rounds(algorithm, problem, 60)
     assert algorithm.round(jax.random.key(0), state, problem)[1].loss.mean() < first

@@ -124,13 +124,16 @@ def test_npz(tmp_path):
         ({"y_test": None}, "missing y_test"),
         ({"x_train": np.zeros((6, 5), np.float32)}, "x_train and x_test differ"),
         ({"x_train": np.zeros(6, np.float32)}, r"x_train must have shape \[examples"),
-        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite, first in example 0"),
+        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32, first in example 0"),
         ({"x_train": np.array(["a"] * 6)[:, None]}, "its dtype is <U1"),
         ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
         ({"y_train": np.arange(6) / 2}, "integer labels"),
         ({"y_train": np.arange(6) - 1}, "label -1"),
         ({"y_test": np.array([0, 3])}, "label 3, but y_train goes from 0 to 2"),
         ({"y_train": np.zeros(6, int)}, "one class only"),
+        ({"y_train": np.array([0, 1, 2, 0, 1, 2**33])}, "label 8589934592"),
+        ({"x_train": np.full((6, 4), 1e300)}, "not finite in float32"),
+        ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "none of it 0"),
     ],
 )
 def test_a_bad_npz_is_named(tmp_path, change, message):
@@ -143,7 +146,8 @@ def test_a_bad_npz_is_named(tmp_path, change, message):
 def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(InputError, match="no file"):
         load(str(tmp_path / "none.npz"), devices=2, train=0, seed=0)
-    for content in (b"", b"no archive", b"PK\x03\x04 cut off"):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for content in (b"", b"no archive", b"PK\x03\x04 cut off", (tmp_path / "array.npy").read_bytes()):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(InputError, match="not a readable"):
             load(str(tmp_path / "bad.npz"), devices=2, train=0, seed=0)

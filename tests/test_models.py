@@ -12,12 +12,20 @@ from ddjax.convolution import conv_general_dilated
 from ddjax.types import InputError
 
 
-@pytest.mark.parametrize("batch", [1, 4, 6])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (0, 3))])
 @pytest.mark.parametrize(
-    ("kernel", "strides"), [((3, 3), (1, 1)), ((5, 5), (1, 1)), ((3, 3), (2, 2)), ((1, 1), (2, 2)), ((3, 2), (1, 2))]
+    ("kernel", "strides", "padding", "batch"),
+    [
+        ((3, 3), (1, 1), "SAME", 4),
+        ((5, 5), (1, 1), "SAME", 6),
+        ((5, 5), (1, 1), "VALID", 1),
+        ((3, 3), (2, 2), "SAME", 5),
+        ((1, 1), (2, 2), "SAME", 4),
+        ((3, 2), (1, 2), "VALID", 3),
+        ((2, 3), (1, 1), ((2, 0), (0, 3)), 6),
+        ((3, 3), (2, 1), ((2, 0), (0, 3)), 2),
+    ],
 )
-def test_convolution_and_its_gradients(batch, padding, kernel, strides):
+def test_convolution_and_its_gradients(kernel, strides, padding, batch):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch, 9, 8, 3))
     k = jax.random.normal(keys[1], (*kernel, 3, 4))
@@ -34,6 +42,21 @@ def test_convolution_and_its_gradients(batch, padding, kernel, strides):
     g = jax.random.normal(keys[2], expected.shape)
     for a, b in zip(our_pullback(g), pullback(g), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"rhs_dilation": (2, 2)},
+        {"lhs_dilation": (2, 2), "rhs_dilation": (2, 2)},
+        {"feature_group_count": 3},
+        {"batch_group_count": 2},
+        {"dimension_numbers": ("NCHW", "OIHW", "NCHW")},
+    ],
+)
+def test_what_the_convolution_does_not_do_is_refused(kwargs):
+    with pytest.raises(NotImplementedError):
+        conv_general_dilated(jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 4)), (1, 1), "SAME", **kwargs)
 
 
 def test_convolution_under_vmap_and_scan():

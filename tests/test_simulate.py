@@ -128,6 +128,19 @@ def test_measures_do_not_depend_on_the_blocks(monkeypatch):
     )
 
 
+def test_no_rounds_leave_the_first_state(problem):
+    state, history = ddjax.run(make_distillation(make_learners()), problem, key=KEY, rounds=0, eval_every=1)
+    assert [e.round for e in history] == [0]
+    assert np.isfinite(state.estimate).all()
+
+
+def test_a_state_made_outside_jit_can_be_advanced(problem):
+    algorithm = make_distillation(make_learners(), "tracking")
+    simulation = ddjax.Simulation(algorithm, problem)
+    state, _ = simulation.advance(KEY, algorithm.init(KEY, problem), simulation.zeros(), 1)
+    assert int(state.round) == 1
+
+
 def test_bad_lengths_are_refused(problem):
     with pytest.raises(InputError, match="eval_every"):
         ddjax.run(make_distillation(make_learners()), problem, key=KEY, rounds=3, eval_every=0)

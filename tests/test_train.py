@@ -6,11 +6,14 @@ import json
 import experiment
 import jax
 import numpy as np
+import plots
 import pytest
 import train
 from absl.testing import flagsaver
 
 import ddjax
+from ddjax.topology import GRAPHS
+from ddjax.types import InputError
 
 FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
 
@@ -46,8 +49,8 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert config["backend"]
     promised = (
         "algorithm dataset devices rounds seed parameters_per_device accuracy_mean accuracy_min accuracy_max "
-        "accuracy_std ensemble_accuracy disagreement bytes_sent_total bytes_sent_per_device seconds_compile seconds_train "
-        "device_steps_per_second"
+        "accuracy_std ensemble_accuracy disagreement bytes_sent_total bytes_sent_per_device seconds_compile "
+        "seconds_train device_steps_per_second"
     )
     assert set(promised.split()) <= set(summary(out))
     assert summary(out)["parameters_per_device"] == 650
@@ -117,6 +120,15 @@ def test_combinations_run(tmp_path, flags):
         (["--dataset=synthetic_classification", "--models=cnn"], "needs images"),
         (["--learning_rate=-1"], "learning_rate must be positive"),
         (["--learning_rate=nan"], "learning_rate must be positive"),
+        (["--models=linear:²"], "needs a count"),
+        (["--dataset=~nosuchuser/x.npz"], "x.npz"),
+        (["--topology=edges:~nosuchuser/x"], "cannot read"),
+        (["--output_dir=~nosuchuser/x"], "output_dir"),
+        ([f"--seed={2**64}"], "seed must be"),
+        (["--batch_size=99999999999"], "batch_size must be"),
+        (["--dataset=synthetic_classification", "--examples_per_device=-1000"], "examples_per_device must be"),
+        (["--dirichlet_alpha=1e308"], "dirichlet_alpha"),
+        (["--optimizer=rprop"], "unknown optimizer"),
         (["--eval_every=0"], "eval_every must be positive"),
         (["--checkpoint_every=4"], "multiple of eval_every"),
         (["--topology=hypercube", "--devices=16", "--consensus_step_size=0.5"], "unstable on this graph"),
@@ -152,15 +164,88 @@ def test_a_changed_flag_is_not_mixed_in(tmp_path, capsys):
     assert call(*FAST, "--checkpoint_every=3", f"--output_dir={out}") == 0
     before = (out / "metrics.csv").read_bytes()
     assert call(*FAST, f"--output_dir={out}", "--resume", "--learning_rate=0.2") == 2
-    assert "cannot resume with --learning_rate=0.2: the run had 0.1" in capsys.readouterr().err
+    assert "cannot resume with --learning_rate=0.2: the run had 0.05" in capsys.readouterr().err
     assert (out / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "inverse_time"])
+def test_rounds_cannot_change_under_a_schedule_stretched_over_them(tmp_path, capsys, schedule):
+    out = tmp_path / "run"
+    flags = [*FAST, f"--learning_rate_schedule={schedule}", "--checkpoint_every=3", f"--output_dir={out}"]
+    assert call(*flags) == 0
+    assert call(*flags, "--resume", "--rounds=12") == 2
+    assert "is stretched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.csv", b"garbage"),
+        ("metrics.csv", b""),
+        ("metrics.csv", b"\xff\xfe"),
+        ("metrics.csv", b"round,loss\n0,1,2\n"),
+        ("metrics.csv", None),
+        ("config.json", b"[]"),
+        ("config.json", b'{"flags": [1]}'),
+        ("config.json", None),
+        ("checkpoints/6/evaluation/metadata", b"{"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed_and_loses_nothing(tmp_path, capsys, name, content):
+    out = tmp_path / "run"
+    assert call(*FAST, "--checkpoint_every=3", f"--output_dir={out}") == 0
+    if content is None:
+        (out / name).unlink()
+    else:
+        (out / name).write_bytes(content)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert call(*FAST, "--rounds=12", "--checkpoint_every=3", f"--output_dir={out}", "--resume") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_fewer_rounds_than_done_are_refused(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call(*FAST, "--checkpoint_every=3", f"--output_dir={out}") == 0
+    assert call(*FAST, "--rounds=3", f"--output_dir={out}", "--resume") == 2
+    assert "the checkpoint is of round 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, (arguments, _, _) in GRAPHS.items() if not arguments])
+def test_every_graph_runs_with_the_default_step_size(tmp_path, name):
+    assert call(*FAST, "--devices=16", f"--topology={name}", f"--output_dir={tmp_path / 'run'}") == 0
+
+
+def test_a_last_step_that_breaks_the_model_is_noticed(tmp_path, capsys):
+    """The loss before the step was fine, the soft decisions after it are not."""
+    out = tmp_path / "run"
+    assert call(*FAST, "--models=mlp", "--rounds=1", "--learning_rate=1e38", f"--output_dir={out}") == 3
+    assert "no longer finite in round 1" in capsys.readouterr().err
+    assert not (out / "summary.json").exists()
+
+
+def test_curves_of_different_settings_are_told_apart(tmp_path, monkeypatch, capsys):
+    for seed, devices in ((0, 4), (1, 4), (0, 5)):
+        out = tmp_path / f"{seed}-{devices}"
+        assert call(*FAST, f"--devices={devices}", f"--seed={seed}", f"--output_dir={out}") == 0
+    drawn = []
+    monkeypatch.setattr(plots, "_draw", lambda axis, x, accuracy, color, label: drawn.append((label, accuracy[0][-1])))
+    runs = [tmp_path / name for name in ("0-4", "1-4", "0-5")]
+    plots.plot(tmp_path / "figure.png", runs)
+    four, five = drawn[0], drawn[2]
+    assert (four[0], five[0]) == ("distillation, gradient, devices=4", "distillation, gradient, devices=5")
+    seeds = [float(rows(run)[-1]["accuracy_mean"]) for run in runs[:2]]
+    assert four[1] == pytest.approx(np.mean(seeds))
+    with pytest.raises(InputError, match="holds no run"):
+        plots.plot(tmp_path / "figure.png", [tmp_path])
 
 
 def test_a_diverging_run_keeps_what_was_written_and_exits_with_3(tmp_path, capsys):
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=60", "--learning_rate=1e9", f"--output_dir={out}") == 3
     error = capsys.readouterr().err
-    assert "not finite in round" in error
+    assert "no longer finite in round" in error
     assert "smaller learning rate" in error
     assert rows(out)[0]["round"] == "0"
     assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "learning_curves.png"}

@@ -84,7 +84,7 @@ def distillation(
             round=jnp.zeros((), jnp.int32),
             devices=learners.init(key),
             estimate=uniform if keeps else None,
-            previous=uniform if consensus == "tracking" else None,
+            previous=jnp.copy(uniform) if consensus == "tracking" else None,  # two buffers, since both are donated
             mixer=mixer.init(uniform if keeps else spec),
         )
 

@@ -116,6 +116,6 @@ def share_out(
             f"{devices} devices × {examples_per_device} examples need {total} private examples, but {len(labels)} are "
             "left beside the reference set"
         )
-    if not 0 < alpha < float("inf"):
-        raise InputError(f"dirichlet_alpha must be a positive number, got {alpha}")
+    if not 0 < alpha <= 1e6:
+        raise InputError(f"dirichlet_alpha must be a positive number up to 1e6, got {alpha}")
     return PARTITIONS[name](labels, total, devices, rng, alpha)

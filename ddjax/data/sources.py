@@ -78,21 +78,22 @@ def npz(path: str) -> Dataset:
     Raises:
       InputError: a missing or unreadable file, or the key, shape, dtype or value that does not fit.
     """
-    file = Path(path).expanduser()
+    names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(archive.files)
+        with zipfile.ZipFile(Path(path).expanduser()):  # np.load opens other kinds of file too
+            pass
+        with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
+            missing = set(names) - set(archive.files)
             if missing:
-                raise InputError(
-                    f"{path}: missing {', '.join(sorted(missing))}; it holds {', '.join(archive.files) or 'nothing'}"
-                )
-            x_train, y_train, x_test, y_test = (archive[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+                held = ", ".join(archive.files) or "nothing"
+                raise InputError(f"{path}: missing {', '.join(sorted(missing))}; it holds {held}")
+            x_train, y_train, x_test, y_test = (np.asanyarray(archive[name]) for name in names)
     except FileNotFoundError:
         raise InputError(f"no file {path!r}") from None
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable .npz archive: {error}") from None
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds on a damaged file
+        raise InputError(f"{path} is not a readable .npz archive: {error or type(error).__name__}") from None
     for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         _check(path, split, x, y)
     if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
@@ -103,26 +104,34 @@ def npz(path: str) -> Dataset:
     classes = int(y_train.max()) + 1
     if classes < 2:
         raise InputError(f"{path}: y_train holds one class only; at least two are needed")
+    if classes > len(y_train):
+        raise InputError(
+            f"{path}: y_train holds the label {classes - 1} (example {y_train.argmax()}), more than it has examples; "
+            "labels count from 0"
+        )
     if y_test.max() >= classes:
         raise InputError(f"{path}: y_test holds the label {y_test.max()}, but y_train goes from 0 to {classes - 1}")
-    as_input = (lambda x: x) if x_train.dtype.kind in "iu" else (lambda x: x.astype(np.float32))
-    return Dataset(as_input(x_train), y_train.astype(np.int32), as_input(x_test), y_test.astype(np.int32), classes)
+    return Dataset(_as_input(x_train), y_train.astype(np.int32), _as_input(x_test), y_test.astype(np.int32), classes)
+
+
+def _as_input(x: np.ndarray) -> np.ndarray:
+    return x if x.dtype.kind in "iu" else x.astype(np.float32)
 
 
 def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype.kind not in "iuf":
         raise InputError(f"{path}: x_{split} must be integer or floating-point, its dtype is {x.dtype}")
-    if x.ndim < 2 or not len(x):
-        raise InputError(
-            f"{path}: x_{split} must have shape [examples, …] with at least one example, got {list(x.shape)}"
-        )
+    if x.ndim < 2 or not x.size:
+        raise InputError(f"{path}: x_{split} must have shape [examples, …] none of it 0, got {list(x.shape)}")
     if y.dtype.kind not in "iu":
         raise InputError(f"{path}: y_{split} must hold integer labels, its dtype is {y.dtype}")
     if y.shape != (len(x),):
         raise InputError(f"{path}: y_{split} must have shape [{len(x)}] as x_{split} has examples, got {list(y.shape)}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        bad = int(np.argwhere(~np.isfinite(x))[0, 0])
-        raise InputError(f"{path}: x_{split} has values that are not finite, first in example {bad}")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(_as_input(x))
+    if not finite.all():
+        bad = int(np.argwhere(~finite)[0, 0])
+        raise InputError(f"{path}: x_{split} has values that are not finite in float32, first in example {bad}")
     if y.min() < 0:
         raise InputError(f"{path}: y_{split} holds the label {y.min()}; labels count from 0")
 
