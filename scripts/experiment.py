@@ -264,7 +264,8 @@ def _check_numbers() -> None:
     )
     for name in positive + non_negative:
         value = getattr(FLAGS, name)
-        if not 0 <= value < 2**31 or (name in positive and value == 0):
+        largest = 2**31 - 1 if isinstance(value, int) else sys.float_info.max
+        if not 0 <= value <= largest or (name in positive and value == 0):
             raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
     if FLAGS.checkpoint_every % FLAGS.eval_every:
         raise InputError(

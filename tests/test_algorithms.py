@@ -149,9 +149,10 @@ def test_dsgd_is_the_paper_pseudocode_in_numpy():
 @pytest.mark.parametrize(
     ("consensus", "names"),
     [
-        ("gradient", ("linear", "mlp", "cnn", "resnet14")),
+        ("gradient", ("linear", "mlp", "cnn", "mlp")),
         ("tracking", ("linear", "mlp", "cnn", "mlp")),
         ("neighbors", ("linear", "mlp", "cnn", "mlp")),
+        pytest.param("gradient", ("linear", "mlp", "cnn", "resnet14"), marks=pytest.mark.slow),
     ],
 )
 def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
@@ -321,24 +322,20 @@ def test_learning_rate_schedule_counts_rounds_not_steps():
         scheduled = build()
     with flagsaver.flagsaver():
         found = []
-        for rate in (0.3, 0.15, 0.1):
+        for rate in (0.3, 0.15):
             FLAGS(["", *flags, f"--learning_rate={rate}"])
             found.append(build())
-    state, _ = rounds(scheduled.algorithm, scheduled.problem, 3)
-    other = scheduled.algorithm.init(jax.random.key(3), scheduled.problem)
+    state, _ = rounds(scheduled.algorithm, scheduled.problem, 2)
     plain = found[0].algorithm.init(jax.random.key(3), scheduled.problem)
     for built in found:  # one round at each of 0.3 / (1 + t)
         plain, _ = rounds(built.algorithm, built.problem, 1, state=plain)
-    close(other.devices[0].params, found[0].algorithm.init(jax.random.key(3), scheduled.problem).devices[0].params, 0)
     close(state.devices[0].params, plain.devices[0].params, 1e-6)
 
 
 def test_device_chunks_change_nothing():
     """Vectorized, in chunks that do and do not divide the group, and one by one."""
     problem = small_problem()
-    results = [
-        rounds(make_distillation(make_learners(("mlp",), chunk=chunk)), problem, 10)[0] for chunk in (None, 1, 3, 4)
-    ]
+    results = [rounds(make_distillation(make_learners(chunk=chunk)), problem, 10)[0] for chunk in (None, 1, 3, 4)]
     for other in results[1:]:
         close(results[0], other, 1e-5)
 

@@ -72,7 +72,9 @@ def test_directed_edges_point_from_sender_to_receiver():
     assert w[0, 1] == 0
 
 
-@pytest.mark.parametrize("spec", ["ring", "hypercube", "directed_ring", "star", "directed_exponential"])
+@pytest.mark.parametrize(
+    "spec", ["ring", "hypercube", "torus", "complete", "directed_ring", "star", "directed_exponential"]
+)
 def test_largest_consensus_step_size_is_where_iteration_starts_to_diverge(spec):
     built = topology(spec, 16)
     limit = built.largest_consensus_step_size()
@@ -80,6 +82,7 @@ def test_largest_consensus_step_size_is_where_iteration_starts_to_diverge(spec):
     def radius(step):
         return np.abs(np.linalg.eigvals(built.mixing_matrix - step * np.eye(16))).max()
 
+    assert 0 < built.default_consensus_step_size() < limit
     assert radius(limit * 0.99) < 1
     assert radius(limit * 1.01) > 1
 
