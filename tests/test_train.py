@@ -270,16 +270,16 @@ def test_help_shows_sections_and_defaults(capsys):
 
 @pytest.mark.slow
 def test_the_default_run_learns(tmp_path):
-    """Digits, 32 devices on a ring, three seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
+    """Digits, 32 devices on a ring, two seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
 
-    Measured (BUILD_NOTES): local 0.55, D-SGD 0.955, distillation 0.935, all with standard deviations over seeds below
-    0.02, so that each bound is at least three standard errors of the mean of three away.
+    Measured on five seeds (BUILD_NOTES): local 0.548, D-SGD 0.964, distillation 0.937; the gap to D-SGD is 2.4 points on
+    each of the two seeds here, and another order of summation moves it by some tenths.
     """
     found = {}
     for algorithm in ("distillation", "dsgd", "local"):
-        for seed in range(3):
+        for seed in range(2):
             out = tmp_path / f"{algorithm}-{seed}"
-            assert call(f"--algorithm={algorithm}", f"--seed={seed}", "--eval_every=2000", f"--output_dir={out}") == 0
+            assert call(f"--algorithm={algorithm}", f"--seed={seed}", "--eval_every=3000", f"--output_dir={out}") == 0
             found.setdefault(algorithm, []).append(summary(out))
     mean = {name: np.mean([s["accuracy_mean"] for s in many]) for name, many in found.items()}
     sent = {name: many[0]["bytes_sent_total"] for name, many in found.items()}
