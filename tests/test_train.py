@@ -272,7 +272,7 @@ def test_help_shows_sections_and_defaults(capsys):
 def test_the_default_run_learns(tmp_path):
     """Digits, 32 devices on a ring, two seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
 
-    Measured on five seeds (BUILD_NOTES): local 0.548, D-SGD 0.964, distillation 0.937; the gap to D-SGD is 2.4 points on
+    Measured on five seeds (BUILD_NOTES): local 0.548, D-SGD 0.964, distillation 0.937; the gap is 2.4 points on
     each of the two seeds here, and another order of summation moves it by some tenths.
     """
     found = {}
