@@ -4,6 +4,7 @@ Usage: python scripts/plots.py FIGURE.png RUN_DIR...
 Runs that differ in their seed alone are drawn as one curve, their mean.
 """
 
+import collections
 import csv
 import json
 import sys
@@ -44,7 +45,7 @@ def _mean(seeds: list[Curve]) -> Curve:
 
 
 def _labels(settings: list[dict[str, str]]) -> list[str]:
-    """What is run, and where that is not enough, the flags that tell the curves apart."""
+    """What is run, and where that is not enough, the flags in which a curve differs from most of its kind."""
 
     def base(flags: dict[str, str]) -> str:
         if flags["algorithm"] == "distillation":
@@ -54,8 +55,9 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
     labels = []
     for flags in settings:
         twins = [other for other in settings if base(other) == base(flags)]
-        telling = [name for name in flags if len({other.get(name) for other in twins}) > 1]
-        labels.append(", ".join([base(flags), *(f"{name}={flags[name]}" for name in telling)]))
+        usual = {name: collections.Counter(twin.get(name) for twin in twins).most_common(1)[0][0] for name in flags}
+        telling = [f"{name}={Path(flags[name]).name}" for name in flags if flags[name] != usual[name]]
+        labels.append(", ".join([base(flags), *telling]))
     return labels
 
 
@@ -69,14 +71,17 @@ def plot(figure: Path, runs: list[Path]) -> None:
     Raises:
       InputError: a folder that holds no run, or an ending Matplotlib does not write.
     """
+    if not figure.suffix:
+        raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
     groups: dict[tuple, tuple[dict[str, str], list[Curve]]] = {}
     for run in runs:
         flags, columns = _read(run)
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
     labels = _labels([flags for flags, _ in groups.values()])
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
     for number, (label, (_, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
         color, mean = _COLORS[number % len(_COLORS)], _mean(seeds)
+        label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
         accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]
         _draw(axes[0], mean["round"], accuracy, color, label)
         sent = mean["bytes_sent_per_device"]
@@ -89,7 +94,9 @@ def plot(figure: Path, runs: list[Path]) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     title = "mean (line), worst (dotted) to best device"
-    axes[0].legend(title=title, loc="lower right", fontsize="small", title_fontsize="small")
+    handles, names = axes[0].get_legend_handles_labels()
+    short = len(names) <= 4 and max(map(len, names)) < 35
+    fig.legend(handles, names, title=title, loc="outside lower center", ncols=4 if short else 1, fontsize="small")
     try:
         fig.savefig(figure, dpi=120)
     except ValueError as error:
@@ -110,6 +117,7 @@ if __name__ == "__main__":
         if len(sys.argv) < 3:
             raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
         plot(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
+        print(f"written to {sys.argv[1]}")
     except (InputError, OSError) as mistake:
         print(f"plots.py: {mistake}", file=sys.stderr)
         sys.exit(2)

@@ -173,13 +173,11 @@ def describe(built: experiment.Experiment) -> None:
     if message:
         network = built.topology
         print(
-            f"  graph      {network.name}, {network.directed_edges} directed links, "
+            f"  graph      {network.name}, {network.directed_edges:,} directed links, "
             f"spectral gap {network.spectral_gap:.3g}, weights {network.weights}"
         )
         weights = 4 * max(sizes)
-        print(
-            f"  message    {message:,} bytes a link and round; the weights are {weights:,} ({message / weights:.3g}×)"
-        )
+        print(f"  message    {message:,} bytes a link and round; largest model {weights:,} ({message / weights:.3g}×)")
     sys.stdout.flush()
 
 
@@ -206,7 +204,7 @@ class Display:
             self._seconds = progress.seconds_train
         self._bar.update(progress.round - self._bar.n)
         spent, done = progress.seconds_train - self._seconds, progress.round - self._start
-        if self._bar.disable and done and time.monotonic() - self._said > 10:
+        if self._bar.disable and spent > 2 and time.monotonic() - self._said > 10:
             self._said = time.monotonic()
             rate = done / spent
             print(
@@ -235,6 +233,8 @@ def train() -> None:
         raise InputError(f"cannot resume with --rounds={FLAGS.rounds}: the checkpoint is of round {resume[1].round}")
     folder.create(resume[1].round if resume else 0)
     describe(built)
+    if resume:
+        print(f"  resumed    at round {resume[1].round:,}")
     display = Display(resume[1].round if resume else 0)
     try:
         for state, latest in ddjax.evaluations(

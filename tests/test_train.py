@@ -244,7 +244,7 @@ def test_curves_of_different_settings_are_told_apart(tmp_path, monkeypatch, caps
     runs = [tmp_path / name for name in ("0-4", "1-4", "0-5")]
     plots.plot(tmp_path / "figure.png", runs)
     four, five = drawn[0], drawn[2]
-    assert (four[0], five[0]) == ("distillation, gradient, devices=4", "distillation, gradient, devices=5")
+    assert (four[0], five[0]) == ("distillation, gradient (2 seeds)", "distillation, gradient, devices=5")
     seeds = [float(rows(run)[-1]["accuracy_mean"]) for run in runs[:2]]
     assert four[1] == pytest.approx(np.mean(seeds))
     with pytest.raises(InputError, match="holds no run"):
