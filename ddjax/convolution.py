@@ -1,7 +1,7 @@
 """A two-dimensional convolution out of matrix products, for CPU.
 
 XLA's CPU backend runs a convolution inside a loop, and the grouped convolution that `vmap` makes of one, 10 to 60 times
-slower than it need (openxla has no fast path for them); products keep their speed in both. *Row-out* concatenates only
+slower than it need be; products keep their speed in both. *Row-out* concatenates only
 the horizontal shifts of the input, lets one product yield all kernel rows at once, and adds the vertically shifted
 results; small tiles of images stay in cache.
 """

@@ -270,14 +270,13 @@ def test_help_shows_sections_and_defaults(capsys):
 
 @pytest.mark.slow
 def test_the_default_run_learns(tmp_path):
-    """Digits, 32 devices on a ring, two seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
+    """Digits, 32 devices on a ring, three seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
 
-    Measured on five seeds (BUILD_NOTES): local 0.548, D-SGD 0.964, distillation 0.937; the gap is 2.4 points on
-    each of the two seeds here, and another order of summation moves it by some tenths.
+    Measured (BUILD_NOTES): on these seeds the gap to D-SGD is 2.4, 2.4 and 3.4 points, 2.7 on average; 3 is promised.
     """
     found = {}
     for algorithm in ("distillation", "dsgd", "local"):
-        for seed in range(2):
+        for seed in range(3):
             out = tmp_path / f"{algorithm}-{seed}"
             assert call(f"--algorithm={algorithm}", f"--seed={seed}", "--eval_every=3000", f"--output_dir={out}") == 0
             found.setdefault(algorithm, []).append(summary(out))
