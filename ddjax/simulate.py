@@ -150,7 +150,7 @@ def evaluations(
 
     Raises:
       InputError: `rounds` negative or `eval_every` below 1.
-      NonFiniteError: a loss is not finite.
+      NonFiniteError: a loss or a soft decision is not finite.
     """
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import ddjax
 from ddjax.checkpoint import Checkpoints
+from ddjax.models import parse_models
 from ddjax.simulate import Evaluation, Progress
 from ddjax.types import InputError
 
@@ -110,9 +111,8 @@ class OutputDir:
         try:
             with self._metrics.open(newline="") as file:
                 rows = list(csv.DictReader(file, strict=True))
-            if [int(row["round"]) for row in rows] and all(
-                None not in row.values() and None not in row for row in rows
-            ):
+            whole = all(int(row["round"]) >= 0 and None not in row and None not in row.values() for row in rows)
+            if rows and whole:
                 return rows
         except (OSError, ValueError, KeyError, TypeError, csv.Error):
             pass
@@ -158,7 +158,7 @@ def describe(built: experiment.Experiment) -> None:
     """Says in a few lines what is being run."""
     problem, count = built.problem, np.asarray(built.problem.sizes)
     sizes = built.learners.parameter_counts()
-    names = [part.partition(":")[0] for part in FLAGS.models.split("+")]
+    names = [name for name, _ in parse_models(FLAGS.models, FLAGS.devices)]
     devices = ", ".join(
         f"{group.size} × {name} ({size:,} parameters)"
         for group, name, size in zip(built.learners.groups, names, sizes, strict=True)
@@ -262,15 +262,14 @@ def train() -> None:
 def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
     message_bytes = built.algorithm.message_bytes(built.problem)
+    parameters = built.learners.parameter_counts()
     summary = {
         "algorithm": FLAGS.algorithm,
         "dataset": FLAGS.dataset,
         "devices": FLAGS.devices,
         "rounds": last.round,
         "seed": FLAGS.seed,
-        "parameters_per_device": built.learners.parameter_counts()
-        if len(built.learners.groups) > 1
-        else built.learners.parameter_counts()[0],
+        "parameters_per_device": parameters if len(parameters) > 1 else parameters[0],
         "spectral_gap": built.topology.spectral_gap if message_bytes else None,
         **{
             name: value
@@ -291,10 +290,10 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
     print(f"{'accuracy':12}" + "".join(f"{summary[name]:9.3f}" for name in names))
     start = 0
     if len(built.learners.groups) > 1:
-        for part, group in zip(FLAGS.models.split("+"), built.learners.groups, strict=True):
+        for (name, _), group in zip(parse_models(FLAGS.models, FLAGS.devices), built.learners.groups, strict=True):
             a = last.accuracy[start : start + group.size]
             start += group.size
-            print(f"  {part.partition(':')[0]:10}{a.mean():9.3f}{a.min():9.3f}{a.max():9.3f}{a.std():9.3f}")
+            print(f"  {name:10}{a.mean():9.3f}{a.min():9.3f}{a.max():9.3f}{a.std():9.3f}")
     print(f"{'ensemble':12}{last.ensemble_accuracy:9.3f}   of the mean soft decision")
     print(f"{'disagreement':12}{last.disagreement:9.4f}")
     print(

@@ -122,7 +122,7 @@ def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype.kind not in "iuf":
         raise InputError(f"{path}: x_{split} must be integer or floating-point, its dtype is {x.dtype}")
     if x.ndim < 2 or not x.size:
-        raise InputError(f"{path}: x_{split} must have shape [examples, …] none of it 0, got {list(x.shape)}")
+        raise InputError(f"{path}: x_{split} must have shape [examples, …], none of it 0, got {list(x.shape)}")
     if y.dtype.kind not in "iu":
         raise InputError(f"{path}: y_{split} must hold integer labels, its dtype is {y.dtype}")
     if y.shape != (len(x),):
