@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddjax.simulate import Evaluation
+from ddjax.accounting import Bytes
+from ddjax.simulate import Evaluation, Snapshot
 from ddjax.types import Algorithm, InputError, Problem
 
 
@@ -27,18 +28,21 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self.directory.absolute(), options=options)
 
-    def save(self, state: Any, evaluation: Evaluation) -> None:
-        """Saves a state and the evaluation made of it; does nothing where that round is saved already."""
+    def save(self, snapshot: Snapshot, evaluation: Evaluation) -> None:
+        """Saves a snapshot and the evaluation made of it; does nothing where that round is saved already."""
         if self._manager.latest_step() == evaluation.round:
             return
         args = _orbax().args
-        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-        progress = evaluation._asdict() | {"accuracy": evaluation.accuracy.tolist()}
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot)}
+        progress = evaluation._asdict() | {
+            "accuracy": evaluation.accuracy.tolist(),
+            "bytes": evaluation.bytes._asdict(),
+        }
         saved = args.Composite(state=args.StandardSave(leaves), evaluation=args.JsonSave(progress))
         self._manager.save(evaluation.round, args=saved)
 
-    def restore(self, algorithm: Algorithm, problem: Problem) -> tuple[Any, Evaluation]:
-        """The last state and its evaluation.
+    def restore(self, algorithm: Algorithm, problem: Problem) -> tuple[Snapshot, Evaluation]:
+        """The last snapshot and its evaluation.
 
         Raises:
           InputError: there is no checkpoint, or the last one cannot be read.
@@ -47,15 +51,16 @@ class Checkpoints:
         if step is None:
             raise InputError(f"no checkpoint in {str(self.directory)!r}; a run leaves them with --checkpoint_every")
         args = _orbax().args
-        shapes, structure = jax.tree_util.tree_flatten_with_path(
-            jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-        )
-        state = args.StandardRestore({jax.tree_util.keystr(path): shape for path, shape in shapes})
+        state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+        messages = jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)[1].messages
+        counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), messages)  # on the host, as they were
+        shapes, structure = jax.tree_util.tree_flatten_with_path(Snapshot(state, counts))
+        leaves = args.StandardRestore({jax.tree_util.keystr(path): shape for path, shape in shapes})
         try:
-            restored = self._manager.restore(step, args=args.Composite(state=state, evaluation=args.JsonRestore()))
+            restored = self._manager.restore(step, args=args.Composite(state=leaves, evaluation=args.JsonRestore()))
             leaves = [restored.state[jax.tree_util.keystr(path)] for path, _ in shapes]
             progress = restored.evaluation
-            lists = {"accuracy": np.array(progress["accuracy"]), "bytes_sent": tuple(progress["bytes_sent"])}
+            lists = {"accuracy": np.array(progress["accuracy"]), "bytes": _bytes(progress["bytes"])}
             return jax.tree.unflatten(structure, leaves), Evaluation(**progress | lists)
         except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -63,6 +68,10 @@ class Checkpoints:
                 f"checkpoint {str(self.directory / str(step))!r} cannot be read ({reason[:200]}); "
                 "remove it to go on from the one before"
             ) from None
+
+
+def _bytes(saved: dict[str, Any]) -> Bytes:
+    return Bytes(**saved | {name: tuple(saved[name]) for name in ("sent", "received")})
 
 
 def _orbax() -> Any:

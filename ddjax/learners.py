@@ -1,111 +1,47 @@
-"""One device's supervised learning with distillation, and many such devices stacked.
-
-`learner` is the only place that knows a loss; `Learners` is the only place that knows how devices are executed.
-"""
+"""Many devices, stacked: the only place that knows how they are executed, and how they draw their examples."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
-from ddjax import losses
-from ddjax.types import Device, InputError, Learner, Problem, PyTree, StepInfo, suggest
-
-# They want function values, give every device the same noise, or take no schedule.
-_UNUSABLE_OPTIMIZERS = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
-
-
-def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every Optax optimizer that is a function of a learning rate, by its Optax name, and `momentum` (0.9)."""
-    found: dict[str, Callable[..., optax.GradientTransformation]] = {
-        "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)
-    }
-    for name, factory in vars(optax).items():
-        if not inspect.isfunction(factory) or name.startswith(("_", "scale_by")) or name in _UNUSABLE_OPTIMIZERS:
-            continue
-        if next(iter(inspect.signature(factory).parameters), None) == "learning_rate":
-            found[name] = factory
-    return found
-
-
-def optimizer(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The named optimizer; raises `InputError` for an unknown name."""
-    known = optimizers()
-    if name not in known:
-        raise suggest("optimizer", name, known)
-    return known[name](learning_rate)
-
-
-def learner(
-    model: Callable[[nnx.Rngs], nnx.Module],
-    optimizer: optax.GradientTransformation,
-    *,
-    distillation_weight: float = 0.0,
-    divergence: losses.Divergence = losses.squared_euclidean,
-    temperature: float = 1.0,
-) -> Learner:
-    """A classifier that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
-
-    `L_n(θ_n; z_n) = E_{(x, y) ~ D_n} [−log softmax(f(θ_n, x))_y] + ρ · mean_{x ∈ X_r} D(s_n(x), z_n(x))`,
-    with `s_n(x) = softmax(f(θ_n, x) / T)`.
-
-    Args:
-      model: constructor of an NNX module `[B, …] → [B, K]` logits, with parameters as its only state.
-      optimizer: applied to the gradient of the sum.
-      distillation_weight: `ρ`. It is not rescaled by `T²` as Hinton, Vinyals, Dean (2015) advise; do it here.
-      divergence: `D`.
-      temperature: `T`, of the soft decisions sent and of those compared with a target.
-    """
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
-
-    def logits(params: PyTree, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, nnx.State(params))(x)
-
-    def init(key: jax.Array) -> Device:
-        params = nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1])
-        return Device(params, optimizer.init(params))
-
-    def objective(params: PyTree, x, y, reference, targets) -> tuple[jax.Array, StepInfo]:
-        if targets is None:
-            loss = losses.softmax_cross_entropy(logits(params, x), y).mean()
-            return loss, StepInfo(loss, jnp.zeros_like(loss), None)
-        # One pass over both minibatches: wider products, half the kernels.
-        out = logits(params, jnp.concatenate([x, reference]))
-        loss = losses.softmax_cross_entropy(out[: x.shape[0]], y).mean()
-        log_s = jax.nn.log_softmax(out[x.shape[0] :] / temperature)
-        distillation_loss = divergence(log_s, targets).mean()
-        return loss + distillation_weight * distillation_loss, StepInfo(loss, distillation_loss, jnp.exp(log_s))
-
-    def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
-        del key  # for learners with dropout or noise
-        gradients, info = jax.grad(objective, has_aux=True)(device.params, *batch, reference, targets)
-        updates, state = optimizer.update(gradients, device.optimizer, device.params)
-        return Device(optax.apply_updates(device.params, updates), state), info
-
-    def predict(device: Device, x: jax.Array) -> jax.Array:
-        return jax.nn.softmax(logits(device.params, x) / temperature)
-
-    return Learner(init, step, predict)
+from ddjax.mixing import over
+from ddjax.types import Device, InputError, Learner, Problem, PyTree
 
 
 class RoundKeys(NamedTuple):
-    """The random streams of one round, the same for every algorithm: two runs see the same minibatches."""
+    """The random streams of one round, the same for every algorithm: two runs see the same minibatches and graphs."""
 
     train: jax.Array
     reference: jax.Array
     mix: jax.Array
+    graph: jax.Array
 
 
 def round_keys(key: jax.Array) -> RoundKeys:
     """Splits a round's key into its streams."""
-    return RoundKeys(*jax.random.split(key, 3))
+    return RoundKeys(*jax.random.split(key, 4))
+
+
+class Phase(NamedTuple):
+    """What a local phase reports; of devices that took no part, zeros.
+
+    Attributes:
+      loss: `[N]` private losses, each before its step, summed over the steps.
+      distillation_loss: `[N]` the same of the divergence from the targets.
+      steps: `[N]` int32, optimizer steps taken.
+      soft_decisions: `[N, b, K]` on the reference minibatch, of the last step; `None` without targets.
+    """
+
+    loss: jax.Array
+    distillation_loss: jax.Array
+    steps: jax.Array
+    soft_decisions: jax.Array | None
 
 
 class Group(NamedTuple):
@@ -123,7 +59,7 @@ class Group(NamedTuple):
 
     def map(self, function: Callable, *arguments: PyTree) -> PyTree:
         """`function` of each device's slice of the stacked arguments, stacked."""
-        if self.chunk is None or self.chunk >= self.size:
+        if self.chunk is None or self.chunk >= jax.tree.leaves(arguments)[0].shape[0]:
             return jax.vmap(function)(*arguments)
         return jax.lax.map(lambda a: function(*a), arguments, batch_size=self.chunk)
 
@@ -136,18 +72,25 @@ class Learners:
 
     Attributes:
       groups: at least one.
-      batch_size: private examples of one step, drawn uniformly with replacement from what the device holds.
-      local_steps: optimizer steps of one round.
+      batch_size: private examples of one step; 0 for all that the device holds.
+      local_steps: optimizer steps of one round, on minibatches drawn uniformly with replacement.
+      local_epochs: if not 0, a round is that many passes over the device's own examples instead, shuffled anew each
+        time and cut into minibatches of which the last may be smaller: devices with more examples take more steps.
     """
 
     groups: Sequence[Group]
     batch_size: int
     local_steps: int = 1
+    local_epochs: int = 0
 
     @property
     def size(self) -> int:
         """Number of devices `N`."""
         return sum(group.size for group in self.groups)
+
+    def steps_per_round(self, examples: int) -> int:
+        """Optimizer steps that a device with so many examples takes in a round."""
+        return self.local_epochs * math.ceil(examples / (self.batch_size or examples)) or self.local_steps
 
     def _members(self) -> list[tuple[Group, slice]]:
         stops = [sum(g.size for g in self.groups[: i + 1]) for i in range(len(self.groups))]
@@ -162,44 +105,102 @@ class Learners:
     def train(
         self,
         key: jax.Array,
+        round: jax.Array,
         devices: tuple[Device, ...],
         problem: Problem,
         reference: jax.Array | None = None,
         targets: jax.Array | None = None,
-    ) -> tuple[tuple[Device, ...], StepInfo]:
+        active: jax.Array | None = None,
+    ) -> tuple[tuple[Device, ...], Phase]:
         """The local phase of one round.
 
         Args:
           key: device `n` draws from `fold_in(key, n)` alone, so its numbers do not depend on who else there is.
+          round: `[]` rounds done, from which learning rate schedules count.
           devices: a stacked `Device` a group.
           problem: private data.
           reference: `[b, …]` the reference minibatch.
           targets: `[N, b, K]`; `None` to learn from the private data alone.
-
-        Returns:
-          The devices after `local_steps` steps, and `StepInfo` with a leading axis `[N]`: losses averaged over the
-          steps, soft decisions (`[N, b, K]`) of the last one.
+          active: `[N]` bool, who takes part; all if `None`. The others stay as they are (and cost the same).
         """
-
-        def phase(group: Group, members: slice, stacked: Device):
-            def one(n, device, held, size, target):
-                device_key = jax.random.fold_in(key, n)
-
-                def step(device, number):
-                    draw, own = jax.random.split(jax.random.fold_in(device_key, number))
-                    rows = held[jax.random.randint(draw, (self.batch_size,), 0, size)]
-                    return group.learner.step(own, device, (problem.x[rows], problem.y[rows]), reference, target)
-
-                device, infos = jax.lax.scan(step, device, jnp.arange(self.local_steps))
-                last = None if target is None else infos.soft_decisions[-1]
-                return device, StepInfo(infos.loss.mean(), infos.distillation_loss.mean(), last)
-
+        parts = []
+        for (group, members), stacked in zip(self._members(), devices, strict=True):
             target = None if targets is None else targets[members]
-            return group.map(one, _ids(members), stacked, problem.private[members], problem.sizes[members], target)
+            moved, phase = self.train_group(
+                group, key, round, stacked, problem, _ids(members), reference=reference, targets=target
+            )
+            if active is not None:
+                taking = active[members]
+                moved = select(taking, moved, stacked)
+                phase = jax.tree.map(lambda leaf, taking=taking: jnp.where(over(taking, leaf), leaf, 0), phase)
+            parts.append((moved, phase))
+        trained, phases = zip(*parts, strict=True)
+        return trained, jax.tree.map(lambda *parts: jnp.concatenate(parts), *phases)
 
-        phases = [phase(*member, stacked) for member, stacked in zip(self._members(), devices, strict=True)]
-        trained, infos = zip(*phases, strict=True)
-        return trained, jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
+    def train_group(
+        self,
+        group: Group,
+        key: jax.Array,
+        round: jax.Array,
+        stacked: Device,
+        problem: Problem,
+        ids: jax.Array,
+        reference: jax.Array | None = None,
+        targets: jax.Array | None = None,
+    ) -> tuple[Device, Phase]:
+        """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise."""
+        n_max = problem.private.shape[1]
+        steps = self.steps_per_round(n_max)
+
+        def one(n, device, held, size, target):
+            draw = self._draws(jax.random.fold_in(key, n), held, size)
+
+            def step(device, number):
+                own, rows, weight, takes = draw(number)
+                batch = problem.x[rows], problem.y[rows], weight
+                moved, info = group.learner.step(own, device, batch, reference, target)
+                if takes is None:
+                    return moved, (info, jnp.int32(1))
+                info = info._replace(
+                    loss=jnp.where(takes, info.loss, 0), distillation_loss=jnp.where(takes, info.distillation_loss, 0)
+                )
+                return jax.tree.map(partial(jnp.where, takes), moved, device), (info, takes.astype(jnp.int32))
+
+            device = device._replace(optimizer=_at_count(device.optimizer, round * steps))
+            device, (infos, taken) = jax.lax.scan(step, device, jnp.arange(steps))
+            taken = taken.sum()
+            last = None if target is None else infos.soft_decisions[taken - 1 if self.local_epochs else -1]
+            return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last)
+
+        return group.map(one, ids, stacked, problem.private[ids], problem.sizes[ids], targets)
+
+    def _draws(self, key: jax.Array, held: jax.Array, size: jax.Array) -> Callable[[jax.Array], tuple]:
+        """Of one device, number of a step → (its key, rows of its minibatch, their weights, whether it is taken)."""
+        n_max = held.shape[0]
+        batch = self.batch_size or n_max
+
+        def with_replacement(number):
+            drawing, own = jax.random.split(jax.random.fold_in(key, number))
+            return own, held[jax.random.randint(drawing, (batch,), 0, size)], None, None
+
+        def everything(number):
+            return jax.random.fold_in(key, number), held, (jnp.arange(n_max) < size).astype(jnp.float32), None
+
+        if not self.local_epochs:
+            return with_replacement if self.batch_size else everything
+        shuffling, stepping = jax.random.split(key)
+        drawn = jax.random.uniform(shuffling, (self.local_epochs, n_max))
+        orders = jnp.argsort(jnp.where(jnp.arange(n_max) < size, drawn, 2.0), axis=1)
+        per_epoch = math.ceil(n_max / batch)
+
+        def shuffled(number):
+            at = number % per_epoch * batch + jnp.arange(batch)
+            rows = held[orders[number // per_epoch, jnp.minimum(at, n_max - 1)]]
+            # A step that is not taken must not divide by zero.
+            takes = at[0] < size
+            return jax.random.fold_in(stepping, number), rows, ((at < size) | ~takes).astype(jnp.float32), takes
+
+        return shuffled
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
@@ -221,6 +222,24 @@ def _start(learner: Learner, key: jax.Array, common: bool, device: jax.Array) ->
 
 def _ids(members: slice) -> jax.Array:
     return jnp.arange(members.start, members.stop)
+
+
+def _at_count(optimizer: Any, count: jax.Array) -> Any:
+    """Schedules go by rounds, also of a device that takes fewer steps or starts with a fresh optimizer."""
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    return jax.tree.map(
+        lambda node: node._replace(count=jnp.asarray(count, jnp.int32)) if is_schedule(node) else node,
+        optimizer,
+        is_leaf=is_schedule,
+    )
+
+
+def select(chosen: jax.Array, a: PyTree, b: PyTree) -> PyTree:
+    """Of stacked pytrees, the devices of `a` where `chosen` `[N]`, else those of `b`."""
+    return jax.tree.map(lambda x, y: jnp.where(over(chosen, x), x, y), a, b)
 
 
 def single_group(learners: Learners, algorithm: str) -> Group:

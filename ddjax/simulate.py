@@ -9,11 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax import accounting
+from ddjax.accounting import Bytes
 from ddjax.metrics import Measures, evaluate
-from ddjax.types import Algorithm, Info, InputError, NonFiniteError, Problem
+from ddjax.types import Algorithm, Info, InputError, NonFiniteError, Problem, Traffic
 
 # Seconds of one scan that a live display can wait for; cutting a scan costs next to nothing and changes no number.
 _PACE = 0.5
+
+
+class Snapshot(NamedTuple):
+    """What a run needs to go on from.
+
+    Attributes:
+      state: the algorithm's.
+      messages: `Traffic` of int64 counts since round 0, on the host.
+    """
+
+    state: Any
+    messages: Traffic
 
 
 class Evaluation(NamedTuple):
@@ -24,9 +38,10 @@ class Evaluation(NamedTuple):
       accuracy: `[N]` test accuracy of each device.
       ensemble_accuracy: of the mean soft decision.
       disagreement: mean over devices of `‖s_n − s̄‖²` on the reference set.
-      loss: private loss, mean over devices and the rounds since the last evaluation (NaN at round 0).
+      loss: private loss, mean over the optimizer steps since the last evaluation (NaN if there were none).
       distillation_loss: the same of the divergence from the targets.
-      bytes_sent: bytes each device has sent since round 0, exact.
+      steps: optimizer steps of all devices since round 0.
+      bytes: exact, since round 0.
       seconds_train: spent in training rounds since the run began, without compilation and evaluation.
     """
 
@@ -36,7 +51,8 @@ class Evaluation(NamedTuple):
     disagreement: float
     loss: float
     distillation_loss: float
-    bytes_sent: tuple[int, ...]
+    steps: int
+    bytes: Bytes
     seconds_train: float
 
 
@@ -66,6 +82,9 @@ class Simulation:
     def __init__(self, algorithm: Algorithm, problem: Problem):
         self.problem = problem
         self.message_bytes = algorithm.message_bytes(problem)
+        state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+        info = jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)[1]
+        self._totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
         self._init = jax.jit(algorithm.init)
         self._measure = jax.jit(lambda state, problem: evaluate(partial(algorithm.predict, state), problem))
 
@@ -100,9 +119,7 @@ class Simulation:
 
     def zeros(self) -> Totals:
         """Totals of no round."""
-        devices = self.problem.sizes.shape[0]
-        info = Info(jnp.zeros(devices), jnp.zeros(devices), jnp.zeros(devices, jnp.int32))
-        return Totals(info, jnp.zeros(devices, bool))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._totals)
 
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
@@ -132,12 +149,12 @@ def evaluations(
     key: jax.Array,
     rounds: int,
     eval_every: int,
-    resume: tuple[Any, Evaluation] | None = None,
+    resume: tuple[Snapshot, Evaluation] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
-) -> Iterator[tuple[Any, Evaluation]]:
-    """Yields state and evaluation at the start, then every `eval_every` rounds and after the last.
+) -> Iterator[tuple[Snapshot, Evaluation]]:
+    """Yields snapshot and evaluation at the start, then every `eval_every` rounds and after the last.
 
-    The state is consumed when the iteration goes on: use it, or copy it, before.
+    The snapshot's state is consumed when the iteration goes on: use it, or copy it, before.
 
     Args:
       algorithm: what to run.
@@ -145,7 +162,7 @@ def evaluations(
       key: of the run; see `Simulation.advance`.
       rounds: length of the run.
       eval_every: rounds between two evaluations.
-      resume: a state and its evaluation to go on from, instead of round 0.
+      resume: a snapshot and its evaluation to go on from, instead of round 0.
       progress: called about every half second of training.
 
     Raises:
@@ -157,21 +174,21 @@ def evaluations(
     simulation = Simulation(algorithm, problem)
     if resume is None:
         state = simulation.init(key)
-        nothing = np.zeros(problem.sizes.shape[0], dtype=object)
-        last = _evaluation(simulation.measure(state), 0, float("nan"), float("nan"), nothing, 0.0)
+        messages = _on_host(simulation.zeros().info.messages)
+        last = _evaluation(simulation, state, messages, 0, 0, np.nan, np.nan, 0.0)
     else:
-        state, last = resume
-    yield state, last
+        (state, messages), last = resume
+    yield Snapshot(state, messages), last
     if last.round >= rounds:
         return
-    done, sent, seconds = last.round, np.array(last.bytes_sent, dtype=object), last.seconds_train
+    done, steps, seconds = last.round, last.steps, last.seconds_train
     start = time.perf_counter()
     state, totals = simulation.advance(key, state, simulation.zeros(), done)  # no round: compiles
     seconds_compile = time.perf_counter() - start
     progress(Progress(done, seconds, seconds_compile))
     pace = 1
     while done < rounds:
-        begun, stop, totals = done, min((done // eval_every + 1) * eval_every, rounds), simulation.zeros()
+        stop, totals = min((done // eval_every + 1) * eval_every, rounds), simulation.zeros()
         while done < stop:
             until = min(done + pace, stop)
             start = time.perf_counter()
@@ -182,22 +199,34 @@ def evaluations(
             done = until
             progress(Progress(done, seconds, seconds_compile))
         info = totals.info
-        sent = sent + np.asarray(info.messages).astype(object) * simulation.message_bytes
-        loss, distillation_loss = (
-            float(total.mean()) / (done - begun) for total in (info.loss, info.distillation_loss)
+        messages = jax.tree.map(np.add, messages, _on_host(info.messages))
+        taken = int(np.asarray(info.steps, np.int64).sum())
+        steps += taken
+        yield Snapshot(state, messages), _evaluation(
+            simulation, state, messages, done, steps, _per(taken, info.loss), _per(taken, info.distillation_loss), seconds
         )
-        yield state, _evaluation(simulation.measure(state), done, loss, distillation_loss, sent, seconds)
 
 
-def _evaluation(measures: Measures, round: int, loss: float, distillation_loss: float, sent, seconds) -> Evaluation:
+def _per(steps: int, total: jax.Array) -> float:
+    return float(total.sum()) / steps if steps else float("nan")
+
+
+def _on_host(messages: Traffic) -> Traffic:
+    return jax.tree.map(lambda counts: np.asarray(counts, np.int64), messages)
+
+
+def _evaluation(simulation: Simulation, state, messages, round, steps, loss, distillation_loss, seconds) -> Evaluation:
+    measures = simulation.measure(state)
+    accuracy = np.asarray(measures.accuracy, np.float64)
     return Evaluation(
         round,
-        np.asarray(measures.accuracy, np.float64),
+        accuracy,
         float(measures.ensemble_accuracy),
         float(measures.disagreement),
         loss,
         distillation_loss,
-        tuple(int(count) for count in sent),
+        steps,
+        accounting.count(messages, simulation.message_bytes, len(accuracy)),
         seconds,
     )
 
@@ -207,8 +236,7 @@ def run(
 ) -> tuple[Any, list[Evaluation]]:
     """Runs to the end; the final state and the history. See `evaluations`."""
     history = []
-    state = None
-    for latest, evaluation in evaluations(algorithm, problem, key=key, rounds=rounds, eval_every=eval_every):
-        state = latest
+    for snapshot, evaluation in evaluations(algorithm, problem, key=key, rounds=rounds, eval_every=eval_every):
+        state = snapshot.state
         history.append(evaluation)
     return state, history

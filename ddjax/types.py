@@ -48,7 +48,8 @@ class Problem(NamedTuple):
       private: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
       sizes: `[N]` how many of them count, so that unequal devices cost no copies.
       reference: `[R, …]` the public unlabeled reference set.
-      mixing_matrix: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`.
+      mixing_matrix: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`. Of a
+        network that changes, `[T, N, N]` for a cycle of `T` rounds, or a `networks.Drawn` for a fresh graph each round.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` their labels.
     """
@@ -58,7 +59,7 @@ class Problem(NamedTuple):
     private: jax.Array
     sizes: jax.Array
     reference: jax.Array
-    mixing_matrix: jax.Array
+    mixing_matrix: Any
     x_test: jax.Array
     y_test: jax.Array
 
@@ -71,12 +72,12 @@ class Device(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a local step reports.
+    """What a local step reports, all before the step.
 
     Attributes:
-      loss: `[]` private loss, before the step.
-      distillation_loss: `[]` mean divergence from the targets (without its weight `ρ`), before the step.
-      soft_decisions: `[b, K]` on the reference minibatch, before the step; `None` without targets.
+      loss: `[]` private loss.
+      distillation_loss: `[]` mean divergence from the targets (without its weight `ρ`).
+      soft_decisions: `[b, K]` on the reference minibatch; `None` without targets.
     """
 
     loss: jax.Array
@@ -89,49 +90,96 @@ class Learner(NamedTuple):
 
     Attributes:
       init: `(key) → Device`.
-      step: `(key, device, (x [B, …], y [B]), reference [b, …], targets [b, K]) → (Device, StepInfo)`, one optimizer
-        step; reference and targets are `None` when the device learns from its private data alone.
+      restart: `(params) → Device`, with a fresh optimizer.
+      step: `(key, device, (x [B, …], y [B], weight [B]), reference [b, …], targets [b, K]) → (Device, StepInfo)`, one
+        optimizer step on the weighted mean; reference and targets are `None` when the device learns from its private
+        data alone, the weight is `None` where all examples count the same.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex.
     """
 
     init: Callable[[jax.Array], Device]
+    restart: Callable[[PyTree], Device]
     step: Callable[..., tuple[Device, StepInfo]]
     predict: Callable[[Device, jax.Array], jax.Array]
+
+
+class Traffic(NamedTuple):
+    """Messages by the way they take, then by kind: counts in one round, or (the same structure) bytes of one message.
+
+    Attributes:
+      peer: from device to device, `[N, N]` counts with the receiver as row and the sender as column, as in `W`.
+      up: from a device to the server, `[N]`.
+      down: from the server to a device, `[N]`.
+    """
+
+    peer: dict[str, Any] = {}  # noqa: RUF012 (never written to)
+    up: dict[str, Any] = {}  # noqa: RUF012
+    down: dict[str, Any] = {}  # noqa: RUF012
+
+
+class MixerState(NamedTuple):
+    """What a mixer remembers.
+
+    Attributes:
+      rows: a pytree whose leaves begin with the `leading` axes of `x`; distillation gathers and scatters it with the
+        reference rows of a round, so that mixers stay blind to rows.
+      rest: whatever does not belong to rows.
+    """
+
+    rows: PyTree = ()
+    rest: PyTree = ()
 
 
 class Mixer(NamedTuple):
     """How what the devices hold is combined over the network.
 
+    `x` is a pytree whose leaves are `[N, …]`. Of soft decisions the second axis is the reference example (`leading`
+    is 2), of parameters there is none such (`leading` is 1); what a mixer keeps per device or row has those leading axes.
+
     Attributes:
-      init: `(x) → state`, for `x` a pytree whose leaves are `[N, …]`.
-      mix: `(key, x, state, mixing_matrix [N, N]) → (x, state, sent [N])` with `sent` the messages each device sent.
-      message_bytes: `(x) → int`, the bytes of one message, from the shapes and dtypes of `x`.
+      init: `(x, leading) → MixerState`.
+      mix: `(key, x, MixerState, W [N, N]) → (x, MixerState, Traffic)`.
+      message_bytes: `(x, leading) → Traffic` of ints, from the shapes and dtypes of `x`.
+      weights: what it asks of `W`: `doubly`, `column` or `row` stochastic; a doubly stochastic one suits all.
+      keeps_mean: whether the mean over devices survives it, as `tracking` needs.
+      fixed_graph: whether neighbours must stay the same.
     """
 
-    init: Callable[[PyTree], PyTree]
-    mix: Callable[..., tuple[PyTree, PyTree, jax.Array]]
-    message_bytes: Callable[[PyTree], int]
+    init: Callable[[PyTree, int], MixerState]
+    mix: Callable[..., tuple[PyTree, MixerState, Traffic]]
+    message_bytes: Callable[[PyTree, int], Traffic]
+    weights: str = "doubly"
+    keeps_mean: bool = True
+    fixed_graph: bool = False
 
 
 class Info(NamedTuple):
-    """What a reader wants to know of one round; each `[N]`, losses averaged over the local steps."""
+    """What a reader wants to know of one round.
+
+    Attributes:
+      loss: `[N]` private loss, summed over the optimizer steps a device took.
+      distillation_loss: `[N]` the same of the divergence from the targets.
+      steps: `[N]` how many it took.
+      messages: how many were sent.
+    """
 
     loss: jax.Array
     distillation_loss: jax.Array
-    messages: jax.Array
+    steps: jax.Array
+    messages: Traffic
 
 
 class Algorithm(NamedTuple):
     """A whole system, as pure functions over all devices at once.
 
     Attributes:
-      init: `(key, problem) → state`; a state has at least the fields `round` (`[]`, rounds done) and `devices`.
+      init: `(key, problem) → state`; a state has at least the field `round` (`[]`, rounds done).
       round: `(key, state, problem) → (state, Info)`; `key` is this round's own.
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
-      message_bytes: `(problem) → int`, the exact bytes of one message.
+      message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
     """
 
     init: Callable[[jax.Array, Problem], Any]
     round: Callable[[jax.Array, Any, Problem], tuple[Any, Info]]
     predict: Callable[[Any, jax.Array], jax.Array]
-    message_bytes: Callable[[Problem], int]
+    message_bytes: Callable[[Problem], Traffic]

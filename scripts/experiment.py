@@ -1,7 +1,9 @@
 """The flags that every script shares, and the experiment they describe."""
 
+import inspect
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +11,41 @@ import jax
 from absl import flags
 
 import ddjax
-from ddjax import algorithms, data, learners, losses, models, schedules
-from ddjax.topology import GRAPHS, MIXING_WEIGHTS, Topology, topology
+from ddjax import algorithms, compression, data, losses, mixing, models, schedules, supervised
+from ddjax.topology import CHANGING, GRAPHS, MIXING_WEIGHTS, Topology, topology
 from ddjax.types import InputError, suggest
 
 FLAGS = flags.FLAGS
-ALGORITHMS = ("distillation", "dsgd", "local", "centralized")
+# name → the mixer of the systems that are `dsgd` over one.
+AVERAGING = {"dsgd": "average", "choco": "choco", "push_sum": "push_sum"}
+ALGORITHMS = (
+    "distillation",
+    *AVERAGING,
+    "gossip",
+    "fedavg",
+    "dynamic_averaging",
+    "fedmd",
+    "co_regularization",
+    "local",
+    "centralized",
+)
+# Flags of some systems only: given to another, they are a mistake.
+_BELONGS = {
+    "mixing": ("distillation",),
+    "compressor": ("distillation", "fedmd", *AVERAGING),
+    "choco_step_size": ("distillation", "choco"),
+    "message_fraction": ("gossip",),
+    "client_fraction": ("fedavg",),
+    "divergence_threshold": ("dynamic_averaging",),
+    "check_every": ("dynamic_averaging",),
+}
 
-_GRAPH_USAGE = ", ".join(f"{name}:{usage}" if usage else name for name, (usage, _, _) in GRAPHS.items())
+
+def _usage(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}:{usage}" if usage else name for name, usage in names.items())
+
+
+_GRAPH_USAGE = _usage({name: spec[0] for name, spec in GRAPHS.items()} | {name: spec[0] for name, spec in CHANGING.items()})
 
 
 # Section of `--help` → flag → (default, help).
@@ -48,8 +77,23 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "topology": ("ring", f"One of {_GRAPH_USAGE}."),
         "mixing_weights": (
             "",
-            f"One of {', '.join(MIXING_WEIGHTS)}; default metropolis_hastings, on directed graphs uniform.",
+            f"One of {', '.join(MIXING_WEIGHTS)}; default metropolis_hastings, on directed graphs uniform or, if the "
+            "system can do with it, column_uniform or row_uniform.",
         ),
+    },
+    "Other systems and ways to mix": {
+        "mixing": ("average", f"What distillation mixes soft decisions by: {', '.join(mixing.MIXERS)}."),
+        "compressor": (
+            "",
+            "How messages are compressed: "
+            + _usage({name: spec[0] for name, spec in compression.COMPRESSORS.items()})
+            + "; K is a number, or a fraction below 1. Default none, of choco top_k:0.01.",
+        ),
+        "choco_step_size": (0.1, "gamma, consensus step size of choco, in (0, 1]."),
+        "message_fraction": (1.0, "Part of the parameters in a message of gossip, in (0, 1]."),
+        "client_fraction": (1.0, "C, part of the devices in a round of fedavg, in (0, 1]."),
+        "divergence_threshold": (1.0, "Delta of dynamic_averaging, a squared distance of parameters."),
+        "check_every": (10, "Rounds between checks of dynamic_averaging."),
     },
     "Distillation": {
         "consensus": ("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
@@ -70,12 +114,17 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
             "constant",
             f"{', '.join(schedules.SCHEDULES)}, or inverse_time:TAU with TAU in rounds.",
         ),
-        "batch_size": (16, "Private examples of a step."),
+        "batch_size": (16, "Private examples of a step; 0 for all that a device holds."),
         "local_steps": (1, "Optimizer steps of a round."),
+        "local_epochs": (0, "Passes over a device's own examples in a round, instead of --local_steps."),
     },
     "Output": {
         "output_dir": ("", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>."),
         "eval_every": (100, "Rounds between evaluations."),
+        "target_accuracy": (
+            "",
+            "Mean accuracies, as in 0.6,0.7; the summary says when and after what bytes each was met.",
+        ),
         "checkpoint_every": (0, "Rounds between checkpoints, a multiple of --eval_every; 0 for none."),
         "resume": (False, "Go on from the last checkpoint in --output_dir."),
     },
@@ -163,7 +212,16 @@ def build() -> Experiment:
     _check_numbers()
     if FLAGS.algorithm not in ALGORITHMS:
         raise suggest("algorithm", FLAGS.algorithm, ALGORITHMS)
-    network = topology(FLAGS.topology, FLAGS.devices, FLAGS.mixing_weights, FLAGS.seed)
+    for name, users in _BELONGS.items():
+        if FLAGS[name].present and FLAGS.algorithm not in users:
+            raise InputError(f"--{name} is not used by {FLAGS.algorithm}; it belongs to {', '.join(users)}")
+    target_accuracies()
+    mixer = _mixer()
+    network = topology(FLAGS.topology, FLAGS.devices, FLAGS.mixing_weights, FLAGS.seed, _weights_needed(mixer))
+    if mixer and mixer.fixed_graph and len(network.matrices) + network.drawn > 1:
+        raise InputError(
+            f"choco needs a fixed graph, since neighbours keep copies of one another; {FLAGS.topology!r} changes"
+        )
     groups = models.parse_models(FLAGS.models, FLAGS.devices)
     private = FLAGS.devices * (FLAGS.examples_per_device or 100)
     dataset = data.load(
@@ -182,57 +240,122 @@ def build() -> Experiment:
         eval_examples=FLAGS.eval_examples,
         seed=FLAGS.seed,
     )
-    make = _learner_factory(problem, dataset.classes)
     if FLAGS.algorithm == "centralized":
         if len(groups) > 1:
             raise InputError(f"centralized trains one model, but --models={FLAGS.models} names {len(groups)} groups")
-        one = ddjax.Learners((ddjax.Group(make(groups[0][0]), 1),), FLAGS.devices * FLAGS.batch_size, FLAGS.local_steps)
-        return Experiment(ddjax.local(one), ddjax.centralized(problem), one, network)
-    learners = ddjax.Learners(
-        tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups),
-        FLAGS.batch_size,
-        FLAGS.local_steps,
-    )
-    algorithm = _algorithm(learners, problem, network)
+        problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
+    make = _learner_factory(problem, dataset.classes)
+    learners = _learners(tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups))
+    algorithm = _algorithm(learners, problem, network, mixer)
     # What does not fit together shows here, before a file is written.
+    algorithm.message_bytes(problem)
     state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
     jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)
     return Experiment(algorithm, problem, learners, network)
 
 
+def target_accuracies() -> list[float]:
+    """What `--target_accuracy` lists."""
+    try:
+        targets = [float(target) for target in FLAGS.target_accuracy.split(",") if target]
+    except ValueError:
+        targets = [math.nan]
+    if not all(0 < target <= 1 for target in targets):
+        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {FLAGS.target_accuracy!r}")
+    return targets
+
+
 def consensus_step_size(network: Topology) -> float:
     """`ζ` as given, or picked for the graph."""
-    return FLAGS.consensus_step_size or network.default_consensus_step_size()
+    if FLAGS.consensus_step_size or FLAGS.mixing == "server":
+        return FLAGS.consensus_step_size or 0.5
+    return network.default_consensus_step_size()
 
 
-def _algorithm(learners: ddjax.Learners, problem: ddjax.Problem, network: Topology) -> ddjax.Algorithm:
-    if FLAGS.algorithm == "local":
-        return ddjax.local(learners)
-    if FLAGS.algorithm == "dsgd":
-        return ddjax.dsgd(learners, ddjax.weighted_average())
-    step_size = consensus_step_size(network)
-    limit = network.largest_consensus_step_size()
-    if FLAGS.consensus == "gradient" and step_size >= limit:
-        raise InputError(
-            f"consensus_step_size {step_size:g} is unstable on this graph, where it must be below {limit:.3g}; take a "
-            f"smaller one, or --mixing_weights=lazy_{network.weights.removeprefix('lazy_')}"
-        )
-    return ddjax.distillation(
-        learners,
-        ddjax.weighted_average(),
-        reference_batch_size=FLAGS.reference_batch_size or problem.reference.shape[0],
-        consensus=FLAGS.consensus,
-        consensus_step_size=schedules.schedule(FLAGS.consensus_step_size_schedule, step_size, FLAGS.rounds),
-    )
+def _mixer() -> ddjax.Mixer | None:
+    """What the system mixes by, if it mixes at all."""
+    names = AVERAGING | {"distillation": FLAGS.mixing, "fedmd": "server"}
+    if FLAGS.algorithm not in names:
+        return None
+    name = names[FLAGS.algorithm]
+    if name not in mixing.MIXERS:
+        raise suggest("mixing", name, mixing.MIXERS)
+    if FLAGS["choco_step_size"].present and name != "choco":
+        raise InputError("--choco_step_size is of choco; use --algorithm=choco or --mixing=choco")
+    if not 0 < FLAGS.choco_step_size <= 1:
+        raise InputError(f"choco_step_size must lie in (0, 1], got {FLAGS.choco_step_size:g}")
+    factory = mixing.MIXERS[name]
+    known = {
+        "compressor": compression.compressor(FLAGS.compressor or "top_k:0.01"),
+        "step_size": FLAGS.choco_step_size,
+    }
+    wanted = inspect.signature(factory).parameters
+    mixer = factory(**{parameter: known[parameter] for parameter in wanted if parameter in known})
+    return mixing.encoded(mixer, known["compressor"]) if FLAGS.compressor and "compressor" not in wanted else mixer
+
+
+def _weights_needed(mixer: ddjax.Mixer | None) -> str:
+    """Which sums of the mixing matrix must be 1; a system without mixer uses the links at most."""
+    if mixer is None or (mixer.weights == "doubly" and FLAGS.algorithm == "distillation" and _memoryless(mixer)):
+        return "row"
+    return mixer.weights
+
+
+def _memoryless(mixer: ddjax.Mixer) -> bool:
+    return FLAGS.consensus == "neighbors" and not mixer.fixed_graph
+
+
+def _learners(groups: tuple[ddjax.Group, ...]) -> ddjax.Learners:
+    batch_size = FLAGS.batch_size * (FLAGS.devices if FLAGS.algorithm == "centralized" else 1)
+    return ddjax.Learners(groups, batch_size, FLAGS.local_steps, FLAGS.local_epochs)
+
+
+def _algorithm(
+    learners: ddjax.Learners, problem: ddjax.Problem, network: Topology, mixer: ddjax.Mixer | None
+) -> ddjax.Algorithm:
+    reference_batch_size = FLAGS.reference_batch_size or problem.reference.shape[0]
+    match FLAGS.algorithm:
+        case "dsgd" | "choco" | "push_sum" if mixer:
+            return ddjax.dsgd(learners, mixer)
+        case "gossip":
+            return ddjax.gossip(learners, message_fraction=FLAGS.message_fraction)
+        case "fedavg":
+            return ddjax.fedavg(learners, fraction=FLAGS.client_fraction)
+        case "dynamic_averaging":
+            return ddjax.dynamic_averaging(
+                learners, threshold=FLAGS.divergence_threshold, check_every=FLAGS.check_every
+            )
+        case "fedmd":
+            return ddjax.fedmd(learners, reference_batch_size=reference_batch_size, mixer=mixer)
+        case "co_regularization":
+            if {name for name, _ in models.parse_models(FLAGS.models, FLAGS.devices)} != {"linear"}:
+                raise InputError("co_regularization is a closed form for linear models; give --models=linear")
+            return ddjax.co_regularization(learners, distillation_weight=FLAGS.distillation_weight)
+        case "distillation" if mixer:
+            step_size = consensus_step_size(network)
+            limit = network.largest_consensus_step_size()
+            if FLAGS.consensus == "gradient" and FLAGS.mixing in ("average", "push_sum") and step_size >= limit:
+                raise InputError(
+                    f"consensus_step_size {step_size:g} is unstable on this graph, where it must be below {limit:.3g}; "
+                    "take a smaller one, or lazy mixing weights"
+                )
+            return ddjax.distillation(
+                learners,
+                mixer,
+                reference_batch_size=reference_batch_size,
+                consensus=FLAGS.consensus,
+                consensus_step_size=schedules.schedule(FLAGS.consensus_step_size_schedule, step_size, FLAGS.rounds),
+            )
+    return ddjax.local(learners)
 
 
 def _learner_factory(problem: ddjax.Problem, classes: int) -> Callable[[str], ddjax.Learner]:
     if FLAGS.divergence not in losses.DIVERGENCES:
         raise suggest("divergence", FLAGS.divergence, losses.DIVERGENCES)
     rate = schedules.schedule(FLAGS.learning_rate_schedule, FLAGS.learning_rate, FLAGS.rounds)
-    steps = FLAGS.local_steps
+    steps = _learners(()).steps_per_round(problem.private.shape[1])
     # Optax counts steps; a schedule is over rounds.
-    optimizer = learners.optimizer(FLAGS.optimizer, lambda count: rate(count // steps))
+    optimizer = supervised.optimizer(FLAGS.optimizer, lambda count: rate(count // steps))
     return lambda name: ddjax.learner(
         models.model(name, problem.x.shape[1:], classes, FLAGS.activation),
         optimizer,
@@ -249,10 +372,12 @@ def _chunk(model: str, size: int) -> int | None:
 
 
 def _check_numbers() -> None:
-    positive = ("devices", "learning_rate", "batch_size", "local_steps", "eval_every", "temperature")
+    positive = ("devices", "learning_rate", "local_steps", "check_every", "eval_every", "temperature")
     non_negative = (
         "rounds",
         "seed",
+        "batch_size",
+        "local_epochs",
         "reference_size",
         "reference_batch_size",
         "distillation_weight",
@@ -261,6 +386,7 @@ def _check_numbers() -> None:
         "device_chunk",
         "examples_per_device",
         "eval_examples",
+        "divergence_threshold",
     )
     for name in positive + non_negative:
         value = getattr(FLAGS, name)

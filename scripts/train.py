@@ -1,6 +1,7 @@
 """Trains a network of devices and writes what was measured.
 
-Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary.json, learning_curves.png.
+Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary.json, links.csv (traffic of every
+directed link), learning_curves.png.
 """
 
 import csv
@@ -11,6 +12,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from experiment import FLAGS
 from tqdm import tqdm
 
 import ddjax
+from ddjax import accounting
 from ddjax.checkpoint import Checkpoints
 from ddjax.models import parse_models
 from ddjax.simulate import Evaluation, Progress
@@ -43,7 +46,7 @@ def config() -> dict:
 
 def row(evaluation: Evaluation) -> dict:
     """A row of `metrics.csv`."""
-    accuracy, sent = evaluation.accuracy, evaluation.bytes_sent
+    accuracy, traffic = evaluation.accuracy, evaluation.bytes
     seconds = evaluation.seconds_train
     return {
         "round": evaluation.round,
@@ -55,12 +58,22 @@ def row(evaluation: Evaluation) -> dict:
         "disagreement": evaluation.disagreement,
         "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
         "distillation_loss": "" if math.isnan(evaluation.distillation_loss) else evaluation.distillation_loss,
-        "bytes_sent_total": sum(sent),
-        "bytes_sent_per_device": sum(sent) // len(sent) if sum(sent) % len(sent) == 0 else sum(sent) / len(sent),
-        "bytes_sent_max": max(sent),
+        "bytes_sent_total": traffic.total,
+        "bytes_sent_per_device": _mean(traffic.sent),
+        "bytes_sent_max": max(traffic.sent),
+        "bytes_received_per_device": _mean(traffic.received),
+        "bytes_received_max": max(traffic.received),
+        "bytes_sent_server": traffic.server,
+        "bytes_link_max": traffic.busiest_link,
+        "device_steps": evaluation.steps,
         "seconds_train": round(seconds, 4),
         "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
     }
+
+
+def _mean(counts: tuple[int, ...]) -> int | float:
+    total = sum(counts)
+    return total // len(counts) if total % len(counts) == 0 else total / len(counts)
 
 
 class OutputDir:
@@ -149,6 +162,27 @@ class OutputDir:
                 writer.writeheader()
             writer.writerow(row)
 
+    def add_links(self, rows: Iterable[dict]) -> None:
+        """Writes `links.csv`, if there is anything to write."""
+        table, writer = io.StringIO(newline=""), None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(table, row)
+                writer.writeheader()
+            writer.writerow(row)
+        if writer:
+            self._replace("links.csv", table.getvalue())
+
+    def reached(self, targets: list[float]) -> dict[str, dict | None]:
+        """Round and bytes at the first evaluation at which the mean accuracy met each target; `None` if it never did."""
+        table = self._read_rows()
+        names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
+        found = {}
+        for target in targets:
+            first = next((row for row in table if float(row["accuracy_mean"]) >= target), None)
+            found[f"{target:g}"] = first and {name: json.loads(first[name]) for name in names}
+        return found
+
     def summarize(self, summary: dict) -> None:
         """Writes `summary.json`."""
         self._replace("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -163,21 +197,17 @@ def describe(built: experiment.Experiment) -> None:
         f"{group.size} × {name} ({size:,} parameters)"
         for group, name, size in zip(built.learners.groups, names, sizes, strict=True)
     )
-    message = built.algorithm.message_bytes(problem)
-    print(f"{FLAGS.algorithm} on {FLAGS.dataset}, {FLAGS.rounds:,} rounds, {jax.default_backend()}")
-    print(f"  devices    {devices}")
-    print(
-        f"  data       {FLAGS.partition} partition, {count.min()} to {count.max()} private examples each; "
-        f"{len(problem.reference)} reference, {len(problem.x_test)} test"
-    )
-    if message:
+    messages = built.algorithm.message_bytes(problem)
+    if messages.peer:
         network = built.topology
         print(
-            f"  graph      {network.name}, {network.directed_edges:,} directed links, "
+            f"  graph      {network.name}, {network.directed_edges:,.6g} directed links, "
             f"spectral gap {network.spectral_gap:.3g}, weights {network.weights}"
         )
-        weights = 4 * max(sizes)
-        print(f"  message    {message:,} bytes a link and round; largest model {weights:,} ({message / weights:.3g}×)")
+    weights = 4 * max(sizes)
+    for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
+        for kind, size in getattr(messages, way).items():
+            print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
     sys.stdout.flush()
 
 
@@ -237,7 +267,7 @@ def train() -> None:
         print(f"  resumed    at round {resume[1].round:,}")
     display = Display(resume[1].round if resume else 0)
     try:
-        for state, latest in ddjax.evaluations(
+        for snapshot, latest in ddjax.evaluations(
             built.algorithm,
             built.problem,
             key=jax.random.key(FLAGS.seed),
@@ -248,7 +278,7 @@ def train() -> None:
         ):
             folder.add(row(latest))
             if FLAGS.checkpoint_every and latest.round and latest.round % FLAGS.checkpoint_every == 0:
-                checkpoints.save(state, latest)
+                checkpoints.save(snapshot, latest)
             display.evaluation(latest)
     finally:
         display.close()
@@ -256,12 +286,14 @@ def train() -> None:
             from plots import plot  # slow to import
 
             plot(folder.path / "learning_curves.png", [folder.path])
+    folder.add_links(accounting.by_link(snapshot.messages, built.algorithm.message_bytes(built.problem)))
     finish(folder, built, latest, display.seconds_compile)
 
 
 def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
-    message_bytes = built.algorithm.message_bytes(built.problem)
+    messages = built.algorithm.message_bytes(built.problem)
+    zeta = FLAGS.algorithm == "distillation" and FLAGS.consensus == "gradient"
     parameters = built.learners.parameter_counts()
     summary = {
         "algorithm": FLAGS.algorithm,
@@ -270,19 +302,18 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
         "rounds": last.round,
         "seed": FLAGS.seed,
         "parameters_per_device": parameters if len(parameters) > 1 else parameters[0],
-        "spectral_gap": built.topology.spectral_gap if message_bytes else None,
+        "spectral_gap": built.topology.spectral_gap if messages.peer else None,
         **{
             name: value
             for name, value in row(last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
-        "consensus_step_size": experiment.consensus_step_size(built.topology) if message_bytes else None,
-        "message_bytes": message_bytes,
+        "consensus_step_size": experiment.consensus_step_size(built.topology) if zeta else None,
+        "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
+        "target_accuracy": folder.reached(experiment.target_accuracies()),
         "seconds_compile": round(seconds_compile, 3),
         "seconds_train": round(last.seconds_train, 3),
-        "device_steps_per_second": round(last.round * FLAGS.local_steps * built.learners.size / last.seconds_train, 1)
-        if last.seconds_train
-        else None,
+        "device_steps_per_second": round(last.steps / last.seconds_train, 1) if last.seconds_train else None,
     }
     folder.summarize(summary)
     print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
@@ -298,7 +329,13 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
     print(f"{'disagreement':12}{last.disagreement:9.4f}")
     print(
         f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes a device, {summary['bytes_sent_total']:,} in all"
+        + (f", of which {summary['bytes_sent_server']:,} by the server" if summary["bytes_sent_server"] else "")
     )
+    for target, met in summary["target_accuracy"].items():
+        after = (
+            f"round {met['round']:,}, {met['bytes_sent_per_device']:,.0f} bytes sent a device" if met else "not reached"
+        )
+        print(f"{target:12}{'':9}   {after}")
     print(f"{'time':12}{last.seconds_train:9.1f}   s training, {seconds_compile:.1f} s compiling")
     print(f"\nwritten to {folder.path}")
 

@@ -9,7 +9,8 @@ from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
 
 import ddjax
 from ddjax import losses, models
-from ddjax.learners import optimizer, optimizers, round_keys
+from ddjax.learners import round_keys
+from ddjax.supervised import optimizer, optimizers
 from ddjax.types import InputError
 
 BATCH, REFERENCE_BATCH, RATE, WEIGHT, STEP = 4, 5, 0.2, 3.0, 0.4

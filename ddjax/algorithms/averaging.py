@@ -1,12 +1,13 @@
 """Systems in which the devices share one architecture and, if anything, parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ddjax import networks
 from ddjax.learners import Learners, round_keys, single_group
-from ddjax.types import Algorithm, Device, Info, Mixer, Problem
+from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyTree, Traffic
 
 
 class State(NamedTuple):
@@ -20,49 +21,60 @@ class State(NamedTuple):
 
     round: jax.Array
     devices: tuple[Device, ...]
-    mixer: Any
+    mixer: MixerState
 
 
 def dsgd(learners: Learners, mixer: Mixer) -> Algorithm:
-    """Decentralized SGD (Lian et al., NeurIPS 2017): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
+    """Decentralized SGD (Lian et al., NeurIPS 2017, algorithm 1): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
 
     Adapt-then-combine: what is mixed has already taken this round's steps. All devices start from common parameters;
-    optimizer state stays at home. One message is the parameters.
+    optimizer state stays at home. One message is the parameters. What the mixer does is the system:
+
+    - `weighted_average()` is D-SGD;
+    - `choco(compressor, γ)` is CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2);
+    - `push_sum()` is stochastic gradient push (Assran et al., ICML 2019, algorithm 1, synchronous): every device trains
+      at, and predicts with, its de-biased parameters.
 
     Raises:
       InputError: devices of several architectures.
     """
-    single_group(learners, "dsgd")
+    single_group(learners, "this algorithm")
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = learners.init(key, common=True)
-        return State(jnp.zeros((), jnp.int32), devices, mixer.init(devices[0].params))
+        return State(jnp.zeros((), jnp.int32), devices, mixer.init(devices[0].params, 1))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
-        (devices,), info = learners.train(keys.train, state.devices, problem)
-        params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, problem.mixing_matrix)
+        (devices,), phase = learners.train(keys.train, state.round, state.devices, problem)
+        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
+        params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, matrix)
         state = State(state.round + 1, (devices._replace(params=params),), mixer_state)
-        return state, Info(info.loss, info.distillation_loss, sent)
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
-    def message_bytes(problem: Problem) -> int:
-        return mixer.message_bytes(jax.eval_shape(learners.init, jax.random.key(0))[0].params)
+    def message_bytes(problem: Problem) -> Traffic:
+        return mixer.message_bytes(parameters(learners), 1)
 
     return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)
+
+
+def parameters(learners: Learners) -> PyTree:
+    """Shapes of the stacked parameters of the one group."""
+    return jax.eval_shape(learners.init, jax.random.key(0))[0].params
 
 
 def local(learners: Learners) -> Algorithm:
     """No communication: every device learns from its own data alone, from its own start."""
 
     def init(key: jax.Array, problem: Problem) -> State:
-        return State(jnp.zeros((), jnp.int32), learners.init(key), ())
+        return State(jnp.zeros((), jnp.int32), learners.init(key), MixerState())
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
-        devices, info = learners.train(round_keys(key).train, state.devices, problem)
-        none = jnp.zeros(learners.size, jnp.int32)
-        return State(state.round + 1, devices, ()), Info(info.loss, info.distillation_loss, none)
+        devices, phase = learners.train(round_keys(key).train, state.round, state.devices, problem)
+        info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
+        return State(state.round + 1, devices, MixerState()), info
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), lambda problem: 0)
+    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), lambda problem: Traffic())
 
 
 def centralized(problem: Problem) -> Problem:

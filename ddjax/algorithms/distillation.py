@@ -1,13 +1,15 @@
 """Distributed distillation (Bistritz, Mann, Bambos, NeurIPS 2020): devices mix soft decisions, never parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ddjax import networks
 from ddjax.learners import Learners, round_keys
-from ddjax.types import Algorithm, Device, Info, InputError, Mixer, Problem, suggest
+from ddjax.mixing import server
+from ddjax.types import Algorithm, Device, Info, InputError, Mixer, MixerState, Problem, Traffic, suggest
 
 CONSENSUS = ("gradient", "tracking", "neighbors")
 
@@ -28,7 +30,7 @@ class State(NamedTuple):
     devices: tuple[Device, ...]
     estimate: jax.Array | None
     previous: jax.Array | None
-    mixer: Any
+    mixer: MixerState
 
 
 def distillation(
@@ -54,16 +56,25 @@ def distillation(
 
     Args:
       learners: the devices; they may be of different architectures.
-      mixer: what replaces `Σ_m W[n, m] ·`.
+      mixer: what replaces `Σ_m W[n, m] ·`. What it remembers of a reference example is gathered and scattered with `z`.
       reference_batch_size: `b`, examples drawn without replacement each round.
       consensus: one of the three forms.
       consensus_step_size: `ζ`, a number or a schedule over rounds; of `gradient` only.
 
     Raises:
-      InputError: an unknown form, or (at `init`) `b` outside 1 … R.
+      InputError: an unknown form, a mixer that it cannot do with, or (at `init`) `b` outside 1 … R.
     """
     if consensus not in CONSENSUS:
         raise suggest("consensus", consensus, CONSENSUS)
+    if consensus == "tracking" and not mixer.keeps_mean:
+        raise InputError(
+            "tracking needs a mixing that keeps the mean over devices, which this one does not; "
+            "use consensus gradient or neighbors, or another mixing"
+        )
+    if consensus == "neighbors" and mixer.weights == "column":
+        raise InputError(
+            "push_sum mixes a running estimate, and consensus neighbors keeps none; use tracking or gradient"
+        )
 
     def message(problem: Problem) -> jax.ShapeDtypeStruct:
         devices = jax.eval_shape(learners.init, jax.random.key(0))
@@ -78,49 +89,74 @@ def distillation(
             )
         spec = message(problem)
         classes = spec.shape[-1]
-        keeps = consensus != "neighbors"
         uniform = jnp.full((learners.size, size, classes), 1 / classes, spec.dtype)
         return State(
             round=jnp.zeros((), jnp.int32),
             devices=learners.init(key),
-            estimate=uniform if keeps else None,
+            estimate=None if consensus == "neighbors" else uniform,
             previous=jnp.copy(uniform) if consensus == "tracking" else None,  # two buffers, since both are donated
-            mixer=mixer.init(uniform if keeps else spec),
+            mixer=mixer.init(uniform, 2),
         )
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         rows = jax.random.choice(keys.reference, problem.reference.shape[0], (reference_batch_size,), replace=False)
         reference = problem.reference[rows]
+        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
 
-        def mix(x: jax.Array):
-            return mixer.mix(keys.mix, x, state.mixer, problem.mixing_matrix)
+        def gather(x: jax.Array) -> jax.Array:
+            return x[:, rows]
+
+        def scatter(x: jax.Array, fresh: jax.Array) -> jax.Array:
+            return x.at[:, rows].set(fresh, unique_indices=True)
+
+        def mix(x: jax.Array) -> tuple[jax.Array, MixerState, Traffic]:
+            drawn = state.mixer._replace(rows=jax.tree.map(gather, state.mixer.rows))
+            mixed, drawn, sent = mixer.mix(keys.mix, x, drawn, matrix)
+            return mixed, drawn._replace(rows=jax.tree.map(scatter, state.mixer.rows, drawn.rows)), sent
 
         def train(targets: jax.Array):
-            return learners.train(keys.train, state.devices, problem, reference, jnp.clip(targets, 0, 1))
+            targets = jnp.clip(targets, 0, 1)
+            return learners.train(keys.train, state.round, state.devices, problem, reference, targets)
 
         estimate, previous = state.estimate, state.previous
         if estimate is None:
             targets, mixer_state, sent = mix(learners.predict(state.devices, reference))
-            devices, info = train(targets)
+            devices, phase = train(targets)
         else:
-            z = estimate[:, rows]
-            devices, info = train(z)
-            s = info.soft_decisions
+            z = gather(estimate)
+            devices, phase = train(z)
+            s = phase.soft_decisions
             if previous is None:
                 mixed, mixer_state, sent = mix(z)
                 step_size = consensus_step_size(state.round) if callable(consensus_step_size) else consensus_step_size
                 z = mixed + step_size * (s - z)
             else:
-                z, mixer_state, sent = mix(z + s - previous[:, rows])
-                previous = previous.at[:, rows].set(s, unique_indices=True)
-            estimate = estimate.at[:, rows].set(z, unique_indices=True)
+                z, mixer_state, sent = mix(z + s - gather(previous))
+                previous = scatter(previous, s)
+            estimate = scatter(estimate, z)
         new_state = State(state.round + 1, devices, estimate, previous, mixer_state)
-        return new_state, Info(info.loss, info.distillation_loss, sent)
+        return new_state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     return Algorithm(
         init=init,
         round=round,
         predict=lambda state, x: learners.predict(state.devices, x),
-        message_bytes=lambda problem: mixer.message_bytes(message(problem)),
+        message_bytes=lambda problem: mixer.message_bytes(message(problem), 2),
     )
+
+
+def fedmd(learners: Learners, *, reference_batch_size: int, mixer: Mixer | None = None) -> Algorithm:
+    """Server distillation: FedMD (Li and Wang, 2019, algorithm 1).
+
+    All devices send their scores on this round's public examples, the server averages them and sends the mean back.
+    Of the paper's choices: scores are soft decisions; digest (approach the consensus) and revisit (own data) are one
+    step on the sum of both losses, as everywhere in ddjax; there is no pretraining on labelled public data, since the
+    reference set has no labels. It is `distillation` with consensus `neighbors` on a complete graph of uniform weights.
+
+    Args:
+      learners: the devices; they may be of different architectures.
+      reference_batch_size: `d_j`, public examples of a round.
+      mixer: `mixing.server()`, unless what is sent is `encoded`.
+    """
+    return distillation(learners, mixer or server(), reference_batch_size=reference_batch_size, consensus="neighbors")

@@ -1,7 +1,9 @@
 """Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +16,7 @@ __all__ = ["DATASETS", "PARTITIONS", "Dataset", "load", "make_problem", "npz", "
 
 def make_problem(
     dataset: Dataset,
-    mixing_matrix: np.ndarray,
+    mixing_matrix: Any,
     *,
     partition: str = "dirichlet",
     dirichlet_alpha: float = 0.5,
@@ -31,7 +33,7 @@ def make_problem(
 
     Args:
       dataset: what to share out.
-      mixing_matrix: `[N, N]`.
+      mixing_matrix: as `Topology.mixing_matrix` is: `[N, N]`, `[T, N, N]` or a `networks.Drawn`.
       partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
@@ -43,7 +45,7 @@ def make_problem(
     Raises:
       InputError: not enough examples for what is asked, or an unknown partition.
     """
-    devices = mixing_matrix.shape[0]
+    devices = mixing_matrix.shape[-1]
     total = len(dataset.x_train)
     reference_size = reference_size or min(2000, total // 4)
     if not 0 < reference_size < total:
@@ -76,7 +78,7 @@ def make_problem(
         private=jnp.asarray(held),
         sizes=jnp.asarray(sizes),
         reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
-        mixing_matrix=jnp.asarray(mixing_matrix, jnp.float32),
+        mixing_matrix=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), mixing_matrix),
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(dataset.y_test[test]),
     )

@@ -1,0 +1,191 @@
+"""Systems with a server: federated averaging and dynamic model averaging."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.algorithms.averaging import parameters
+from ddjax.learners import Learners, round_keys, select, single_group
+from ddjax.mixing import stacked_bytes
+from ddjax.types import Algorithm, Device, Info, InputError, Problem, PyTree, Traffic
+
+
+class FedAvgState(NamedTuple):
+    """What federated averaging carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      params: the server's parameters, unstacked.
+    """
+
+    round: jax.Array
+    params: PyTree
+
+
+def fedavg(learners: Learners, *, fraction: float = 1.0) -> Algorithm:
+    """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1).
+
+    Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them its parameters; each takes its
+    local epochs (`E`, `learners.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
+    comes back, weighted by the devices' example counts `n_k / Σ n_k` over those drawn (the form of the paper's later
+    versions). Messages are the parameters, down and up. Every device predicts with the server's parameters.
+
+    Args:
+      learners: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
+      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
+
+    Raises:
+      InputError: several architectures, or `C` outside (0, 1].
+    """
+    group = single_group(learners, "fedavg")
+    if not 0 < fraction <= 1:
+        raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
+    # A hair more, since 0.29 × 100 falls short of 29 in floating point.
+    taking = max(int(fraction * learners.size + 1e-9), 1)
+
+    def init(key: jax.Array, problem: Problem) -> FedAvgState:
+        return FedAvgState(jnp.zeros((), jnp.int32), group.learner.init(key).params)
+
+    def round(key: jax.Array, state: FedAvgState, problem: Problem) -> tuple[FedAvgState, Info]:
+        keys = round_keys(key)
+        chosen = jax.random.choice(keys.mix, learners.size, (taking,), replace=False)
+        clients = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
+        )
+        clients, phase = learners.train_group(group, keys.train, state.round, clients, problem, chosen)
+        counts = problem.sizes[chosen].astype(jnp.float32)
+        params = jax.tree.map(lambda leaf: jnp.tensordot(counts / counts.sum(), leaf, 1), clients.params)
+
+        def of_all(values: jax.Array) -> jax.Array:
+            return jnp.zeros(learners.size, values.dtype).at[chosen].set(values, unique_indices=True)
+
+        each = of_all(jnp.ones(taking, jnp.int32))
+        info = Info(
+            of_all(phase.loss),
+            of_all(phase.distillation_loss),
+            of_all(phase.steps),
+            Traffic(up={"parameters": each}, down={"parameters": each}),
+        )
+        return FedAvgState(state.round + 1, params), info
+
+    def predict(state: FedAvgState, x: jax.Array) -> jax.Array:
+        s = group.learner.predict(group.learner.restart(state.params), x)
+        return jnp.broadcast_to(s, (learners.size, *s.shape))
+
+    def message_bytes(problem: Problem) -> Traffic:
+        size = stacked_bytes(parameters(learners))
+        return Traffic(up={"parameters": size}, down={"parameters": size})
+
+    return Algorithm(init, round, predict, message_bytes)
+
+
+class DynamicState(NamedTuple):
+    """What dynamic averaging carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` a group.
+      reference: `r`, the last parameters that were common to all, unstacked.
+      violations: `[]` the coordinator's count `v`.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    reference: PyTree
+    violations: jax.Array
+
+
+def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int = 1) -> Algorithm:
+    """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
+
+    Every `check_every` rounds a device whose parameters violate the local condition `‖θ_n − r‖² ≤ Δ` sends them to the
+    coordinator. The coordinator averages those it has, `B`, and while the average itself is further than `Δ` from `r`
+    polls one more device for its parameters (the augmentation strategy, which the paper leaves open, is to draw it
+    uniformly from the others). Then the devices in `B` get the average. When all devices are in `B`, or the
+    violations since the last time add up to `N`, this is a full synchronisation: the average of all becomes the new
+    `r`. Devices weigh the same. All start from common parameters, the first `r`; optimizer state stays at home.
+
+    Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and one
+    byte, which says whether they are the new `r`.
+
+    Args:
+      learners: devices of one architecture.
+      threshold: `Δ ≥ 0`; 0 averages all at every check (periodic averaging), infinity never.
+      check_every: `b`, rounds between two checks.
+
+    Raises:
+      InputError: several architectures, a negative `Δ` or a period below 1.
+    """
+    single_group(learners, "dynamic_averaging")
+    if not threshold >= 0:
+        raise InputError(f"the divergence threshold must be at least 0, got {threshold}")
+    if check_every < 1:
+        raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
+
+    def init(key: jax.Array, problem: Problem) -> DynamicState:
+        devices = learners.init(key, common=True)
+        reference = jax.tree.map(lambda leaf: leaf[0], devices[0].params)
+        return DynamicState(jnp.zeros((), jnp.int32), devices, reference, jnp.zeros((), jnp.int32))
+
+    def distance(params: PyTree, reference: PyTree) -> jax.Array:
+        squares = [
+            jnp.sum((a - b) ** 2, axis=tuple(range(a.ndim - b.ndim, a.ndim)))
+            for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(reference), strict=True)
+        ]
+        return functools.reduce(jnp.add, squares)
+
+    def check(key: jax.Array, params: PyTree, state: DynamicState):
+        reference = state.reference
+        violating = distance(params, reference) > threshold
+        violations = state.violations + violating.sum(dtype=jnp.int32)
+        full = violations >= learners.size
+        # Violators come first, the others in the order in which they would be polled.
+        order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (learners.size,))))
+        place = jnp.zeros_like(order).at[order].set(jnp.arange(learners.size))
+
+        def mean(total: PyTree, count: jax.Array) -> PyTree:
+            return jax.tree.map(lambda leaf: leaf / jnp.maximum(count, 1), total)
+
+        def unbalanced(carry) -> jax.Array:
+            count, total = carry
+            return (count > 0) & (count < learners.size) & (distance(mean(total, count), reference) > threshold)
+
+        def poll(carry):
+            count, total = carry
+            return count + 1, jax.tree.map(lambda sum, leaf: sum + leaf[order[count]], total, params)
+
+        first = violating | full
+        total = jax.tree.map(lambda leaf: jnp.tensordot(first.astype(leaf.dtype), leaf, 1), params)
+        count, total = jax.lax.while_loop(unbalanced, poll, (first.sum(), total))
+        members, average = place < count, mean(total, count)
+        everyone = members.all()
+        params = select(members, jax.tree.map(lambda leaf: leaf[None], average), params)
+        reference = jax.tree.map(lambda new, old: jnp.where(everyone, new, old), average, reference)
+        violations = jnp.where(everyone, 0, violations)
+        polled = (members & ~violating).astype(jnp.int32)
+        sent = Traffic(
+            up={"violation": violating.astype(jnp.int32), "answer": polled},
+            down={"poll": polled, "average": members.astype(jnp.int32)},
+        )
+        return params, reference, violations, sent
+
+    def rest(key: jax.Array, params: PyTree, state: DynamicState):
+        none = jnp.zeros(learners.size, jnp.int32)
+        sent = Traffic(up={"violation": none, "answer": none}, down={"poll": none, "average": none})
+        return params, state.reference, state.violations, sent
+
+    def round(key: jax.Array, state: DynamicState, problem: Problem) -> tuple[DynamicState, Info]:
+        keys = round_keys(key)
+        (devices,), phase = learners.train(keys.train, state.round, state.devices, problem)
+        due = (state.round + 1) % check_every == 0
+        params, reference, violations, sent = jax.lax.cond(due, check, rest, keys.mix, devices.params, state)
+        state = DynamicState(state.round + 1, (devices._replace(params=params),), reference, violations)
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
+
+    def message_bytes(problem: Problem) -> Traffic:
+        size = stacked_bytes(parameters(learners))
+        return Traffic(up={"violation": size, "answer": size}, down={"poll": 1, "average": size + 1})
+
+    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)

@@ -1,0 +1,108 @@
+"""Gossip learning: models that wander over the network."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax import networks
+from ddjax.algorithms.averaging import parameters
+from ddjax.compression import random_subset
+from ddjax.learners import Learners, Phase, round_keys, single_group
+from ddjax.mixing import over, push_targets, split, stacked_bytes
+from ddjax.types import Algorithm, Device, Info, InputError, Problem, PyTree, Traffic
+
+
+class State(NamedTuple):
+    """What gossip learning carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` a group.
+      age: `[N]` int32, optimizer steps behind a device's parameters.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    age: jax.Array
+
+
+def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
+    """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
+
+    In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
+    uniformly. A receiver takes the messages one at a time, in random order: it merges, `θ ← (t θ + t' θ') / (t + t')`,
+    `t ← max(t, t')`, and updates, that is takes its local steps, by which the age grows. So a device that hears of
+    nobody does not train in that round, and one that hears of two trains twice; a round has `N` updates on the whole.
+
+    The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
+    part; which one follows from a seed. A message is that part and the age (4 bytes). All devices start from common
+    parameters; optimizer state stays at home.
+
+    Args:
+      learners: devices of one architecture.
+      message_fraction: part of the parameters in a message, in (0, 1].
+
+    Raises:
+      InputError: several architectures, or a fraction outside (0, 1].
+    """
+    single_group(learners, "gossip")
+    if not 0 < message_fraction <= 1:
+        raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
+
+    def sent_parameters() -> tuple[int, int]:
+        total = stacked_bytes(parameters(learners)) // 4
+        return max(1, int(message_fraction * total + 0.5)), total
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        devices = learners.init(key, common=True)
+        return State(jnp.zeros((), jnp.int32), devices, jnp.zeros(learners.size, jnp.int32))
+
+    def merge(key: jax.Array, params: PyTree, age: jax.Array, received: PyTree, other: jax.Array, hears: jax.Array):
+        """Every device with at most one message."""
+        weight = jnp.where(age + other > 0, other / jnp.maximum(age + other, 1), 0.5)
+        weight = jnp.where(hears, weight, 0)
+        count, total = sent_parameters()
+        if count == total:
+            masks = jax.tree.map(lambda leaf: jnp.ones((), bool), params)
+        else:
+            keys = jax.random.split(key, learners.size)
+            flat = jax.vmap(lambda key: random_subset(key, (total,), count))(keys)
+            masks = split(flat, params)
+        params = jax.tree.map(lambda a, b, mask: a + over(weight, a) * mask * (b - a), params, received, masks)
+        return params, jnp.where(hears, jnp.maximum(age, other), age)
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys = round_keys(key)
+        pushing, ordering, sampling = jax.random.split(keys.mix, 3)
+        pushed = push_targets(pushing, networks.at(problem.mixing_matrix, keys.graph, state.round))
+        # Row by row, the senders a device hears of first, in random order.
+        order = jnp.argsort(jnp.where(pushed == 1, jax.random.uniform(ordering, pushed.shape), 2.0), axis=1)
+        inbox = pushed.sum(1)
+        params, age = state.devices[0].params, state.age  # as they were when pushed
+
+        def one_message(carry):
+            number, devices, current, totals = carry
+            sender, hears = order[:, number], number < inbox
+            received = jax.tree.map(lambda leaf: leaf[sender], params)
+            merged, current = merge(
+                jax.random.fold_in(sampling, number), devices.params, current, received, age[sender], hears
+            )
+            training = jax.random.fold_in(keys.train, number)
+            (devices,), phase = learners.train(
+                training, state.round, (devices._replace(params=merged),), problem, active=hears
+            )
+            return number + 1, devices, current + phase.steps, jax.tree.map(jnp.add, totals, phase)
+
+        nothing = jnp.zeros(learners.size)
+        totals = Phase(nothing, nothing, jnp.zeros(learners.size, jnp.int32), None)
+        _, devices, current, totals = jax.lax.while_loop(
+            lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], age, totals)
+        )
+        info = Info(totals.loss, totals.distillation_loss, totals.steps, Traffic({"parameters and age": pushed}))
+        return State(state.round + 1, (devices,), current), info
+
+    def message_bytes(problem: Problem) -> Traffic:
+        return Traffic({"parameters and age": 4 * sent_parameters()[0] + 4})
+
+    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)

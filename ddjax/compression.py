@@ -1,0 +1,198 @@
+"""Compression of messages: what a receiver makes of one, and how many bytes it has.
+
+`δ` is the contraction that CHOCO-SGD asks for, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi, ICML
+2019, assumption 1), where it is known of every `x`. To add one: a function that returns a `Compressor`, and a line in
+`COMPRESSORS`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.types import InputError, suggest
+
+
+class Compressor(NamedTuple):
+    """How ONE device's message is compressed.
+
+    Attributes:
+      compress: `(key, x) → x` as the receiver decodes it, of the same shape; `x` is `[b, K]` (soft decisions) or `[P]`
+        (parameters, flattened).
+      message_bytes: `(shape) → int`, bytes on the wire. Raises `InputError` if the message cannot be made.
+    """
+
+    compress: Callable[[jax.Array, jax.Array], jax.Array]
+    message_bytes: Callable[[tuple[int, ...]], int]
+
+
+def identity() -> Compressor:
+    """float32, as it is."""
+    return Compressor(lambda key, x: x, lambda shape: 4 * math.prod(shape))
+
+
+def float16() -> Compressor:
+    """IEEE half precision, rounded to nearest; beyond ±65,504 clipped to that."""
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.clip(x, -65504, 65504).astype(jnp.float16).astype(x.dtype)
+
+    return Compressor(compress, lambda shape: 2 * math.prod(shape))
+
+
+def uint8() -> Compressor:
+    """256 evenly spaced values from the least to the largest of a message, rounded to nearest; 8 bytes name the two."""
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        low, high = x.min(), x.max()
+        step = jnp.where(high > low, (high - low) / 255, 1)
+        return low + jnp.round((x - low) / step) * step
+
+    return Compressor(compress, lambda shape: math.prod(shape) + 8)
+
+
+def top_classes(k: int) -> Compressor:
+    """The `k` most probable classes of each soft decision; what is left of its mass is spread over the others."""
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        _, classes = jax.lax.top_k(x, k)
+        kept = jax.nn.one_hot(classes, x.shape[-1], dtype=bool).any(-2)
+        rest = jnp.where(kept, 0, x).sum(-1, keepdims=True) / max(x.shape[-1] - k, 1)
+        return jnp.where(kept, x, rest)
+
+    def message_bytes(shape: tuple[int, ...]) -> int:
+        if len(shape) < 2:
+            raise InputError("compressor top_classes is for soft decisions; use top_k for parameters")
+        if k > shape[-1]:
+            raise InputError(f"compressor top_classes:{k} keeps more than the {shape[-1]} classes there are")
+        # The rest follows from the sum of a point of the simplex, but estimates may leave it: it is sent.
+        return math.prod(shape[:-1]) * (k * (4 + _index_bytes(shape[-1])) + 4)
+
+    return Compressor(compress, message_bytes)
+
+
+def top_k(part: float) -> Compressor:
+    """The entries of largest magnitude, with their indices; the others are 0. `δ = k / P` (Stich et al., NeurIPS 2018).
+
+    Args:
+      part: how many, or below 1 the fraction.
+    """
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        flat = x.ravel()
+        _, kept = jax.lax.top_k(jnp.abs(flat), _count(part, x.shape))
+        return jnp.zeros_like(flat).at[kept].set(flat[kept], unique_indices=True).reshape(x.shape)
+
+    return Compressor(compress, lambda shape: _count(part, shape) * (4 + _index_bytes(math.prod(shape))))
+
+
+def random_k(part: float) -> Compressor:
+    """Entries drawn at random, all sets of `k` alike; the others are 0. `δ = k / P`, with equality.
+
+    Which ones follows from a seed that sender and receiver share, so only values travel.
+
+    Args:
+      part: how many, or below 1 the fraction.
+    """
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.where(random_subset(key, x.shape, _count(part, x.shape)), x, 0)
+
+    return Compressor(compress, lambda shape: 4 * _count(part, shape))
+
+
+def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
+    """A mask with `k` entries set, drawn uniformly without replacement."""
+    size = math.prod(shape)
+    _, kept = jax.lax.top_k(jax.random.bits(key, (size,)), k)
+    return jnp.zeros(size, bool).at[kept].set(True, unique_indices=True).reshape(shape)
+
+
+def qsgd(levels: int) -> Compressor:
+    """QSGD (Alistarh et al., NeurIPS 2017): norm, signs and magnitudes rounded at random to `s` levels, unbiased;
+
+    then divided by `τ = 1 + min(P / s², √P / s)`, which makes it a contraction with `δ = 1 / τ` (Koloskova, Stich,
+    Jaggi, ICML 2019, section 3.5). A message is the norm and `⌈log₂(2s + 1)⌉` bits an entry, without entropy coding.
+    """
+
+    def excess(shape: tuple[int, ...]) -> float:
+        size = math.prod(shape)
+        return 1 + min(size / levels**2, math.sqrt(size) / levels)
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        norm = jnp.linalg.norm(x)
+        scaled = levels * jnp.abs(x) / jnp.where(norm > 0, norm, 1)
+        rounded = jnp.floor(scaled + jax.random.uniform(key, x.shape))
+        return norm / (levels * excess(x.shape)) * jnp.sign(x) * rounded
+
+    def message_bytes(shape: tuple[int, ...]) -> int:
+        return 4 + math.ceil(math.prod(shape) * (2 * levels).bit_length() / 8)
+
+    return Compressor(compress, message_bytes)
+
+
+def sign() -> Compressor:
+    """Signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019): `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`."""
+
+    def compress(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.abs(x).mean() * jnp.where(x < 0, -1, 1).astype(x.dtype)
+
+    return Compressor(compress, lambda shape: 4 + math.ceil(math.prod(shape) / 8))
+
+
+# name → (placeholder of its argument, type, factory).
+COMPRESSORS: dict[str, tuple[str, type | None, Callable[..., Compressor]]] = {
+    "identity": ("", None, identity),
+    "float16": ("", None, float16),
+    "uint8": ("", None, uint8),
+    "sign": ("", None, sign),
+    "top_classes": ("K", int, top_classes),
+    "top_k": ("K", float, top_k),
+    "random_k": ("K", float, random_k),
+    "qsgd": ("LEVELS", int, qsgd),
+}
+
+
+def compressor(spec: str) -> Compressor:
+    """The compressor named by `spec`, such as `top_k:0.01`, `top_k:100`, `qsgd:16`, `sign`.
+
+    Raises:
+      InputError: unknown name, or an argument that is missing or out of range.
+    """
+    name, _, given = spec.partition(":")
+    if name not in COMPRESSORS:
+        raise suggest("compressor", name, COMPRESSORS)
+    placeholder, kind, build = COMPRESSORS[name]
+    usage = f"{name}:{placeholder}" if kind else name
+    if kind is None:
+        if given:
+            raise InputError(f"compressor {spec!r}: expected {usage!r}")
+        return build()
+    try:
+        argument = kind(given)
+    except ValueError:
+        raise InputError(f"compressor {spec!r}: expected {usage!r}") from None
+    # `not >` refuses NaN too; a float above 1 is a count.
+    if not 0 < argument < 2**31 or (argument >= 1 and argument != int(argument)):
+        raise InputError(
+            f"compressor {spec!r}: {placeholder} must be a positive whole number"
+            + (", or a fraction below 1" if kind is float else "")
+        )
+    return build(argument)
+
+
+def _count(part: float, shape: tuple[int, ...]) -> int:
+    size = math.prod(shape)
+    k = max(1, round(part * size)) if part < 1 else int(part)
+    if k > size:
+        raise InputError(
+            f"a compressor cannot keep {k} numbers of a message of {size}; give at most that, or a fraction"
+        )
+    return k
+
+
+def _index_bytes(size: int) -> int:
+    """Bytes of the smallest unsigned type (1, 2, 4) that names one of `size` entries."""
+    return next((width for width in (1, 2) if size <= 256**width), 4)
