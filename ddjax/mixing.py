@@ -151,7 +151,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
 
     Device `n` follows how far what it hears lies from what it combined the last time, `γ²_nm ← (1 − ν) γ²_nm +
     ν ‖x_m − x_n^last‖²`, and shares `1 − W[n, n]` among its neighbours in proportion to `1 / γ²_nm`: those with
-    noisy or alien soft decisions fade out, without a label being needed. Unlike in the paper the weight of itself stays `W[n, n]`:
+    noisy or alien soft decisions fade out, and no label is needed. Unlike in the paper its own weight stays `W[n, n]`:
     between two mixings a device moves little, and would soon hear itself alone. What a device receives is weighted to
     sum to 1, so the mean is not kept.
 

@@ -41,7 +41,7 @@ class Relabeled:
 
     def draw(self, key: jax.Array) -> jax.Array:
         order = jax.random.permutation(key, self.mixing_matrix.shape[0])
-        return self.mixing_matrix[order[:, None], order]
+        return jnp.asarray(self.mixing_matrix)[order[:, None], order]
 
 
 @jax.tree_util.register_dataclass

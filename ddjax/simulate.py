@@ -202,8 +202,18 @@ def evaluations(
         messages = jax.tree.map(np.add, messages, _on_host(info.messages))
         taken = int(np.asarray(info.steps, np.int64).sum())
         steps += taken
-        yield Snapshot(state, messages), _evaluation(
-            simulation, state, messages, done, steps, _per(taken, info.loss), _per(taken, info.distillation_loss), seconds
+        yield (
+            Snapshot(state, messages),
+            _evaluation(
+                simulation,
+                state,
+                messages,
+                done,
+                steps,
+                _per(taken, info.loss),
+                _per(taken, info.distillation_loss),
+                seconds,
+            ),
         )
 
 

@@ -134,7 +134,8 @@ class Mixer(NamedTuple):
     """How what the devices hold is combined over the network.
 
     `x` is a pytree whose leaves are `[N, …]`. Of soft decisions the second axis is the reference example (`leading`
-    is 2), of parameters there is none such (`leading` is 1); what a mixer keeps per device or row has those leading axes.
+    is 2), of parameters there is none such (`leading` is 1); what a mixer keeps per device or row has those
+    leading axes.
 
     Attributes:
       init: `(x, leading) → MixerState`.

@@ -45,7 +45,9 @@ def _usage(names: Mapping[str, str]) -> str:
     return ", ".join(f"{name}:{usage}" if usage else name for name, usage in names.items())
 
 
-_GRAPH_USAGE = _usage({name: spec[0] for name, spec in GRAPHS.items()} | {name: spec[0] for name, spec in CHANGING.items()})
+_GRAPH_USAGE = _usage(
+    {name: spec[0] for name, spec in GRAPHS.items()} | {name: spec[0] for name, spec in CHANGING.items()}
+)
 
 
 # Section of `--help` → flag → (default, help).

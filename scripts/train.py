@@ -174,7 +174,7 @@ class OutputDir:
             self._replace("links.csv", table.getvalue())
 
     def reached(self, targets: list[float]) -> dict[str, dict | None]:
-        """Round and bytes at the first evaluation at which the mean accuracy met each target; `None` if it never did."""
+        """Round and bytes at the first evaluation with a mean accuracy of each target; `None` if there was none."""
         table = self._read_rows()
         names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
         found = {}
@@ -196,6 +196,12 @@ def describe(built: experiment.Experiment) -> None:
     devices = ", ".join(
         f"{group.size} × {name} ({size:,} parameters)"
         for group, name, size in zip(built.learners.groups, names, sizes, strict=True)
+    )
+    print(f"{FLAGS.algorithm} on {FLAGS.dataset}, {FLAGS.rounds:,} rounds, {jax.default_backend()}")
+    print(f"  devices    {devices}")
+    print(
+        f"  data       {FLAGS.partition} partition, {count.min()} to {count.max()} private examples each; "
+        f"{len(problem.reference)} reference, {len(problem.x_test)} test"
     )
     messages = built.algorithm.message_bytes(problem)
     if messages.peer:

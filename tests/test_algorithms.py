@@ -181,7 +181,7 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
         targets = np.einsum("nm,mbk->nbk", w, predicted) if consensus == "neighbors" else z[:, b].clip(0, 1)
         for n, (step, _) in enumerate(singles):
             rows = drawn.private[n][0]
-            batch = problem.x[rows], problem.y[rows]
+            batch = problem.x[rows], problem.y[rows], None
             devices[n], _info = step(jax.random.key(0), devices[n], batch, reference, jnp.asarray(targets[n]))
         if consensus == "gradient":
             z[:, b] = np.einsum("nm,mbk->nbk", w, z[:, b]) + STEP * (predicted - z[:, b])
@@ -262,17 +262,17 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
     }
     mixer = ddjax.weighted_average()
-    mixed, _, sent = mixer.mix(None, x, (), problem.mixing_matrix)
+    mixed, _, sent = mixer.mix(None, x, mixer.init(x, 1), problem.mixing_matrix)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b.mean(0), atol=1e-6), x, mixed)
-    np.testing.assert_array_equal(sent, 2)
-    assert mixer.message_bytes(x) == (6 + 1) * 4
+    np.testing.assert_array_equal(sent.peer["value"], np.roll(np.eye(DEVICES), 1, 0) + np.roll(np.eye(DEVICES), -1, 0))
+    assert mixer.message_bytes(x, 1).peer == {"value": (6 + 1) * 4}
 
 
 def test_messages_are_counted_where_they_are_sent():
     """0 sends to 1 and 2, which send to nobody: the column of the sender."""
     mixing_matrix = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]])
-    _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), (), mixing_matrix)
-    assert sent.tolist() == [2, 0, 0]
+    _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), ddjax.MixerState(), mixing_matrix)
+    assert sent.peer["value"].sum(0).tolist() == [2, 0, 0]
 
 
 def test_gradient_consensus_settles_at_the_closed_form():

@@ -41,16 +41,16 @@ def test_a_resumed_run_is_the_same_to_the_bit(problem, tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     kwargs = {"key": KEY, "rounds": 30, "eval_every": 10}
     history = []
-    for state, evaluation in ddjax.evaluations(algorithm, problem, **kwargs):
+    for snapshot, evaluation in ddjax.evaluations(algorithm, problem, **kwargs):
         history.append(results(evaluation))
         if evaluation.round == 10:
-            checkpoints.save(state, evaluation)
-            checkpoints.save(state, evaluation)  # once more does no harm
+            checkpoints.save(snapshot, evaluation)
+            checkpoints.save(snapshot, evaluation)  # once more does no harm
     resume = Checkpoints(tmp_path / "checkpoints").restore(algorithm, problem)
     resumed = list(ddjax.evaluations(algorithm, problem, resume=resume, **kwargs))
     for (_, evaluation), before in zip(resumed, history[1:], strict=True):
         equal(results(evaluation), before)
-    equal(resumed[-1][0], state)
+    equal(resumed[-1][0], snapshot)
 
 
 def test_the_rounds_do_not_depend_on_the_evaluations(problem):
@@ -60,6 +60,7 @@ def test_the_rounds_do_not_depend_on_the_evaluations(problem):
     assert [e.round for e in every] == [0, 5, 10, 12]
     assert [e.round for e in rare] == [0, 12]
     assert np.average([e.loss for e in every[1:]], weights=[5, 5, 2]) == pytest.approx(rare[1].loss, rel=1e-6)
+    assert rare[1].steps == 12 * 6
 
 
 def test_one_compilation_for_any_number_of_rounds(problem):
@@ -71,21 +72,22 @@ def test_one_compilation_for_any_number_of_rounds(problem):
         return algorithm.round(key, state, problem)
 
     ddjax.run(algorithm._replace(round=counted), problem, key=KEY, rounds=23, eval_every=5)
-    assert len(traces) == 1
+    assert len(traces) == 2  # of the loop, and for the shapes of what it counts
 
 
 def test_bytes_are_exact_integers():
     """Directed edges × rounds × payload, past what 32 bits hold."""
     problem = small_problem("star")
     algorithm = make_distillation(make_learners())
-    algorithm = algorithm._replace(message_bytes=lambda problem: 10**12 + 1)
+    algorithm = algorithm._replace(message_bytes=lambda problem: ddjax.Traffic({"value": 10**12 + 1}))
     _, history = ddjax.run(algorithm, problem, key=KEY, rounds=3, eval_every=2)
     center = 5 * 3 * (10**12 + 1)
-    assert history[-1].bytes_sent == (center, *[center // 5] * 5)
+    assert history[-1].bytes.sent == history[-1].bytes.received == (center, *[center // 5] * 5)
+    assert history[-1].bytes.busiest_link == center // 5
     payload = make_distillation(make_learners()).message_bytes(problem)
-    assert payload == 5 * CLASSES * 4
+    assert payload.peer == {"value": 5 * CLASSES * 4}
     shared = ddjax.dsgd(make_learners(), ddjax.weighted_average()).message_bytes(problem)
-    assert shared == (DIMENSIONS * CLASSES + CLASSES) * 4
+    assert shared.peer == {"value": (DIMENSIONS * CLASSES + CLASSES) * 4}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):

@@ -42,6 +42,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
         "metrics.csv",
         "summary.json",
         "learning_curves.png",
+        "links.csv",
     }
     config = json.loads((out / "config.json").read_text())
     assert config["flags"]["seed"] == 3
@@ -59,7 +60,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert [row["round"] for row in rows(out)] == ["0", "3", "6"]
     printed = capsys.readouterr().out
     assert "spectral gap" in printed
-    assert "2,560 bytes a link" in printed
+    assert "2,560 bytes to a neighbour" in printed
 
 
 def test_a_resumed_run_writes_the_same_table(tmp_path):

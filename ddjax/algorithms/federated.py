@@ -107,8 +107,8 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
     violations since the last time add up to `N`, this is a full synchronisation: the average of all becomes the new
     `r`. Devices weigh the same. All start from common parameters, the first `r`; optimizer state stays at home.
 
-    Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and one
-    byte, which says whether they are the new `r`.
+    Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and
+    one byte, which says whether they are the new `r`.
 
     Args:
       learners: devices of one architecture.
