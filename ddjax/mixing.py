@@ -1,7 +1,6 @@
 """Mixers: how what the devices hold is combined over the network. To add one, see BUILD_NOTES."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -188,18 +187,6 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         weights="row",
         keeps_mean=False,
     )
-
-
-# What distillation mixes over, by name. A factory's parameters are taken from what the builder knows: `compressor` and
-# `step_size`.
-MIXERS: dict[str, Callable[..., Mixer]] = {
-    "average": weighted_average,
-    "choco": choco,
-    "push_sum": push_sum,
-    "gossip": gossip,
-    "server": server,
-    "adaptive": adaptive,
-}
 
 
 def stacked_bytes(x: PyTree) -> int:

@@ -12,6 +12,7 @@ from absl import flags
 
 import ddjax
 from ddjax import algorithms, compression, data, losses, mixing, models, schedules, supervised
+from ddjax.mixers import MIXERS
 from ddjax.topology import CHANGING, GRAPHS, MIXING_WEIGHTS, Topology, topology
 from ddjax.types import InputError, suggest
 
@@ -84,7 +85,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         ),
     },
     "Other systems and ways to mix": {
-        "mixing": ("average", f"What distillation mixes soft decisions by: {', '.join(mixing.MIXERS)}."),
+        "mixing": ("average", f"What distillation mixes soft decisions by: {', '.join(MIXERS)}."),
         "compressor": (
             "",
             "How messages are compressed: "
@@ -280,13 +281,13 @@ def _mixer() -> ddjax.Mixer | None:
     if FLAGS.algorithm not in names:
         return None
     name = names[FLAGS.algorithm]
-    if name not in mixing.MIXERS:
-        raise suggest("mixing", name, mixing.MIXERS)
+    if name not in MIXERS:
+        raise suggest("mixing", name, MIXERS)
     if FLAGS["choco_step_size"].present and name != "choco":
         raise InputError("--choco_step_size is of choco; use --algorithm=choco or --mixing=choco")
     if not 0 < FLAGS.choco_step_size <= 1:
         raise InputError(f"choco_step_size must lie in (0, 1], got {FLAGS.choco_step_size:g}")
-    factory = mixing.MIXERS[name]
+    factory = MIXERS[name]
     known = {
         "compressor": compression.compressor(FLAGS.compressor or "top_k:0.01"),
         "step_size": FLAGS.choco_step_size,

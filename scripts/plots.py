@@ -79,18 +79,18 @@ def plot(figure: Path, runs: list[Path]) -> None:
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
     labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
-    for number, (label, (_, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
+    for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
         color, mean = _COLORS[number % len(_COLORS)], _mean(seeds)
         label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
         accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]
         _draw(axes[0], mean["round"], accuracy, color, label)
-        sent = mean["bytes_sent_per_device"]
+        sent = mean["bytes_sent_total"] / int(flags["devices"])  # with what a server sends
         if sent.any():
             _draw(axes[1], sent[1:], [a[1:] for a in accuracy], color, label)  # round 0 has no place on a log axis
         else:
             axes[1].axhline(accuracy[0][-1], color=color, linestyle="--", linewidth=1)
     axes[0].set(xlabel="round", ylabel="test accuracy")
-    axes[1].set(xlabel="bytes sent per device", xscale="log")
+    axes[1].set(xlabel="bytes sent, per device", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)
     title = "mean (line), worst (dotted) to best device"

@@ -25,6 +25,7 @@ from ddjax import mixing, networks
 from ddjax.algorithms.co_regularization import co_regularized_least_squares
 from ddjax.compression import compressor
 from ddjax.learners import round_keys
+from ddjax.mixers import MIXERS
 from ddjax.topology import topology
 from ddjax.types import InputError
 
@@ -480,7 +481,7 @@ def test_co_regularization_minimizes_the_joint_objective(weight):
 
 
 def test_co_regularization_ends():
-    """ρ → 0 are the local solutions; ρ → ∞ agree on the reference set, at the average of the devices' normal equations."""
+    """ρ → 0 are the local solutions; ρ → ∞ agree on the reference set, at the mean of the devices' normal equations."""
     x, y, private, sizes, reference = least_squares_problem()
     apart = co_regularized_least_squares(x, y, private, sizes, reference, 1e-9)
     for n in range(3):
@@ -602,20 +603,19 @@ def test_different_architectures_cannot_share_parameters(factory):
 
 
 @pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
-@pytest.mark.parametrize("name", mixing.MIXERS)
+@pytest.mark.parametrize("name", MIXERS)
 def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, consensus):
     problem = small_problem()
     arguments = {"choco": (compressor("top_k:4"), 0.2)}.get(name, ())
-    mixer = mixing.MIXERS[name](*arguments)
+    mixer = MIXERS[name](*arguments)
     try:
-        algorithm = make_distillation(make_learners(("linear", "mlp")), consensus)
         algorithm = ddjax.distillation(
             make_learners(("linear", "mlp")), mixer, reference_batch_size=5, consensus=consensus
         )
     except InputError:
         assert consensus != "gradient"
         return
-    before, states = rounds(algorithm, problem, 6)
+    before, _ = rounds(algorithm, problem, 6)
     after, _ = rounds(algorithm, problem, 1, state=before)
     drawn = Drawn(jax.random.fold_in(KEY, 6), problem).reference
     untouched = np.setdiff1d(np.arange(20), drawn)

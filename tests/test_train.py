@@ -1,8 +1,10 @@
 """`scripts/train.py` as a user meets it: files, exit codes, one line for a mistake, and that it learns."""
 
+import collections
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import experiment
 import jax
@@ -13,6 +15,7 @@ import train
 from absl.testing import flagsaver
 
 import ddjax
+from ddjax.mixers import MIXERS
 from ddjax.types import InputError
 
 FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
@@ -63,6 +66,73 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert "2,560 bytes to a neighbour" in printed
 
 
+def links(folder):
+    with (folder / "links.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--algorithm=distillation", "--topology=directed_exponential"],
+        ["--algorithm=choco", "--compressor=top_k:0.1"],
+        ["--algorithm=gossip"],
+        ["--algorithm=fedavg", "--client_fraction=0.5"],
+        ["--algorithm=dynamic_averaging", "--divergence_threshold=0.01", "--check_every=1"],
+        ["--mixing=push_sum", "--topology=random_matching"],
+    ],
+)
+def test_links_add_up_to_what_the_tables_say(tmp_path, flags):
+    out = tmp_path / "run"
+    assert call(*FAST, *flags, f"--output_dir={out}", "--target_accuracy=0.01,1") == 0
+    last, found = rows(out)[-1], links(out)
+    sent, received = collections.Counter(), collections.Counter()
+    for link in found:
+        kinds = {kind: size for way in summary(out)["message_bytes"].values() for kind, size in way.items()}
+        assert int(link["bytes"]) == int(link["messages"]) * kinds[link["kind"]]
+        sent[link["sender"]] += int(link["bytes"])
+        received[link["receiver"]] += int(link["bytes"])
+    assert sum(sent.values()) == int(last["bytes_sent_total"]) > 0
+    assert sent["server"] == int(last["bytes_sent_server"])
+    assert max(sent[str(n)] for n in range(4)) == int(last["bytes_sent_max"])
+    assert max(received[str(n)] for n in range(4)) == int(last["bytes_received_max"])
+    assert sum(sent[str(n)] for n in range(4)) / 4 == float(last["bytes_sent_per_device"])
+    targets = summary(out)["target_accuracy"]
+    assert targets["0.01"]["round"] == 0
+    assert targets["0.01"]["bytes_sent_total"] == 0
+    assert targets["1"] is None
+
+
+def test_targets_are_the_first_row_that_meets_them(tmp_path):
+    out = tmp_path / "run"
+    assert call(*FAST, "--rounds=60", "--eval_every=10", "--target_accuracy=0.6", f"--output_dir={out}") == 0
+    met, table = summary(out)["target_accuracy"]["0.6"], rows(out)
+    at = [row["round"] for row in table].index(str(met["round"]))
+    assert at > 0
+    assert float(table[at - 1]["accuracy_mean"]) < 0.6 <= float(table[at]["accuracy_mean"])
+    assert met["bytes_sent_total"] == int(table[at]["bytes_sent_total"])
+
+
+def test_the_worked_example_of_the_notes_adds_a_mixer(tmp_path, monkeypatch):
+    """BUILD_NOTES: one file and one registration, and `--mixing` knows it."""
+    notes = (Path(__file__).parents[1] / "BUILD_NOTES.md").read_text()
+    example = notes.split("```python\n")[1].split("```")[0]
+    (tmp_path / "median.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    import median
+
+    monkeypatch.setitem(MIXERS, "median", median.median)
+    out = tmp_path / "run"
+    flags = ["--mixing=median", "--consensus=neighbors", "--topology=complete", "--models=linear:2+mlp:2"]
+    assert call(*FAST, *flags, f"--output_dir={out}") == 0
+    assert summary(out)["bytes_sent_per_device"] == 3 * 6 * 64 * 10 * 4
+    x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
+    ring = ddjax.topology.topology("ring", 4).mixing_matrix
+    mixed, _, _ = median.median().mix(None, x, ddjax.MixerState(), ring)
+    expected = [np.median(x[[n, (n + 1) % 4, (n - 1) % 4]], axis=0) for n in range(4)]
+    np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
 def test_a_resumed_run_writes_the_same_table(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert call(*FAST, "--rounds=12", f"--output_dir={whole}") == 0
@@ -71,6 +141,7 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
     assert rows(cut) == rows(whole)
     assert call(*FAST, "--rounds=12", "--checkpoint_every=3", f"--output_dir={cut}", "--resume") == 0
     assert rows(cut) == rows(whole)
+    assert links(cut) == links(whole)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +158,18 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
             "--partition=natural",
             "--consensus_step_size_schedule=inverse_time",
         ],
+        ["--algorithm=choco", "--compressor=qsgd:4", "--batch_size=0"],
+        ["--algorithm=push_sum", "--topology=directed_ring", "--mixing_weights=column_uniform", "--compressor=uint8"],
+        ["--algorithm=gossip", "--message_fraction=0.5", "--topology=random_matching"],
+        ["--algorithm=fedavg", "--client_fraction=0.5", "--local_epochs=2", "--learning_rate_schedule=cosine"],
+        ["--algorithm=dynamic_averaging", "--check_every=2", "--divergence_threshold=0.01"],
+        ["--algorithm=fedmd", "--models=linear:2+mlp:2", "--compressor=float16"],
+        ["--algorithm=co_regularization"],
+        ["--mixing=choco", "--compressor=top_k:0.1", "--choco_step_size=0.4", "--consensus=tracking"],
+        ["--mixing=push_sum", "--topology=one_peer_exponential", "--consensus=tracking"],
+        ["--mixing=gossip", "--topology=fresh_random_regular:2", "--compressor=top_classes:3"],
+        ["--mixing=adaptive", "--topology=fresh_erdos_renyi:0.6"],
+        ["--mixing=server", "--consensus=tracking", "--topology=alternating:ring+directed_ring"],
         ["--topology=erdos_renyi:0.9", "--device_chunk=3", "--examples_per_device=20", "--eval_examples=50"],
     ],
 )
@@ -112,6 +195,32 @@ def test_combinations_run(tmp_path, flags):
         (["--learning_rate_schedule=cosin"], "did you mean 'cosine'"),
         (["--models=linear:2+mlp:1"], "3 devices, but there are 4"),
         (["--algorithm=dsgd", "--models=linear:2+mlp:2"], "shares parameters"),
+        (["--algorithm=fedavg", "--models=linear:2+mlp:2"], "shares parameters"),
+        (["--algorithm=fedavg", "--client_fraction=0"], "must lie in (0, 1]"),
+        (["--algorithm=fedavg", "--client_fraction=1.5"], "must lie in (0, 1]"),
+        (["--algorithm=dsgd", "--client_fraction=0.5"], "--client_fraction is not used by dsgd; it belongs to fedavg"),
+        (["--algorithm=gossip", "--message_fraction=2"], "must lie in (0, 1]"),
+        (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 numbers of a message of 650"),
+        (["--algorithm=choco", "--compressor=topk:3"], "did you mean 'top_k'"),
+        (["--algorithm=choco", "--choco_step_size=0"], "choco_step_size must lie in (0, 1]"),
+        (["--algorithm=choco", "--topology=random_matching"], "choco needs a fixed graph"),
+        (["--mixing=choco", "--topology=one_peer_exponential"], "choco needs a fixed graph"),
+        (["--mixing=averge"], "did you mean 'average'"),
+        (["--mixing=gossip", "--consensus=tracking"], "keeps the mean"),
+        (["--mixing=push_sum", "--consensus=neighbors"], "keeps none"),
+        (["--choco_step_size=0.2"], "is of choco"),
+        (["--compressor=top_classes:11"], "more than the 10 classes"),
+        (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
+        (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "doubly stochastic"),
+        (["--mixing_weights=column_uniform", "--topology=star"], "doubly stochastic"),
+        (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "a column stochastic"),
+        (["--algorithm=co_regularization", "--models=mlp"], "give --models=linear"),
+        (["--topology=alternating:ring+rign"], "did you mean 'ring'"),
+        (["--topology=random_matching", "--devices=5"], "even number of devices"),
+        (["--topology=fresh_erdos_renyi:2"], "P in (0, 1]"),
+        (["--topology=random_match"], "did you mean 'random_matching'"),
+        (["--target_accuracy=70"], "numbers in (0, 1]"),
+        (["--target_accuracy=0.7;0.8"], "numbers in (0, 1]"),
         (["--algorithm=centralized", "--models=linear:2+mlp:2"], "centralized trains one model"),
         (["--devices=1100"], "fewer than 1100 devices"),
         (["--reference_size=5000"], "reference_size"),
