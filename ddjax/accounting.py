@@ -1,5 +1,6 @@
 """Who sent how much to whom: exact counts of messages, and bytes as Python integers."""
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,19 +39,26 @@ def count(messages: Traffic, message_bytes: Traffic, devices: int) -> Bytes:
       devices: `N`.
     """
 
-    def total(counts: dict[str, np.ndarray], sizes: dict[str, int], shape: tuple[int, ...]) -> np.ndarray:
-        # Python integers, which neither overflow nor round.
-        return sum((counts[kind].astype(object) * sizes[kind] for kind in counts), np.zeros(shape, object))
+    zeros = np.zeros(devices, object)
 
-    up, down = (total(getattr(messages, way), getattr(message_bytes, way), (devices,)) for way in ("up", "down"))
-    links = [up, down]
-    sent, received = up, down
-    if messages.peer:
-        peer = total(messages.peer, message_bytes.peer, (devices, devices))
-        sent, received = sent + peer.sum(0), received + peer.sum(1)
-        links.append(peer.ravel())
+    def total(way: str, axis: tuple[int, ...]) -> np.ndarray:
+        counts, sizes = getattr(messages, way), getattr(message_bytes, way)
+        # Python integers, which neither overflow nor round.
+        return sum((counts[kind].sum(axis).astype(object) * sizes[kind] for kind in counts), zeros)
+
+    def busiest(way: str) -> int:
+        counts, sizes = getattr(messages, way), getattr(message_bytes, way)
+        if not counts:
+            return 0
+        used = functools.reduce(np.logical_or, counts.values())
+        return max(sum(counts[kind][used].astype(object) * sizes[kind] for kind in counts), default=0)
+
+    up, down = total("up", ()), total("down", ())
     return Bytes(
-        tuple(map(int, sent)), tuple(map(int, received)), int(down.sum()), max(int(link.max()) for link in links)
+        sent=tuple(map(int, up + total("peer", (0,)))),
+        received=tuple(map(int, down + total("peer", (1,)))),
+        server=int(down.sum()),
+        busiest_link=max(map(busiest, ("peer", "up", "down"))),
     )
 
 

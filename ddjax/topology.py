@@ -356,7 +356,8 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
         if not 0 < probability <= 1:
             raise InputError("expected 'fresh_erdos_renyi:P' with P in (0, 1]")
         network: Any = networks.ErdosRenyi(np.float32(probability), devices)
-        keys = jax.random.split(jax.random.key(seed), 64)
+        draws = int(np.clip(2**22 // devices**2, 4, 64))  # at most 32 MiB
+        keys = jax.random.split(jax.random.key(seed), draws)
         matrices = np.asarray(jax.lax.map(network.draw, keys), np.float64)
         return Topology(spec, weights, network, matrices, drawn=True)
     if name == "random_matching":

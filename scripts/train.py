@@ -30,7 +30,7 @@ from ddjax.simulate import Evaluation, Progress
 from ddjax.types import InputError
 
 # Flags that a resumed run may change; of these, rounds only where no schedule is stretched over them.
-_MAY_CHANGE = ("resume", "output_dir", "checkpoint_every", "device_chunk", "rounds")
+_MAY_CHANGE = ("resume", "output_dir", "checkpoint_every", "device_chunk", "rounds", "target_accuracy")
 
 
 def config() -> dict:

@@ -51,7 +51,7 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
         raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
 
     def sent_parameters() -> tuple[int, int]:
-        total = stacked_bytes(parameters(learners)) // 4
+        total = learners.parameter_counts()[0]
         return max(1, int(message_fraction * total + 0.5)), total
 
     def init(key: jax.Array, problem: Problem) -> State:
@@ -103,6 +103,7 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
         return State(state.round + 1, (devices,), current), info
 
     def message_bytes(problem: Problem) -> Traffic:
-        return Traffic({"parameters and age": 4 * sent_parameters()[0] + 4})
+        count, total = sent_parameters()
+        return Traffic({"parameters and age": stacked_bytes(parameters(learners)) // total * count + 4})
 
     return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)
