@@ -1,6 +1,5 @@
 """Who sent how much to whom: exact counts of messages, and bytes as Python integers."""
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -50,7 +49,7 @@ def count(messages: Traffic, message_bytes: Traffic, devices: int) -> Bytes:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
         if not counts:
             return 0
-        used = functools.reduce(np.logical_or, counts.values())
+        used = sum(counts.values()) > 0
         return max(sum(counts[kind][used].astype(object) * sizes[kind] for kind in counts), default=0)
 
     up, down = total("up", ()), total("down", ())
