@@ -92,7 +92,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
             + _usage({name: spec[0] for name, spec in compression.COMPRESSORS.items()})
             + "; K is a number, or a fraction below 1. Default none, of choco top_k:0.01.",
         ),
-        "choco_step_size": (0.1, "gamma, consensus step size of choco, in (0, 1]."),
+        "choco_step_size": (0.04, "gamma, consensus step size of choco, in (0, 1]."),
         "message_fraction": (1.0, "Part of the parameters in a message of gossip, in (0, 1]."),
         "client_fraction": (1.0, "C, part of the devices in a round of fedavg, in (0, 1]."),
         "divergence_threshold": (1.0, "Delta of dynamic_averaging, a squared distance of parameters."),
