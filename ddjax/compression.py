@@ -106,8 +106,8 @@ def random_k(part: float) -> Compressor:
 def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
     """A mask with `k` entries set, drawn uniformly without replacement."""
     size = math.prod(shape)
-    # XLA's top_k is fast on floats alone; 30 random bits make positive finite ones.
-    ranks = jax.lax.bitcast_convert_type(jax.random.bits(key, (size,)) >> 2, jnp.float32)
+    # XLA's top_k is fast on floats alone; 30 random bits make positive, finite, normal ones.
+    ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,)) >> 2) + 2**23, jnp.float32)
     _, kept = jax.lax.top_k(ranks, k)
     return jnp.zeros(size, bool).at[kept].set(True, unique_indices=True).reshape(shape)
 

@@ -1,7 +1,9 @@
 """Mixers: how what the devices hold is combined over the network. To add one, see BUILD_NOTES."""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +18,15 @@ def weighted_average() -> Mixer:
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
         return _product(mixing_matrix, x), state, _along(links(mixing_matrix))
 
-    return Mixer(lambda x, leading: MixerState(), mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}))
+    return _forgetful(mix)
 
 
 def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
     """Another mixer, with messages compressed on their way: `x ← inner(q) + x − q`, with `q` the compressed `x`.
 
     With a weighted average this is `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, which keeps the mean whatever the compression
-    (the compensating rule of Carli, Fagnani, Frasca, Zampieri, Automatica 2010). What was lost is forgotten;
-    `choco` remembers it. Of a server's traffic only the way up is compressed.
+    (the compensating rule of Carli, Fagnani, Frasca, Zampieri, Automatica 2010): what was lost stays with its sender.
+    `choco` sends it later. Of a server's traffic only the way up is compressed.
     """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
@@ -49,7 +51,8 @@ def choco(compressor: Compressor, step_size: float) -> Mixer:
 
     Every device keeps a public copy `x̂_n` of itself, which its neighbours know as well, and sends what it lacks,
     compressed: `x̂_n ← x̂_n + Q(x_n − x̂_n)`, then `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`. Copies start at zero. The
-    neighbours' copies are all alike, so the simulation keeps one of each device.
+    neighbours' copies are all alike, so the simulation keeps one of each device. Convergence is proved for symmetric
+    `W`.
 
     Args:
       compressor: `Q`.
@@ -69,6 +72,7 @@ def choco(compressor: Compressor, step_size: float) -> Mixer:
         mix=mix,
         message_bytes=lambda x, leading: Traffic({"difference": compressor.message_bytes(_payload(x))}),
         fixed_graph=True,
+        running=True,
     )
 
 
@@ -97,15 +101,15 @@ def push_sum() -> Mixer:
         rows = math.prod(jax.tree.leaves(x)[0].shape[1:leading])
         return Traffic({"numerator and weight": stacked_bytes(x) + 4 * rows})
 
-    return Mixer(init, mix, message_bytes, weights="column")
+    return Mixer(init, mix, message_bytes, weights="column", running=True)
 
 
 def gossip() -> Mixer:
     """Every device pushes `x` to one out-neighbour, drawn uniformly; a device averages what it got with its own.
 
     The merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) at equal ages, which soft decisions always have,
-    since all devices update the same rows. Of `W` only the links matter. The mean is kept in expectation alone, and
-    that on regular graphs.
+    since all devices update the same rows; of several messages at once instead of one after another. Of `W` only the
+    links matter. The mean is kept in expectation alone, and that on regular graphs.
     """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
@@ -113,13 +117,7 @@ def gossip() -> Mixer:
         merge = pushed + jnp.eye(pushed.shape[0], dtype=pushed.dtype)
         return _product(merge / merge.sum(1, keepdims=True), x), state, _along(pushed)
 
-    return Mixer(
-        lambda x, leading: MixerState(),
-        mix,
-        lambda x, leading: Traffic({"value": stacked_bytes(x)}),
-        weights="row",
-        keeps_mean=False,
-    )
+    return _forgetful(mix, weights="row", keeps_mean=False)
 
 
 def push_targets(key: jax.Array, mixing_matrix: jax.Array) -> jax.Array:
@@ -146,13 +144,13 @@ def server() -> Mixer:
 
 def adaptive(forgetting: float = 0.05) -> Mixer:
     """A weighted average whose weights adapt while it runs, by the relative-variance rule of Tu and Sayed (IEEE
-    Statistical Signal Processing Workshop 2011; Sayed, Adaptation, Learning, and Optimization over Networks, 2014).
+    CAMSAP 2011; Sayed, Adaptation, Learning, and Optimization over Networks, 2014).
 
-    Device `n` follows how far what it hears lies from what it combined the last time, `γ²_nm ← (1 − ν) γ²_nm +
-    ν ‖x_m − x_n^last‖²`, and shares `1 − W[n, n]` among its neighbours in proportion to `1 / γ²_nm`: those with
-    noisy or alien soft decisions fade out, and no label is needed. Unlike in the paper its own weight stays `W[n, n]`:
-    between two mixings a device moves little, and would soon hear itself alone. What a device receives is weighted to
-    sum to 1, so the mean is not kept.
+    Device `n` follows how far what it hears lies from what it combined the last time, `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m −
+    x_n^last‖²` (a mean over the entries mixed before), and shares `1 − W[n, n]` among its neighbours in proportion to
+    `1 / γ²_nm`: those with noisy or alien soft decisions fade out, and no label is needed. Unlike in the paper its own
+    weight stays `W[n, n]`: between two mixings a device moves little, and would soon hear itself alone. What a device
+    receives is weighted to sum to 1, so the mean is not kept.
 
     Args:
       forgetting: `ν` in (0, 1].
@@ -180,12 +178,13 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         x = _product(weights + jnp.diag(own), x)
         return x, MixerState(x, spread), _along(heard)
 
+    return _forgetful(mix, weights="row", keeps_mean=False)._replace(init=init)
+
+
+def _forgetful(mix: Callable, **truths: Any) -> Mixer:
+    """A mixer that remembers nothing and sends `x` as it is."""
     return Mixer(
-        init,
-        mix,
-        lambda x, leading: Traffic({"value": stacked_bytes(x)}),
-        weights="row",
-        keeps_mean=False,
+        lambda x, leading: MixerState(), mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths
     )
 
 

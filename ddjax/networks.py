@@ -49,6 +49,8 @@ class Relabeled:
 class ErdosRenyi:
     """Every link is there with probability `p`, drawn anew each round; Metropolis-Hastings weights.
 
+    That neighbours tell one another their degrees, which the weights need, is not counted as traffic.
+
     Attributes:
       probability: `p`.
       devices: `N`.

@@ -67,23 +67,28 @@ class Topology(NamedTuple):
         on a `d`-dimensional hypercube. Of several matrices the smallest; that suffices where they are normal. Of
         column-stochastic matrices, which push-sum uses, weights far below 1 amplify what is added: there the limit is
         found by bisection.
+
+        Raises:
+          InputError: no limit is known: column-stochastic matrices that change, or weights that all but vanish.
         """
         if np.abs(self.matrices.sum(2) - 1).max() > 1e-6 and np.abs(self.matrices.sum(1) - 1).max() < 1e-6:
-            return min(_push_sum_limit(matrix) for matrix in self.matrices)
+            return _push_sum_limit(self.matrices)
         eigenvalues = np.concatenate([_eigenvalues(matrix) for matrix in self.matrices])
         real, imag = eigenvalues.real, eigenvalues.imag
         return float(np.min(real + np.sqrt(np.maximum(1 - imag**2, 0))))
 
-    def default_consensus_step_size(self) -> float:
-        """0.5, or three quarters of the largest stable `ζ` where that is less."""
-        return min(0.5, 0.75 * self.largest_consensus_step_size())
 
-
-def _push_sum_limit(matrix: np.ndarray) -> float:
+def _push_sum_limit(matrices: np.ndarray) -> float:
     """The `ζ` up to which distillation over `mixing.push_sum` is stable, once the weights have settled."""
-    devices = len(matrix)
-    settled = np.linalg.matrix_power(matrix, 10_000) @ np.ones(devices)
-    debiased, identity = matrix / settled[:, None], np.eye(devices)
+    devices = matrices.shape[1]
+    settled = np.linalg.matrix_power(matrices[0], 10_000) @ np.ones(devices)
+    if len(matrices) > 1 or settled.min() < 1e-4:
+        raise InputError(
+            "no stable consensus step size is known for push_sum on this network, "
+            + ("which changes" if len(matrices) > 1 else f"where weights settle as low as {settled.min():.1g}")
+            + "; use consensus tracking, which needs none"
+        )
+    debiased, identity = matrices[0] / settled[:, None], np.eye(devices)
 
     def grows(step: float) -> bool:
         # The last mixed value v and the estimate z: v ← P (z + (w − 1) v) / w, z ← v − ζ z.
@@ -92,7 +97,7 @@ def _push_sum_limit(matrix: np.ndarray) -> float:
         return bool(np.abs(np.linalg.eigvals(both)).max() > 1 + 1e-9)
 
     low, high = 0.0, 2.0
-    for _ in range(20):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (low, middle) if grows(middle) else (middle, high)
     return low
@@ -180,7 +185,12 @@ MIXING_WEIGHTS = (
     "lazy_metropolis_hastings",
     "lazy_uniform",
 )
-STOCHASTIC = {"doubly": (0, 1), "column": (0,), "row": (1,)}  # axes along which the sums are 1
+STOCHASTIC = {"doubly": (0, 1), "column": (0,), "row": (1,), "links": ()}  # axes along which sums must be 1
+_REMEDIES = {
+    "doubly": "metropolis_hastings is, on undirected graphs; push_sum can do with column_uniform",
+    "column": "column_uniform is",
+    "row": "row_uniform is",
+}
 
 
 def graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
@@ -197,7 +207,7 @@ def graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
     """
     name, _, rest = spec.partition(":")
     if name not in GRAPHS:
-        raise suggest("topology", name, (*GRAPHS, *CHANGING))
+        raise suggest("topology", name, GRAPHS)
     placeholders, types, build = GRAPHS[name]
     usage = f"{name}:{placeholders}" if placeholders else name
     fields = rest.split(":", max(len(types) - 1, 0)) if rest else []
@@ -224,7 +234,9 @@ def default_weights(graph: nx.Graph, stochastic: str = "doubly") -> str:
     if not graph.is_directed():
         return "metropolis_hastings"
     degrees = {degree for _, degree in (*graph.in_degree(), *graph.out_degree())}
-    return "uniform" if len(degrees) == 1 or stochastic == "doubly" else f"{stochastic}_uniform"
+    if len(degrees) == 1 or stochastic == "doubly":
+        return "uniform"
+    return "column_uniform" if stochastic == "column" else "row_uniform"
 
 
 def mixing_matrix(graph: nx.Graph, weights: str = "") -> np.ndarray:
@@ -297,7 +309,8 @@ def _check_sums(matrix: np.ndarray, stochastic: str) -> None:
         worst = np.abs(sums - 1).argmax()
         if axis in STOCHASTIC[stochastic] and abs(sums[worst] - 1) > 1e-6:
             raise InputError(
-                f"a {stochastic} stochastic mixing matrix is needed here, but {kind} {worst} sums to {sums[worst]:.6g}"
+                f"a {stochastic} stochastic matrix is needed here, and {kind} {worst} sums to {sums[worst]:.6g}; "
+                + _REMEDIES[stochastic]
             )
 
 
@@ -319,18 +332,24 @@ def topology(spec: str, devices: int, weights: str = "", seed: int = 0, stochast
       devices: number of nodes.
       weights: name of the mixing weights; the default is what suits graph and `stochastic`.
       seed: of the random graphs.
-      stochastic: `doubly`, `column` or `row`: what is asked of the matrices.
+      stochastic: `doubly`, `column` or `row`: what is asked of the matrices; `links` if they do not matter.
     """
     if devices < 1:
         raise InputError(f"a network needs at least one device, got {devices}")
     name, _, rest = spec.partition(":")
+    if name not in GRAPHS and name not in CHANGING:
+        raise suggest("topology", name, (*GRAPHS, *CHANGING))
     try:
         if name in ("random_matching", "fresh_erdos_renyi", "fresh_random_regular"):
             return _drawn(spec, name, rest, devices, weights, seed)
         if name == "one_peer_exponential":
-            graphs = [_circulant(devices, [hop], directed=True) for hop in _powers_of_two(devices) or [0]]
+            hops = _powers_of_two(devices)
+            graphs = [_circulant(devices, [hop], directed=True) for hop in hops] or [nx.empty_graph(devices)]
         elif name == "alternating":
-            graphs = [graph(part, devices, seed + number) for number, part in enumerate(rest.split("+"))]
+            specs = rest.split("+")
+            if changing := next((part for part in specs if part.split(":")[0] in CHANGING), None):
+                raise InputError(f"it takes fixed graphs, and {changing!r} changes itself")
+            graphs = [graph(part, devices, seed + number) for number, part in enumerate(specs)]
         else:
             graphs = [graph(spec, devices, seed)]
         names = [weights or default_weights(each, stochastic) for each in graphs]

@@ -144,6 +144,7 @@ class Mixer(NamedTuple):
       weights: what it asks of `W`: `doubly`, `column` or `row` stochastic; a doubly stochastic one suits all.
       keeps_mean: whether the mean over devices survives it, as `tracking` needs.
       fixed_graph: whether neighbours must stay the same.
+      running: whether `x` must be a running value, mixed again and again, and not a fresh one each round.
     """
 
     init: Callable[[PyTree, int], MixerState]
@@ -152,6 +153,7 @@ class Mixer(NamedTuple):
     weights: str = "doubly"
     keeps_mean: bool = True
     fixed_graph: bool = False
+    running: bool = False
 
 
 class Info(NamedTuple):

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -32,6 +32,11 @@ ALGORITHMS = (
 )
 # Flags of some systems only: given to another, they are a mistake.
 _BELONGS = {
+    "consensus": ("distillation",),
+    "consensus_step_size": ("distillation",),
+    "consensus_step_size_schedule": ("distillation",),
+    "divergence": ("distillation", "fedmd"),
+    "temperature": tuple(name for name in ALGORITHMS if name != "co_regularization"),
     "mixing": ("distillation",),
     "compressor": ("distillation", "fedmd", *AVERAGING),
     "choco_step_size": ("distillation", "choco"),
@@ -90,9 +95,14 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
             "",
             "How messages are compressed: "
             + _usage({name: spec[0] for name, spec in compression.COMPRESSORS.items()})
-            + "; K is a number, or a fraction below 1. Default none, of choco top_k:0.01.",
+            + "; K is a number, or a fraction below 1. Default none, of choco top_k:0.01, of distillation over it "
+            "top_k:0.1.",
         ),
-        "choco_step_size": (0.04, "gamma, consensus step size of choco, in (0, 1]."),
+        "choco_step_size": (
+            0.0,
+            "gamma, consensus step size of choco, in (0, 1]; 0 for 0.04, of distillation 0.4, which suit the default "
+            "compressors. The gradient form wants it no smaller than zeta.",
+        ),
         "message_fraction": (1.0, "Part of the parameters in a message of gossip, in (0, 1]."),
         "client_fraction": (1.0, "C, part of the devices in a round of fedavg, in (0, 1]."),
         "divergence_threshold": (1.0, "Delta of dynamic_averaging, a squared distance of parameters."),
@@ -204,6 +214,7 @@ class Experiment(NamedTuple):
     problem: ddjax.Problem
     learners: ddjax.Learners
     topology: Topology
+    consensus_step_size: float | None
 
 
 def build() -> Experiment:
@@ -218,9 +229,14 @@ def build() -> Experiment:
     for name, users in _BELONGS.items():
         if FLAGS[name].present and FLAGS.algorithm not in users:
             raise InputError(f"--{name} is not used by {FLAGS.algorithm}; it belongs to {', '.join(users)}")
+    if FLAGS["local_steps"].present and FLAGS["local_epochs"].present:
+        raise InputError("give --local_steps or --local_epochs, not both")
     target_accuracies()
     mixer = _mixer()
-    network = topology(FLAGS.topology, FLAGS.devices, FLAGS.mixing_weights, FLAGS.seed, _weights_needed(mixer))
+    meets = FLAGS.algorithm == "gossip" or (mixer is not None and FLAGS.mixing != "server")
+    # What a system without neighbours does not use cannot be wrong.
+    spec, weights = (FLAGS.topology, FLAGS.mixing_weights) if meets else ("ring", "")
+    network = topology(spec, FLAGS.devices, weights, FLAGS.seed, _weights_needed(mixer))
     if mixer and mixer.fixed_graph and len(network.matrices) + network.drawn > 1:
         raise InputError(
             f"choco needs a fixed graph, since neighbours keep copies of one another; {FLAGS.topology!r} changes"
@@ -248,13 +264,17 @@ def build() -> Experiment:
             raise InputError(f"centralized trains one model, but --models={FLAGS.models} names {len(groups)} groups")
         problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
     make = _learner_factory(problem, dataset.classes)
+    steps = _learners(()).steps_per_round(problem.private.shape[1])
+    if FLAGS.rounds * steps >= 2**31:
+        raise InputError(f"{FLAGS.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     learners = _learners(tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups))
-    algorithm = _algorithm(learners, problem, network, mixer)
+    step_size = _consensus_step_size(network)
+    algorithm = _algorithm(learners, problem, step_size, mixer)
     # What does not fit together shows here, before a file is written.
     algorithm.message_bytes(problem)
     state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
     jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)
-    return Experiment(algorithm, problem, learners, network)
+    return Experiment(algorithm, problem, learners, network, step_size)
 
 
 def target_accuracies() -> list[float]:
@@ -268,11 +288,18 @@ def target_accuracies() -> list[float]:
     return targets
 
 
-def consensus_step_size(network: Topology) -> float:
-    """`ζ` as given, or picked for the graph."""
-    if FLAGS.consensus_step_size or FLAGS.mixing == "server":
-        return FLAGS.consensus_step_size or 0.5
-    return network.default_consensus_step_size()
+def _consensus_step_size(network: Topology) -> float | None:
+    """`ζ` as given, or picked for the graph: 0.5, or three quarters of the largest stable one where that is less."""
+    if FLAGS.algorithm != "distillation" or FLAGS.consensus != "gradient":
+        return None
+    limit = network.largest_consensus_step_size() if FLAGS.mixing in ("average", "push_sum") else 1.0
+    step_size = FLAGS.consensus_step_size or min(0.5, 0.75 * limit)
+    if step_size >= limit:
+        raise InputError(
+            f"consensus_step_size {step_size:g} is unstable here, it must be below {limit:.3g}; take a smaller one"
+            + (", or lazy mixing weights" if FLAGS.mixing == "average" else "")
+        )
+    return step_size
 
 
 def _mixer() -> ddjax.Mixer | None:
@@ -285,12 +312,14 @@ def _mixer() -> ddjax.Mixer | None:
         raise suggest("mixing", name, MIXERS)
     if FLAGS["choco_step_size"].present and name != "choco":
         raise InputError("--choco_step_size is of choco; use --algorithm=choco or --mixing=choco")
-    if not 0 < FLAGS.choco_step_size <= 1:
+    if not 0 <= FLAGS.choco_step_size <= 1:
         raise InputError(f"choco_step_size must lie in (0, 1], got {FLAGS.choco_step_size:g}")
     factory = MIXERS[name]
-    known = {
-        "compressor": compression.compressor(FLAGS.compressor or "top_k:0.01"),
-        "step_size": FLAGS.choco_step_size,
+    # A hundredth of the parameters is much, of soft decisions little.
+    usual = ("top_k:0.01", 0.04) if FLAGS.algorithm == "choco" else ("top_k:0.1", 0.4)
+    known: dict[str, Any] = {
+        "compressor": compression.compressor(FLAGS.compressor or usual[0]),
+        "step_size": FLAGS.choco_step_size or usual[1],
     }
     wanted = inspect.signature(factory).parameters
     mixer = factory(**{parameter: known[parameter] for parameter in wanted if parameter in known})
@@ -298,14 +327,11 @@ def _mixer() -> ddjax.Mixer | None:
 
 
 def _weights_needed(mixer: ddjax.Mixer | None) -> str:
-    """Which sums of the mixing matrix must be 1; a system without mixer uses the links at most."""
-    if mixer is None or (mixer.weights == "doubly" and FLAGS.algorithm == "distillation" and _memoryless(mixer)):
-        return "row"
-    return mixer.weights
-
-
-def _memoryless(mixer: ddjax.Mixer) -> bool:
-    return FLAGS.consensus == "neighbors" and not mixer.fixed_graph
+    """Which sums of the mixing matrix must be 1."""
+    if mixer is None:
+        return "links"
+    fresh = FLAGS.algorithm == "distillation" and FLAGS.consensus == "neighbors" and not mixer.running
+    return "row" if fresh else mixer.weights
 
 
 def _learners(groups: tuple[ddjax.Group, ...]) -> ddjax.Learners:
@@ -314,7 +340,7 @@ def _learners(groups: tuple[ddjax.Group, ...]) -> ddjax.Learners:
 
 
 def _algorithm(
-    learners: ddjax.Learners, problem: ddjax.Problem, network: Topology, mixer: ddjax.Mixer | None
+    learners: ddjax.Learners, problem: ddjax.Problem, step_size: float | None, mixer: ddjax.Mixer | None
 ) -> ddjax.Algorithm:
     reference_batch_size = FLAGS.reference_batch_size or problem.reference.shape[0]
     match FLAGS.algorithm:
@@ -335,19 +361,14 @@ def _algorithm(
                 raise InputError("co_regularization is a closed form for linear models; give --models=linear")
             return ddjax.co_regularization(learners, distillation_weight=FLAGS.distillation_weight)
         case "distillation" if mixer:
-            step_size = consensus_step_size(network)
-            limit = network.largest_consensus_step_size()
-            if FLAGS.consensus == "gradient" and FLAGS.mixing in ("average", "push_sum") and step_size >= limit:
-                raise InputError(
-                    f"consensus_step_size {step_size:g} is unstable on this graph, where it must be below {limit:.3g}; "
-                    "take a smaller one, or lazy mixing weights"
-                )
             return ddjax.distillation(
                 learners,
                 mixer,
                 reference_batch_size=reference_batch_size,
                 consensus=FLAGS.consensus,
-                consensus_step_size=schedules.schedule(FLAGS.consensus_step_size_schedule, step_size, FLAGS.rounds),
+                consensus_step_size=schedules.schedule(
+                    FLAGS.consensus_step_size_schedule, step_size or 0.0, FLAGS.rounds
+                ),
             )
     return ddjax.local(learners)
 
@@ -394,6 +415,8 @@ def _check_numbers() -> None:
     for name in positive + non_negative:
         value = getattr(FLAGS, name)
         largest = 2**31 - 1 if isinstance(value, int) else sys.float_info.max
+        if name == "divergence_threshold" and value == math.inf:
+            continue
         if not 0 <= value <= largest or (name in positive and value == 0):
             raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
     if FLAGS.checkpoint_every % FLAGS.eval_every:

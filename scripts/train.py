@@ -137,7 +137,8 @@ class OutputDir:
             self.path.mkdir(parents=True, exist_ok=bool(FLAGS.output_dir))
             self._replace("config.json", json.dumps(config(), indent=2) + "\n")
             if FLAGS.resume:
-                (self.path / "summary.json").unlink(missing_ok=True)
+                for name in ("summary.json", "links.csv"):
+                    (self.path / name).unlink(missing_ok=True)
                 kept = [row for row in self._rows if int(row["round"]) < resumed_round]
                 table = io.StringIO(newline="")
                 if kept:
@@ -299,7 +300,6 @@ def train() -> None:
 def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
     messages = built.algorithm.message_bytes(built.problem)
-    zeta = FLAGS.algorithm == "distillation" and FLAGS.consensus == "gradient"
     parameters = built.learners.parameter_counts()
     summary = {
         "algorithm": FLAGS.algorithm,
@@ -314,7 +314,7 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
             for name, value in row(last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
-        "consensus_step_size": experiment.consensus_step_size(built.topology) if zeta else None,
+        "consensus_step_size": built.consensus_step_size,
         "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
         "target_accuracy": folder.reached(experiment.target_accuracies()),
         "seconds_compile": round(seconds_compile, 3),

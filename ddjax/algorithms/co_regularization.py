@@ -71,7 +71,8 @@ def co_regularization(learners: Learners, *, distillation_weight: float) -> Algo
       learners: as many linear models as there are solutions; nothing else of them is used.
       distillation_weight: `ρ`.
     """
-    devices, features, classes = parameters(learners)["dense"]["kernel"].shape
+    devices = learners.size
+    _, features, classes = parameters(learners)["dense"]["kernel"].shape
 
     def solve(x, y, private, sizes, reference) -> np.ndarray:
         targets = np.eye(classes)[np.asarray(y)]

@@ -71,9 +71,10 @@ def distillation(
             "tracking needs a mixing that keeps the mean over devices, which this one does not; "
             "use consensus gradient or neighbors, or another mixing"
         )
-    if consensus == "neighbors" and mixer.weights == "column":
+    if consensus == "neighbors" and mixer.running:
         raise InputError(
-            "push_sum mixes a running estimate, and consensus neighbors keeps none; use tracking or gradient"
+            "this mixing (choco, push_sum) is of a running estimate, and consensus neighbors keeps none; "
+            "use tracking or gradient"
         )
 
     def message(problem: Problem) -> jax.ShapeDtypeStruct:

@@ -103,9 +103,9 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
     Every `check_every` rounds a device whose parameters violate the local condition `‖θ_n − r‖² ≤ Δ` sends them to the
     coordinator. The coordinator averages those it has, `B`, and while the average itself is further than `Δ` from `r`
     polls one more device for its parameters (the augmentation strategy, which the paper leaves open, is to draw it
-    uniformly from the others). Then the devices in `B` get the average. When all devices are in `B`, or the
-    violations since the last time add up to `N`, this is a full synchronisation: the average of all becomes the new
-    `r`. Devices weigh the same. All start from common parameters, the first `r`; optimizer state stays at home.
+    uniformly from the others). Then the devices in `B` get the average. Once the violations counted add up to `N`, `B`
+    is all devices and the count starts anew. Whenever `B` is all devices, however it came to be, their average becomes
+    the new `r`. Devices weigh the same. All start from common parameters, the first `r`; optimizer state stays at home.
 
     Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and
     one byte, which says whether they are the new `r`.
@@ -163,7 +163,7 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
         everyone = members.all()
         params = select(members, jax.tree.map(lambda leaf: leaf[None], average), params)
         reference = jax.tree.map(lambda new, old: jnp.where(everyone, new, old), average, reference)
-        violations = jnp.where(everyone, 0, violations)
+        violations = jnp.where(full, 0, violations)
         polled = (members & ~violating).astype(jnp.int32)
         sent = Traffic(
             up={"violation": violating.astype(jnp.int32), "answer": polled},

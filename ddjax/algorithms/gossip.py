@@ -32,8 +32,9 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
 
     In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
     uniformly. A receiver takes the messages one at a time, in random order: it merges, `θ ← (t θ + t' θ') / (t + t')`,
-    `t ← max(t, t')`, and updates, that is takes its local steps, by which the age grows. So a device that hears of
-    nobody does not train in that round, and one that hears of two trains twice; a round has `N` updates on the whole.
+    `t ← max(t, t')`, and updates, that is takes its local steps, by which the age grows (counted in steps; the paper
+    counts examples, which is the same in proportion while minibatches are equal). So a device that hears of nobody does
+    not train in that round, and one that hears of two trains twice; a round has `N` updates on the whole.
 
     The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
     part; which one follows from a seed. A message is that part and the age (4 bytes). All devices start from common
@@ -44,9 +45,11 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
       message_fraction: part of the parameters in a message, in (0, 1].
 
     Raises:
-      InputError: several architectures, or a fraction outside (0, 1].
+      InputError: several architectures, a single device, or a fraction outside (0, 1].
     """
     single_group(learners, "gossip")
+    if learners.size < 2:
+        raise InputError("gossip needs at least two devices: one that hears of nobody never trains")
     if not 0 < message_fraction <= 1:
         raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
 
