@@ -206,7 +206,7 @@ def test_combinations_run(tmp_path, flags):
         (["--algorithm=gossip", "--message_fraction=2"], "must lie in (0, 1]"),
         (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 numbers of a message of 650"),
         (["--algorithm=choco", "--compressor=topk:3"], "did you mean 'top_k'"),
-        (["--algorithm=choco", "--choco_step_size=0"], "choco_step_size must lie in (0, 1]"),
+        (["--algorithm=choco", "--choco_step_size=1.5"], "choco_step_size must lie in (0, 1]"),
         (["--algorithm=choco", "--topology=random_matching"], "choco needs a fixed graph"),
         (["--mixing=choco", "--topology=one_peer_exponential"], "choco needs a fixed graph"),
         (["--mixing=averge"], "did you mean 'average'"),
