@@ -460,8 +460,9 @@ def test_dynamic_averaging_sends_less_than_periodic_at_like_accuracy(tmp_path):
 
 @pytest.mark.slow
 def test_gossip_comes_close_to_fedavg_at_the_same_bytes(tmp_path):
-    """Hegedűs et al. 2019: 400 periods of a message a device against 200 rounds up and down. Measured (BUILD_NOTES, five
-    seeds): 0.3 points below."""
+    """Hegedűs et al. 2019: 400 periods of a message a device against 200 rounds up and down.
+
+    Measured (BUILD_NOTES, five seeds): 0.3 ± 0.5 points below."""
     flags = ["--local_epochs=1", "--partition=iid", "--eval_every=400"]
     pushed, peer = over_seeds(
         tmp_path, "gossip", [*flags, "--algorithm=gossip", "--topology=random_regular:8", "--rounds=400"]
