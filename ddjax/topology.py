@@ -319,7 +319,8 @@ def _check_connected(matrix: np.ndarray) -> None:
     parts = nx.number_strongly_connected_components(network)
     if parts > 1:
         raise InputError(
-            f"the graph is not connected: {parts} parts cannot reach one another; add edges or change the seed"
+            f"the graph is not connected: {parts} parts cannot reach one another; add edges or, of a random one, change "
+            "the seed"
         )
 
 
@@ -352,6 +353,12 @@ def topology(spec: str, devices: int, weights: str = "", seed: int = 0, stochast
             graphs = [graph(part, devices, seed + number) for number, part in enumerate(specs)]
         else:
             graphs = [graph(spec, devices, seed)]
+        alone = [node for node in range(devices) if devices > 1 and not any(each.degree(node) for each in graphs)]
+        if alone:
+            raise InputError(
+                f"{len(alone)} of {devices} devices are linked to nobody, the first is {alone[0]}, so the graph is not "
+                "connected; add edges, or take as many devices as it has"
+            )
         names = [weights or default_weights(each, stochastic) for each in graphs]
         matrices = np.stack([mixing_matrix(each, name) for each, name in zip(graphs, names, strict=True)])
         for matrix in matrices:

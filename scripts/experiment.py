@@ -82,7 +82,11 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "devices": (32, "Number of devices."),
         "models": ("mlp", f"{', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
         "activation": ("gelu", f"One of {', '.join(models.ACTIVATIONS)}; the theory asks for a smooth one."),
-        "topology": ("ring", f"One of {_GRAPH_USAGE}."),
+        "topology": (
+            "ring",
+            f"One of {_GRAPH_USAGE}. An edge file has a line `i j` a link, directed from i to j; alternating takes "
+            "fixed graphs by turns, as in ring+edges:a.txt.",
+        ),
         "mixing_weights": (
             "",
             f"One of {', '.join(MIXING_WEIGHTS)}; default metropolis_hastings, on directed graphs uniform or, if the "

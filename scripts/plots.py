@@ -9,6 +9,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -20,7 +21,8 @@ from ddjax.types import InputError
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_SAME_CURVE = ("seed", "output_dir", "resume", "device_chunk", "checkpoint_every")
+_SAME_CURVE = ("seed", "output_dir", "resume", "device_chunk", "checkpoint_every", "target_accuracy")
+_STYLES = ("-", "--", "-.")  # after the colours have been through
 
 Curve = dict[str, np.ndarray]
 
@@ -56,7 +58,7 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
     for flags in settings:
         twins = [other for other in settings if base(other) == base(flags)]
         usual = {name: collections.Counter(twin.get(name) for twin in twins).most_common(1)[0][0] for name in flags}
-        telling = [f"{name}={Path(flags[name]).name}" for name in flags if flags[name] != usual[name]]
+        telling = [f"{name}={Path(flags[name]).name or 'default'}" for name in flags if flags[name] != usual[name]]
         labels.append(", ".join([base(flags), *telling]))
     return labels
 
@@ -80,17 +82,18 @@ def plot(figure: Path, runs: list[Path]) -> None:
     labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
     for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
-        color, mean = _COLORS[number % len(_COLORS)], _mean(seeds)
+        look = {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[number // len(_COLORS) % len(_STYLES)]}
+        mean = _mean(seeds)
         label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
         accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]
-        _draw(axes[0], mean["round"], accuracy, color, label)
+        _draw(axes[0], mean["round"], accuracy, look, label)
         sent = mean["bytes_sent_total"] / int(flags["devices"])  # with what a server sends
         if sent.any():
-            _draw(axes[1], sent[1:], [a[1:] for a in accuracy], color, label)  # round 0 has no place on a log axis
+            _draw(axes[1], sent[1:], [a[1:] for a in accuracy], look, label)  # round 0 has no place on a log axis
         else:
-            axes[1].axhline(accuracy[0][-1], color=color, linestyle="--", linewidth=1)
+            axes[1].axhline(accuracy[0][-1], color=look["color"], linestyle=(0, (1, 1)), linewidth=1)
     axes[0].set(xlabel="round", ylabel="test accuracy")
-    axes[1].set(xlabel="bytes sent, per device", xscale="log")
+    axes[1].set(xlabel="bytes sent (by a server too), per device", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)
     title = "mean (line), worst (dotted) to best device"
@@ -105,11 +108,11 @@ def plot(figure: Path, runs: list[Path]) -> None:
         plt.close(fig)
 
 
-def _draw(axis: plt.Axes, x: np.ndarray, accuracy: list[np.ndarray], color: str, label: str) -> None:
+def _draw(axis: plt.Axes, x: np.ndarray, accuracy: list[np.ndarray], look: dict[str, Any], label: str) -> None:
     mean, worst, best = accuracy
-    axis.plot(x, mean, color=color, label=label)
-    axis.plot(x, worst, color=color, linestyle=":", linewidth=1)
-    axis.fill_between(x, worst, best, color=color, alpha=0.12, linewidth=0)
+    axis.plot(x, mean, label=label, **look)
+    axis.plot(x, worst, color=look["color"], linestyle=":", linewidth=1)
+    axis.fill_between(x, worst, best, color=look["color"], alpha=0.12, linewidth=0)
 
 
 if __name__ == "__main__":

@@ -310,7 +310,7 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
         "parameters_per_device": parameters if len(parameters) > 1 else parameters[0],
         "spectral_gap": built.topology.spectral_gap if messages.peer else None,
         **{
-            name: value
+            name: None if value == "" else value
             for name, value in row(last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
