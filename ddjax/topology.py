@@ -319,8 +319,8 @@ def _check_connected(matrix: np.ndarray) -> None:
     parts = nx.number_strongly_connected_components(network)
     if parts > 1:
         raise InputError(
-            f"the graph is not connected: {parts} parts cannot reach one another; add edges or, of a random one, change "
-            "the seed"
+            f"the graph is not connected: {parts} parts cannot reach one another; add edges, or change the seed of a "
+            "random one"
         )
 
 
