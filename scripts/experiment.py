@@ -105,7 +105,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "choco_step_size": (
             0.0,
             "gamma, consensus step size of choco, in (0, 1]; 0 for 0.04, of distillation 0.4, which suit the default "
-            "compressors. The gradient form wants it no smaller than zeta.",
+            "compressors. The gradient form wants it of the order of zeta.",
         ),
         "message_fraction": (1.0, "Part of the parameters in a message of gossip, in (0, 1]."),
         "client_fraction": (1.0, "C, part of the devices in a round of fedavg, in (0, 1]."),
@@ -237,7 +237,9 @@ def build() -> Experiment:
         raise InputError("give --local_steps or --local_epochs, not both")
     target_accuracies()
     mixer = _mixer()
-    meets = FLAGS.algorithm == "gossip" or (mixer is not None and FLAGS.mixing != "server")
+    meets = FLAGS.algorithm in ("gossip", *AVERAGING) or (
+        FLAGS.algorithm == "distillation" and FLAGS.mixing != "server"
+    )
     # What a system without neighbours does not use cannot be wrong.
     spec, weights = (FLAGS.topology, FLAGS.mixing_weights) if meets else ("ring", "")
     network = topology(spec, FLAGS.devices, weights, FLAGS.seed, _weights_needed(mixer))
