@@ -175,6 +175,35 @@ def test_tracking_over_push_sum_reaches_the_exact_mean():
     close(state.estimate, np.broadcast_to(s.mean(0), s.shape), 1e-4)
 
 
+def test_the_consensus_step_size_of_push_sum_is_stable_up_to_its_limit(tmp_path):
+    """`z ← mix(z) + ζ (0 − z)` through the mixer itself, a little below the limit and a little above."""
+    path = tmp_path / "graph.txt"
+    path.write_text("0 1\n0 2\n0 3\n1 2\n2 0\n3 2\n")
+    built = topology(f"directed_edges:{path}", 4, stochastic="column")
+    limit = built.largest_consensus_step_size()
+    mixer, matrix = ddjax.push_sum(), jnp.asarray(built.mixing_matrix, jnp.float32)
+    start = jax.random.normal(jax.random.key(0), (4, 3))
+
+    def size_after(step_size):
+        def one(_, carry):
+            z, state = carry
+            mixed, state, _ = mixer.mix(None, z, state, matrix)
+            return mixed - step_size * z, state
+
+        return float(jnp.abs(jax.lax.fori_loop(0, 600, one, (start, mixer.init(start, 1)))[0]).max())
+
+    assert size_after(0.97 * limit) < 1e-2
+    assert size_after(1.03 * limit) > 1e2
+
+
+def test_no_limit_is_made_up_for_push_sum_on_a_network_that_changes(tmp_path):
+    for name, edges in (("a", "0 1\n1 2\n2 3\n"), ("b", "3 0\n")):
+        (tmp_path / name).write_text(edges)
+    spec = f"alternating:directed_edges:{tmp_path / 'a'}+directed_edges:{tmp_path / 'b'}"
+    with pytest.raises(InputError, match="use consensus tracking"):
+        topology(spec, 4, stochastic="column").largest_consensus_step_size()
+
+
 # Gossip learning
 
 
@@ -211,9 +240,10 @@ def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
     algorithm = ddjax.gossip(make_learners())
     state = algorithm.init(jax.random.key(0), problem)
     links = np.asarray(mixing.links(problem.mixing_matrix))
+    step = jax.jit(algorithm.round)
     for t in range(20):
         before = state
-        state, info = algorithm.round(jax.random.key(t), state, problem)
+        state, info = step(jax.random.key(t), state, problem)
         pushed = np.asarray(info.messages.peer["parameters and age"])
         assert (pushed.sum(0) == 1).all()
         assert (pushed <= links).all()
@@ -407,8 +437,9 @@ def test_dynamic_averaging_between_always_and_never(problem):
 def test_every_poll_is_answered_and_every_sender_gets_the_average(problem):
     algorithm = ddjax.dynamic_averaging(make_learners(), threshold=0.05)
     state, polled = algorithm.init(jax.random.key(0), problem), 0
+    step = jax.jit(algorithm.round)
     for t in range(30):
-        state, info = algorithm.round(jax.random.key(t), state, problem)
+        state, info = step(jax.random.key(t), state, problem)
         up, down = info.messages.up, info.messages.down
         np.testing.assert_array_equal(up["answer"], down["poll"])
         np.testing.assert_array_equal(up["answer"] + up["violation"], down["average"])
