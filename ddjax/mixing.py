@@ -18,7 +18,7 @@ def weighted_average() -> Mixer:
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
         return _product(mixing_matrix, x), state, _along(links(mixing_matrix))
 
-    return _forgetful(mix)
+    return _uncompressed(mix)
 
 
 def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
@@ -117,7 +117,7 @@ def gossip() -> Mixer:
         merge = pushed + jnp.eye(pushed.shape[0], dtype=pushed.dtype)
         return _product(merge / merge.sum(1, keepdims=True), x), state, _along(pushed)
 
-    return _forgetful(mix, weights="row", keeps_mean=False)
+    return _uncompressed(mix, weights="row", keeps_mean=False)
 
 
 def push_targets(key: jax.Array, mixing_matrix: jax.Array) -> jax.Array:
@@ -178,14 +178,12 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         x = _product(weights + jnp.diag(own), x)
         return x, MixerState(x, spread), _along(heard)
 
-    return _forgetful(mix, weights="row", keeps_mean=False)._replace(init=init)
+    return _uncompressed(mix, init, weights="row", keeps_mean=False)
 
 
-def _forgetful(mix: Callable, **truths: Any) -> Mixer:
-    """A mixer that remembers nothing and sends `x` as it is."""
-    return Mixer(
-        lambda x, leading: MixerState(), mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths
-    )
+def _uncompressed(mix: Callable, init: Callable = lambda x, leading: MixerState(), **truths: Any) -> Mixer:
+    """A mixer that sends `x` as it is, and remembers nothing unless `init` says so."""
+    return Mixer(init, mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths)
 
 
 def stacked_bytes(x: PyTree) -> int:

@@ -1,4 +1,4 @@
-"""Graphs of devices and their mixing matrices.
+"""Networks of devices: graphs with their mixing matrices, fixed or changing.
 
 Convention: an edge `m → n` of a directed graph means that `m` sends to `n`, and `W[n, m]` is the weight `n` gives to
 what it receives from `m`. Consensus on the average needs a doubly stochastic matrix on a strongly connected graph;
@@ -7,8 +7,6 @@ push-sum a column-stochastic one, and averages that need no common limit a row-s
 
 import functools
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +14,7 @@ import networkx as nx
 import numpy as np
 
 from ddjax import networks
+from ddjax.graphs import GRAPHS, circulant, graph, powers_of_two
 from ddjax.types import InputError, suggest
 
 
@@ -27,14 +26,17 @@ class Topology(NamedTuple):
       weights: the name of the mixing weights.
       mixing_matrix: what `Problem.mixing_matrix` takes: `[N, N]`, a cycle `[T, N, N]`, or a `networks.Drawn`.
       matrices: `[T, N, N]` float64: the one, those of the cycle, or draws to estimate from.
-      drawn: whether every round draws a graph of its own.
     """
 
     name: str
     weights: str
     mixing_matrix: Any
     matrices: np.ndarray
-    drawn: bool
+
+    @property
+    def changes(self) -> bool:
+        """Whether not all rounds have the same graph."""
+        return len(self.matrices) > 1 or isinstance(self.mixing_matrix, networks.Drawn)
 
     @property
     def directed_edges(self) -> float:
@@ -54,7 +56,7 @@ class Topology(NamedTuple):
         rounds, devices, _ = self.matrices.shape
         if devices == 1:
             return 1.0
-        if self.drawn:
+        if isinstance(self.mixing_matrix, networks.Drawn):
             # All devices being alike, E[WᵀW] is a I + b 11ᵀ, and its trace is that of one draw on average.
             return float(1 - np.sqrt(((self.matrices**2).sum() / rounds - 1) / (devices - 1)))
         moduli = np.sort(np.abs(_eigenvalues(functools.reduce(lambda all, w: w @ all, self.matrices))))
@@ -108,74 +110,13 @@ def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.eigvalsh(matrix) if symmetric else np.linalg.eigvals(matrix)
 
 
-def _circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
-    if not directed:
-        return nx.circulant_graph(n, offsets)
-    circulant = nx.empty_graph(n, create_using=nx.DiGraph)
-    circulant.add_edges_from((i, (i + k) % n) for i in range(n) for k in offsets)
-    return circulant
-
-
-def _powers_of_two(n: int) -> list[int]:
-    return [2**j for j in range(max(n - 1, 0).bit_length())]
-
-
-def _torus(n: int) -> nx.Graph:
-    rows = max((d for d in range(1, math.isqrt(n) + 1) if n % d == 0), default=1)
-    if rows < 2:
-        raise InputError(f"torus needs a number of devices that is a product of two numbers above 1, got {n}")
-    return nx.grid_2d_graph(rows, n // rows, periodic=True)
-
-
-def _hypercube(n: int) -> nx.Graph:
-    if n & (n - 1):
-        below = 2 ** (n.bit_length() - 1)
-        raise InputError(f"hypercube needs a power of two of devices, got {n}; nearest: {below} or {2 * below}")
-    return nx.hypercube_graph(n.bit_length() - 1) if n > 1 else nx.empty_graph(1)
-
-
-def _edge_list(path: str, n: int, directed: bool) -> nx.Graph:
-    """One `i j` a line; blank lines and what follows `#` are passed over."""
-    graph = nx.empty_graph(n, create_using=nx.DiGraph if directed else nx.Graph)
-    try:
-        lines = Path(path).expanduser().read_text().splitlines()
-    except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
-        raise InputError(f"cannot read the edge file {path!r}: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, 1):
-        fields = line.split("#")[0].split()
-        if not fields:
-            continue
-        if len(fields) != 2 or not all(field.isdecimal() and int(field) < n for field in fields):
-            raise InputError(f"{path}:{number}: expected two device numbers from 0 to {n - 1}, got {line.strip()!r}")
-        if fields[0] != fields[1]:
-            graph.add_edge(int(fields[0]), int(fields[1]))
-    return graph
-
-
-# name → (placeholders of its arguments, their types, builder (n, seed, *arguments)).
-GRAPHS: dict[str, tuple[str, tuple[type, ...], Callable[..., nx.Graph]]] = {
-    "ring": ("", (), lambda n, seed: nx.cycle_graph(n)),
-    "complete": ("", (), lambda n, seed: nx.complete_graph(n)),
-    "star": ("", (), lambda n, seed: nx.star_graph(n - 1)),
-    "torus": ("", (), lambda n, seed: _torus(n)),
-    "hypercube": ("", (), lambda n, seed: _hypercube(n)),
-    "exponential": ("", (), lambda n, seed: _circulant(n, _powers_of_two(n), directed=False)),
-    "directed_ring": ("", (), lambda n, seed: _circulant(n, [1], directed=True)),
-    "directed_exponential": ("", (), lambda n, seed: _circulant(n, _powers_of_two(n), directed=True)),
-    "erdos_renyi": ("P", (float,), lambda n, seed, p: nx.gnp_random_graph(n, p, seed=seed)),
-    "watts_strogatz": ("K:P", (int, float), lambda n, seed, k, p: nx.watts_strogatz_graph(n, k, p, seed=seed)),
-    "random_regular": ("D", (int,), lambda n, seed, d: nx.random_regular_graph(d, n, seed=seed)),
-    "barabasi_albert": ("M", (int,), lambda n, seed, m: nx.barabasi_albert_graph(n, m, seed=seed)),
-    "edges": ("FILE", (str,), lambda n, seed, path: _edge_list(path, n, directed=False)),
-    "directed_edges": ("FILE", (str,), lambda n, seed, path: _edge_list(path, n, directed=True)),
-}
-# name → (placeholders of its arguments, what it is).
+# Networks that change: name → placeholders of its arguments.
 CHANGING = {
-    "one_peer_exponential": ("", "round t: device i sends to i + 2^(t mod log2 N) (Assran et al., ICML 2019)"),
-    "random_matching": ("", "pairs drawn anew each round; an even number of devices"),
-    "fresh_random_regular": ("D", "a random regular graph, its devices reordered at random each round"),
-    "fresh_erdos_renyi": ("P", "drawn anew each round"),
-    "alternating": ("SPEC+SPEC", "fixed graphs by turns, such as ring+star or edges:a.txt+edges:b.txt"),
+    "one_peer_exponential": "",  # in round t device i sends to i + 2^(t mod log₂ N) (Assran et al., ICML 2019)
+    "random_matching": "",  # pairs drawn anew each round
+    "fresh_random_regular": "D",  # one random regular graph, its devices reordered at random each round
+    "fresh_erdos_renyi": "P",  # drawn anew each round
+    "alternating": "SPEC+SPEC",  # fixed graphs by turns
 }
 MIXING_WEIGHTS = (
     "metropolis_hastings",
@@ -191,41 +132,6 @@ _REMEDIES = {
     "column": "column_uniform is",
     "row": "row_uniform is",
 }
-
-
-def graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
-    """The graph named by `spec` on nodes `0 … devices − 1`, without self-loops.
-
-    Args:
-      spec: a name of `GRAPHS` with its arguments after colons, such as `ring`, `erdos_renyi:0.2`, `edges:FILE`.
-        `torus` is the most square grid with that many nodes; `exponential` joins `i` with `i ± 2^j`.
-      devices: number of nodes.
-      seed: of the random graphs.
-
-    Raises:
-      InputError: unknown name, arguments that do not fit, or an unreadable file.
-    """
-    name, _, rest = spec.partition(":")
-    if name not in GRAPHS:
-        raise suggest("topology", name, GRAPHS)
-    placeholders, types, build = GRAPHS[name]
-    usage = f"{name}:{placeholders}" if placeholders else name
-    fields = rest.split(":", max(len(types) - 1, 0)) if rest else []
-    if len(fields) != len(types):
-        raise InputError(f"topology {spec!r}: expected {usage!r}")
-    try:
-        arguments = [kind(field) for kind, field in zip(types, fields, strict=True)]
-        # NetworkX takes any P; the others it checks itself.
-        if name in ("erdos_renyi", "watts_strogatz") and not 0 <= arguments[-1] <= 1:
-            raise ValueError("P must lie in [0, 1]")
-        built = build(devices, seed, *arguments)
-    except InputError:
-        raise
-    except (ValueError, nx.NetworkXException) as error:
-        raise InputError(f"topology {spec!r} on {devices} devices: {error}; expected {usage!r}") from None
-    built = nx.convert_node_labels_to_integers(built, ordering="sorted")
-    built.remove_edges_from(list(nx.selfloop_edges(built)))
-    return built
 
 
 def default_weights(graph: nx.Graph, stochastic: str = "doubly") -> str:
@@ -344,8 +250,8 @@ def topology(spec: str, devices: int, weights: str = "", seed: int = 0, stochast
         if name in ("random_matching", "fresh_erdos_renyi", "fresh_random_regular"):
             return _drawn(spec, name, rest, devices, weights, seed)
         if name == "one_peer_exponential":
-            hops = _powers_of_two(devices)
-            graphs = [_circulant(devices, [hop], directed=True) for hop in hops] or [nx.empty_graph(devices)]
+            hops = powers_of_two(devices)
+            graphs = [circulant(devices, [hop], directed=True) for hop in hops] or [nx.empty_graph(devices)]
         elif name == "alternating":
             specs = rest.split("+")
             if changing := next((part for part in specs if part.split(":")[0] in CHANGING), None):
@@ -367,7 +273,7 @@ def topology(spec: str, devices: int, weights: str = "", seed: int = 0, stochast
     except InputError as error:
         raise error if str(error).startswith("topology") else InputError(f"topology {spec!r}: {error}") from None
     cycle = len(matrices) > 1
-    return Topology(spec, "+".join(dict.fromkeys(names)), matrices if cycle else matrices[0], matrices, drawn=False)
+    return Topology(spec, "+".join(dict.fromkeys(names)), matrices if cycle else matrices[0], matrices)
 
 
 def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: int) -> Topology:
@@ -385,7 +291,7 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
         draws = int(np.clip(2**22 // devices**2, 4, 64))  # at most 32 MiB
         keys = jax.random.split(jax.random.key(seed), draws)
         matrices = np.asarray(jax.lax.map(network.draw, keys), np.float64)
-        return Topology(spec, weights, network, matrices, drawn=True)
+        return Topology(spec, weights, network, matrices)
     if name == "random_matching":
         if rest or devices % 2:
             raise InputError(f"expected 'random_matching' on an even number of devices, got {devices}")
@@ -395,4 +301,4 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
         if not base.number_of_edges():
             raise InputError("a graph without links cannot average; give D of at least 1")
     matrix = mixing_matrix(base, weights)
-    return Topology(spec, weights, networks.Relabeled(np.float32(matrix)), matrix[None], drawn=True)
+    return Topology(spec, weights, networks.Relabeled(np.float32(matrix)), matrix[None])

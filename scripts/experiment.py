@@ -12,8 +12,9 @@ from absl import flags
 
 import ddjax
 from ddjax import algorithms, compression, data, losses, mixing, models, schedules, supervised
+from ddjax.graphs import GRAPHS
 from ddjax.mixers import MIXERS
-from ddjax.topology import CHANGING, GRAPHS, MIXING_WEIGHTS, Topology, topology
+from ddjax.topology import CHANGING, MIXING_WEIGHTS, Topology, topology
 from ddjax.types import InputError, suggest
 
 FLAGS = flags.FLAGS
@@ -51,9 +52,7 @@ def _usage(names: Mapping[str, str]) -> str:
     return ", ".join(f"{name}:{usage}" if usage else name for name, usage in names.items())
 
 
-_GRAPH_USAGE = _usage(
-    {name: spec[0] for name, spec in GRAPHS.items()} | {name: spec[0] for name, spec in CHANGING.items()}
-)
+_GRAPH_USAGE = _usage({name: spec[0] for name, spec in GRAPHS.items()} | CHANGING)
 
 
 # Section of `--help` → flag → (default, help).
@@ -243,7 +242,7 @@ def build() -> Experiment:
     # What a system without neighbours does not use cannot be wrong.
     spec, weights = (FLAGS.topology, FLAGS.mixing_weights) if meets else ("ring", "")
     network = topology(spec, FLAGS.devices, weights, FLAGS.seed, _weights_needed(mixer))
-    if mixer and mixer.fixed_graph and len(network.matrices) + network.drawn > 1:
+    if mixer and mixer.fixed_graph and network.changes:
         raise InputError(
             f"choco needs a fixed graph, since neighbours keep copies of one another; {FLAGS.topology!r} changes"
         )
@@ -270,9 +269,6 @@ def build() -> Experiment:
             raise InputError(f"centralized trains one model, but --models={FLAGS.models} names {len(groups)} groups")
         problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
     make = _learner_factory(problem, dataset.classes)
-    steps = _learners(()).steps_per_round(problem.private.shape[1])
-    if FLAGS.rounds * steps >= 2**31:
-        raise InputError(f"{FLAGS.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     learners = _learners(tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups))
     step_size = _consensus_step_size(network)
     algorithm = _algorithm(learners, problem, step_size, mixer)
@@ -384,6 +380,8 @@ def _learner_factory(problem: ddjax.Problem, classes: int) -> Callable[[str], dd
         raise suggest("divergence", FLAGS.divergence, losses.DIVERGENCES)
     rate = schedules.schedule(FLAGS.learning_rate_schedule, FLAGS.learning_rate, FLAGS.rounds)
     steps = _learners(()).steps_per_round(problem.private.shape[1])
+    if FLAGS.rounds * steps >= 2**31:
+        raise InputError(f"{FLAGS.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     # Optax counts steps; a schedule is over rounds.
     optimizer = supervised.optimizer(FLAGS.optimizer, lambda count: rate(count // steps))
     return lambda name: ddjax.learner(
