@@ -1,7 +1,8 @@
 """Who sent how much to whom: exact counts of messages, and bytes as Python integers."""
 
+import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,21 +30,31 @@ class Bytes(NamedTuple):
         return sum(self.sent) + self.server
 
 
-def count(messages: Traffic, message_bytes: Traffic, devices: int) -> Bytes:
+def count(messages: Traffic, message_bytes: Traffic, devices: int, network: Any = None) -> Bytes:
     """Bytes of counted messages.
 
     Args:
       messages: counts as integer arrays of NumPy.
       message_bytes: bytes of one message of each kind.
       devices: `N`.
+      network: the `networks.Sparse` by whose links peers' messages are counted, if they are.
     """
 
     zeros = np.zeros(devices, object)
 
-    def total(way: str, axis: tuple[int, ...]) -> np.ndarray:
+    def of_devices(counts: np.ndarray, ends: str) -> np.ndarray:
+        if ends == "server":
+            return counts
+        if counts.ndim == 2:
+            return counts.sum(0 if ends == "senders" else 1)
+        sums = np.zeros(devices, np.int64)
+        np.add.at(sums, np.asarray(getattr(network, ends)), counts)
+        return sums
+
+    def total(way: str, ends: str = "server") -> np.ndarray:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
         # Python integers, which neither overflow nor round.
-        return sum((counts[kind].sum(axis).astype(object) * sizes[kind] for kind in counts), zeros)
+        return sum((of_devices(counts[kind], ends).astype(object) * sizes[kind] for kind in counts), zeros)
 
     def busiest(way: str) -> int:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
@@ -52,23 +63,27 @@ def count(messages: Traffic, message_bytes: Traffic, devices: int) -> Bytes:
         used = sum(counts.values()) > 0
         return max(sum(counts[kind][used].astype(object) * sizes[kind] for kind in counts), default=0)
 
-    up, down = total("up", ()), total("down", ())
+    up, down = total("up"), total("down")
     return Bytes(
-        sent=tuple(map(int, up + total("peer", (0,)))),
-        received=tuple(map(int, down + total("peer", (1,)))),
+        sent=tuple(map(int, up + total("peer", "senders"))),
+        received=tuple(map(int, down + total("peer", "receivers"))),
         server=int(down.sum()),
         busiest_link=max(map(busiest, ("peer", "up", "down"))),
     )
 
 
-def by_link(messages: Traffic, message_bytes: Traffic) -> Iterator[dict[str, str | int]]:
-    """A row for each directed link and kind of message with traffic; the server is called `server`."""
+def by_link(messages: Traffic, message_bytes: Traffic, network: Any = None) -> Iterator[dict[str, str | int]]:
+    """A row for each directed link and kind of message with traffic; the server is called `server`. See `count`."""
     for way, kinds in messages._asdict().items():
         for kind, counts in kinds.items():
-            for place in map(tuple, np.argwhere(counts)):
-                receiver, sender = {"peer": place, "up": ("server", *place), "down": (*place, "server")}[way]
-                number = int(counts[place])
-                size = getattr(message_bytes, way)[kind]
+            places = np.nonzero(counts)
+            if way == "peer" and counts.ndim == 1:
+                ends: Any = np.asarray(network.receivers)[places], np.asarray(network.senders)[places]
+            else:
+                server = itertools.repeat("server")
+                ends = {"peer": places, "up": (server, *places), "down": (*places, server)}[way]
+            size = getattr(message_bytes, way)[kind]
+            for receiver, sender, number in zip(*ends, counts[places].tolist(), strict=False):
                 yield {
                     "sender": str(sender),
                     "receiver": str(receiver),

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from ddjax.accounting import Bytes
-from ddjax.simulate import Evaluation, Snapshot
-from ddjax.types import Algorithm, InputError, Problem
+from ddjax.simulate import Evaluation, Simulation, Snapshot
+from ddjax.types import InputError
 
 
 class Checkpoints:
@@ -41,7 +41,7 @@ class Checkpoints:
         saved = args.Composite(state=args.StandardSave(leaves), evaluation=args.JsonSave(progress))
         self._manager.save(evaluation.round, args=saved)
 
-    def restore(self, algorithm: Algorithm, problem: Problem) -> tuple[Snapshot, Evaluation]:
+    def restore(self, simulation: Simulation) -> tuple[Snapshot, Evaluation]:
         """The last snapshot and its evaluation.
 
         Raises:
@@ -51,10 +51,9 @@ class Checkpoints:
         if step is None:
             raise InputError(f"no checkpoint in {str(self.directory)!r}; a run leaves them with --checkpoint_every")
         args = _orbax().args
-        state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-        messages = jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)[1].messages
-        counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), messages)  # on the host, as they were
-        shapes, structure = jax.tree_util.tree_flatten_with_path(Snapshot(state, counts))
+        # On the host, as they were.
+        counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), simulation.shapes.messages)
+        shapes, structure = jax.tree_util.tree_flatten_with_path(simulation.shapes._replace(messages=counts))
         leaves = args.StandardRestore({jax.tree_util.keystr(path): shape for path, shape in shapes})
         try:
             restored = self._manager.restore(step, args=args.Composite(state=leaves, evaluation=args.JsonRestore()))

@@ -1,22 +1,21 @@
 """A two-dimensional convolution out of matrix products, for CPU.
 
 XLA's CPU backend runs a convolution inside a loop, and the grouped convolution that `vmap` makes of one, 10 to 60 times
-slower than it need be; products keep their speed in both. *Row-out* concatenates only
-the horizontal shifts of the input, lets one product yield all kernel rows at once, and adds the vertically shifted
-results; small tiles of images stay in cache.
+slower than it need be; products keep their speed in both. A convolution here is `fold ∘ product ∘ spread`: *spread*
+lays what a window sees side by side as channels, and *fold*, its transpose, adds channels up where they were seen. Each
+kernel axis goes to one of the two: spreading both is im2col; *row-out* spreads the kernel's columns alone, lets one
+product yield all its rows at once and folds these, which moves less memory where channels are many.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_TILE = 4  # images; measured, see BUILD_NOTES
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv_general_dilated(
@@ -36,86 +35,78 @@ def conv_general_dilated(
         or layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
     ):
         raise NotImplementedError("only plain two-dimensional convolutions are built from matrix products")
-    strides = (window_strides[0], window_strides[1])
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    kh, kw, c, o = rhs.shape
     (top, bottom), (left, right) = padding
-    return _convolve(lhs, rhs, strides, ((int(top), int(bottom)), (int(left), int(right))))
+    down = _Window(1, kh, window_strides[0], int(top), int(bottom), lhs.shape[1])
+    across = _Window(2, kw, window_strides[1], int(left), int(right), lhs.shape[2])
+    if down.stride > 1 or kh * kw * c <= kw * c + kh * o:
+        return _convolve(lhs, rhs.reshape(kh * kw * c, o), (across, down), ())
+    # Which outputs an input row adds to: the same window over the output, with the kernel's rows in reverse.
+    onto = _Window(1, kh, 1, kh - 1 - down.low, kh - 1 - down.high, down.places)
+    return _convolve(lhs, rhs[::-1].transpose(1, 2, 0, 3).reshape(kw * c, kh * o), (across,), (onto,))
+
+
+class _Window(NamedTuple):
+    """Of `size` cells, sliding along an axis of length `extent` that is padded by `low` and `high`."""
+
+    axis: int
+    size: int
+    stride: int
+    low: int
+    high: int
+    extent: int
+
+    @property
+    def places(self) -> int:
+        return (self.extent + self.low + self.high - self.size) // self.stride + 1
+
+    @property
+    def span(self) -> int:
+        """From the first cell one part of the window sees to the last."""
+        return (self.places - 1) * self.stride + 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
-    out = lax.map(lambda tile: _tile_forward(tile, kernel, strides, pads), _tiles(x))
-    return _untile(out, x.shape[0])
+def _convolve(x: jax.Array, kernel: jax.Array, spread: tuple[_Window, ...], fold: tuple[_Window, ...]) -> jax.Array:
+    return functools.reduce(_fold, fold, functools.reduce(_spread, spread, x) @ kernel)
 
 
-def _forward(x, kernel, strides, pads):
-    return _convolve(x, kernel, strides, pads), (x, kernel)
+def _forward(x, kernel, spread, fold):
+    return _convolve(x, kernel, spread, fold), (x, kernel)
 
 
-def _backward(strides, pads, residuals, g):
+def _backward(spread, fold, residuals, g):
     x, kernel = residuals
-
-    def tile_backward(kernel_gradient, tile):
-        if strides == (1, 1):
-            dx, dk = _tile_gradients(tile[0], tile[1], kernel, pads)
-        else:
-            dx, dk = jax.vjp(lambda x, k: _tile_forward(x, k, strides, pads), tile[0], kernel)[1](tile[1])
-        return kernel_gradient + dk, dx
-
-    kernel_gradient, input_gradient = lax.scan(tile_backward, jnp.zeros_like(kernel), (_tiles(x), _tiles(g)))
-    return _untile(input_gradient, x.shape[0]), kernel_gradient
+    # Spread again: what is saved here would leave the cache before it is needed.
+    x, g = functools.reduce(_spread, spread, x), functools.reduce(_spread, fold, g)
+    # Written out: for JAX's own derivative of a product XLA transposes `g` first, which takes longer than the product.
+    kernel_gradient = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    return functools.reduce(_fold, reversed(spread), g @ kernel.T), kernel_gradient
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _tiles(x: jax.Array) -> jax.Array:
-    """`[B, …] → [⌈B / tile⌉, tile, …]`, filled up with zeros, which add nothing to a kernel gradient."""
-    x = jnp.pad(x, [(0, -x.shape[0] % _TILE)] + [(0, 0)] * (x.ndim - 1))
-    return x.reshape(-1, _TILE, *x.shape[1:])
+def _spread(x: jax.Array, window: _Window) -> jax.Array:
+    """What the window sees at each of its places, side by side as channels: `[…, C] → […, size · C]`."""
+    x = _pad(x, window.axis, window.low, window.high)
+    parts = [lax.slice_in_dim(x, u, u + window.span, window.stride, window.axis) for u in range(window.size)]
+    return jnp.concatenate(parts, axis=-1)
 
 
-def _untile(x: jax.Array, batch: int) -> jax.Array:
-    return x.reshape(-1, *x.shape[2:])[:batch]
-
-
-def _pad(x: jax.Array, pads: Pads) -> jax.Array:
-    return jnp.pad(x, [(0, 0), *pads, (0, 0)])
-
-
-def _columns(x: jax.Array, width: int, out_width: int) -> jax.Array:
-    """The `width` horizontal shifts side by side, `[B, H, W, C] → [B, H, out_width, width · C]`."""
-    return jnp.concatenate([x[:, :, v : v + out_width] for v in range(width)], axis=-1)
-
-
-def _row_out(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride-1 convolution of an already padded tile."""
-    kh, kw, c, o = kernel.shape
-    h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    rows = _columns(x, kw, w) @ kernel.transpose(1, 2, 0, 3).reshape(kw * c, kh * o)
-    return sum((rows[:, u : u + h, :, u * o : (u + 1) * o] for u in range(1, kh)), rows[:, :h, :, :o])
-
-
-def _tile_forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
-    x = _pad(x, pads)
-    if strides == (1, 1):
-        return _row_out(x, kernel)
-    kh, kw, c, o = kernel.shape
-    (sh, sw), h, w = strides, (x.shape[1] - kh) // strides[0] + 1, (x.shape[2] - kw) // strides[1] + 1
-    patches = [x[:, u : u + (h - 1) * sh + 1 : sh, v : v + (w - 1) * sw + 1 : sw] for u in range(kh) for v in range(kw)]
-    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(kh * kw * c, o)
-
-
-def _tile_gradients(x: jax.Array, g: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[jax.Array, jax.Array]:
-    """Stride-1 gradients: for the input a convolution with flipped kernels, for the kernel one product."""
-    kh, kw, c, o = kernel.shape
-    (top, bottom), (left, right) = pads
-    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    full = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
-    input_gradient = _row_out(
-        lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *((*p, 0) for p in full), (0, 0, 0)]), flipped
+def _fold(x: jax.Array, window: _Window) -> jax.Array:
+    """The transpose of `_spread`."""
+    starts = range(-window.low, window.size - window.low)
+    parts = (
+        _pad(part, window.axis, start, window.extent - start - window.span, window.stride - 1)
+        for start, part in zip(starts, jnp.split(x, window.size, axis=-1), strict=True)
     )
-    columns = _columns(_pad(x, pads), kw, g.shape[2]).reshape(-1, kw * c)
-    rows = jnp.concatenate([_pad(g, ((u, kh - 1 - u), (0, 0))) for u in range(kh)], axis=-1).reshape(-1, kh * o)
-    return input_gradient, (columns.T @ rows).reshape(kw, c, kh, o).transpose(2, 0, 1, 3)
+    return functools.reduce(jnp.add, parts)
+
+
+def _pad(x: jax.Array, axis: int, low: int, high: int, interior: int = 0) -> jax.Array:
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (low, high, interior)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from ddjax.mixing import over
+from ddjax.models import CONVOLUTIONAL
+from ddjax.sharding import by_device
 from ddjax.types import Device, InputError, Learner, Problem, PyTree
 
 
@@ -50,18 +52,70 @@ class Group(NamedTuple):
     Attributes:
       learner: how each of them learns.
       size: number of devices.
-      chunk: devices vectorized at a time, the chunks one after another; `None` for all at once.
+      chunk: devices vectorized at a time in one place, the chunks one after another; `None` for all at once.
     """
 
     learner: Learner
     size: int
     chunk: int | None = None
 
-    def map(self, function: Callable, *arguments: PyTree) -> PyTree:
-        """`function` of each device's slice of the stacked arguments, stacked."""
-        if self.chunk is None or self.chunk >= jax.tree.leaves(arguments)[0].shape[0]:
-            return jax.vmap(function)(*arguments)
-        return jax.lax.map(lambda a: function(*a), arguments, batch_size=self.chunk)
+    def map(self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree):
+        """Maps a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
+
+        Chunks are updated where they lie, so that `carried` is never there twice. The function closes over no traced
+        array; what it takes of all devices alike is `shared`.
+
+        Returns:
+          The stacked `carried` and outputs.
+        """
+
+        def here(shared: PyTree, *arguments: PyTree):
+            return self._map(jax.vmap(partial(function, shared)), *arguments)
+
+        return by_device(here, shared, carried, *arguments)
+
+    def _map(self, function: Callable, carried: PyTree, *arguments: PyTree):
+        devices = jax.tree.leaves((carried, arguments))[0].shape[0]
+        chunks = math.ceil(devices / (self.chunk or devices))
+        if chunks == 1:
+            return function(carried, *arguments)
+        size = math.ceil(devices / chunks)  # as even as can be
+
+        def apply(start: Any, size: int, carried: PyTree, outputs: PyTree):
+            def part(leaf):
+                return jax.lax.dynamic_slice_in_dim(leaf, start, size)
+
+            def put(leaf, fresh):
+                return jax.lax.dynamic_update_slice_in_dim(leaf, fresh, start, 0)
+
+            moved, fresh = function(*jax.tree.map(part, (carried, *arguments)))
+            return jax.tree.map(put, carried, moved), jax.tree.map(put, outputs, fresh)
+
+        shapes = jax.eval_shape(function, carried, *arguments)[1]
+        outputs = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        whole = devices // size
+        done = jax.lax.fori_loop(0, whole, lambda i, both: apply(i * size, size, *both), (carried, outputs))
+        return apply(whole * size, devices % size, *done) if devices % size else done
+
+
+# Bytes of parameters that a chunk should have on a CPU, so that a step finds them in cache; measured, see BUILD_NOTES.
+_CHUNK_BYTES = 4 * 2**20
+
+
+def chunk_for(model: str, learner: Learner) -> int | None:
+    """How many devices of a model to vectorize at a time on this backend, a `Group`'s `chunk`.
+
+    Args:
+      model: a key of `models.MODELS`.
+      learner: of that model.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    if model in CONVOLUTIONAL:
+        return 1
+    device = jax.eval_shape(learner.init, jax.random.key(0))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(device.params))
+    return max(1, _CHUNK_BYTES // size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +152,13 @@ class Learners:
 
     def init(self, key: jax.Array, common: bool = False) -> tuple[Device, ...]:
         """Stacked devices, a group each. Device `n` starts from `fold_in(key, n)`, or all from `key` if `common`."""
+
+        def start(learner: Learner, key: jax.Array, nothing: tuple, device: jax.Array):
+            return nothing, learner.init(key if common else jax.random.fold_in(key, device))
+
         return tuple(
-            group.map(partial(_start, group.learner, key, common), _ids(members)) for group, members in self._members()
+            group.map(partial(start, group.learner), key, (), jnp.arange(self.size)[members])[1]
+            for group, members in self._members()
         )
 
     def train(
@@ -127,7 +186,7 @@ class Learners:
         for (group, members), stacked in zip(self._members(), devices, strict=True):
             target = None if targets is None else targets[members]
             moved, phase = self.train_group(
-                group, key, round, stacked, problem, _ids(members), reference=reference, targets=target
+                group, key, round, stacked, problem, members, reference=reference, targets=target
             )
             if active is not None:
                 taking = active[members]
@@ -144,7 +203,7 @@ class Learners:
         round: jax.Array,
         stacked: Device,
         problem: Problem,
-        ids: jax.Array,
+        ids: jax.Array | slice,
         reference: jax.Array | None = None,
         targets: jax.Array | None = None,
     ) -> tuple[Device, Phase]:
@@ -152,12 +211,13 @@ class Learners:
         n_max = problem.private.shape[1]
         steps = self.steps_per_round(n_max)
 
-        def one(n, device, held, size, target):
+        def one(shared, device, n, held, size, target):
+            key, round, x, y, reference = shared
             draw = self._draws(jax.random.fold_in(key, n), held, size)
 
             def step(device, number):
                 own, rows, weight, takes = draw(number)
-                batch = problem.x[rows], problem.y[rows], weight
+                batch = x[rows], y[rows], weight
                 moved, info = group.learner.step(own, device, batch, reference, target)
                 if takes is None:
                     return moved, (info, jnp.int32(1))
@@ -172,7 +232,9 @@ class Learners:
             last = None if target is None else infos.soft_decisions[taken - 1 if self.local_epochs else -1]
             return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last)
 
-        return group.map(one, ids, stacked, problem.private[ids], problem.sizes[ids], targets)
+        shared = (key, round, problem.x, problem.y, reference)
+        numbers = jnp.arange(self.size)[ids]
+        return group.map(one, shared, stacked, numbers, problem.private[ids], problem.sizes[ids], targets)
 
     def _draws(self, key: jax.Array, held: jax.Array, size: jax.Array) -> Callable[[jax.Array], tuple]:
         """Of one device, number of a step → (its key, rows of its minibatch, their weights, whether it is taken)."""
@@ -204,24 +266,21 @@ class Learners:
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
-        soft_decisions = [
-            group.map(lambda device, predict=group.learner.predict: predict(device, x), stacked)
-            for group, stacked in zip(self.groups, devices, strict=True)
-        ]
-        return jnp.concatenate(soft_decisions)
+
+        def predict(learner: Learner, x: jax.Array, nothing: tuple, device: Device):
+            return nothing, learner.predict(device, x)
+
+        return jnp.concatenate(
+            [
+                group.map(partial(predict, group.learner), x, (), stacked)[1]
+                for group, stacked in zip(self.groups, devices, strict=True)
+            ]
+        )
 
     def parameter_counts(self) -> list[int]:
         """Parameters of one device of each group."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         return [sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(device.params)) for device in shapes]
-
-
-def _start(learner: Learner, key: jax.Array, common: bool, device: jax.Array) -> Device:
-    return learner.init(key if common else jax.random.fold_in(key, device))
-
-
-def _ids(members: slice) -> jax.Array:
-    return jnp.arange(members.start, members.stop)
 
 
 def _at_count(optimizer: Any, count: jax.Array) -> Any:

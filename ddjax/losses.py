@@ -15,7 +15,9 @@ Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None].astype(jnp.int32), axis=-1)[:, 0]
+    # A mask, since the derivative of an indexed read is a scatter, which is slow on CPU.
+    chosen = labels[:, None] == jnp.arange(logits.shape[-1])
+    return -jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 
 
 def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Mixers: how what the devices hold is combined over the network. To add one, see BUILD_NOTES."""
 
 import math
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,13 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.compression import Compressor
+from ddjax.networks import Sparse, dense, links, pushes, row_stochastic
+from ddjax.sharding import by_column
 from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def weighted_average() -> Mixer:
-    """Every device sends `x` to its out-neighbours and takes `x_n ← Σ_m W[n, m] x_m`, as one matrix product."""
+    """Every device sends `x` to its out-neighbours and takes `x_n ← Σ_m W[n, m] x_m`, as one matrix product
+    or, of a `networks.Sparse` `W`, as a sum over its links."""
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         return _product(mixing_matrix, x), state, _along(links(mixing_matrix))
 
     return _uncompressed(mix)
@@ -29,7 +33,7 @@ def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
     `choco` sends it later. Of a server's traffic only the way up is compressed.
     """
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         sending, mixing = jax.random.split(key)
         q = _compress(compressor, sending, x)
         mixed, state, sent = inner.mix(mixing, q, state, mixing_matrix)
@@ -59,7 +63,7 @@ def choco(compressor: Compressor, step_size: float) -> Mixer:
       step_size: `γ` in (0, 1]; the harder the compression, the smaller.
     """
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         difference = jax.tree.map(jnp.subtract, x, state.rows)
         copies = jax.tree.map(jnp.add, state.rows, _compress(compressor, key, difference))
         x = jax.tree.map(
@@ -89,7 +93,7 @@ def push_sum() -> Mixer:
         weight = jnp.ones(jax.tree.leaves(x)[0].shape[:leading])
         return MixerState((weight, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)))
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         weight, last = state.rows
         # u + (x − last) with u = w last; at first w is 1 and nothing was mixed, so the numerator is x.
         numerator = jax.tree.map(lambda x, last: x + (over(weight, x) - 1) * last, x, last)
@@ -112,26 +116,35 @@ def gossip() -> Mixer:
     links matter. The mean is kept in expectation alone, and that on regular graphs.
     """
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
-        pushed = push_targets(key, mixing_matrix)
-        merge = pushed + jnp.eye(pushed.shape[0], dtype=pushed.dtype)
-        return _product(merge / merge.sum(1, keepdims=True), x), state, _along(pushed)
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
+        pushed = pushes(mixing_matrix, push_targets(key, mixing_matrix))
+        alike = row_stochastic(mixing_matrix, jnp.ones(mixing_matrix.shape[0]), pushed)
+        return _product(alike, x), state, _along(pushed)
 
     return _uncompressed(mix, weights="row", keeps_mean=False)
 
 
-def push_targets(key: jax.Array, mixing_matrix: jax.Array) -> jax.Array:
-    """One out-neighbour of each device, drawn uniformly: `[N, N]` int32, 1 where the row receives from the column."""
-    open_links = links(mixing_matrix)
-    target = jax.random.categorical(key, jnp.where(open_links, 0.0, -jnp.inf), axis=0)
-    # A device without out-neighbours (in this round of a changing graph) sends nothing.
-    return open_links * jax.nn.one_hot(target, open_links.shape[0], axis=0, dtype=jnp.int32)
+def push_targets(key: jax.Array, mixing_matrix: Any) -> jax.Array:
+    """One out-neighbour of each device, drawn uniformly, the same in either form of `W`: `[N]` int32, `N` for a device
+    that has none (in this round of a changing graph)."""
+    open_links, devices = links(mixing_matrix), mixing_matrix.shape[0]
+    sparse = isinstance(mixing_matrix, Sparse)
+    degree = jax.ops.segment_sum(open_links, mixing_matrix.senders, devices) if sparse else open_links.sum(0)
+    number = jax.random.randint(key, (devices,), 0, jnp.maximum(degree, 1))
+    if sparse:
+        order = mixing_matrix.by_sender
+        before = jnp.cumsum(degree) - degree
+        found = jnp.searchsorted(jnp.cumsum(open_links[order]), before + number, side="right")
+        target = jnp.append(mixing_matrix.receivers[order], devices)[found]
+    else:
+        target = (jnp.cumsum(open_links, axis=0) > number).argmax(0)
+    return jnp.where(degree > 0, target, devices)
 
 
 def server() -> Mixer:
     """All devices send `x` to a server, which sends the mean back: the uniform `W`. The graph is not used."""
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), x)
         each = jnp.ones(jax.tree.leaves(x)[0].shape[0], jnp.int32)
         return mean, state, Traffic(up={"value": each}, down={"mean": each})
@@ -150,7 +163,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     x_n^last‖²` (a mean over the entries mixed before), and shares `1 − W[n, n]` among its neighbours in proportion to
     `1 / γ²_nm`: those with noisy or alien soft decisions fade out, and no label is needed. Unlike in the paper its own
     weight stays `W[n, n]`: between two mixings a device moves little, and would soon hear itself alone. What a device
-    receives is weighted to sum to 1, so the mean is not kept.
+    receives is weighted to sum to 1, so the mean is not kept. Of a `networks.Sparse` `W` too it works on all pairs.
 
     Args:
       forgetting: `ν` in (0, 1].
@@ -162,7 +175,9 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         last = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), x)
         return MixerState(last, jnp.ones((devices, devices)))
 
-    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: jax.Array):
+    def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
+        sent = _along(links(mixing_matrix))
+        mixing_matrix = dense(mixing_matrix)
         flat, last = _flat(x), _flat(state.rows)
         known = jnp.isfinite(last)
         last = jnp.where(known, last, 0)
@@ -176,7 +191,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         own = jnp.diag(mixing_matrix)
         weights *= ((1 - own) / jnp.maximum(weights.sum(1), 1e-12))[:, None]
         x = _product(weights + jnp.diag(own), x)
-        return x, MixerState(x, spread), _along(heard)
+        return x, MixerState(x, spread), sent
 
     return _uncompressed(mix, init, weights="row", keeps_mean=False)
 
@@ -191,11 +206,6 @@ def stacked_bytes(x: PyTree) -> int:
     return sum(math.prod(leaf.shape[1:]) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(x))
 
 
-def links(mixing_matrix: jax.Array) -> jax.Array:
-    """`[N, N]` int32, 1 where the row hears of the column; none to itself."""
-    return ((mixing_matrix != 0) & ~jnp.eye(mixing_matrix.shape[0], dtype=bool)).astype(jnp.int32)
-
-
 def _along(links: jax.Array) -> Traffic:
     return Traffic({"value": links})
 
@@ -205,8 +215,10 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _product(matrix: jax.Array, x: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: _dot(matrix, leaf.reshape(leaf.shape[0], -1)).reshape(leaf.shape), x)
+def _product(matrix: Any, x: PyTree) -> PyTree:
+    """`W x` of either form of `W`, each leaf flattened to `[N, P]`."""
+    multiply = operator.matmul if isinstance(matrix, Sparse) else _dot
+    return jax.tree.map(lambda leaf: by_column(multiply, matrix, leaf.reshape(len(leaf), -1)).reshape(leaf.shape), x)
 
 
 def over(scalars: jax.Array, x: jax.Array) -> jax.Array:

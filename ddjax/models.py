@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
 from ddjax import convolution
+from ddjax.dense import Dense
 from ddjax.types import InputError, suggest
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -18,17 +20,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def _conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides: int = 1, use_bias: bool = True):
-    # Elsewhere than on CPU the backend's own convolution is left to do its work.
-    on_cpu = jax.default_backend() == "cpu"
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (size, size),
-        strides,
-        use_bias=use_bias,
-        conv_general_dilated=convolution.conv_general_dilated if on_cpu else lax.conv_general_dilated,
-        rngs=rngs,
-    )
+    return nnx.Conv(in_features, out_features, (size, size), strides, use_bias=use_bias, rngs=rngs)
 
 
 def _average_pool(x: jax.Array) -> jax.Array:
@@ -54,7 +46,7 @@ class Linear(nnx.Module):
     """Multinomial logistic regression on the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
-        self.dense = nnx.Linear(math.prod(input_shape), outputs, rngs=rngs)
+        self.dense = Dense(math.prod(input_shape), outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.dense(x.reshape(x.shape[0], -1))
@@ -64,8 +56,8 @@ class MLP(nnx.Module):
     """One hidden layer of 128 on the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
-        self.hidden = nnx.Linear(math.prod(input_shape), 128, rngs=rngs)
-        self.out = nnx.Linear(128, outputs, rngs=rngs)
+        self.hidden = Dense(math.prod(input_shape), 128, rngs=rngs)
+        self.out = Dense(128, outputs, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -78,8 +70,8 @@ class CNN(nnx.Module):
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.first = _conv(_channels("cnn", input_shape), 16, 5, rngs)
         self.second = _conv(16, 32, 5, rngs)
-        self.hidden = nnx.Linear((input_shape[0] // 4) * (input_shape[1] // 4) * 32, 64, rngs=rngs)
-        self.out = nnx.Linear(64, outputs, rngs=rngs)
+        self.hidden = Dense((input_shape[0] // 4) * (input_shape[1] // 4) * 32, 64, rngs=rngs)
+        self.out = Dense(64, outputs, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -88,14 +80,33 @@ class CNN(nnx.Module):
         return self.out(self.activation(self.hidden(x.reshape(x.shape[0], -1))))
 
 
+class _GroupNorm(nnx.GroupNorm):
+    """The same, with sums over the whole image first: these vectorize, those over two channels of a group do not."""
+
+    scale: nnx.Param
+    bias: nnx.Param
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        b, h, w, _ = x.shape
+
+        def mean(x: jax.Array) -> jax.Array:
+            channels = x.sum((1, 2)) / (h * w)
+            return jnp.repeat(channels.reshape(b, self.num_groups, -1).mean(-1), self.group_size, 1)[:, None, None]
+
+        center = mean(x)
+        variance = jnp.maximum(mean(x * x) - center * center, 0.0)
+        scale = lax.rsqrt(variance + self.epsilon) * self.scale[...]
+        return x * scale + (self.bias[...] - center * scale)
+
+
 class _Block(nnx.Module):
     """Two 3×3 convolutions with GroupNorm around a shortcut, projected where the shape changes (He et al. 2016)."""
 
     def __init__(self, in_features: int, features: int, strides: int, activation: Activation, rngs: nnx.Rngs):
         self.first = _conv(in_features, features, 3, rngs, strides, use_bias=False)
-        self.first_norm = nnx.GroupNorm(features, num_groups=8, rngs=rngs)
+        self.first_norm = _GroupNorm(features, num_groups=8, rngs=rngs)
         self.second = _conv(features, features, 3, rngs, use_bias=False)
-        self.second_norm = nnx.GroupNorm(features, num_groups=8, rngs=rngs)
+        self.second_norm = _GroupNorm(features, num_groups=8, rngs=rngs)
         changes = strides != 1 or in_features != features
         self.shortcut = _conv(in_features, features, 1, rngs, strides, use_bias=False) if changes else None
         self.activation = activation
@@ -111,10 +122,10 @@ class ResNet14(nnx.Module):
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.stem = _conv(_channels("resnet14", input_shape), 16, 3, rngs, use_bias=False)
-        self.stem_norm = nnx.GroupNorm(16, num_groups=8, rngs=rngs)
+        self.stem_norm = _GroupNorm(16, num_groups=8, rngs=rngs)
         shapes = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
         self.blocks = nnx.List([_Block(*shape, activation, rngs) for shape in shapes])
-        self.out = nnx.Linear(64, outputs, rngs=rngs)
+        self.out = Dense(64, outputs, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -126,12 +137,15 @@ class ResNet14(nnx.Module):
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "resnet14": ResNet14}
 
-# Models whose devices are run one after another on a CPU: tiles of images stay in cache, and one device fills it.
-LOOPED_ON_CPU = ("cnn", "resnet14")
+CONVOLUTIONAL = ("cnn", "resnet14")
+CONVOLUTIONS: dict[str, Callable] = {
+    "products": convolution.conv_general_dilated,
+    "native": lax.conv_general_dilated,
+}
 
 
 def model(
-    name: str, input_shape: tuple[int, ...], outputs: int, activation: str = "gelu"
+    name: str, input_shape: tuple[int, ...], outputs: int, activation: str = "gelu", convolution: str = ""
 ) -> Callable[[nnx.Rngs], nnx.Module]:
     """A constructor of the named architecture.
 
@@ -140,6 +154,7 @@ def model(
       input_shape: of one example, without a batch axis.
       outputs: number of classes `K`.
       activation: a key of `ACTIVATIONS`; GELU by default, as the convergence proof wants smooth models.
+      convolution: a key of `CONVOLUTIONS`; by default what is quicker on this backend for stacked kernels.
 
     Raises:
       InputError: an unknown name, or an input shape the model cannot take.
@@ -148,9 +163,25 @@ def model(
         raise suggest("model", name, MODELS)
     if activation not in ACTIVATIONS:
         raise suggest("activation", activation, ACTIVATIONS)
-    if name in LOOPED_ON_CPU:
+    convolution = convolution or ("products" if jax.default_backend() == "cpu" else "native")
+    if convolution not in CONVOLUTIONS:
+        raise suggest("convolution", convolution, CONVOLUTIONS)
+    if name in CONVOLUTIONAL:
         _channels(name, input_shape)
-    return lambda rngs: MODELS[name](input_shape, outputs, ACTIVATIONS[activation], rngs)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        module = MODELS[name](input_shape, outputs, ACTIVATIONS[activation], rngs)
+        for _, layer in nnx.iter_modules(module):
+            if isinstance(layer, nnx.Conv):
+                layer.conv_general_dilated = CONVOLUTIONS[convolution]
+        return module
+
+    return build
+
+
+def micro_batch_for(name: str) -> int:
+    """How many examples of a model to take at a time on this backend, a learner's `micro_batch`; measured."""
+    return 8 if name in CONVOLUTIONAL and jax.default_backend() == "cpu" else 0
 
 
 def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:

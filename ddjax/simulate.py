@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import accounting
+from ddjax import accounting, sharding
 from ddjax.accounting import Bytes
 from ddjax.metrics import Measures, evaluate
 from ddjax.types import Algorithm, Info, InputError, NonFiniteError, Problem, Traffic
@@ -77,23 +77,41 @@ class Totals(NamedTuple):
 
 
 class Simulation:
-    """A compiled algorithm on a problem: compiles once for any number of rounds and runs."""
+    """A compiled algorithm on a problem: compiles once for any number of rounds and runs.
 
-    def __init__(self, algorithm: Algorithm, problem: Problem):
-        self.problem = problem
+    The device axis is spread over a mesh, here and on other hosts; every process calls the same with the same.
+
+    Args:
+      algorithm: what to run.
+      problem: on what; its arrays are copied to where they are needed.
+      mesh: of the axis `devices`; all accelerators there are if `None`.
+    """
+
+    def __init__(self, algorithm: Algorithm, problem: Problem, mesh: jax.sharding.Mesh | None = None):
+        self.mesh = mesh or sharding.mesh()
+        whole = sharding.replicated(self.mesh)
+        self.problem = self._place(problem)
         self.message_bytes = algorithm.message_bytes(problem)
-        state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-        info = jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)[1]
-        self._totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
-        self._init = jax.jit(algorithm.init)
-        self._measure = jax.jit(lambda state, problem: evaluate(partial(algorithm.predict, state), problem))
+        # Traced once, for its shapes and for the loop.
+        round = jax.jit(algorithm.round)
+        with jax.set_mesh(self.mesh):
+            state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+            self.traced = round.trace(jax.random.key(0), state, problem)
+        info = self.traced.out_info[1]
+        self.shapes = Snapshot(state, info.messages)
+        self.totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
+        self._layout = sharding.stacked(self.mesh, state)
+        self._init = jax.jit(algorithm.init, out_shardings=self._layout)
+        self._measure = jax.jit(
+            lambda state, problem: evaluate(partial(algorithm.predict, state), problem), out_shardings=whole
+        )
 
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
-        @partial(jax.jit, donate_argnums=(1, 2))
+        @partial(jax.jit, donate_argnums=(1, 2), out_shardings=(self._layout, whole))
         def advance(key, state, totals, problem, until):
             def one(carry):
                 state, totals = carry
-                state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
+                state, info = round(jax.random.fold_in(key, state.round), state, problem)
                 failed = ~jnp.isfinite(info.loss + info.distillation_loss)
                 return state, Totals(jax.tree.map(jnp.add, totals.info, info), failed)
 
@@ -103,9 +121,19 @@ class Simulation:
 
         self._advance = advance
 
+    def _place(self, tree: Any, layout: Any = None) -> Any:
+        """Arrays, the same in every process, as arrays on the mesh."""
+        return jax.device_put(tree, layout or sharding.replicated(self.mesh))
+
+    def _stream(self, key: jax.Array, number: int) -> jax.Array:
+        """A stream of the run's key, on the mesh."""
+        bits = self._place(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))))
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
+
     def init(self, key: jax.Array) -> Any:
         """The state before the first round."""
-        return self._init(jax.random.fold_in(key, 0), self.problem)
+        with jax.set_mesh(self.mesh):
+            return self._init(self._stream(key, 0), self.problem)
 
     def measure(self, state: Any) -> Measures:
         """Test and reference measures of a state.
@@ -113,13 +141,14 @@ class Simulation:
         Raises:
           NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
         """
-        measures = self._measure(state, self.problem)
+        with jax.set_mesh(self.mesh):
+            measures = self._measure(self._place(state, self._layout), self.problem)
         _check_finite(state, measures.finite)
         return measures
 
     def zeros(self) -> Totals:
         """Totals of no round."""
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._totals)
+        return self._place(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.totals))
 
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
@@ -132,7 +161,9 @@ class Simulation:
         Raises:
           NonFiniteError: a loss is NaN or infinite; raised after that very round.
         """
-        state, totals = self._advance(jax.random.fold_in(key, 1), state, totals, self.problem, jnp.int32(until))
+        state = self._place(state, self._layout)
+        with jax.set_mesh(self.mesh):
+            state, totals = self._advance(self._stream(key, 1), state, totals, self.problem, np.int32(until))
         _check_finite(state, ~totals.failed)
         return state, totals
 
@@ -143,8 +174,7 @@ def _check_finite(state: Any, finite: jax.Array) -> None:
 
 
 def evaluations(
-    algorithm: Algorithm,
-    problem: Problem,
+    simulation: Simulation,
     *,
     key: jax.Array,
     rounds: int,
@@ -157,8 +187,7 @@ def evaluations(
     The snapshot's state is consumed when the iteration goes on: use it, or copy it, before.
 
     Args:
-      algorithm: what to run.
-      problem: on what.
+      simulation: what to run.
       key: of the run; see `Simulation.advance`.
       rounds: length of the run.
       eval_every: rounds between two evaluations.
@@ -171,7 +200,6 @@ def evaluations(
     """
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")
-    simulation = Simulation(algorithm, problem)
     if resume is None:
         state = simulation.init(key)
         messages = _on_host(simulation.zeros().info.messages)
@@ -236,7 +264,7 @@ def _evaluation(simulation: Simulation, state, messages, round, steps, loss, dis
         loss,
         distillation_loss,
         steps,
-        accounting.count(messages, simulation.message_bytes, len(accuracy)),
+        accounting.count(messages, simulation.message_bytes, len(accuracy), simulation.problem.mixing_matrix),
         seconds,
     )
 
@@ -246,7 +274,9 @@ def run(
 ) -> tuple[Any, list[Evaluation]]:
     """Runs to the end; the final state and the history. See `evaluations`."""
     history = []
-    for snapshot, evaluation in evaluations(algorithm, problem, key=key, rounds=rounds, eval_every=eval_every):
+    for snapshot, evaluation in evaluations(
+        Simulation(algorithm, problem), key=key, rounds=rounds, eval_every=eval_every
+    ):
         state = snapshot.state
         history.append(evaluation)
     return state, history

@@ -43,6 +43,7 @@ def learner(
     distillation_weight: float = 0.0,
     divergence: losses.Divergence = losses.squared_euclidean,
     temperature: float = 1.0,
+    micro_batch: int = 0,
 ) -> Learner:
     """A classifier that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
 
@@ -55,6 +56,8 @@ def learner(
       distillation_weight: `ρ`. It is not rescaled by `T²` as Hinton, Vinyals, Dean (2015) advise; do it here.
       divergence: `D`.
       temperature: `T`, of the soft decisions sent and of those compared with a target.
+      micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
+        cache; 0 for all. The gradient is the same sum.
     """
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
@@ -67,20 +70,26 @@ def learner(
     def init(key: jax.Array) -> Device:
         return restart(nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1]))
 
-    def objective(params: PyTree, x, y, weight, reference, targets) -> tuple[jax.Array, StepInfo]:
-        if targets is None:
-            loss = _mean(losses.softmax_cross_entropy(logits(params, x), y), weight)
-            return loss, StepInfo(loss, jnp.zeros_like(loss), None)
-        # One pass over both minibatches: wider products, half the kernels.
-        out = logits(params, jnp.concatenate([x, reference]))
-        loss = _mean(losses.softmax_cross_entropy(out[: x.shape[0]], y), weight)
-        log_s = jax.nn.log_softmax(out[x.shape[0] :] / temperature)
-        distillation_loss = divergence(log_s, targets).mean()
-        return loss + distillation_weight * distillation_loss, StepInfo(loss, distillation_loss, jnp.exp(log_s))
+    def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
+        return (losses.softmax_cross_entropy(logits(params, x), y) * share).sum(), None
+
+    def distilled(params: PyTree, x: jax.Array, z: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        log_s = jax.nn.log_softmax(logits(params, x) / temperature)
+        return (divergence(log_s, z) * share).sum(), jnp.exp(log_s)
 
     def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
         del key  # for learners with dropout or noise
-        gradients, info = jax.grad(objective, has_aux=True)(device.params, *batch, reference, targets)
+        x, y, weight = batch
+        share = jnp.ones(x.shape[0]) if weight is None else weight
+        (loss, _), gradients = in_parts(private, micro_batch, device.params, x, y, share / share.sum())
+        info = StepInfo(loss, jnp.zeros_like(loss), None)
+        if targets is not None:
+            # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
+            size = reference.shape[0]
+            share = jnp.full(size, 1 / size)
+            (distance, s), pull = in_parts(distilled, micro_batch, device.params, reference, targets, share)
+            info = StepInfo(loss, distance, s)
+            gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
         updates, state = optimizer.update(gradients, device.optimizer, device.params)
         return Device(optax.apply_updates(device.params, updates), state), info
 
@@ -90,5 +99,20 @@ def learner(
     return Learner(init, restart, step, predict)
 
 
-def _mean(losses: jax.Array, weight: jax.Array | None) -> jax.Array:
-    return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
+def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):
+    """Value (and what it returns of each example) and gradient of a sum over examples, at most `size` at a time."""
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    count = examples[0].shape[0]
+    if not 0 < size < count:
+        return differentiate(params, *examples)
+
+    def part(total: PyTree, examples: tuple[jax.Array, ...]):
+        (value, outputs), gradient = differentiate(params, *examples)
+        return jax.tree.map(jnp.add, total, (value, gradient)), outputs
+
+    # Filled up with zeros, which have no share in the sum.
+    padded = [jnp.pad(e, [(0, -count % size)] + [(0, 0)] * (e.ndim - 1)) for e in examples]
+    parts = tuple(e.reshape(-1, size, *e.shape[1:]) for e in padded)
+    nothing = jnp.zeros((), examples[-1].dtype), jax.tree.map(jnp.zeros_like, params)
+    (value, gradient), outputs = jax.lax.scan(part, nothing, parts)
+    return (value, jax.tree.map(lambda o: o.reshape(-1, *o.shape[2:])[:count], outputs)), gradient

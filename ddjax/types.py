@@ -50,6 +50,7 @@ class Problem(NamedTuple):
       reference: `[R, …]` the public unlabeled reference set.
       mixing_matrix: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`. Of a
         network that changes, `[T, N, N]` for a cycle of `T` rounds, or a `networks.Drawn` for a fresh graph each round.
+        A fixed one or a cycle may be a `networks.Sparse` of `E` links.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` their labels.
     """
@@ -107,7 +108,8 @@ class Traffic(NamedTuple):
     """Messages by the way they take, then by kind: counts in one round, or (the same structure) bytes of one message.
 
     Attributes:
-      peer: from device to device, `[N, N]` counts with the receiver as row and the sender as column, as in `W`.
+      peer: from device to device, `[N, N]` counts with the receiver as row and the sender as column, as in `W`; of a
+        `networks.Sparse` `W` `[E]`, as its links are.
       up: from a device to the server, `[N]`.
       down: from the server to a device, `[N]`.
     """
@@ -139,7 +141,7 @@ class Mixer(NamedTuple):
 
     Attributes:
       init: `(x, leading) → MixerState`.
-      mix: `(key, x, MixerState, W [N, N]) → (x, MixerState, Traffic)`.
+      mix: `(key, x, MixerState, W) → (x, MixerState, Traffic)`.
       message_bytes: `(x, leading) → Traffic` of ints, from the shapes and dtypes of `x`.
       weights: what it asks of `W`: `doubly`, `column` or `row` stochastic; a doubly stochastic one suits all.
       keeps_mean: whether the mean over devices survives it, as `tracking` needs.

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import execution
 import jax
 from absl import flags
 
 import ddjax
 from ddjax import algorithms, compression, data, losses, mixing, models, schedules, supervised
 from ddjax.graphs import GRAPHS
+from ddjax.learners import chunk_for
 from ddjax.mixers import MIXERS
 from ddjax.topology import CHANGING, MIXING_WEIGHTS, Topology, topology
 from ddjax.types import InputError, suggest
@@ -144,23 +146,24 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "checkpoint_every": (0, "Rounds between checkpoints, a multiple of --eval_every; 0 for none."),
         "resume": (False, "Go on from the last checkpoint in --output_dir."),
     },
-    "Execution": {"device_chunk": (0, "Devices vectorized at a time; 0 picks for the model and backend.")},
+    "Execution": execution.SECTION,
 }
 
 
-def _define_flags() -> None:
+def define(sections: Mapping[str, Mapping[str, tuple]], flag_values: flags.FlagValues) -> None:
+    """Defines the flags of `sections` (title → flag → (default, help)); a flag has the type of its default."""
     kinds: dict[type, Callable] = {
         str: flags.DEFINE_string,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         bool: flags.DEFINE_boolean,
     }
-    for section in _SECTIONS.values():
+    for section in sections.values():
         for name, (default, text) in section.items():
-            kinds[type(default)](name, default, text)
+            kinds[type(default)](name, default, text, flag_values=flag_values)
 
 
-_define_flags()
+define(_SECTIONS, FLAGS)
 
 
 def values() -> dict[str, object]:
@@ -168,9 +171,9 @@ def values() -> dict[str, object]:
     return {name: FLAGS[name].value for section in _SECTIONS.values() for name in section}
 
 
-def _help(summary: str) -> str:
+def _help(summary: str, sections: Mapping[str, Mapping[str, tuple]]) -> str:
     lines = [summary, "", "Flags may also be read from a file: --flagfile=FILE."]
-    for title, section in _SECTIONS.items():
+    for title, section in sections.items():
         lines += ["", f"{title}:"]
         for name, (default, text) in section.items():
             shown = (
@@ -180,15 +183,24 @@ def _help(summary: str) -> str:
     return "\n".join(lines)
 
 
-def main(body: Callable[[], None], summary: str, argv: Sequence[str] | None = None) -> int:
-    """Parses flags and runs `body`; returns the exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite."""
+def main(
+    body: Callable[[], None],
+    summary: str,
+    argv: Sequence[str] | None = None,
+    sections: Mapping[str, Mapping[str, tuple]] = _SECTIONS,
+    flag_values: flags.FlagValues = FLAGS,
+) -> int:
+    """Parses flags and runs `body`; returns the exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite.
+
+    A script with flags of its own names their `sections` and the `flag_values` they are defined in.
+    """
     argv = argv or sys.argv
     script = Path(argv[0]).name
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
-        print(_help(summary))
+        print(_help(summary, sections))
         return 0
     try:
-        rest = FLAGS(argv)[1:]
+        rest = flag_values(argv)[1:]
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
         body()
@@ -215,6 +227,7 @@ class Experiment(NamedTuple):
 
     algorithm: ddjax.Algorithm
     problem: ddjax.Problem
+    simulation: ddjax.Simulation
     learners: ddjax.Learners
     topology: Topology
     consensus_step_size: float | None
@@ -241,7 +254,7 @@ def build() -> Experiment:
     )
     # What a system without neighbours does not use cannot be wrong.
     spec, weights = (FLAGS.topology, FLAGS.mixing_weights) if meets else ("ring", "")
-    network = topology(spec, FLAGS.devices, weights, FLAGS.seed, _weights_needed(mixer))
+    network = topology(spec, FLAGS.devices, weights, FLAGS.seed, _weights_needed(mixer), FLAGS.mixing_product)
     if mixer and mixer.fixed_graph and network.changes:
         raise InputError(
             f"choco needs a fixed graph, since neighbours keep copies of one another; {FLAGS.topology!r} changes"
@@ -269,14 +282,17 @@ def build() -> Experiment:
             raise InputError(f"centralized trains one model, but --models={FLAGS.models} names {len(groups)} groups")
         problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
     make = _learner_factory(problem, dataset.classes)
-    learners = _learners(tuple(ddjax.Group(make(name), size, _chunk(name, size)) for name, size in groups))
+    made = [(name, make(name), size) for name, size in groups]
+    learners = _learners(
+        tuple(
+            ddjax.Group(learner, size, FLAGS.device_chunk or chunk_for(name, learner)) for name, learner, size in made
+        )
+    )
     step_size = _consensus_step_size(network)
     algorithm = _algorithm(learners, problem, step_size, mixer)
     # What does not fit together shows here, before a file is written.
-    algorithm.message_bytes(problem)
-    state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-    jax.eval_shape(algorithm.round, jax.random.key(0), state, problem)
-    return Experiment(algorithm, problem, learners, network, step_size)
+    simulation = ddjax.Simulation(algorithm, problem)
+    return Experiment(algorithm, problem, simulation, learners, network, step_size)
 
 
 def target_accuracies() -> list[float]:
@@ -385,18 +401,13 @@ def _learner_factory(problem: ddjax.Problem, classes: int) -> Callable[[str], dd
     # Optax counts steps; a schedule is over rounds.
     optimizer = supervised.optimizer(FLAGS.optimizer, lambda count: rate(count // steps))
     return lambda name: ddjax.learner(
-        models.model(name, problem.x.shape[1:], classes, FLAGS.activation),
+        models.model(name, problem.x.shape[1:], classes, FLAGS.activation, FLAGS.convolution),
         optimizer,
         distillation_weight=FLAGS.distillation_weight,
         divergence=losses.DIVERGENCES[FLAGS.divergence],
         temperature=FLAGS.temperature,
+        micro_batch=FLAGS.micro_batch or models.micro_batch_for(name),
     )
-
-
-def _chunk(model: str, size: int) -> int | None:
-    if FLAGS.device_chunk:
-        return FLAGS.device_chunk
-    return 1 if model in models.LOOPED_ON_CPU and jax.default_backend() == "cpu" else None
 
 
 def _check_numbers() -> None:
@@ -411,7 +422,6 @@ def _check_numbers() -> None:
         "distillation_weight",
         "consensus_step_size",
         "checkpoint_every",
-        "device_chunk",
         "examples_per_device",
         "eval_examples",
         "divergence_threshold",

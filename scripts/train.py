@@ -16,10 +16,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import execution
 import experiment
 import jax
 import numpy as np
 from experiment import FLAGS
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 import ddjax
@@ -30,7 +32,18 @@ from ddjax.simulate import Evaluation, Progress
 from ddjax.types import InputError
 
 # Flags that a resumed run may change; of these, rounds only where no schedule is stretched over them.
-_MAY_CHANGE = ("resume", "output_dir", "checkpoint_every", "device_chunk", "rounds", "target_accuracy")
+_MAY_CHANGE = (
+    "resume",
+    "output_dir",
+    "checkpoint_every",
+    "rounds",
+    "target_accuracy",
+    "device_chunk",
+    "host_devices",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
+)
 
 
 def config() -> dict:
@@ -39,8 +52,7 @@ def config() -> dict:
     return {
         "flags": experiment.values(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "backend": jax.default_backend(),
-        "accelerators": [device.device_kind for device in jax.devices()],
+        **execution.settings(),
     }
 
 
@@ -77,7 +89,7 @@ def _mean(counts: tuple[int, ...]) -> int | float:
 
 
 class OutputDir:
-    """The folder of a run: refused if it holds anything, unless a run is resumed."""
+    """The folder of a run: refused if it holds anything, unless a run is resumed. Process 0 alone writes into it."""
 
     def __init__(self) -> None:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -95,6 +107,7 @@ class OutputDir:
                 raise
             raise InputError(f"output_dir {FLAGS.output_dir!r}: {getattr(error, 'strerror', None) or error}") from None
         self._metrics = self.path / "metrics.csv"
+        self._writes = jax.process_index() == 0
         if FLAGS.resume:
             self._check_config()
             self._rows = self._read_rows()
@@ -133,6 +146,10 @@ class OutputDir:
 
     def create(self, resumed_round: int = 0) -> None:
         """Makes the folder and writes `config.json`; of a resumed `metrics.csv`, keeps the rows before a round."""
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("all have seen the folder as it was")
+        if not self._writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=bool(FLAGS.output_dir))
             self._replace("config.json", json.dumps(config(), indent=2) + "\n")
@@ -157,6 +174,8 @@ class OutputDir:
 
     def add(self, row: dict) -> None:
         """Adds a row to `metrics.csv`, after a header if it is the first."""
+        if not self._writes:
+            return
         with self._metrics.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)
             if file.tell() == 0:
@@ -207,9 +226,10 @@ def describe(built: experiment.Experiment) -> None:
     messages = built.algorithm.message_bytes(problem)
     if messages.peer:
         network = built.topology
+        gap = network.spectral_gap
         print(
             f"  graph      {network.name}, {network.directed_edges:,.6g} directed links, "
-            f"spectral gap {network.spectral_gap:.3g}, weights {network.weights}"
+            f"spectral gap {'unknown' if gap is None else format(gap, '.3g')}, weights {network.weights}"
         )
     weights = 4 * max(sizes)
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
@@ -241,7 +261,7 @@ class Display:
             self._seconds = progress.seconds_train
         self._bar.update(progress.round - self._bar.n)
         spent, done = progress.seconds_train - self._seconds, progress.round - self._start
-        if self._bar.disable and spent > 2 and time.monotonic() - self._said > 10:
+        if self._bar.disable and jax.process_index() == 0 and spent > 2 and time.monotonic() - self._said > 10:
             self._said = time.monotonic()
             rate = done / spent
             print(
@@ -262,10 +282,11 @@ class Display:
 
 def train() -> None:
     """Runs what the flags describe."""
+    execution.start(FLAGS)
     folder = OutputDir()
     built = experiment.build()
     checkpoints = Checkpoints(folder.path / "checkpoints")
-    resume = checkpoints.restore(built.algorithm, built.problem) if FLAGS.resume else None
+    resume = checkpoints.restore(built.simulation) if FLAGS.resume else None
     if resume and resume[1].round > FLAGS.rounds:
         raise InputError(f"cannot resume with --rounds={FLAGS.rounds}: the checkpoint is of round {resume[1].round}")
     folder.create(resume[1].round if resume else 0)
@@ -275,8 +296,7 @@ def train() -> None:
     display = Display(resume[1].round if resume else 0)
     try:
         for snapshot, latest in ddjax.evaluations(
-            built.algorithm,
-            built.problem,
+            built.simulation,
             key=jax.random.key(FLAGS.seed),
             rounds=FLAGS.rounds,
             eval_every=FLAGS.eval_every,
@@ -289,11 +309,14 @@ def train() -> None:
             display.evaluation(latest)
     finally:
         display.close()
-        if (folder.path / "metrics.csv").exists():
+        if jax.process_index() == 0 and (folder.path / "metrics.csv").exists():
             from plots import plot  # slow to import
 
             plot(folder.path / "learning_curves.png", [folder.path])
-    folder.add_links(accounting.by_link(snapshot.messages, built.algorithm.message_bytes(built.problem)))
+    if jax.process_index():
+        return
+    message_bytes = built.algorithm.message_bytes(built.problem)
+    folder.add_links(accounting.by_link(snapshot.messages, message_bytes, built.problem.mixing_matrix))
     finish(folder, built, latest, display.seconds_compile)
 
 

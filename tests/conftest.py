@@ -10,9 +10,9 @@ from ddjax.topology import topology
 DEVICES, CLASSES, DIMENSIONS = 6, 3, 5
 
 
-def small_problem(spec="ring", partition="quantity", devices=DEVICES, **kwargs):
+def small_problem(spec="ring", partition="quantity", devices=DEVICES, product="", **kwargs):
     dataset = synthetic_classification(0, devices, 120, 60, CLASSES, DIMENSIONS, heterogeneity=0.5)
-    matrix = topology(spec, devices).mixing_matrix
+    matrix = topology(spec, devices, product=product).mixing_matrix
     return ddjax.make_problem(dataset, matrix, partition=partition, reference_size=20, **kwargs)
 
 

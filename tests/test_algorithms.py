@@ -79,14 +79,14 @@ class Drawn:
 
 def numpy_step(kernel, bias, x, y, reference, target):
     """One SGD step of softmax regression on the distillation-regularized loss, by hand."""
-    error = (softmax(x @ kernel + bias) - np.eye(CLASSES)[y]) / len(x)
-    grad_kernel, grad_bias = x.T @ error, error.sum(0)
-    s = softmax(reference @ kernel + bias)
+    error = (softmax(x @ kernel.T + bias) - np.eye(CLASSES)[y]) / len(x)
+    grad_kernel, grad_bias = error.T @ x, error.sum(0)
+    s = softmax(reference @ kernel.T + bias)
     if target is not None:
         pull = 2 * (s - target)
         # The derivative of softmax: (diag(s) − s sᵀ) applied to the pull of the squared distance.
         error = WEIGHT * s * (pull - (s * pull).sum(-1, keepdims=True)) / len(reference)
-        grad_kernel, grad_bias = grad_kernel + reference.T @ error, grad_bias + error.sum(0)
+        grad_kernel, grad_bias = grad_kernel + error.T @ reference, grad_bias + error.sum(0)
     return kernel - RATE * grad_kernel, bias - RATE * grad_bias, s
 
 
@@ -108,7 +108,7 @@ def test_distillation_is_the_paper_pseudocode_in_numpy(consensus, local_steps):
         drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem, local_steps)
         b = drawn.reference
         if consensus == "neighbors":
-            sent = [softmax(x_reference[b] @ kernel + bias) for kernel, bias in theta]
+            sent = [softmax(x_reference[b] @ kernel.T + bias) for kernel, bias in theta]
             targets = [sum(w[n, m] * sent[m] for m in range(DEVICES)) for n in range(DEVICES)]
         else:
             targets = [np.clip(z[n, b], 0, 1) for n in range(DEVICES)]
@@ -233,7 +233,7 @@ def test_uniform_mixing_from_a_common_start_is_sgd_on_the_mean_gradient():
     params = jax.tree.map(lambda leaf: leaf[0], states[0].devices[0].params)
 
     def loss(params, x, y):
-        logits = x @ params["dense"]["kernel"] + params["dense"]["bias"]
+        logits = x @ params["dense"]["kernel"].T + params["dense"]["bias"]
         return losses.softmax_cross_entropy(logits, y).mean()
 
     for t in range(15):

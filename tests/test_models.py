@@ -23,16 +23,25 @@ from ddjax.types import InputError
         ((3, 2), (1, 2), "VALID", 3),
         ((2, 3), (1, 1), ((2, 0), (0, 3)), 6),
         ((3, 3), (2, 1), ((2, 0), (0, 3)), 2),
+        ((1, 1), (1, 1), "SAME", 2),
+        ((3, 3), (1, 2), "SAME", 3),
+        ((5, 4), (3, 2), "VALID", 2),
+        ((2, 2), (3, 3), "SAME", 1),
+        ((3, 3), (1, 1), ((4, 3), (3, 4)), 2),
+        ((3, 3), (2, 2), ((-1, 1), (1, -2)), 2),
     ],
 )
-def test_convolution_and_its_gradients(kernel, strides, padding, batch):
+@pytest.mark.parametrize(("channels", "features"), [(3, 4), (1, 6)])
+def test_convolution_and_its_gradients(kernel, strides, padding, batch, channels, features):
     keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (batch, 9, 8, 3))
-    k = jax.random.normal(keys[1], (*kernel, 3, 4))
+    x = jax.random.normal(keys[0], (batch, 9, 8, channels))
+    k = jax.random.normal(keys[1], (*kernel, channels, features))
 
+    @jax.jit
     def ours(x, k):
         return conv_general_dilated(x, k, strides, padding)
 
+    @jax.jit
     def xla(x, k):
         return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -70,6 +79,20 @@ def test_convolution_under_vmap_and_scan():
     expected = jax.tree.map(lambda *parts: jnp.stack(parts), *one_by_one)
     for mapped in (jax.vmap(jax.grad(loss, (0, 1)))(x, k), lax.map(lambda a: jax.grad(loss, (0, 1))(*a), (x, k))):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), mapped, expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_group_norm_is_that_of_flax(offset):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, g = (jax.random.normal(key, (2, 5, 4, 16)) for key in keys[:2])
+    ours, flax = (norm(16, num_groups=8, rngs=nnx.Rngs(0)) for norm in (models._GroupNorm, nnx.GroupNorm))
+    for norm in (ours, flax):
+        norm.scale[...], norm.bias[...] = (jax.random.normal(key, (16,)) for key in keys[2:])
+    out, pullback = jax.vjp(lambda norm, x: norm(x), ours, x + offset)
+    expected, flax_pullback = jax.vjp(lambda norm, x: norm(x), flax, x + offset)
+    np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
+    for a, b in zip(jax.tree.leaves(pullback(g)), jax.tree.leaves(flax_pullback(g)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(

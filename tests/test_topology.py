@@ -66,6 +66,55 @@ def test_spectral_gap_is_the_closed_form(spec, devices, gap):
     assert topology(spec, devices).spectral_gap == pytest.approx(gap, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("spec", "devices", "gap"),
+    [
+        ("ring", 10_000, 2 / 3 * (1 - np.cos(2 * np.pi / 10_000))),
+        ("directed_ring", 3000, 1 - np.cos(np.pi / 3000)),
+        ("one_peer_exponential", 4096, 1.0),
+        ("torus", 2500, 2 / 5 * (1 - np.cos(2 * np.pi / 50))),
+        ("hypercube", 4096, 2 / 13),
+        ("star", 4000, 1 / 4000),
+    ],
+)
+def test_spectral_gap_of_thousands_of_devices_is_the_closed_form(spec, devices, gap):
+    assert topology(spec, devices).spectral_gap == pytest.approx(gap, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spec", ["barabasi_albert:2", "erdos_renyi:0.05", "alternating:torus+random_regular:3", "directed_edges"]
+)
+def test_iterated_eigenvalues_are_the_dense_ones(spec, tmp_path, monkeypatch):
+    path = tmp_path / "graph.txt"
+    path.write_text("".join(f"{i} {j % 200}\n" for i in range(200) for j in (i + 1, i * i + 3) if i != j % 200))
+    spec = f"{spec}:{path}" if spec == "directed_edges" else spec
+    built = topology(spec, 200, stochastic="row")
+    gap, limit = built.spectral_gap, built.largest_consensus_step_size()
+    monkeypatch.setattr("ddjax.topology._DENSE", 50)
+    assert built.spectral_gap == pytest.approx(gap, rel=1e-6)
+    if spec.startswith("directed"):
+        assert built.largest_consensus_step_size() == pytest.approx(2 * built.matrices[0].diagonal().min())
+        assert built.largest_consensus_step_size() <= limit
+    else:
+        assert built.largest_consensus_step_size() == pytest.approx(limit, rel=1e-6)
+
+
+def test_a_gap_that_cannot_be_found_is_unknown(tmp_path):
+    """A path of 3,000 devices: Lanczos' method does not tell its eigenvalues apart in the time it has."""
+    path = tmp_path / "graph.txt"
+    path.write_text("".join(f"{i} {i + 1}\n" for i in range(2999)))
+    built = topology(f"edges:{path}", 3000)
+    assert built.spectral_gap is None
+    assert built.largest_consensus_step_size() == pytest.approx(2 / 3, rel=1e-5)
+
+
+def test_large_random_graphs_are_drawn_as_asked():
+    """12.5 million pairs linked with probability 0.002: within 5 standard errors."""
+    links = graph("erdos_renyi:0.002", 5000, seed=1).number_of_edges()
+    expected = 5000 * 4999 / 2 * 0.002
+    assert abs(links - expected) < 5 * np.sqrt(expected)
+
+
 def test_directed_edges_point_from_sender_to_receiver():
     w = mixing_matrix(graph("directed_ring", 4))
     assert w[1, 0] == 0.5  # 1 receives from 0
@@ -94,13 +143,14 @@ def test_lazy_weights_halve_the_gap():
 
 def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
     regular = graph("random_regular:3", 10, seed=3)
-    np.testing.assert_allclose(mixing_matrix(regular, "uniform"), mixing_matrix(regular, "metropolis_hastings"))
+    uniform, metropolis = (mixing_matrix(regular, name).toarray() for name in ("uniform", "metropolis_hastings"))
+    np.testing.assert_allclose(uniform, metropolis)
 
 
 def test_edge_file(tmp_path):
     path = tmp_path / "graph.txt"
     path.write_text("# a path\n0 1\n1 2\n\n2 3 # last\n")
-    expected = mixing_matrix(nx.path_graph(4))
+    expected = mixing_matrix(nx.path_graph(4)).toarray()
     np.testing.assert_array_equal(topology(f"edges:{path}", 4).mixing_matrix, expected)
 
 

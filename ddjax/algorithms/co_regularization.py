@@ -72,7 +72,7 @@ def co_regularization(learners: Learners, *, distillation_weight: float) -> Algo
       distillation_weight: `ρ`.
     """
     devices = learners.size
-    _, features, classes = parameters(learners)["dense"]["kernel"].shape
+    _, classes, features = parameters(learners)["dense"]["kernel"].shape
 
     def solve(x, y, private, sizes, reference) -> np.ndarray:
         targets = np.eye(classes)[np.asarray(y)]

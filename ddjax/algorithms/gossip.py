@@ -78,15 +78,17 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         pushing, ordering, sampling = jax.random.split(keys.mix, 3)
-        pushed = push_targets(pushing, networks.at(problem.mixing_matrix, keys.graph, state.round))
-        # Row by row, the senders a device hears of first, in random order.
-        order = jnp.argsort(jnp.where(pushed == 1, jax.random.uniform(ordering, pushed.shape), 2.0), axis=1)
-        inbox = pushed.sum(1)
+        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
+        targets = push_targets(pushing, matrix)
+        # Senders by whom they push to, those of one receiver in random order.
+        senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
+        inbox = jnp.bincount(targets, length=learners.size)
+        first = jnp.cumsum(inbox) - inbox
         params, age = state.devices[0].params, state.age  # as they were when pushed
 
         def one_message(carry):
             number, devices, current, totals = carry
-            sender, hears = order[:, number], number < inbox
+            sender, hears = senders[jnp.minimum(first + number, learners.size - 1)], number < inbox
             received = jax.tree.map(lambda leaf: leaf[sender], params)
             merged, current = merge(
                 jax.random.fold_in(sampling, number), devices.params, current, received, age[sender], hears
@@ -102,7 +104,8 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
         _, devices, current, totals = jax.lax.while_loop(
             lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], age, totals)
         )
-        info = Info(totals.loss, totals.distillation_loss, totals.steps, Traffic({"parameters and age": pushed}))
+        sent = Traffic({"parameters and age": networks.pushes(matrix, targets)})
+        info = Info(totals.loss, totals.distillation_loss, totals.steps, sent)
         return State(state.round + 1, (devices,), current), info
 
     def message_bytes(problem: Problem) -> Traffic:

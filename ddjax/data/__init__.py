@@ -9,6 +9,7 @@ import numpy as np
 
 from ddjax.data.partition import PARTITIONS, share_out
 from ddjax.data.sources import DATASETS, Dataset, load, npz
+from ddjax.networks import Sparse
 from ddjax.types import InputError, Problem
 
 __all__ = ["DATASETS", "PARTITIONS", "Dataset", "load", "make_problem", "npz", "share_out"]
@@ -33,7 +34,7 @@ def make_problem(
 
     Args:
       dataset: what to share out.
-      mixing_matrix: as `Topology.mixing_matrix` is: `[N, N]`, `[T, N, N]` or a `networks.Drawn`.
+      mixing_matrix: as `Topology.mixing_matrix` is: `[N, N]`, `[T, N, N]`, a `networks.Sparse` or a `networks.Drawn`.
       partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
@@ -78,10 +79,20 @@ def make_problem(
         private=jnp.asarray(held),
         sizes=jnp.asarray(sizes),
         reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
-        mixing_matrix=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), mixing_matrix),
+        mixing_matrix=_single_precision(mixing_matrix),
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(dataset.y_test[test]),
     )
+
+
+def _single_precision(mixing_matrix: Any) -> Any:
+    """All weights in float32; the indices of a sparse matrix stay integers."""
+
+    def cast(leaf: Any) -> jax.Array:
+        index = isinstance(mixing_matrix, Sparse) and np.issubdtype(leaf.dtype, np.integer)
+        return jnp.asarray(leaf, jnp.int32 if index else jnp.float32)
+
+    return jax.tree.map(cast, mixing_matrix)
 
 
 def _standardize(reference: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,0 +1,40 @@
+"""A dense layer whose stacked form is quick on CPU: kernels `[out, in]`, and products that put the features first."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+
+@jax.custom_vjp
+def _product(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.einsum("oi,bi->ob", kernel, x)
+
+
+def _forward(kernel, x):
+    return _product(kernel, x), (kernel, x)
+
+
+def _backward(residuals, g):
+    kernel, x = residuals
+    g = lax.optimization_barrier(g)
+    return jnp.einsum("ob,bi->oi", g, x), jnp.einsum("ob,oi->bi", g, kernel)
+
+
+_product.defvjp(_forward, _backward)
+
+
+class Dense(nnx.Module):
+    """`x [B, in] → [B, out]`.
+
+    Attributes:
+      kernel: `[out, in]`.
+      bias: `[out]`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (in_features, out_features)).T)
+        self.bias = nnx.Param(jnp.zeros(out_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (_product(self.kernel[...], x) + self.bias[...][:, None]).T

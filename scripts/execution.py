@@ -1,0 +1,95 @@
+"""Where and how scripts run: cores, accelerators and processes, precision, and the cache of compiled programs."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from ddjax.types import InputError, suggest
+
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
+# Flag → (default, help), as a section of `experiment.define`.
+SECTION: dict[str, tuple] = {
+    "device_chunk": (0, "Devices vectorized at a time in one place; 0 picks for the model and backend."),
+    "mixing_product": (
+        "",
+        "How W is multiplied by: dense, as a matrix, or gather, link by link; default the quicker one.",
+    ),
+    "convolution": (
+        "",
+        "products, made of matrix products, or native, the backend's own; default products on CPU, else native.",
+    ),
+    "micro_batch": (0, "Examples that go forward and backward at a time; 0 picks for the model and backend."),
+    "precision": (
+        "float32",
+        f"Of matrix products in training: {', '.join(PRECISIONS)}; consensus is always in float32.",
+    ),
+    "host_devices": (0, "On a CPU, places that the devices are spread over; 0 for as many as cores."),
+    "coordinator_address": (
+        "",
+        "host:port of process 0, where several run as one; auto where JAX finds it by itself (Slurm, Open MPI, …).",
+    ),
+    "num_processes": (0, "How many processes run as one."),
+    "process_id": (-1, "Which of them this is, from 0; process 0 writes the files, the others are silent."),
+}
+
+
+def start(values: flags.FlagValues) -> None:
+    """Prepares JAX as the flags say; to be called before anything is computed.
+
+    Raises:
+      InputError: flags that are wrong, or not for this backend.
+    """
+    if values.precision not in PRECISIONS:
+        raise suggest("precision", values.precision, PRECISIONS)
+    for name in ("host_devices", "device_chunk", "micro_batch"):
+        if not 0 <= getattr(values, name) < 2**31:
+            raise InputError(f"{name} must be at least 0, got {getattr(values, name)}")
+    several = values["num_processes"].present or values["process_id"].present
+    if values.coordinator_address in ("", "auto") and several:
+        raise InputError("--num_processes and --process_id go with --coordinator_address=HOST:PORT")
+    if values.coordinator_address not in ("", "auto") and not 0 <= values.process_id < values.num_processes:
+        raise InputError(
+            "--coordinator_address=HOST:PORT needs --num_processes=P and --process_id from 0 to P - 1, got "
+            f"{values.num_processes} and {values.process_id}"
+        )
+    _cache()
+    _host_devices(values.host_devices or len(os.sched_getaffinity(0)))
+    if values.coordinator_address == "auto":
+        jax.distributed.initialize()
+    elif values.coordinator_address:
+        jax.distributed.initialize(values.coordinator_address, values.num_processes, values.process_id)
+    if values.precision != "float32" and jax.default_backend() == "cpu":
+        raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[values.precision])
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def _cache() -> None:
+    """Compiled programs are kept in the user's cache folder, unless JAX was told of another place."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(home / "ddjax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _host_devices(count: int) -> None:
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # the backend runs already, as in a notebook
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def settings() -> dict[str, Any]:
+    """Where a program runs, for its records."""
+    return {
+        "backend": jax.default_backend(),
+        "accelerators": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+    }

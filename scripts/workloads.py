@@ -1,0 +1,182 @@
+"""What `benchmark.py` measures: systems on random data, and how much useful work a round of them is."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import ddjax
+from ddjax import models
+from ddjax.algorithms.averaging import State
+from ddjax.learners import chunk_for
+from ddjax.supervised import in_parts
+from ddjax.topology import Topology, topology
+from ddjax.types import Algorithm, Device, Info, Learner, MixerState, Problem, StepInfo, Traffic
+
+WORK = ("local_sgd", "distillation", "dsgd")
+CLASSES, PRIVATE_EXAMPLES, REFERENCE_SIZE = 10, 100, 2000
+LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
+
+
+class Case(NamedTuple):
+    """What one row measures; `None` where the work has no such thing, 0 or empty where the form is picked."""
+
+    work: str
+    models: str
+    devices: int
+    batch_size: int
+    topology: str | None
+    reference_batch_size: int | None
+    device_chunk: int = 0
+    micro_batch: int = 0
+    convolution: str = ""
+    mixing_product: str = ""
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Architectures and how many devices have them."""
+        return models.parse_models(self.models, self.devices)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example: CIFAR-10's with a `resnet14`, else MNIST's."""
+        return (32, 32, 3) if "resnet14" in self.models else (28, 28)
+
+    def network(self) -> Topology:
+        """The graph that is mixed over, if any is."""
+        return topology(self.topology or "ring", self.devices, product=self.mixing_product)
+
+
+def problem(case: Case) -> Problem:
+    """Random data: nothing to learn, but as much work as any."""
+    rng, total = np.random.default_rng(0), case.devices * PRIVATE_EXAMPLES
+
+    def inputs(count: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal((count, *case.input_shape), np.float32))
+
+    def labels(count: int) -> jax.Array:
+        return jnp.asarray(rng.integers(CLASSES, size=count, dtype=np.int32))
+
+    return Problem(
+        x=inputs(total),
+        y=labels(total),
+        private=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
+        sizes=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
+        reference=inputs(REFERENCE_SIZE),
+        mixing_matrix=jax.tree.map(jnp.asarray, case.network().mixing_matrix),
+        x_test=inputs(1),
+        y_test=labels(1),
+    )
+
+
+def learner(name: str, input_shape: tuple[int, ...], convolution: str = "", micro_batch: int = 0) -> Learner:
+    """A device of the benchmark."""
+    return ddjax.learner(
+        models.model(name, input_shape, CLASSES, convolution=convolution),
+        optax.sgd(LEARNING_RATE),
+        distillation_weight=DISTILLATION_WEIGHT,
+        micro_batch=micro_batch,
+    )
+
+
+def reference_pass(inner: Learner, micro_batch: int) -> Learner:
+    """A device whose step is the forward and backward pass over the reference minibatch alone.
+
+    The gradient is what it leaves, in the place of an optimizer's state.
+    """
+
+    def step(key, device, batch, reference, targets):
+        def distance(params, x, z):
+            s = inner.predict(Device(params, ()), x)
+            return ((s - z) ** 2).sum() / len(reference), s
+
+        (loss, s), gradient = in_parts(distance, micro_batch, device.params, reference, targets)
+        return Device(device.params, gradient), StepInfo(loss, loss, s)
+
+    def restart(params):
+        return Device(params, jax.tree.map(jnp.zeros_like, params))
+
+    return Learner(lambda key: restart(inner.init(key).params), restart, step, inner.predict)
+
+
+def reference_passes(learners: ddjax.Learners, reference_batch_size: int) -> Algorithm:
+    """Rounds in which every device takes the step of a `reference_pass`, and nothing else happens."""
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        return State(jnp.zeros((), jnp.int32), learners.init(key), MixerState())
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        # A window that moves: nothing is drawn, and nothing stays the same that a compiler could take out of the loop.
+        start = state.round % (REFERENCE_SIZE - reference_batch_size + 1)
+        reference = jax.lax.dynamic_slice_in_dim(problem.reference, start, reference_batch_size)
+        targets = jnp.full((learners.size, reference_batch_size, CLASSES), 1 / CLASSES)
+        devices, phase = learners.train(key, state.round, state.devices, problem, reference, targets)
+        info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
+        return State(state.round + 1, devices, MixerState()), info
+
+    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), lambda problem: Traffic())
+
+
+def algorithm(work: str, case: Case) -> Algorithm:
+    """The system that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
+    groups = []
+    for name, size in case.groups:
+        micro_batch = case.micro_batch or models.micro_batch_for(name)
+        one = learner(name, case.input_shape, case.convolution, micro_batch)
+        measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
+        groups.append(ddjax.Group(measured, size, case.device_chunk or chunk_for(name, one)))
+    learners = ddjax.Learners(groups, case.batch_size)
+    if work == "reference_pass":
+        return reference_passes(learners, case.reference_batch_size or 0)
+    if work == "distillation":
+        return ddjax.distillation(
+            learners,
+            ddjax.weighted_average(),
+            reference_batch_size=case.reference_batch_size or 0,
+            consensus_step_size=CONSENSUS_STEP_SIZE,
+        )
+    return ddjax.dsgd(learners, ddjax.weighted_average()) if work == "dsgd" else ddjax.local(learners)
+
+
+def device_step(case: Case) -> tuple[float, float]:
+    """Useful operations, and bytes of the least traffic, of a round of one device, on average over devices.
+
+    Operations are two for each multiply-add of the products and convolutions of a plain forward pass, of the gradients
+    of their weights and, but for the first layer, of their inputs, and of the mixing over the links there are.
+    Elementwise work does not count, nor what another formulation of a layer does beyond that.
+
+    Traffic is parameters and gradients read and written once, the minibatches read (the reference one once for all
+    devices), and of the mixing what a device and its neighbours hold read, and the result written. Activations do not
+    count: they may stay in cache.
+    """
+    b = case.reference_batch_size or 0
+    inputs = jax.ShapeDtypeStruct((case.batch_size + b, *case.input_shape), jnp.float32)
+    flops = parameters = 0.0
+    for name, size in case.groups:
+        one = learner(name, case.input_shape, "native")
+        device = jax.eval_shape(one.init, jax.random.key(0))
+        forward = list(_products(jax.make_jaxpr(one.predict)(device, inputs)))
+        flops += size / case.devices * (3 * sum(forward) - forward[0])
+        parameters += size / case.devices * sum(leaf.size for leaf in jax.tree.leaves(device.params))
+    message = {"local_sgd": 0, "distillation": b * CLASSES, "dsgd": parameters}[case.work]
+    heard = 1 + case.network().directed_edges / case.devices  # itself and its neighbours
+    read = math.prod(case.input_shape) * (case.batch_size + b / case.devices)
+    return float(flops + 2 * heard * message), float(4 * (4 * parameters + read + (heard + 1) * message))
+
+
+def _products(jaxpr: Any) -> Iterator[float]:
+    """Operations of each matrix product and convolution, in order."""
+    for equation in jaxpr.eqns:
+        shapes, params = [variable.aval.shape for variable in equation.invars], equation.params
+        outputs = equation.outvars[0].aval.size
+        if equation.primitive.name == "dot_general":
+            yield 2 * outputs * math.prod(shapes[0][axis] for axis in params["dimension_numbers"][0][0])
+        elif equation.primitive.name == "conv_general_dilated":
+            yield 2 * outputs * math.prod(shapes[1]) / shapes[1][params["dimension_numbers"].rhs_spec[0]]
+        for inner in params.values():
+            if hasattr(inner, "eqns"):
+                yield from _products(inner)

@@ -1,0 +1,246 @@
+"""Sparse mixing matrices against dense ones, and that their cost grows with the links."""
+
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import CLASSES, small_problem
+from test_algorithms import close, make_learners
+from test_train import FAST, call, rows
+
+import ddjax
+from ddjax import accounting, mixing, networks
+from ddjax.compression import compressor
+from ddjax.graphs import graph
+from ddjax.mixers import MIXERS
+from ddjax.topology import mixing_matrix, quickest_product, topology
+from ddjax.types import InputError, Traffic
+
+DEVICES = 48
+SPECS = (
+    "ring",
+    "exponential",
+    "star",
+    "barabasi_albert:2",
+    "directed_exponential",
+    "one_peer_exponential",
+    "alternating:star+ring",
+)
+ROUND = 3
+
+
+def both(spec):
+    """The matrix of one round in either form."""
+    matrices = (small_problem(spec, devices=DEVICES, product=product).mixing_matrix for product in ("dense", "gather"))
+    return [networks.at(matrix, jax.random.key(0), ROUND) for matrix in matrices]
+
+
+def by_link(matrix, values):
+    """Values by the links of a sparse matrix, as `[N, N]`."""
+    found = np.zeros(matrix.shape, np.asarray(values).dtype)
+    found[matrix.receivers, matrix.senders] = values
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_products_and_links_are_those_of_the_dense_matrix(spec):
+    dense, sparse = both(spec)
+    np.testing.assert_array_equal(networks.dense(sparse), dense)
+    np.testing.assert_array_equal(by_link(sparse, networks.links(sparse)), networks.links(dense))
+    x = jax.random.normal(jax.random.key(0), (DEVICES, 7))
+    close(jax.jit(operator.matmul)(sparse, x), np.asarray(dense, float) @ np.asarray(x, float), 1e-5)
+
+
+def test_hubs_do_not_widen_all_rows():
+    devices = 3000
+    star = topology("star", devices).mixing_matrix
+    assert [slots.shape for slots in star.slots] == [(devices - 1, 1), (1, 3008)]
+    regular = topology("random_regular:5", devices).mixing_matrix
+    assert [slots.shape for slots in regular.slots] == [(devices, 5)]
+    assert regular.place is None
+    free = topology("barabasi_albert:4", devices).mixing_matrix
+    assert sum(slots.size for slots in free.slots) < 4 * len(free.weights)
+
+
+@pytest.mark.parametrize("spec", ["star", "directed_exponential", "alternating:star+ring"])
+@pytest.mark.parametrize("name", ["average", "choco", "push_sum", "gossip", "adaptive", "encoded"])
+def test_every_mixer_does_the_same_on_either_form(name, spec):
+    """Three mixings of parameters of two leaves: values to 1e-5, traffic exactly."""
+    compress = compressor("top_k:0.5")
+    made = {
+        "choco": lambda: ddjax.choco(compress, 0.3),
+        "encoded": lambda: ddjax.encoded(ddjax.weighted_average(), compress),
+    }
+    mixer = made.get(name, MIXERS.get(name))()
+    one, two = jax.random.split(jax.random.key(1))
+    start = {"a": jax.random.normal(one, (DEVICES, 3, 2)), "b": jax.random.normal(two, (DEVICES, 4))}
+    dense, sparse = both(spec)
+    found, mix = [], jax.jit(mixer.mix)
+    for matrix in (dense, sparse):
+        x, state = start, mixer.init(start, 1)
+        for number in range(3):
+            x, state, sent = mix(jax.random.key(number), x, state, matrix)
+        found.append((x, state, sent))
+    (x, state, sent), (sparse_x, sparse_state, sparse_sent) = found
+    close(sparse_x, x, 1e-5)
+    close(sparse_state, state, 1e-5)
+    assert sent.peer.keys() == sparse_sent.peer.keys()
+    for kind, counts in sent.peer.items():
+        np.testing.assert_array_equal(by_link(sparse, sparse_sent.peer[kind]), counts)
+    if mixer.keeps_mean and name != "push_sum":
+        close(jax.tree.map(lambda leaf: leaf.mean(0), sparse_x), jax.tree.map(lambda leaf: leaf.mean(0), start), 1e-5)
+
+
+def test_push_sum_averages_where_only_columns_sum_to_one(tmp_path):
+    path = tmp_path / "graph.txt"
+    path.write_text("0 1\n1 2\n2 0\n0 2\n2 3\n3 0\n")
+    built = topology(f"directed_edges:{path}", 4, stochastic="column", product="gather")
+    x = jnp.arange(8.0).reshape(4, 2)
+    mixed, mixer = x, ddjax.push_sum()
+    state, mix = mixer.init(x, 1), jax.jit(mixer.mix)
+    for _ in range(60):
+        mixed, state, _ = mix(None, mixed, state, built.mixing_matrix)
+    close(mixed, jnp.broadcast_to(x.mean(0), x.shape), 1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_pushes_go_to_the_same_out_neighbours_in_either_form(spec):
+    dense, sparse = both(spec)
+    draw = jax.jit(mixing.push_targets)
+    for number in range(5):
+        key = jax.random.key(number)
+        targets = draw(key, dense)
+        np.testing.assert_array_equal(draw(key, sparse), targets)
+        pushed = by_link(sparse, networks.pushes(sparse, targets))
+        np.testing.assert_array_equal(pushed, networks.pushes(dense, targets))
+        assert (pushed <= networks.links(dense)).all()
+        assert (pushed.sum(0) == (np.asarray(networks.links(dense)).sum(0) > 0)).all()
+
+
+ALGORITHMS = {
+    "dsgd": lambda learners: ddjax.dsgd(learners, ddjax.weighted_average()),
+    "choco": lambda learners: ddjax.dsgd(learners, ddjax.choco(compressor("qsgd:16"), 0.3)),
+    "push_sum": lambda learners: ddjax.dsgd(learners, ddjax.push_sum()),
+    "gossip": lambda learners: ddjax.gossip(learners),
+    "distillation": lambda learners: ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=8),
+    "tracking": lambda learners: ddjax.distillation(
+        learners,
+        ddjax.encoded(ddjax.weighted_average(), compressor("qsgd:16")),
+        reference_batch_size=8,
+        consensus="tracking",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        *((name, "star") for name in ALGORITHMS),
+        ("push_sum", "one_peer_exponential"),
+        ("gossip", "one_peer_exponential"),
+    ],
+)
+def test_whole_runs_are_equal_in_either_form(name, spec):
+    """Twelve rounds: states to 1e-4, bytes and rows of links exactly."""
+    devices, found = 12, []
+    algorithm = ALGORITHMS[name](make_learners(size=devices))
+    for product in ("dense", "gather"):
+        problem = small_problem(spec, devices=devices, product=product)
+        history = ddjax.evaluations(algorithm, problem, key=jax.random.key(0), rounds=12, eval_every=12)
+        *_, (snapshot, last) = history
+        rows = list(accounting.by_link(snapshot.messages, algorithm.message_bytes(problem), problem.mixing_matrix))
+        found.append((snapshot.state, last.bytes, rows))
+    (state, sent, links), (sparse_state, sparse_sent, sparse_links) = found
+    close(sparse_state, state, 1e-4)
+    assert sparse_sent == sent
+    assert sparse_sent.total > 0
+    assert sparse_links == links
+
+
+def test_the_flag_picks_the_form_and_changes_no_number(tmp_path):
+    tables = []
+    for product in ("dense", "gather"):
+        out = tmp_path / product
+        assert call(*FAST, f"--mixing_product={product}", f"--output_dir={out}") == 0
+        tables.append([{k: v for k, v in row.items() if "second" not in k} for row in rows(out)])
+        links = (out / "links.csv").read_text()
+    assert tables[0][-1]["bytes_sent_total"] == tables[1][-1]["bytes_sent_total"]
+    assert float(tables[0][-1]["accuracy_mean"]) == pytest.approx(float(tables[1][-1]["accuracy_mean"]), abs=0.01)
+    assert links == (tmp_path / "dense" / "links.csv").read_text()
+
+
+def test_bytes_by_link_are_exact():
+    """Counts and sizes beyond what a double holds."""
+    sparse = both("barabasi_albert:2")[1]
+    counts = np.random.default_rng(0).integers(2**53, 2**54, len(sparse.senders))
+    counts[::3] = 0
+    sizes = Traffic(peer={"model": 10**12 + 1})
+    by_matrix = Traffic(peer={"model": by_link(sparse, counts)})
+    found = accounting.count(Traffic(peer={"model": counts}), sizes, DEVICES, sparse)
+    assert found == accounting.count(by_matrix, sizes, DEVICES)
+    assert found.total == sum(map(int, counts)) * (10**12 + 1)
+    rows = accounting.by_link(Traffic(peer={"model": counts}), sizes, sparse)
+    assert list(rows) == list(accounting.by_link(by_matrix, sizes))
+
+
+def sizes(jaxpr):
+    """Of every array in a traced function."""
+    for equation in jaxpr.eqns:
+        yield from (math.prod(variable.aval.shape) for variable in equation.outvars)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from sizes(inner)
+
+
+@pytest.mark.parametrize("name", ["dsgd", "choco", "push_sum", "gossip", "distillation"])
+def test_a_round_of_ten_thousand_devices_makes_no_array_of_their_pairs(name):
+    """On a ring nothing is larger than 60 numbers a device, the soft decisions on the reference set."""
+    devices = 10_000
+    problem = small_problem(devices=2)
+    problem = problem._replace(
+        private=jnp.zeros((devices, 2), jnp.int32),
+        sizes=jnp.full(devices, 2),
+        mixing_matrix=topology("ring", devices).mixing_matrix,
+    )
+    algorithm = ALGORITHMS[name](make_learners(size=devices))
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
+    traced = jax.make_jaxpr(algorithm.round)(jax.random.key(0), state, problem)
+    assert devices * CLASSES * 5 < max(sizes(traced.jaxpr)) <= 200 * devices
+
+
+def test_the_sparser_form_is_picked_where_it_is_quicker():
+    forms = {
+        (spec, devices): quickest_product(mixing_matrix(graph(spec, devices)))
+        for spec in ("ring", "exponential", "complete")
+        for devices in (32, 64, 512)
+    }
+    assert [place for place, form in forms.items() if form == "gather"] == [
+        ("ring", 64),
+        ("ring", 512),
+        ("exponential", 512),
+    ]
+    assert isinstance(topology("ring", 64).mixing_matrix, networks.Sparse)
+    assert topology("ring", 64, product="dense").mixing_matrix.shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("spec", "product", "message"),
+    [("ring", "gahter", "did you mean 'gather'"), ("random_matching", "gather", "draws a graph each round")],
+)
+def test_products_that_do_not_exist_are_named(spec, product, message):
+    with pytest.raises(InputError, match=message):
+        topology(spec, 8, product=product)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_smallest_networks(devices):
+    matrix = topology("ring", devices, product="gather").mixing_matrix
+    assert matrix.shape == (devices, devices)
+    x = jnp.arange(3.0 * devices).reshape(devices, 3)
+    close(matrix @ x, jnp.broadcast_to(x.mean(0), x.shape))
+    if devices == 1:
+        assert mixing.push_targets(jax.random.key(0), matrix).tolist() == [1]
