@@ -7,64 +7,64 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.extend.core import Var
 
-from ddjax import sharding
 from ddjax.simulate import Simulation
 
 
-def estimate(simulation: Simulation) -> int:
-    """Bytes at the peak of a round: of a host's memory on CPU, else of the fullest accelerator.
+def estimate(simulation: Simulation) -> tuple[int, int]:
+    """Bytes that a run takes at least and at its peak: of a host's memory on CPU, else of an accelerator.
 
-    The problem and the state once (an array that is kept whole lies in every place), and what a round makes on its way,
-    each array from where it is made to where it is last used. What the compiler fuses away is counted, what its own
-    buffers need is not: right to about a third.
+    The least is the problem and the state, once in each place or spread over them. The peak adds what a round makes on
+    its way, each array from where it is made to where it is last used: more than it will be, since the compiler fuses
+    much of that and updates in place, but without what it needs for itself.
     """
-    mesh, traced = simulation.mesh, simulation.traced.jaxpr
-    local = len(mesh.local_devices)
-    together = local if jax.default_backend() == "cpu" else 1  # places that share one memory
-    held = sum(_nbytes(leaf) * together for leaf in jax.tree.leaves((simulation.problem, simulation.totals)))
-    layout = jax.tree.leaves(sharding.stacked(mesh, simulation.shapes.state))
-    for leaf, spread in zip(jax.tree.leaves(simulation.shapes.state), layout, strict=True):
-        held += _nbytes(leaf) * together // (1 if spread.is_fully_replicated else mesh.size)
-    return held + _made(traced.jaxpr) * together // mesh.size
+    places = simulation.mesh.size
+    # Those that share one memory.
+    together = len(simulation.mesh.local_devices) if jax.default_backend() == "cpu" else 1
+    state = zip(jax.tree.leaves(simulation.shapes.state), jax.tree.leaves(simulation.layout), strict=True)
+    whole: float = sum(map(_nbytes, jax.tree.leaves((simulation.problem, simulation.totals))))
+    whole += sum(_nbytes(leaf) / (1 if layout.is_fully_replicated else places) for leaf, layout in state)
+    made = _made(simulation.traced.jaxpr.jaxpr, places) / places
+    return int(together * whole), int(together * (whole + made))
 
 
 def available() -> int:
-    """Bytes that a run may take: of an accelerator what it lends, of a host what is free."""
+    """Bytes that there are for a run: of an accelerator what is free, of a host what its system can spare."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    if (meminfo := Path("/proc/meminfo")).exists():
-        free.append(1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0]))
-    return min(free)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        return 1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _nbytes(shape: Any) -> int:
-    size = getattr(shape.dtype, "itemsize", 4)
-    return math.prod(shape.shape) * size
+    return math.prod(shape.shape) * shape.dtype.itemsize
 
 
-def _made(jaxpr: Any) -> int:
-    """Bytes alive at the peak of a program, beyond what it is given."""
-    last: dict[Any, int] = {}
+def _made(jaxpr: Any, places: int) -> int:
+    """Bytes alive at the peak of a program, in all places, beyond what it is given."""
+    last: dict[Var, int] = {}
     for number, equation in enumerate(jaxpr.eqns):
-        last |= {variable: number for variable in equation.invars if isinstance(variable, jax.extend.core.Var)}
-    last |= {variable: len(jaxpr.eqns) for variable in jaxpr.outvars if isinstance(variable, jax.extend.core.Var)}
+        last |= {variable: number for variable in equation.invars if isinstance(variable, Var)}
+    last |= {variable: len(jaxpr.eqns) for variable in jaxpr.outvars if isinstance(variable, Var)}
+    ends = [0] * (len(jaxpr.eqns) + 1)
     alive = peak = 0
-    ends: dict[int, int] = {}
     for number, equation in enumerate(jaxpr.eqns):
-        made = [variable for variable in equation.outvars if variable in last]
-        inner = max((_made(getattr(p, "jaxpr", p)) for p in _programs(equation.params)), default=0)
-        size = sum(_nbytes(variable.aval) for variable in made)
-        peak = max(peak, alive + max(size, inner))
-        alive += size
-        for variable in made:
-            ends[last[variable]] = ends.get(last[variable], 0) + _nbytes(variable.aval)
-        alive -= ends.pop(number, 0)
-    return max(peak, alive)
+        made = {variable: _nbytes(variable.aval) for variable in equation.outvars if variable in last}
+        inner = max((_made(program, places) for program in _programs(equation.params)), default=0)
+        if equation.primitive.name == "shard_map":  # its program has the shapes of one place
+            inner *= places
+        peak = max(peak, alive + max(sum(made.values()), inner))
+        alive += sum(made.values())
+        for variable, size in made.items():
+            ends[last[variable]] += size
+        alive -= ends[number]
+    return peak
 
 
 def _programs(params: dict[str, Any]) -> list[Any]:
-    values = [v for p in params.values() for v in (p if isinstance(p, (tuple, list)) else (p,))]
-    return [value for value in values if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+    values = [value for param in params.values() for value in (param if isinstance(param, tuple | list) else [param])]
+    return [getattr(value, "jaxpr", value) for value in values if hasattr(value, "eqns")]

@@ -92,26 +92,24 @@ class Simulation:
         whole = sharding.replicated(self.mesh)
         self.problem = self._place(problem)
         self.message_bytes = algorithm.message_bytes(problem)
-        # Traced once, for its shapes and for the loop.
-        round = jax.jit(algorithm.round)
         with jax.set_mesh(self.mesh):
             state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-            self.traced = round.trace(jax.random.key(0), state, problem)
+            self.traced = jax.jit(algorithm.round).trace(jax.random.key(0), state, problem)
         info = self.traced.out_info[1]
         self.shapes = Snapshot(state, info.messages)
         self.totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
-        self._layout = sharding.stacked(self.mesh, state)
-        self._init = jax.jit(algorithm.init, out_shardings=self._layout)
+        self.layout = sharding.stacked(self.mesh, state)
+        self._init = jax.jit(algorithm.init, out_shardings=self.layout)
         self._measure = jax.jit(
             lambda state, problem: evaluate(partial(algorithm.predict, state), problem), out_shardings=whole
         )
 
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
-        @partial(jax.jit, donate_argnums=(1, 2), out_shardings=(self._layout, whole))
+        @partial(jax.jit, donate_argnums=(1, 2), out_shardings=(self.layout, whole))
         def advance(key, state, totals, problem, until):
             def one(carry):
                 state, totals = carry
-                state, info = round(jax.random.fold_in(key, state.round), state, problem)
+                state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
                 failed = ~jnp.isfinite(info.loss + info.distillation_loss)
                 return state, Totals(jax.tree.map(jnp.add, totals.info, info), failed)
 
@@ -142,7 +140,7 @@ class Simulation:
           NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
         """
         with jax.set_mesh(self.mesh):
-            measures = self._measure(self._place(state, self._layout), self.problem)
+            measures = self._measure(self._place(state, self.layout), self.problem)
         _check_finite(state, measures.finite)
         return measures
 
@@ -161,7 +159,7 @@ class Simulation:
         Raises:
           NonFiniteError: a loss is NaN or infinite; raised after that very round.
         """
-        state = self._place(state, self._layout)
+        state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
             state, totals = self._advance(self._stream(key, 1), state, totals, self.problem, np.int32(until))
         _check_finite(state, ~totals.failed)

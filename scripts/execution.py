@@ -50,8 +50,7 @@ def start(values: flags.FlagValues) -> None:
     for name in ("host_devices", "device_chunk", "micro_batch"):
         if not 0 <= getattr(values, name) < 2**31:
             raise InputError(f"{name} must be at least 0, got {getattr(values, name)}")
-    several = values["num_processes"].present or values["process_id"].present
-    if values.coordinator_address in ("", "auto") and several:
+    if values.coordinator_address in ("", "auto") and (values.num_processes, values.process_id) != (0, -1):
         raise InputError("--num_processes and --process_id go with --coordinator_address=HOST:PORT")
     if values.coordinator_address not in ("", "auto") and not 0 <= values.process_id < values.num_processes:
         raise InputError(
@@ -63,12 +62,19 @@ def start(values: flags.FlagValues) -> None:
     if values.coordinator_address == "auto":
         jax.distributed.initialize()
     elif values.coordinator_address:
+        if values.process_id:
+            _silence()
         jax.distributed.initialize(values.coordinator_address, values.num_processes, values.process_id)
     if values.precision != "float32" and jax.default_backend() == "cpu":
         raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
     jax.config.update("jax_default_matmul_precision", PRECISIONS[values.precision])
     if jax.process_index():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        _silence()
+
+
+def _silence() -> None:
+    """Nothing more on stdout, from libraries neither; errors are still told."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cache() -> None:

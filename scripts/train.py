@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 import ddjax
-from ddjax import accounting
+from ddjax import accounting, memory
 from ddjax.checkpoint import Checkpoints
 from ddjax.models import parse_models
 from ddjax.simulate import Evaluation, Progress
@@ -235,7 +235,22 @@ def describe(built: experiment.Experiment) -> None:
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
         for kind, size in getattr(messages, way).items():
             print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
-    sys.stdout.flush()
+
+
+def _memory(simulation: ddjax.Simulation) -> str:
+    """A line on the memory the run takes; raises `InputError` where there is not enough."""
+    (least, peak), free = memory.estimate(simulation), memory.available()
+    where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
+    if least > free:
+        raise InputError(
+            f"this needs at least {_size(least)} of memory, and {_size(free)} are {where}; "
+            "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
+        )
+    return f"  memory     {_size(least)} held, up to {_size(peak)} at the peak of a round; {_size(free)} are {where}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 class Display:
@@ -289,8 +304,10 @@ def train() -> None:
     resume = checkpoints.restore(built.simulation) if FLAGS.resume else None
     if resume and resume[1].round > FLAGS.rounds:
         raise InputError(f"cannot resume with --rounds={FLAGS.rounds}: the checkpoint is of round {resume[1].round}")
+    memory_needed = _memory(built.simulation)
     folder.create(resume[1].round if resume else 0)
     describe(built)
+    print(memory_needed, flush=True)
     if resume:
         print(f"  resumed    at round {resume[1].round:,}")
     display = Display(resume[1].round if resume else 0)

@@ -44,6 +44,10 @@ def test_what_a_run_leaves(tmp_path, capsys):
         "batch_size": 2,
         "topology": "ring",
         "reference_batch_size": 3,
+        "device_chunk": 0,
+        "micro_batch": 0,
+        "convolution": "",
+        "mixing_product": "",
     }
     positive = (
         "seconds_compile us_per_device_step examples_per_second flops_per_second peak_flops_per_second "

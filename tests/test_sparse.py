@@ -149,7 +149,8 @@ def test_whole_runs_are_equal_in_either_form(name, spec):
     algorithm = ALGORITHMS[name](make_learners(size=devices))
     for product in ("dense", "gather"):
         problem = small_problem(spec, devices=devices, product=product)
-        history = ddjax.evaluations(algorithm, problem, key=jax.random.key(0), rounds=12, eval_every=12)
+        simulation = ddjax.Simulation(algorithm, problem)
+        history = ddjax.evaluations(simulation, key=jax.random.key(0), rounds=12, eval_every=12)
         *_, (snapshot, last) = history
         rows = list(accounting.by_link(snapshot.messages, algorithm.message_bytes(problem), problem.mixing_matrix))
         found.append((snapshot.state, last.bytes, rows))

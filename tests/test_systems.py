@@ -49,7 +49,7 @@ def vector(pair):
 
 
 def parts(flat):
-    return flat[CLASSES:].reshape(DIMENSIONS, CLASSES), flat[:CLASSES]
+    return flat[CLASSES:].reshape(CLASSES, DIMENSIONS), flat[:CLASSES]
 
 
 def same_parameters(devices, expected, tolerance=1e-4):
