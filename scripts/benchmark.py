@@ -26,7 +26,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import re
 import resource
 import sys
@@ -53,6 +52,7 @@ from ddjax import models
 from ddjax.graphs import GRAPHS
 from ddjax.types import Algorithm, InputError, Problem, suggest
 
+_PAUSE = 0.3  # s; PyTorch's threads go on spinning for a while when they have nothing to do
 PARTS = ("local_sgd", "reference_pass")  # of distillation
 
 FLAGS = flags.FlagValues()
@@ -145,8 +145,6 @@ class Simulated:
 
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
     """The same work as a PyTorch loop, where jax runs: seconds of so many rounds."""
-    # Threads that spin while they wait can slow PyTorch a hundredfold where other processes want the same cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch  # an optional extra
     import torch_baseline
 
@@ -232,6 +230,7 @@ def measure(argv: list[str], case: Case) -> dict:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(FLAGS.repeats):
         for name, (run, rounds) in runs.items():
+            time.sleep(_PAUSE)
             times[name].append(1e6 * run(rounds) / rounds / case.devices)
     us, to_torch, to_parts = median(times["ddjax"]), [], []
     if "torch" in times:
