@@ -9,7 +9,7 @@ from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
 
 import ddjax
 from ddjax import losses, models
-from ddjax.learners import round_keys
+from ddjax.learners import draw, round_keys
 from ddjax.supervised import optimizer, optimizers
 from ddjax.types import InputError
 
@@ -64,9 +64,7 @@ class Drawn:
 
     def __init__(self, round_key, problem, local_steps=1, reference_batch_size=REFERENCE_BATCH):
         keys = round_keys(round_key)
-        self.reference = np.asarray(
-            jax.random.choice(keys.reference, problem.reference.shape[0], (reference_batch_size,), replace=False)
-        )
+        self.reference = np.asarray(draw(keys.reference, problem.reference.shape[0], reference_batch_size))
         self.private = []
         for n, size in enumerate(np.asarray(problem.sizes)):
             per_step = []

@@ -11,7 +11,7 @@ import workloads
 from absl.testing import flagsaver
 from workloads import Case
 
-from ddjax.learners import round_keys
+from ddjax.learners import draw, round_keys
 
 TINY = [
     "--models=linear",
@@ -200,7 +200,7 @@ def test_torch_does_the_same_work(work, model):
             return torch.from_numpy(np.array(rows))
 
         def reference_rows(self):
-            rows = jax.random.choice(keys.reference, workloads.REFERENCE_SIZE, (5,), replace=False)
+            rows = draw(keys.reference, workloads.REFERENCE_SIZE, 5)
             return torch.from_numpy(np.array(rows))
 
     network = Drawn(

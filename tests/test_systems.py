@@ -24,7 +24,7 @@ import ddjax
 from ddjax import mixing, networks
 from ddjax.algorithms.co_regularization import co_regularized_least_squares
 from ddjax.compression import compressor
-from ddjax.learners import round_keys
+from ddjax.learners import draw, round_keys
 from ddjax.mixers import MIXERS
 from ddjax.topology import topology
 from ddjax.types import InputError
@@ -312,7 +312,7 @@ def test_fedavg_is_the_algorithm_box_in_numpy():
     server = np.asarray(dense["kernel"], float), np.asarray(dense["bias"], float)
     for t in range(5):
         keys = round_keys(jax.random.fold_in(KEY, t))
-        chosen = np.asarray(jax.random.choice(keys.mix, DEVICES, (DEVICES // 2,), replace=False))
+        chosen = np.asarray(draw(keys.mix, DEVICES, DEVICES // 2))
         results = []
         for n in chosen:
             shuffling, _ = jax.random.split(jax.random.fold_in(keys.train, n))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ddjax import networks
-from ddjax.learners import Learners, round_keys
+from ddjax.learners import Learners, draw, round_keys
 from ddjax.mixing import server
 from ddjax.types import Algorithm, Device, Info, InputError, Mixer, MixerState, Problem, Traffic, suggest
 
@@ -101,7 +101,7 @@ def distillation(
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
-        rows = jax.random.choice(keys.reference, problem.reference.shape[0], (reference_batch_size,), replace=False)
+        rows = draw(keys.reference, problem.reference.shape[0], reference_batch_size)
         reference = problem.reference[rows]
         matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.algorithms.averaging import parameters
-from ddjax.learners import Learners, round_keys, select, single_group
+from ddjax.learners import Learners, draw, round_keys, select, single_group
 from ddjax.mixing import stacked_bytes
 from ddjax.types import Algorithm, Device, Info, InputError, Problem, PyTree, Traffic
 
@@ -50,7 +50,7 @@ def fedavg(learners: Learners, *, fraction: float = 1.0) -> Algorithm:
 
     def round(key: jax.Array, state: FedAvgState, problem: Problem) -> tuple[FedAvgState, Info]:
         keys = round_keys(key)
-        chosen = jax.random.choice(keys.mix, learners.size, (taking,), replace=False)
+        chosen = draw(keys.mix, learners.size, taking)
         clients = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
         )
