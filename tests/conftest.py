@@ -1,5 +1,10 @@
 """Small problems that the tests share."""
 
+import os
+
+# Tests compile much and compute little: less optimized programs are ready in half the time.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+
 import numpy as np
 import pytest
 
