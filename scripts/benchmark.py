@@ -55,6 +55,8 @@ from ddjax.types import Algorithm, InputError, Problem, suggest
 _PAUSE = 0.3  # s; PyTorch's threads go on spinning for a while when they have nothing to do
 PARTS = ("local_sgd", "reference_pass")  # of distillation
 
+_LISTS = ("convolution", "precision")  # single values in other scripts
+
 FLAGS = flags.FlagValues()
 _SECTIONS: dict[str, dict[str, tuple]] = {
     "What is measured (each a comma list)": {
@@ -63,6 +65,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "devices": ("64", "Numbers of devices."),
         "batch_size": ("16", "Private examples of a step."),
         "topology": ("ring", "Fixed graphs, as train.py takes them."),
+        **{name: execution.SECTION[name] for name in _LISTS},
     },
     "How": {
         "reference_batch_size": (64, f"Reference examples of a distillation round, below {REFERENCE_SIZE}."),
@@ -71,7 +74,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
         "seconds": (0.3, "About how long one repeat takes."),
         "output": ("", "JSON file to write, a new one; default runs/benchmark-<time>.json."),
     },
-    "Execution": execution.SECTION,
+    "Execution": {name: flag for name, flag in execution.SECTION.items() if name not in _LISTS},
 }
 experiment.define(_SECTIONS, FLAGS)
 
@@ -90,10 +93,12 @@ def cases() -> list[Case]:
         raise InputError(f"unknown baseline {FLAGS.baseline!r}; accepted: torch")
     if FLAGS.baseline and not importlib.util.find_spec("torch"):
         raise InputError("--baseline=torch needs PyTorch, which is not installed: pip install -e '.[torch]'")
-    works, specs, graphs = (getattr(FLAGS, name).split(",") for name in ("work", "models", "topology"))
+    works, specs, graphs, convolutions, precisions = (
+        getattr(FLAGS, name).split(",") for name in ("work", "models", "topology", *_LISTS)
+    )
     found: dict[Case, None] = {}
-    for work, spec, devices, batch_size, graph in itertools.product(
-        works, specs, _counts("devices"), _counts("batch_size"), graphs
+    for work, spec, devices, batch_size, graph, convolution, precision in itertools.product(
+        works, specs, _counts("devices"), _counts("batch_size"), graphs, convolutions, precisions
     ):
         if work not in WORK:
             raise suggest("work", work, WORK)
@@ -108,13 +113,14 @@ def cases() -> list[Case]:
             reference_batch_size=FLAGS.reference_batch_size if work == "distillation" else None,
             device_chunk=FLAGS.device_chunk,
             micro_batch=FLAGS.micro_batch,
-            convolution=FLAGS.convolution,
+            convolution=convolution if any(name in spec for name in models.CONVOLUTIONAL) else "",
             mixing_product=FLAGS.mixing_product,
+            precision=precision,
         )
         if len(case.groups) > 1 and work == "dsgd":
             raise InputError(f"dsgd shares parameters, so all devices need one architecture, got {spec!r}")
         case.network()
-        found[case] = None  # local_sgd once, whatever the graphs
+        found[case] = None  # once, where a list does not matter to it
     return list(found)
 
 
@@ -218,6 +224,7 @@ def peak_memory() -> int:
 def measure(argv: list[str], case: Case) -> dict:
     """A row of the JSON; called in a fresh process."""
     FLAGS(argv)
+    FLAGS["precision"].value = case.precision
     execution.start(FLAGS)
     data = workloads.problem(case)
     ours = Simulated(workloads.algorithm(case.work, case), data)
@@ -258,7 +265,6 @@ def measure(argv: list[str], case: Case) -> dict:
         "ratio_to_torch": median(to_torch) if to_torch else None,
         "ratios_to_torch": to_torch,
         "accelerators": [device.device_kind for device in jax.devices()],
-        "precision": FLAGS.precision,
         "versions": {name: version(name) for name in ("jax", *(["torch"] if to_torch else []))},
     }
 
@@ -267,16 +273,19 @@ COLUMNS: dict[str, tuple[int, Callable[[dict], str]]] = {
     "work": (13, lambda row: row["work"]),
     "models": (9, lambda row: row["models"]),
     "N×batch": (9, lambda row: f"{row['devices']}×{row['batch_size']}"),
-    "graph": (9, lambda row: row["topology"] or ""),
+    "form": (18, lambda row: " ".join(filter(None, (row["topology"], row["convolution"], _precision(row))))),
     "compile": (8, lambda row: f"{row['seconds_compile']:.1f} s"),
     "µs/device-step": (21, lambda row: _spread(row["us_per_device_step"], row["us_per_device_step_repeats"])),
-    "ex/s": (9, lambda row: f"{row['examples_per_second']:,.0f}"),
     "GFLOP/s": (11, lambda row: _share(row["flops_per_second"], row["peak_flops_per_second"])),
     "GB/s": (11, lambda row: _share(row["bytes_per_second"], row["peak_bytes_per_second"])),
     "MB": (6, lambda row: f"{row['peak_memory_bytes'] / 1e6:.0f}"),
     "parts": (6, lambda row: f"{row['ratio_to_parts']:.2f}" if row["ratio_to_parts"] else ""),
     "torch": (17, lambda row: _spread(row["ratio_to_torch"], row["ratios_to_torch"]) if row["ratio_to_torch"] else ""),
 }
+
+
+def _precision(row: dict) -> str:
+    return row["precision"] if row["precision"] != "float32" else ""
 
 
 def _spread(middle: float, repeats: list[float]) -> str:

@@ -58,7 +58,7 @@ def start(values: flags.FlagValues) -> None:
             f"{values.num_processes} and {values.process_id}"
         )
     _cache()
-    _host_devices(values.host_devices or len(os.sched_getaffinity(0)))
+    _host_devices(values.host_devices or _cores())
     if values.coordinator_address == "auto":
         jax.distributed.initialize()
     elif values.coordinator_address:
@@ -83,6 +83,11 @@ def _cache() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(home / "ddjax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _host_devices(count: int) -> None:

@@ -35,6 +35,7 @@ class Case(NamedTuple):
     micro_batch: int = 0
     convolution: str = ""
     mixing_product: str = ""
+    precision: str = "float32"
 
     @property
     def groups(self) -> list[tuple[str, int]]:

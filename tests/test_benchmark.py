@@ -48,6 +48,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
         "micro_batch": 0,
         "convolution": "",
         "mixing_product": "",
+        "precision": "float32",
     }
     positive = (
         "seconds_compile us_per_device_step examples_per_second flops_per_second peak_flops_per_second "
