@@ -53,7 +53,13 @@ class Checkpoints:
         args = _orbax().args
         # On the host, as they were.
         counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), simulation.shapes.messages)
-        shapes, structure = jax.tree_util.tree_flatten_with_path(simulation.shapes._replace(messages=counts))
+        # To where it belongs, which need not be where it was saved.
+        state = jax.tree.map(
+            lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+            simulation.shapes.state,
+            simulation.layout,
+        )
+        shapes, structure = jax.tree_util.tree_flatten_with_path(Snapshot(state, counts))
         leaves = args.StandardRestore({jax.tree_util.keystr(path): shape for path, shape in shapes})
         try:
             restored = self._manager.restore(step, args=args.Composite(state=leaves, evaluation=args.JsonRestore()))
