@@ -9,6 +9,7 @@ from conftest import CLASSES, DIMENSIONS, small_problem
 from test_algorithms import make_distillation, make_learners
 
 import ddjax
+from ddjax import memory
 from ddjax.checkpoint import Checkpoints
 from ddjax.metrics import evaluate
 from ddjax.types import InputError
@@ -190,3 +191,33 @@ def test_the_readme_example_runs(capsys):
     example = readme.split("```python\n")[1].split("```")[0]
     exec(example.replace("rounds=500", "rounds=20").replace("eval_every=100", "eval_every=10"), {})
     assert capsys.readouterr().out.startswith("[(0, ")
+
+
+def test_other_numbers_do_not_compile_anew(problem):
+    """A sweep over step sizes and weights is one program, with the numbers of separate runs."""
+    traces = []
+
+    def after_five_rounds(rate, weight, step_size):
+        learners = make_learners(optimizer=optax.sgd(rate), distillation_weight=weight)
+        algorithm = make_distillation(learners, step=step_size)
+        traces.append(1)
+        state = algorithm.init(KEY, problem)
+        return jax.lax.fori_loop(0, 5, lambda t, s: algorithm.round(jax.random.fold_in(KEY, t), s, problem)[0], state)
+
+    swept = jax.jit(after_five_rounds)
+    for values in ((0.1, 1.0, 0.3), (0.05, 3.0, 0.2)):
+        expected = after_five_rounds(*values)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), swept(*values), expected)
+    assert len(traces) == 3  # one of the program, two of the runs it is compared with
+
+
+def test_memory_is_counted_from_shapes(problem):
+    learners = make_learners()
+    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    least, peak = memory.estimate(simulation)
+    state = simulation.init(KEY)
+    held = (simulation.problem, state, simulation.zeros())
+    assert least == sum(leaf.nbytes for leaf in jax.tree.leaves(held))
+    # At its peak a round holds at least the soft decisions it mixes and their mixture.
+    assert peak > least + 2 * 6 * 5 * CLASSES * 4
+    assert memory.available() > peak

@@ -470,3 +470,10 @@ def test_gossip_comes_close_to_fedavg_at_the_same_bytes(tmp_path):
     served, server = over_seeds(tmp_path, "fedavg", [*flags, "--algorithm=fedavg", "--rounds=200"])
     assert peer == pytest.approx(server, rel=1e-3)
     assert (pushed > served - 0.02).all()
+
+
+def test_what_cannot_fit_is_refused_before_a_file_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ddjax.memory.available", lambda: 10_000)
+    assert call("--rounds=2", f"--output_dir={tmp_path / 'run'}") == 2
+    assert "needs at least" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
