@@ -52,24 +52,33 @@ def start(values: flags.FlagValues) -> None:
             raise InputError(f"{name} must be at least 0, got {getattr(values, name)}")
     if values.coordinator_address in ("", "auto") and (values.num_processes, values.process_id) != (0, -1):
         raise InputError("--num_processes and --process_id go with --coordinator_address=HOST:PORT")
-    if values.coordinator_address not in ("", "auto") and not 0 <= values.process_id < values.num_processes:
+    named = values.coordinator_address not in ("", "auto")
+    if named and (":" not in values.coordinator_address or not 0 <= values.process_id < values.num_processes):
         raise InputError(
             "--coordinator_address=HOST:PORT needs --num_processes=P and --process_id from 0 to P - 1, got "
-            f"{values.num_processes} and {values.process_id}"
+            f"{values.coordinator_address}, {values.num_processes} and {values.process_id}"
         )
     _cache()
     _host_devices(values.host_devices or _cores())
-    if values.coordinator_address == "auto":
-        jax.distributed.initialize()
-    elif values.coordinator_address:
-        if values.process_id:
-            _silence()
-        jax.distributed.initialize(values.coordinator_address, values.num_processes, values.process_id)
+    if values.coordinator_address:
+        _join(values.coordinator_address, values.num_processes, values.process_id)
     if values.precision != "float32" and jax.default_backend() == "cpu":
         raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
     jax.config.update("jax_default_matmul_precision", PRECISIONS[values.precision])
     if jax.process_index():
         _silence()
+
+
+def _join(address: str, processes: int, process: int) -> None:
+    if process > 0:
+        _silence()
+    try:
+        if address == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(address, processes, process)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"cannot join other processes by --coordinator_address={address}: {error}") from None
 
 
 def _silence() -> None:

@@ -98,7 +98,7 @@ def _gelu(x):
     return F.gelu(x, approximate="tanh")  # as in Flax
 
 
-MODELS = {"linear": Linear, "mlp": MLP, "cnn": CNN, "resnet14": ResNet14}
+MODELS: dict[str, Any] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "resnet14": ResNet14}
 
 
 class Device(NamedTuple):
