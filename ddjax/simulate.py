@@ -1,5 +1,6 @@
 """Runs an algorithm: one jitted loop over the rounds between two evaluations."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -82,31 +83,48 @@ class Simulation:
     The device axis is spread over a mesh, here and on other hosts; every process calls the same with the same.
 
     Args:
-      algorithm: what to run.
+      algorithm: what to run; with `numbers`, a function of them that makes it.
       problem: on what; its arrays are copied to where they are needed.
       mesh: of the axis `devices`; all accelerators there are if `None`.
+      numbers: a pytree of hyperparameters that are data of the compiled program, as the problem is, so that `on` can
+        replace them. On a mesh of several places they are constants.
     """
 
-    def __init__(self, algorithm: Algorithm, problem: Problem, mesh: jax.sharding.Mesh | None = None):
+    def __init__(
+        self,
+        algorithm: Algorithm | Callable[[Any], Algorithm],
+        problem: Problem,
+        mesh: jax.sharding.Mesh | None = None,
+        numbers: Any = None,
+    ):
         self.mesh = mesh or sharding.mesh()
         whole = sharding.replicated(self.mesh)
-        self.problem = self._place(problem)
-        self.message_bytes = algorithm.message_bytes(problem)
+        self.problem, self.numbers = self._place(problem), numbers
+        # What is mapped over several places closes over no traced value.
+        constant = self.mesh.size > 1
+
+        def made(traced: Any) -> Algorithm:
+            return algorithm if isinstance(algorithm, Algorithm) else algorithm(numbers if constant else traced)
+
+        self.message_bytes = made(numbers).message_bytes(problem)
         with jax.set_mesh(self.mesh):
-            state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
-            self.traced = jax.jit(algorithm.round).trace(jax.random.key(0), state, problem)
+            state = jax.eval_shape(made(numbers).init, jax.random.key(0), problem)
+            self.traced = jax.jit(made(numbers).round).trace(jax.random.key(0), state, problem)
         info = self.traced.out_info[1]
         self.shapes = Snapshot(state, info.messages)
         self.totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
         self.layout = sharding.stacked(self.mesh, state)
-        self._init = jax.jit(algorithm.init, out_shardings=self.layout)
+        self._init = jax.jit(lambda key, problem, numbers: made(numbers).init(key, problem), out_shardings=self.layout)
         self._measure = jax.jit(
-            lambda state, problem: evaluate(partial(algorithm.predict, state), problem), out_shardings=whole
+            lambda state, problem, numbers: evaluate(partial(made(numbers).predict, state), problem),
+            out_shardings=whole,
         )
 
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
         @partial(jax.jit, donate_argnums=(1, 2), out_shardings=(self.layout, whole))
-        def advance(key, state, totals, problem, until):
+        def advance(key, state, totals, problem, numbers, until):
+            algorithm = made(numbers)
+
             def one(carry):
                 state, totals = carry
                 state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
@@ -118,6 +136,24 @@ class Simulation:
             )
 
         self._advance = advance
+
+    def fits(self, problem: Problem) -> bool:
+        """Whether a problem has the shapes this was compiled for."""
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (problem, self.problem))
+        return shapes[0] == shapes[1]
+
+    def on(self, problem: Problem, numbers: Any = None) -> "Simulation":
+        """The same compiled programs on another problem, with other numbers.
+
+        Args:
+          problem: one that `fits`.
+          numbers: as given before, with other values; on several places only the same values.
+        """
+        if not self.fits(problem) or (self.mesh.size > 1 and numbers != self.numbers):
+            raise ValueError("a compiled simulation takes problems of its own shapes, and numbers on one place only")
+        twin = copy.copy(self)
+        twin.problem, twin.numbers = self._place(problem), numbers
+        return twin
 
     def _place(self, tree: Any, layout: Any = None) -> Any:
         """Arrays, the same in every process, as arrays on the mesh."""
@@ -131,7 +167,7 @@ class Simulation:
     def init(self, key: jax.Array) -> Any:
         """The state before the first round."""
         with jax.set_mesh(self.mesh):
-            return self._init(self._stream(key, 0), self.problem)
+            return self._init(self._stream(key, 0), self.problem, self.numbers)
 
     def measure(self, state: Any) -> Measures:
         """Test and reference measures of a state.
@@ -140,7 +176,7 @@ class Simulation:
           NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
         """
         with jax.set_mesh(self.mesh):
-            measures = self._measure(self._place(state, self.layout), self.problem)
+            measures = self._measure(self._place(state, self.layout), self.problem, self.numbers)
         _check_finite(state, measures.finite)
         return measures
 
@@ -161,7 +197,8 @@ class Simulation:
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
-            state, totals = self._advance(self._stream(key, 1), state, totals, self.problem, np.int32(until))
+            key = self._stream(key, 1)
+            state, totals = self._advance(key, state, totals, self.problem, self.numbers, np.int32(until))
         _check_finite(state, ~totals.failed)
         return state, totals
 

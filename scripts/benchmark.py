@@ -39,9 +39,9 @@ from statistics import median
 from typing import Any
 
 import execution
-import experiment
 import jax
 import numpy as np
+import options
 import workloads
 from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -76,7 +76,7 @@ _SECTIONS: dict[str, dict[str, tuple]] = {
     },
     "Execution": {name: flag for name, flag in execution.SECTION.items() if name not in _LISTS},
 }
-experiment.define(_SECTIONS, FLAGS)
+options.define(_SECTIONS, FLAGS)
 
 
 def cases() -> list[Case]:
@@ -334,4 +334,4 @@ def benchmark() -> None:
 
 if __name__ == "__main__":
     summary = "Measures simulated devices: python scripts/benchmark.py --name=value …"
-    sys.exit(experiment.main(benchmark, summary, sections=_SECTIONS, flag_values=FLAGS))
+    sys.exit(options.main(benchmark, summary, sections=_SECTIONS, flag_values=FLAGS))

@@ -13,7 +13,7 @@ from ddjax.types import InputError, suggest
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
-# Flag → (default, help), as a section of `experiment.define`.
+# Flag → (default, help), as a section of `options.define`.
 SECTION: dict[str, tuple] = {
     "device_chunk": (0, "Devices vectorized at a time in one place; 0 picks for the model and backend."),
     "mixing_product": (

@@ -6,26 +6,24 @@ directed link), learning_curves.png.
 
 import csv
 import datetime
-import io
 import json
-import math
-import platform
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 import execution
 import experiment
 import jax
 import numpy as np
-from experiment import FLAGS
+import options
+import records
 from jax.experimental import multihost_utils
+from options import FLAGS
 from tqdm import tqdm
 
 import ddjax
-from ddjax import accounting, memory
+from ddjax import accounting
 from ddjax.checkpoint import Checkpoints
 from ddjax.models import parse_models
 from ddjax.simulate import Evaluation, Progress
@@ -38,54 +36,13 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "rounds",
     "target_accuracy",
+    "tensorboard",
     "device_chunk",
     "host_devices",
     "coordinator_address",
     "num_processes",
     "process_id",
 )
-
-
-def config() -> dict:
-    """Every flag as run, versions and backend."""
-    packages = ("ddjax", "jax", "jaxlib", "flax", "optax", "numpy", "networkx")
-    return {
-        "flags": experiment.values(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        **execution.settings(),
-    }
-
-
-def row(evaluation: Evaluation) -> dict:
-    """A row of `metrics.csv`."""
-    accuracy, traffic = evaluation.accuracy, evaluation.bytes
-    seconds = evaluation.seconds_train
-    return {
-        "round": evaluation.round,
-        "accuracy_mean": accuracy.mean(),
-        "accuracy_min": accuracy.min(),
-        "accuracy_max": accuracy.max(),
-        "accuracy_std": accuracy.std(),
-        "ensemble_accuracy": evaluation.ensemble_accuracy,
-        "disagreement": evaluation.disagreement,
-        "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
-        "distillation_loss": "" if math.isnan(evaluation.distillation_loss) else evaluation.distillation_loss,
-        "bytes_sent_total": traffic.total,
-        "bytes_sent_per_device": _mean(traffic.sent),
-        "bytes_sent_max": max(traffic.sent),
-        "bytes_received_per_device": _mean(traffic.received),
-        "bytes_received_max": max(traffic.received),
-        "bytes_sent_server": traffic.server,
-        "bytes_link_max": traffic.busiest_link,
-        "device_steps": evaluation.steps,
-        "seconds_train": round(seconds, 4),
-        "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
-    }
-
-
-def _mean(counts: tuple[int, ...]) -> int | float:
-    total = sum(counts)
-    return total // len(counts) if total % len(counts) == 0 else total / len(counts)
 
 
 class OutputDir:
@@ -110,7 +67,7 @@ class OutputDir:
         self._writes = jax.process_index() == 0
         if FLAGS.resume:
             self._check_config()
-            self._rows = self._read_rows()
+            self._rows = self.rows()
 
     def _check_config(self) -> None:
         try:
@@ -119,7 +76,7 @@ class OutputDir:
             raise InputError(
                 f"output_dir {str(self.path)!r} holds no run to resume (no readable config.json)"
             ) from None
-        for name, value in experiment.values().items():
+        for name, value in options.values(FLAGS).items():
             if name not in _MAY_CHANGE and saved.get(name) != value:
                 raise InputError(f"cannot resume with --{name}={value}: the run had {saved.get(name)}")
         stretched = [
@@ -133,7 +90,7 @@ class OutputDir:
                 f"{stretched[0]} is stretched"
             )
 
-    def _read_rows(self) -> list[dict[str, str]]:
+    def rows(self) -> list[dict[str, str]]:
         try:
             with self._metrics.open(newline="") as file:
                 rows = list(csv.DictReader(file, strict=True))
@@ -152,25 +109,14 @@ class OutputDir:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=bool(FLAGS.output_dir))
-            self._replace("config.json", json.dumps(config(), indent=2) + "\n")
+            records.replace(self.path / "config.json", json.dumps(records.config(FLAGS), indent=2) + "\n")
             if FLAGS.resume:
                 for name in ("summary.json", "links.csv"):
                     (self.path / name).unlink(missing_ok=True)
-                kept = [row for row in self._rows if int(row["round"]) < resumed_round]
-                table = io.StringIO(newline="")
-                if kept:
-                    writer = csv.DictWriter(table, kept[0])
-                    writer.writeheader()
-                    writer.writerows(kept)
-                self._replace("metrics.csv", table.getvalue())
+                kept = (row for row in self._rows if int(row["round"]) < resumed_round)
+                records.replace(self._metrics, records.table(kept))
         except OSError as error:
             raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
-
-    def _replace(self, name: str, text: str) -> None:
-        """Writes a file whole or not at all."""
-        fresh = self.path / f"{name}.new"
-        fresh.write_text(text, newline="")
-        fresh.replace(self.path / name)
 
     def add(self, row: dict) -> None:
         """Adds a row to `metrics.csv`, after a header if it is the first."""
@@ -184,28 +130,12 @@ class OutputDir:
 
     def add_links(self, rows: Iterable[dict]) -> None:
         """Writes `links.csv`, if there is anything to write."""
-        table, writer = io.StringIO(newline=""), None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(table, row)
-                writer.writeheader()
-            writer.writerow(row)
-        if writer:
-            self._replace("links.csv", table.getvalue())
-
-    def reached(self, targets: list[float]) -> dict[str, dict | None]:
-        """Round and bytes at the first evaluation with a mean accuracy of each target; `None` if there was none."""
-        table = self._read_rows()
-        names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
-        found = {}
-        for target in targets:
-            first = next((row for row in table if float(row["accuracy_mean"]) >= target), None)
-            found[f"{target:g}"] = first and {name: json.loads(first[name]) for name in names}
-        return found
+        if table := records.table(rows):
+            records.replace(self.path / "links.csv", table)
 
     def summarize(self, summary: dict) -> None:
         """Writes `summary.json`."""
-        self._replace("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        records.replace(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def describe(built: experiment.Experiment) -> None:
@@ -235,22 +165,6 @@ def describe(built: experiment.Experiment) -> None:
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
         for kind, size in getattr(messages, way).items():
             print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
-
-
-def _memory(simulation: ddjax.Simulation) -> str:
-    """A line on the memory the run takes; raises `InputError` where there is not enough."""
-    (least, peak), free = memory.estimate(simulation), memory.available()
-    where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
-    if least > free:
-        raise InputError(
-            f"this needs at least {_size(least)} of memory, and {_size(free)} are {where}; "
-            "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
-        )
-    return f"  memory     {_size(least)} held, up to {_size(peak)} at the peak of a round; {_size(free)} are {where}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 class Display:
@@ -299,15 +213,16 @@ def train() -> None:
     """Runs what the flags describe."""
     execution.start(FLAGS)
     folder = OutputDir()
-    built = experiment.build()
+    built = experiment.build(FLAGS)
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.simulation) if FLAGS.resume else None
     if resume and resume[1].round > FLAGS.rounds:
         raise InputError(f"cannot resume with --rounds={FLAGS.rounds}: the checkpoint is of round {resume[1].round}")
-    memory_needed = _memory(built.simulation)
+    memory_needed = records.memory_needed(built.simulation)
+    scalars = records.Scalars(folder.path / "tensorboard" if FLAGS.tensorboard and not jax.process_index() else None)
     folder.create(resume[1].round if resume else 0)
     describe(built)
-    print(memory_needed, flush=True)
+    print(f"  memory     {memory_needed}", flush=True)
     if resume:
         print(f"  resumed    at round {resume[1].round:,}")
     display = Display(resume[1].round if resume else 0)
@@ -320,12 +235,15 @@ def train() -> None:
             resume=resume,
             progress=display.progress,
         ):
-            folder.add(row(latest))
+            row = records.row(latest)
+            folder.add(row)
+            scalars.add(row)
             if FLAGS.checkpoint_every and latest.round and latest.round % FLAGS.checkpoint_every == 0:
                 checkpoints.save(snapshot, latest)
             display.evaluation(latest)
     finally:
         display.close()
+        scalars.close()
         if jax.process_index() == 0 and (folder.path / "metrics.csv").exists():
             from plots import plot  # slow to import
 
@@ -339,28 +257,7 @@ def train() -> None:
 
 def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
-    messages = built.algorithm.message_bytes(built.problem)
-    parameters = built.learners.parameter_counts()
-    summary = {
-        "algorithm": FLAGS.algorithm,
-        "dataset": FLAGS.dataset,
-        "devices": FLAGS.devices,
-        "rounds": last.round,
-        "seed": FLAGS.seed,
-        "parameters_per_device": parameters if len(parameters) > 1 else parameters[0],
-        "spectral_gap": built.topology.spectral_gap if messages.peer else None,
-        **{
-            name: None if value == "" else value
-            for name, value in row(last).items()
-            if name not in ("round", "seconds_train", "rounds_per_second")
-        },
-        "consensus_step_size": built.consensus_step_size,
-        "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
-        "target_accuracy": folder.reached(experiment.target_accuracies()),
-        "seconds_compile": round(seconds_compile, 3),
-        "seconds_train": round(last.seconds_train, 3),
-        "device_steps_per_second": round(last.steps / last.seconds_train, 1) if last.seconds_train else None,
-    }
+    summary = records.summary(FLAGS, built, last, seconds_compile, folder.rows())
     folder.summarize(summary)
     print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
     names = ("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_std")
@@ -387,4 +284,4 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …"))
+    sys.exit(options.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …"))

@@ -312,18 +312,12 @@ def test_schedules_follow_the_rounds():
 
 
 def test_learning_rate_schedule_counts_rounds_not_steps():
-    from absl.testing import flagsaver
-    from experiment import FLAGS, build
+    from experiment import build
+    from options import parse
 
     flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]
-    with flagsaver.flagsaver():
-        FLAGS(["", *flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"])
-        scheduled = build()
-    with flagsaver.flagsaver():
-        found = []
-        for rate in (0.3, 0.15):
-            FLAGS(["", *flags, f"--learning_rate={rate}"])
-            found.append(build())
+    scheduled = build(parse([*flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"]))
+    found = [build(parse([*flags, f"--learning_rate={rate}"])) for rate in (0.3, 0.15)]
     state, _ = rounds(scheduled.algorithm, scheduled.problem, 2)
     plain = found[0].algorithm.init(jax.random.key(3), scheduled.problem)
     for built in found:  # one round at each of 0.3 / (1 + t)

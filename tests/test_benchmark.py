@@ -3,9 +3,9 @@
 import json
 
 import benchmark
-import experiment
 import jax
 import numpy as np
+import options
 import pytest
 import workloads
 from absl.testing import flagsaver
@@ -27,7 +27,7 @@ def call(*flags):
     """The exit code of benchmark.py with these flags; every flag not named has its default."""
     saved = flagsaver.save_flag_values(benchmark.FLAGS)
     try:
-        return experiment.main(benchmark.benchmark, "", ["benchmark.py", *flags], benchmark._SECTIONS, benchmark.FLAGS)
+        return options.main(benchmark.benchmark, "", ["benchmark.py", *flags], benchmark._SECTIONS, benchmark.FLAGS)
     finally:
         flagsaver.restore_flag_values(saved, benchmark.FLAGS)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import experiment
 import jax
 import numpy as np
+import options
 import plots
 import pytest
 import train
@@ -24,7 +25,7 @@ FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
 def call(*flags):
     """The exit code of train.py with these flags; every flag not named has its default."""
     with flagsaver.flagsaver():
-        return experiment.main(train.train, "", ["train.py", *flags])
+        return options.main(train.train, "", ["train.py", *flags])
 
 
 def summary(folder):
@@ -385,7 +386,7 @@ def test_a_diverging_run_keeps_what_was_written_and_exits_with_3(tmp_path, capsy
 
 
 def test_help_shows_sections_and_defaults(capsys):
-    assert experiment.main(train.train, "Summary.", ["train.py", "--help"]) == 0
+    assert options.main(train.train, "Summary.", ["train.py", "--help"]) == 0
     printed = capsys.readouterr().out
     assert "Devices and network:" in printed
     assert "(default 32)" in printed
@@ -418,11 +419,9 @@ def test_every_architecture_gains_from_a_mixed_network(tmp_path):
     flags += ["--dirichlet_alpha=0.3", "--examples_per_device=50"]
     accuracy = {}
     for algorithm in ("distillation", "local"):
-        with flagsaver.flagsaver():
-            experiment.FLAGS(["train.py", *flags, f"--algorithm={algorithm}"])
-            built = experiment.build()
-            _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=300, eval_every=300)
-            accuracy[algorithm] = history[-1].accuracy.reshape(4, 4).mean(1)
+        built = experiment.build(options.parse([*flags, f"--algorithm={algorithm}"]))
+        _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=300, eval_every=300)
+        accuracy[algorithm] = history[-1].accuracy.reshape(4, 4).mean(1)
     assert (accuracy["distillation"] > accuracy["local"] + 0.1).all(), accuracy
 
 

@@ -74,14 +74,14 @@ def co_regularization(learners: Learners, *, distillation_weight: float) -> Algo
     devices = learners.size
     _, classes, features = parameters(learners)["dense"]["kernel"].shape
 
-    def solve(x, y, private, sizes, reference) -> np.ndarray:
+    def solve(x, y, private, sizes, reference, weight) -> np.ndarray:
         targets = np.eye(classes)[np.asarray(y)]
         arrays = (np.asarray(x), targets, np.asarray(private), np.asarray(sizes), np.asarray(reference))
-        return co_regularized_least_squares(*arrays, distillation_weight).astype(np.float32)
+        return co_regularized_least_squares(*arrays, float(weight)).astype(np.float32)
 
     def init(key: jax.Array, problem: Problem) -> State:
         shape = jax.ShapeDtypeStruct((devices, features + 1, classes), jnp.float32)
-        data = (problem.x, problem.y, problem.private, problem.sizes, problem.reference)
+        data = (problem.x, problem.y, problem.private, problem.sizes, problem.reference, distillation_weight)
         return State(jnp.zeros((), jnp.int32), jax.pure_callback(solve, shape, *data))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:

@@ -1,0 +1,186 @@
+"""What is recorded of a run: its settings, a row per evaluation, a summary."""
+
+import csv
+import importlib.util
+import io
+import json
+import math
+import platform
+from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import execution
+import experiment
+import jax
+import options
+from absl import flags
+
+import ddjax
+from ddjax import memory
+from ddjax.simulate import Evaluation
+from ddjax.types import InputError
+
+
+def config(given: flags.FlagValues) -> dict:
+    """Every flag as run, versions and backend."""
+    return {"flags": options.values(given), **environment()}
+
+
+def environment() -> dict:
+    """Versions and backend."""
+    packages = ("ddjax", "jax", "jaxlib", "flax", "optax", "numpy", "networkx")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"versions": versions, **execution.settings()}
+
+
+def row(evaluation: Evaluation) -> dict:
+    """A row of `metrics.csv`."""
+    accuracy, traffic = evaluation.accuracy, evaluation.bytes
+    seconds = evaluation.seconds_train
+    return {
+        "round": evaluation.round,
+        "accuracy_mean": accuracy.mean(),
+        "accuracy_min": accuracy.min(),
+        "accuracy_max": accuracy.max(),
+        "accuracy_std": accuracy.std(),
+        "ensemble_accuracy": evaluation.ensemble_accuracy,
+        "disagreement": evaluation.disagreement,
+        "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
+        "distillation_loss": "" if math.isnan(evaluation.distillation_loss) else evaluation.distillation_loss,
+        "bytes_sent_total": traffic.total,
+        "bytes_sent_per_device": _mean(traffic.sent),
+        "bytes_sent_max": max(traffic.sent),
+        "bytes_received_per_device": _mean(traffic.received),
+        "bytes_received_max": max(traffic.received),
+        "bytes_sent_server": traffic.server,
+        "bytes_link_max": traffic.busiest_link,
+        "device_steps": evaluation.steps,
+        "seconds_train": round(seconds, 4),
+        "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
+    }
+
+
+def _mean(counts: tuple[int, ...]) -> int | float:
+    total = sum(counts)
+    return total // len(counts) if total % len(counts) == 0 else total / len(counts)
+
+
+def summary(
+    given: flags.FlagValues,
+    built: experiment.Experiment,
+    last: Evaluation,
+    seconds_compile: float,
+    rows: Collection[Mapping[str, Any]],
+) -> dict:
+    """What `summary.json` holds.
+
+    Args:
+      given: flags as run.
+      built: the experiment.
+      last: its last evaluation.
+      seconds_compile: spent compiling.
+      rows: those of `metrics.csv`, as they are or as read from there.
+    """
+    messages = built.algorithm.message_bytes(built.problem)
+    parameters = built.learners.parameter_counts()
+    return {
+        "algorithm": given.algorithm,
+        "dataset": given.dataset,
+        "devices": given.devices,
+        "rounds": last.round,
+        "seed": given.seed,
+        "parameters_per_device": parameters if len(parameters) > 1 else parameters[0],
+        "spectral_gap": built.topology.spectral_gap if messages.peer else None,
+        **{
+            name: None if value == "" else value
+            for name, value in row(last).items()
+            if name not in ("round", "seconds_train", "rounds_per_second")
+        },
+        "consensus_step_size": built.consensus_step_size,
+        "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
+        "target_accuracy": reached(rows, experiment.target_accuracies(given)),
+        "seconds_compile": round(seconds_compile, 3),
+        "seconds_train": round(last.seconds_train, 3),
+        "device_steps_per_second": round(last.steps / last.seconds_train, 1) if last.seconds_train else None,
+    }
+
+
+def reached(rows: Collection[Mapping[str, Any]], targets: list[float]) -> dict[str, dict | None]:
+    """Round and bytes at the first evaluation with a mean accuracy of each target; `None` if there was none."""
+    names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
+    found: dict[str, dict | None] = {}
+    for target in targets:
+        first = next((row for row in rows if float(row["accuracy_mean"]) >= target), None)
+        found[f"{target:g}"] = {name: json.loads(str(first[name])) for name in names} if first else None
+    return found
+
+
+def memory_needed(simulation: ddjax.Simulation) -> str:
+    """A line on the memory the run takes; raises `InputError` where there is not enough."""
+    (least, peak), free = memory.estimate(simulation), memory.available()
+    where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
+    if least > free:
+        raise InputError(
+            f"this needs at least {size_text(least)} of memory, and {size_text(free)} are {where}; "
+            "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
+        )
+    return f"{size_text(least)} held, up to {size_text(peak)} at the peak of a round; {size_text(free)} are {where}"
+
+
+def size_text(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of the same columns as CSV; empty of none."""
+    text, writer = io.StringIO(newline=""), None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(text, row)
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text, newline="")
+    fresh.replace(path)
+
+
+class Scalars:
+    """The numbers of each row for TensorBoard.
+
+    Args:
+      folder: of the event files, made when the first row comes; `None` where they are not wanted.
+
+    Raises:
+      InputError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+        self._writer: Any = None
+        if folder and not importlib.util.find_spec("tensorboard"):
+            raise InputError("--tensorboard needs TensorBoard, which is not installed: pip install -e '.[tensorboard]'")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """A scalar a column, at the row's round."""
+        if not self._folder:
+            return
+        if not self._writer:
+            from tensorboard.summary import Writer  # an optional extra
+
+            self._writer = Writer(str(self._folder))
+        for name, value in row.items():
+            if name != "round" and value != "":
+                self._writer.add_scalar(name, value, row["round"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self._writer:
+            self._writer.close()
