@@ -5,7 +5,7 @@ in one place, and where the number of devices cannot be divided evenly, the padd
 sees it. The mesh is ambient (`jax.set_mesh`, done by `Simulation`); without one everything runs on one accelerator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,9 +21,12 @@ AXIS = "devices"
 _BLOCK = 2**18
 
 
-def mesh() -> Mesh:
-    """All accelerators of all processes, in one axis."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+def mesh(accelerators: Sequence[jax.Device] | None = None) -> Mesh:
+    """The accelerators, by default all of all processes, in one axis."""
+    accelerators = accelerators or jax.devices()
+    return jax.make_mesh(
+        (len(accelerators),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=accelerators
+    )
 
 
 def parts() -> int:

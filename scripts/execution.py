@@ -45,8 +45,7 @@ def start(values: flags.FlagValues) -> None:
     Raises:
       InputError: flags that are wrong, or not for this backend.
     """
-    if values.precision not in PRECISIONS:
-        raise suggest("precision", values.precision, PRECISIONS)
+    precision = matmul_precision(values)
     for name in ("host_devices", "device_chunk", "micro_batch"):
         if not 0 <= getattr(values, name) < 2**31:
             raise InputError(f"{name} must be at least 0, got {getattr(values, name)}")
@@ -62,11 +61,23 @@ def start(values: flags.FlagValues) -> None:
     _host_devices(values.host_devices or _cores())
     if values.coordinator_address:
         _join(values.coordinator_address, values.num_processes, values.process_id)
-    if values.precision != "float32" and jax.default_backend() == "cpu":
-        raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
-    jax.config.update("jax_default_matmul_precision", PRECISIONS[values.precision])
+    check_backend(values)
+    jax.config.update("jax_default_matmul_precision", precision)
     if jax.process_index():
         _silence()
+
+
+def matmul_precision(values: flags.FlagValues) -> str:
+    """JAX's name of `--precision`."""
+    if values.precision not in PRECISIONS:
+        raise suggest("precision", values.precision, PRECISIONS)
+    return PRECISIONS[values.precision]
+
+
+def check_backend(values: flags.FlagValues) -> None:
+    """Raises `InputError` for flags that this backend has no use for."""
+    if values.precision != "float32" and jax.default_backend() == "cpu":
+        raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
 
 
 def _join(address: str, processes: int, process: int) -> None:

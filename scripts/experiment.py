@@ -96,13 +96,13 @@ def build(
         problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
     step_size = _consensus_step_size(given, network)
     numbers = _numbers(given) | {"consensus_step_size": step_size or 0.0}
-    shapes = jax.eval_shape(lambda: problem)  # the program must not keep the data alive
+    # The program must not keep the data alive.
+    shapes, classes = jax.eval_shape(lambda: problem), dataset.classes
 
     def make(numbers: Numbers) -> ddjax.Algorithm:
-        learners = _learners(given, shapes, dataset.classes, groups, numbers)
-        return _algorithm(given, learners, shapes, numbers)
+        return _algorithm(given, _learners(given, shapes, classes, groups, numbers), shapes, numbers)
 
-    learners, algorithm = _learners(given, shapes, dataset.classes, groups, numbers), make(numbers)
+    learners, algorithm = _learners(given, shapes, classes, groups, numbers), make(numbers)
     if like and like.fits(problem):
         simulation = like.on(problem, numbers)
     else:  # what does not fit together shows here, before a file is written

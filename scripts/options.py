@@ -148,12 +148,16 @@ SECTIONS: dict[str, dict[str, tuple]] = {
 
 
 def define(sections: Mapping[str, Mapping[str, tuple]], flag_values: flags.FlagValues) -> None:
-    """Defines the flags of `sections` (title → flag → (default, help)); a flag has the type of its default."""
+    """Defines the flags of `sections` (title → flag → (default, help)).
+
+    A flag has the type of its default; where that is a list, it may be repeated.
+    """
     kinds: dict[type, Callable] = {
         str: flags.DEFINE_string,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         bool: flags.DEFINE_boolean,
+        list: flags.DEFINE_multi_string,
     }
     for section in sections.values():
         for name, (default, text) in section.items():
@@ -211,7 +215,9 @@ def _help(summary: str, sections: Mapping[str, Mapping[str, tuple]]) -> str:
         lines += ["", f"{title}:"]
         for name, (default, text) in section.items():
             shown = (
-                f" (default {str(default).lower() if isinstance(default, bool) else default})" if default != "" else ""
+                f" (default {str(default).lower() if isinstance(default, bool) else default})"
+                if default not in ("", [])
+                else ""
             )
             lines += [f"  --{name}", flags.text_wrap(text + shown, 100, "      ")]
     return "\n".join(lines)

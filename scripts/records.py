@@ -5,7 +5,9 @@ import importlib.util
 import io
 import json
 import math
+import os
 import platform
+import uuid
 from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -144,11 +146,22 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def replace(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file and sees it on the disk, so that what is renamed after it is whole even if the machine stops."""
+    with path.open("wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text, newline="")
-    fresh.replace(path)
+    fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        write(fresh, content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 class Scalars:

@@ -158,7 +158,7 @@ def device_step(case: Case) -> tuple[float, float]:
     for name, size in case.groups:
         one = learner(name, case.input_shape, "native")
         device = jax.eval_shape(one.init, jax.random.key(0))
-        forward = list(_products(jax.make_jaxpr(one.predict)(device, inputs)))
+        forward = list(products(jax.make_jaxpr(one.predict)(device, inputs)))
         flops += size / case.devices * (3 * sum(forward) - forward[0])
         parameters += size / case.devices * sum(leaf.size for leaf in jax.tree.leaves(device.params))
     message = {"local_sgd": 0, "distillation": b * CLASSES, "dsgd": parameters}[case.work]
@@ -167,8 +167,8 @@ def device_step(case: Case) -> tuple[float, float]:
     return float(flops + 2 * heard * message), float(4 * (4 * parameters + read + (heard + 1) * message))
 
 
-def _products(jaxpr: Any) -> Iterator[float]:
-    """Operations of each matrix product and convolution, in order."""
+def products(jaxpr: Any) -> Iterator[float]:
+    """Operations of each matrix product and convolution, in order; those of a loop are as many as it has rounds."""
     for equation in jaxpr.eqns:
         shapes, params = [variable.aval.shape for variable in equation.invars], equation.params
         outputs = equation.outvars[0].aval.size
@@ -178,4 +178,4 @@ def _products(jaxpr: Any) -> Iterator[float]:
             yield 2 * outputs * math.prod(shapes[1]) / shapes[1][params["dimension_numbers"].rhs_spec[0]]
         for inner in params.values():
             if hasattr(inner, "eqns"):
-                yield from _products(inner)
+                yield from (params.get("length", 1) * operations for operations in products(inner))

@@ -1,0 +1,175 @@
+"""The folder of a sweep: its plan, a folder per finished cell, and the tables made of them.
+
+Whatever is there is whole: files and folders are made aside and renamed. So a sweep may be killed at any time, and
+several processes may share the folder.
+"""
+
+import csv
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import options
+import pandas as pd
+import records
+from plan import Cell
+
+from ddjax.types import InputError
+
+_CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
+_TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
+
+
+class Store:
+    """The folder of one sweep.
+
+    Args:
+      path: of the folder; it need not be there.
+      cells: all cells of the sweep, whoever runs them.
+
+    Raises:
+      InputError: the folder is a file, holds something else, another sweep, or a damaged cell.
+    """
+
+    def __init__(self, path: Path, cells: Sequence[Cell]):
+        self.path, self.cells = path, cells
+        if path.exists() and not path.is_dir():
+            raise InputError(f"sweep_dir {str(path)!r} is a file")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        plan = path / "sweep.json"
+        if not plan.exists():
+            raise InputError(f"sweep_dir {str(path)!r} holds something else than a sweep; name a new one")
+        try:
+            saved = {name: dict(settings) for name, settings in json.loads(plan.read_text())["cells"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{str(plan)!r} is damaged; name a new sweep_dir") from None
+        names = {cell.name for cell in cells}
+        if strange := [settings for name, settings in saved.items() if name not in names]:
+            raise InputError(
+                f"sweep_dir {str(path)!r} holds another sweep, with a cell of {_nearest(strange[0], cells)}; name "
+                "a new one (a sweep may grow, but keeps its cells)"
+            )
+        self._tables()  # what is damaged shows here, before anything is run
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether a cell is finished."""
+        return self._folder(cell).is_dir()
+
+    def create(self, command: str) -> None:
+        """Makes the folder and writes its plan."""
+        (self.path / "cells").mkdir(parents=True, exist_ok=True)
+        cells = {cell.name: cell.settings for cell in self.cells}
+        plan = {"command": command, "cells": cells, **records.environment()}
+        records.replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
+
+    def put(self, cell: Cell, files: dict[str, str]) -> None:
+        """Stores what a finished cell leaves (name → text), all of it or nothing."""
+        fresh = self.path / "cells" / f".{cell.name}-{uuid.uuid4().hex[:8]}"
+        try:
+            fresh.mkdir()
+            for name, text in files.items():
+                records.write(fresh / name, text)
+            try:
+                fresh.rename(self._folder(cell))
+            except OSError:
+                if not self.holds(cell):  # else another process was quicker, with the same numbers
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        self._failure(cell).unlink(missing_ok=True)
+
+    def fail(self, cell: Cell, reason: str, trace: str) -> None:
+        """Records why a cell could not be run; when the sweep is started again it is tried again."""
+        self._failure(cell).parent.mkdir(exist_ok=True)
+        records.replace(self._failure(cell), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
+
+    def collect(self) -> pd.DataFrame:
+        """Writes the tables of all cells there are; returns that of failures.
+
+        Where another process has stored a cell meanwhile, once more: the last to finish writes them complete.
+        """
+        while True:
+            before = self._present()
+            results, timings, failures = self._tables()
+            for name, frame in (("results", results), ("timings", timings), ("failures", failures)):
+                records.replace(self.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+            records.replace(self.path / "results.parquet", results.to_parquet(index=False))
+            if before == self._present():
+                return failures
+
+    def _present(self) -> set[Path]:
+        return {path for kind in ("cells", "failed") for path in self.path.glob(f"{kind}/[!.]*")}
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.path / "cells" / cell.name
+
+    def _failure(self, cell: Cell) -> Path:
+        return self.path / "failed" / f"{cell.name}.json"
+
+    def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Results, timings and failures, in the order of the plan."""
+        rows: list[pd.DataFrame] = []
+        timings: list[dict[str, Any]] = []
+        failures: list[dict[str, Any]] = []
+        for cell in self.cells:
+            where = folder = self._folder(cell)
+            try:
+                if folder.is_dir():
+                    with (where := folder / "metrics.csv").open(newline="") as file:
+                        table = [{n: _number(text) for n, text in row.items()} for row in csv.DictReader(file)]
+                    metrics = pd.DataFrame(table)
+                    seconds = float(metrics["seconds_train"].iloc[-1])
+                    summary = json.loads((where := folder / "summary.json").read_text())
+                    if summary["status"] == "done" and table[-1]["round"] != summary["rounds"]:
+                        raise ValueError("lines are missing")
+                    status = {"cell": cell.name, "status": summary["status"]}
+                    flags = _typed([status | cell.settings] * len(metrics))
+                    rows.append(pd.concat([flags, metrics.drop(columns=_CLOCK)], axis=1))
+                    if summary["status"] == "done":
+                        rate, compiling = summary["device_steps_per_second"], summary["seconds_compile"]
+                        timings.append(
+                            dict(zip(_TIMES, (cell.name, compiling, seconds, rate and 1e6 / rate), strict=True))
+                        )
+                    else:
+                        failures.append(status | cell.settings | {"reason": summary["reason"]})
+                elif (where := self._failure(cell)).exists():
+                    reason = json.loads(where.read_text())["reason"]
+                    failures.append({"cell": cell.name, "status": "failed"} | cell.settings | {"reason": reason})
+            except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+                raise InputError(f"{str(where)!r} is damaged; remove {str(folder)!r} to run that cell again") from None
+        results = pd.concat(rows, ignore_index=True) if rows else _typed([])
+        return results, pd.DataFrame(timings, columns=_TIMES), _typed(failures, "reason")
+
+
+_TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
+
+
+def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+    """Cell, status, a column per flag, in which a flag that is not used is missing, and more."""
+    types = {
+        name: _TYPES[type(default)] for section in options.SECTIONS.values() for name, (default, _) in section.items()
+    }
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["cell", "status", *types, *more])
+    return frame.astype({name: types.get(name, "string") for name in frame.columns})
+
+
+def _number(text: str) -> float:
+    """To the bit, as pandas does not promise; empty is NaN."""
+    return int(text) if text.isdecimal() else float(text or "nan")
+
+
+def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
+    """The settings in which one cell differs from the one of `cells` that is most like it."""
+    others = [
+        [
+            f"{name}={value}, here {cell.settings.get(name)}"
+            for name, value in settings.items()
+            if cell.settings.get(name) != value
+        ]
+        for cell in cells
+    ]
+    return "; ".join(min(others, key=len)[:3])
