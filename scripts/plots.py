@@ -20,9 +20,9 @@ import numpy as np
 from ddjax.types import InputError
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _SAME_CURVE = ("seed", "output_dir", "resume", "device_chunk", "checkpoint_every", "target_accuracy")
-_STYLES = ("-", "--", "-.")  # after the colours have been through
+STYLES = ("-", "--", "-.")  # after the colours have been through
 
 Curve = dict[str, np.ndarray]
 
@@ -82,7 +82,7 @@ def plot(figure: Path, runs: list[Path]) -> None:
     labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
     for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
-        look = {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[number // len(_COLORS) % len(_STYLES)]}
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         mean = _mean(seeds)
         label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
         accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]

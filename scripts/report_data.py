@@ -1,0 +1,253 @@
+"""What sweeps measured, as curves: read, told apart, and summed up over seeds."""
+
+import contextlib
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import execution
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ddjax.types import InputError
+
+_PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values need no name in a label
+_METRICS = ["round", "accuracy_mean", "accuracy_min", "disagreement", "bytes_sent_total"]
+# Column at the last evaluation → measure of a cell.
+_AT_THE_END = {
+    "accuracy_mean": "accuracy",
+    "accuracy_min": "worst_device",
+    "disagreement": "disagreement",
+    "megabytes": "megabytes",
+}
+
+
+class Sweep(NamedTuple):
+    """What sweeps measured.
+
+    Attributes:
+      about: `sweep.json` of each.
+      names: of the flags.
+      cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text,
+        and of a done one its measures and `megabytes` sent per device (a server's share counted), at the end.
+      evaluations: a row per evaluation of a done cell: `cell`, the metrics, `megabytes` so far.
+      targets: mean accuracies of `--target_accuracy`.
+    """
+
+    about: list[dict]
+    names: list[str]
+    cells: pd.DataFrame
+    evaluations: pd.DataFrame
+    targets: list[float]
+
+
+class Curves(NamedTuple):
+    """How cells make curves.
+
+    Attributes:
+      x: the flag on the x axis; empty for none.
+      naming: flags whose values tell curves apart.
+      labels: of the curves.
+      cells: with `curve`, its number, and `x`, a number, NaN where the cell does not use the flag.
+    """
+
+    x: str
+    naming: list[str]
+    labels: list[str]
+    cells: pd.DataFrame
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} is missing; a folder that sweep.py wrote is needed") from None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
+
+
+def _table(path: Path, *needed: str) -> pd.DataFrame:
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file, strict=True)
+    if missing := set(needed) - set(head):
+        raise ValueError(f"it has no column {min(missing)!r}")
+    if any(len(row) != len(head) for row in rows):  # pandas would fill it up
+        raise ValueError("a row is cut short")
+    return pd.DataFrame(rows, columns=head, dtype=str)
+
+
+def _read(folder: Path) -> Sweep:
+    with _reading(folder / "sweep.json") as path:
+        sweep = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"command": str, "cells": list, "versions": dict, "backend": str, "accelerators": list}
+        about = {name: kind(sweep[name]) for name, kind in kinds.items()}
+    with _reading(folder / "results.csv") as path:
+        table = _table(path, "cell", "status")
+        if table.empty:
+            raise InputError(f"{str(path)!r} has no row: no cell has finished yet")
+        columns = list(table.columns)
+        names = columns[columns.index("status") + 1 : columns.index("round")]
+        table = table[table["status"] == "done"]
+        evaluations = table[_METRICS].astype(float)
+        evaluations["megabytes"] = evaluations["bytes_sent_total"] / table["devices"].astype(float) / 1e6
+        if not np.isfinite(evaluations).all(axis=None):
+            raise ValueError("a row of a done cell lacks a number")
+        evaluations = evaluations.assign(cell=table["cell"]).sort_values("round")
+        cells = table.drop_duplicates("cell").set_index("cell")[["status", *names]].assign(reason="")
+        targets = pd.to_numeric(cells["target_accuracy"].str.split(",").explode()).dropna()
+    with _reading(folder / "timings.csv") as path:
+        times = _table(path, "cell", "us_per_device_step").set_index("cell")["us_per_device_step"]
+        time = pd.to_numeric(times).loc[cells.index]
+    with _reading(folder / "failures.csv") as path:
+        others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
+    last = evaluations.groupby("cell").last()
+    measures = last[list(_AT_THE_END)].rename(columns=_AT_THE_END).assign(time=time)
+    return Sweep([about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
+
+
+def read(folders: Sequence[Path]) -> Sweep:
+    """Reads sweeps as one; a cell that several have counts once.
+
+    Raises:
+      InputError: a file that is missing or damaged, or no cell that is done.
+    """
+    sweeps = [_read(folder) for folder in folders]
+    about = [sweep.about[0] for sweep in sweeps]
+    names = list(dict.fromkeys(name for sweep in sweeps for name in sweep.names))
+    cells = pd.concat([sweep.cells for sweep in sweeps])
+    cells[names] = cells[names].fillna("")
+    place = {name: number for number, name in enumerate(name for sweep in about for name in sweep["cells"])}
+    cells = cells.assign(place=cells.index.map(place), lost=cells["status"] != "done")
+    cells = cells.sort_values(["place", "lost"])  # as planned, and what one sweep lacks from another that has it
+    cells = cells[~cells.index.duplicated()]
+    if not (cells["status"] == "done").any():
+        raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
+    evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
+    return Sweep(about, names, cells, evaluations, sorted({target for sweep in sweeps for target in sweep.targets}))
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers.where(np.isfinite(numbers))
+
+
+def _settled(cells: pd.DataFrame, name: str, by: list[str]) -> bool:
+    """Whether cells that are alike in the flags `by` are alike in another."""
+    return len(cells.drop_duplicates([*by, name])) == (len(cells.drop_duplicates(by)) if by else 1)
+
+
+def curves(sweep: Sweep, x: str = "") -> Curves:
+    """Finds the x axis, unless it is given, and the curves.
+
+    Raises:
+      InputError: an x that is no number, or has one value.
+    """
+    cells = sweep.cells
+    varying = [n for n in sweep.names if n not in ("seed", "target_accuracy") and cells[n].nunique() > 1]
+    numeric = [
+        name
+        for name in varying
+        if (numbers := _numbers(cells[name])).nunique() > 1 and (numbers.notna() == (cells[name] != "")).all()
+    ]
+    words = [name for name in varying if name not in numeric]
+    if x and x not in numeric:
+        raise InputError(f"x takes a numeric flag with several values, got {x!r}; here {', '.join(numeric) or 'none'}")
+    if not x:
+        free = [name for name in numeric if name not in execution.SECTION and not _settled(cells, name, words)]
+        x = "devices" if "devices" in numeric else next(iter(free), "")
+    cells = cells.assign(x=_numbers(cells[x]) if x else math.nan)
+    naming: list[str] = []
+    first = [name for name in _PLAIN if name in varying]
+    for name in dict.fromkeys((*first, *words, *varying)):
+        if name != x and not _settled(cells, name, ["x", *naming]):
+            naming.append(name)
+    cells["curve"] = cells.groupby(naming, sort=False).ngroup() if naming else 0
+    labels = _labels(cells.drop_duplicates("curve"), naming)
+    return Curves(x, naming, labels, cells)
+
+
+def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
+    """What tells each row from the others; a blank flag is one that is not used."""
+    kinds = kinds.replace({"algorithm": {"dsgd": "D-SGD"}})
+    for name in naming:
+        ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # of paths
+        if len(set(ends.values())) == len(ends):
+            kinds[name] = kinds[name].map(ends)
+    labels = []
+    for _, kind in kinds.iterrows():
+        telling = [kind[name] if name in _PLAIN else f"{name}={kind[name]}" for name in naming if kind[name]]
+        defaults = [f"{name}=default" for name in naming]
+        labels.append(", ".join(telling or defaults or [kind["algorithm"]]))
+    return labels
+
+
+def interval(values: np.ndarray) -> tuple[Any, Any]:
+    """Mean over seeds and half the width of its 95 % t-interval, NaN of fewer than two.
+
+    Args:
+      values: `[seeds, …]`.
+    """
+    count = len(values)
+    if count < 2:
+        return (values[0] if count else math.nan), np.full(values.shape[1:], math.nan)[()]
+    spread = values.std(axis=0, ddof=1) / math.sqrt(count)
+    return values.mean(axis=0), stats.t.ppf(0.975, count - 1) * spread
+
+
+def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
+    """A row per curve and x: how many cells are `done`, `diverged` and `failed`, and each measure with its `± measure`.
+
+    Bytes to a target (`to …`) are NaN unless all seeds that ran met it.
+    """
+    rows = []
+    for (curve, x), group in cells.groupby(["curve", "x"], dropna=False):
+        counts = {status: int((group["status"] == status).sum()) for status in ("done", "diverged", "failed")}
+        row: dict[str, Any] = {"curve": curve, "x": x, **counts}
+        for measure in measures:
+            chosen = group["status"] != "failed" if measure.startswith("to ") else group["status"] == "done"
+            row[measure], row[f"± {measure}"] = interval(group.loc[chosen, measure].to_numpy(float))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pick_target(cells: pd.DataFrame) -> list[float]:
+    """The largest multiple of 0.05 that all seeds of two curves that send anything reach at some x, or of one alone."""
+    ran = cells[(cells["status"] != "failed") & ~cells["curve"].isin(silent_curves(cells))]
+    least = ran.fillna({"accuracy": 0}).groupby(["curve", "x"], dropna=False)["accuracy"].min()
+    best = least.groupby("curve").max().sort_values()
+    target = math.floor(20 * best.iloc[-min(2, len(best))] + 1e-9) / 20 if len(best) else 0
+    return [target] if target else []
+
+
+def reach(sweep: Sweep, found: Curves, goals: list[float]) -> Curves:
+    """With `to …`, the MB that a device had sent when its cell first met each target."""
+    met = {goal: sweep.evaluations[sweep.evaluations["accuracy_mean"] >= goal] for goal in goals}
+    columns = {f"to {goal:g}": rows.groupby("cell")["megabytes"].first() for goal, rows in met.items()}
+    return found._replace(cells=found.cells.assign(**columns))
+
+
+def over_rounds(sweep: Sweep, cells: pd.DataFrame) -> pd.DataFrame:
+    """A row per curve and round that all its seeds were evaluated at: `accuracy`, and the mean of `megabytes`."""
+    parts = []
+    for curve, group in cells[cells["status"] == "done"].groupby("curve"):
+        rows = sweep.evaluations[sweep.evaluations["cell"].isin(group.index)]
+        seeds = rows.pivot(index="round", columns="cell", values=["accuracy_mean", "megabytes"]).dropna()
+        mean, half = interval(seeds["accuracy_mean"].to_numpy().T)
+        sent = seeds["megabytes"].mean(axis=1).to_numpy()
+        columns = {"round": seeds.index, "accuracy": mean, "± accuracy": half, "megabytes": sent}
+        parts.append(pd.DataFrame(columns).assign(curve=curve))
+    return pd.concat(parts)
+
+
+def silent_curves(cells: pd.DataFrame) -> set[int]:
+    """Curves that communicate nothing."""
+    sent = cells.groupby("curve")["megabytes"].max()
+    return set(sent.index[sent == 0])
