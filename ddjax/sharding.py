@@ -24,9 +24,7 @@ _BLOCK = 2**18
 def mesh(accelerators: Sequence[jax.Device] | None = None) -> Mesh:
     """The accelerators, by default all of all processes, in one axis."""
     accelerators = accelerators or jax.devices()
-    return jax.make_mesh(
-        (len(accelerators),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=accelerators
-    )
+    return jax.make_mesh((len(accelerators),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=accelerators)
 
 
 def parts() -> int:

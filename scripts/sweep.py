@@ -134,9 +134,7 @@ class Display:
     def __init__(self, total: int, done: int, seconds: float):
         self._lock, self._start = threading.Lock(), time.monotonic()
         self._total, self._done, self._seconds, self._ended = total, done, seconds, 0.0
-        self._running: dict[
-            str, tuple[str, float]
-        ] = {}  # name → what it does, estimated seconds of that
+        self._running: dict[str, tuple[str, float]] = {}  # name → what it does, estimated seconds of that
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
         self._bar = tqdm(
             total=seconds, bar_format=layout, disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=self._cells()
