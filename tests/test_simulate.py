@@ -211,6 +211,38 @@ def test_other_numbers_do_not_compile_anew(problem):
     assert len(traces) == 3  # one of the program, two of the runs it is compared with
 
 
+def test_a_compiled_simulation_takes_other_problems_and_numbers(problem):
+    """Nothing is traced anew, and the numbers are those of a simulation made for them."""
+    traces = []
+
+    def make(numbers):
+        traces.append(numbers)
+        learners = make_learners(optimizer=optax.sgd(numbers["rate"]), distillation_weight=numbers["weight"])
+        return make_distillation(learners)
+
+    def loss(simulation):
+        _, totals = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
+        return np.append(totals.info.loss, simulation.measure(simulation.init(KEY)).accuracy)
+
+    alone = sharding.mesh(jax.devices()[:1])
+    first, other = {"rate": 0.1, "weight": 1.0}, {"rate": 0.3, "weight": 5.0}
+    simulation = ddjax.Simulation(make, problem, alone, first)
+    before, count = loss(simulation), len(traces)
+    moved = problem._replace(x=problem.x + 1)
+    twin = simulation.on(moved, other)
+    found = loss(twin)
+    assert len(traces) == count
+    np.testing.assert_array_equal(found, loss(ddjax.Simulation(make, moved, alone, other)))
+    np.testing.assert_array_equal(before, loss(simulation))
+    assert not np.allclose(before[:6], found[:6])
+    larger = problem._replace(x=jnp.concatenate([problem.x, problem.x]))
+    assert simulation.fits(moved)
+    assert not simulation.fits(larger)
+    assert not simulation.fits(small_problem(product="gather"))
+    with pytest.raises(ValueError, match="its own shapes"):
+        simulation.on(larger, first)
+
+
 def test_memory_is_counted_from_shapes(problem):
     learners = make_learners()
     simulation = ddjax.Simulation(make_distillation(learners), problem)
