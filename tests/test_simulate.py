@@ -9,7 +9,7 @@ from conftest import CLASSES, DIMENSIONS, small_problem
 from test_algorithms import make_distillation, make_learners
 
 import ddjax
-from ddjax import memory
+from ddjax import memory, sharding
 from ddjax.checkpoint import Checkpoints
 from ddjax.metrics import evaluate
 from ddjax.types import InputError

@@ -1,5 +1,6 @@
 """`scripts/sweep.py`: which cells, that they have the numbers of single runs, and that nothing is lost or mixed in."""
 
+import collections
 import csv
 import errno
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import experiment
 import jax
+import lanes
 import numpy as np
 import options
 import pandas as pd
@@ -441,10 +443,10 @@ def test_memory_bounds_what_runs_at_once():
 
     class Fake:
         def __init__(self, memory):
-            self.memory, self.seconds, self.cells = memory, memory, sweep.collections.deque([memory])
+            self.memory, self.seconds, self.cells = memory, memory, collections.deque([memory])
 
     programs = [Fake(3), Fake(4), Fake(3)]
-    queue, taken = sweep.Queue(programs, 6), []
+    queue, taken = lanes.Queue(programs, 6), []
     first, _ = queue.take(None)
     assert first.memory == 4
     waiting = threading.Thread(target=lambda: taken.append(queue.take(None)[0]))
@@ -460,10 +462,10 @@ def test_memory_bounds_what_runs_at_once():
 def test_a_lane_stays_with_the_program_it_has_compiled():
     class Fake:
         def __init__(self, *cells):
-            self.memory, self.seconds, self.cells = 1, 1, sweep.collections.deque(cells)
+            self.memory, self.seconds, self.cells = 1, 1, collections.deque(cells)
 
     small, large = Fake("a", "b"), Fake("c", "d", "e")
-    queue = sweep.Queue([small, large], 100)
+    queue = lanes.Queue([small, large], 100)
     assert queue.take(None)[1] == "c"
     assert queue.take(None)[1] == "a"  # another lane, another program
     assert queue.take(small)[1] == "b"
