@@ -55,7 +55,7 @@ def build(
     Raises:
       InputError: flags that are wrong, or do not go together.
     """
-    _check_numbers(given)
+    check_numbers(given)
     if given.algorithm not in ALGORITHMS:
         raise suggest("algorithm", given.algorithm, ALGORITHMS)
     for name, users in BELONGS.items():
@@ -238,7 +238,8 @@ def _algorithm(
     return ddjax.local(learners)
 
 
-def _check_numbers(given: flags.FlagValues) -> None:
+def check_numbers(given: flags.FlagValues) -> None:
+    """Raises `InputError` for a number that no run can have."""
     positive = ("devices", "learning_rate", "local_steps", "check_every", "eval_every", "temperature")
     non_negative = (
         "rounds",
@@ -253,6 +254,8 @@ def _check_numbers(given: flags.FlagValues) -> None:
         "examples_per_device",
         "eval_examples",
         "divergence_threshold",
+        "device_chunk",
+        "micro_batch",
     )
     for name in positive + non_negative:
         value = getattr(given, name)

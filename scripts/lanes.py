@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import shutil
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from ddjax import memory, sharding
 from ddjax.simulate import Progress
 from ddjax.types import InputError
 
-_COLLECT_EVERY = 30.0  # seconds between two tables while cells finish
+_COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
 
 
 class Program:
@@ -182,6 +183,7 @@ def run(
     if store.holds(cell):
         return "done by another process", like
     given, rows, compiling = cell.given, [], 0.0
+    shutil.rmtree(store.path / "tensorboard" / cell.name, ignore_errors=True)  # of a start that was killed
     scalars = records.Scalars(store.path / "tensorboard" / cell.name if given.tensorboard else None)
 
     def progress(now: Progress) -> None:

@@ -86,18 +86,19 @@ def cells(swept: flags.FlagValues) -> list[Cell]:
     for point in itertools.product(*axes):
         texts = {name: text for part in point for name, text in part.items()}
         given = options.parse([*whole, *(f"--{name}={text}" for name, text in texts.items())])
-        outside = {text for text, values in excluded.items() if all(given[n].value == v for n, v in values.items())}
-        matched |= outside
-        if outside:
-            continue
         unused = options.unused(given)
         given = options.parse([*whole, *(f"--{name}={text}" for name, text in texts.items() if name not in unused)])
         settings = {name: None if name in unused else given[name].value for name in (*_listed(), "target_accuracy")}
-        found.setdefault(_name(settings), (given, settings))
+        outside = {text for text, values in excluded.items() if all(settings[n] == v for n, v in values.items())}
+        matched |= outside
+        if not outside:
+            found.setdefault(_name(settings), (given, settings))
     if idle := [text for text in excluded if text not in matched]:
         raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
     if not found:
         raise InputError("this sweep has no cells: all are excluded")
+    if idle := [n for n in lists if n in options.BELONGS and all(s[n] is None for _, s in found.values())]:
+        raise InputError(f"--{idle[0]} is used by no cell; it belongs to {', '.join(options.BELONGS[idle[0]])}")
     used = {name: {s[name] for _, s in found.values() if s[name] is not None} for name in _listed()}
     varying = [name for name, values in used.items() if len(values) > 1]
     return [Cell(name, _label(settings, varying), given, settings) for name, (given, settings) in found.items()]

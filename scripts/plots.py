@@ -21,7 +21,16 @@ from ddjax.types import InputError
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_SAME_CURVE = ("seed", "output_dir", "resume", "device_chunk", "checkpoint_every", "target_accuracy")
+_SAME_CURVE = (
+    "seed",
+    "output_dir",
+    "resume",
+    "device_chunk",
+    "host_devices",
+    "checkpoint_every",
+    "target_accuracy",
+    "tensorboard",
+)
 STYLES = ("-", "--", "-.")  # after the colours have been through
 
 Curve = dict[str, np.ndarray]

@@ -105,7 +105,7 @@ def _read(folder: Path) -> Sweep:
         targets = pd.to_numeric(cells["target_accuracy"].str.split(",").explode()).dropna()
     with _reading(folder / "timings.csv") as path:
         times = _table(path, "cell", "us_per_device_step").set_index("cell")["us_per_device_step"]
-        time = pd.to_numeric(times).loc[cells.index]
+        time = pd.to_numeric(times).reindex(cells.index)
     with _reading(folder / "failures.csv") as path:
         others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
     last = evaluations.groupby("cell").last()

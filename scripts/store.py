@@ -36,35 +36,51 @@ class Store:
 
     def __init__(self, path: Path, cells: Sequence[Cell]):
         self.path, self.cells = path, cells
+        self._check()
+        self._tables()  # what is damaged shows here, before anything is run
+
+    def _check(self) -> None:
+        path = self.path
         if path.exists() and not path.is_dir():
             raise InputError(f"sweep_dir {str(path)!r} is a file")
-        if not path.is_dir() or not any(path.iterdir()):
-            return
-        plan = path / "sweep.json"
-        if not plan.exists():
+        if path.is_dir() and any(path.glob("[!.]*")) and not (path / "sweep.json").exists():
             raise InputError(f"sweep_dir {str(path)!r} holds something else than a sweep; name a new one")
-        try:
-            saved = {name: dict(settings) for name, settings in json.loads(plan.read_text())["cells"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{str(plan)!r} is damaged; name a new sweep_dir") from None
-        names = {cell.name for cell in cells}
-        if strange := [settings for name, settings in saved.items() if name not in names]:
+        saved, names = self._plan(), {cell.name for cell in self.cells}
+        strange = [settings for name, settings in saved.items() if name not in names]
+        if strange and names < set(saved):
             raise InputError(
-                f"sweep_dir {str(path)!r} holds another sweep, with a cell of {_nearest(strange[0], cells)}; name "
+                f"sweep_dir {str(path)!r} has {len(strange)} cells that this sweep leaves out; name a new one (a sweep "
+                "may grow, but keeps its cells)"
+            )
+        if strange:
+            raise InputError(
+                f"sweep_dir {str(path)!r} holds another sweep, with a cell of {_nearest(strange[0], self.cells)}; name "
                 "a new one (a sweep may grow, but keeps its cells)"
             )
-        self._tables()  # what is damaged shows here, before anything is run
+
+    def _plan(self) -> dict[str, dict[str, Any]]:
+        """The cells of the folder's sweep, by name; none before it is created."""
+        try:
+            plan = json.loads((self.path / "sweep.json").read_text())["cells"]
+            return {name: dict(settings) for name, settings in plan.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            where = str(self.path / "sweep.json")
+            raise InputError(f"{where!r} is damaged; remove it, and the same command goes on") from None
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell is finished."""
-        return self._folder(cell).is_dir()
+        return self._folder(cell.name).is_dir()
 
     def create(self, command: str) -> None:
-        """Makes the folder and writes its plan."""
-        (self.path / "cells").mkdir(parents=True, exist_ok=True)
+        """Makes the folder and writes its plan, unless another process made it another sweep's meanwhile."""
+        self._check()
+        self.path.mkdir(parents=True, exist_ok=True)
         cells = {cell.name: cell.settings for cell in self.cells}
         plan = {"command": command, "cells": cells, **records.environment()}
         records.replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
+        (self.path / "cells").mkdir(exist_ok=True)
 
     def put(self, cell: Cell, files: dict[str, str]) -> None:
         """Stores what a finished cell leaves (name → text), all of it or nothing."""
@@ -74,18 +90,18 @@ class Store:
             for name, text in files.items():
                 records.write(fresh / name, text)
             try:
-                fresh.rename(self._folder(cell))
+                fresh.rename(self._folder(cell.name))
             except OSError:
                 if not self.holds(cell):  # else another process was quicker, with the same numbers
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        self._failure(cell).unlink(missing_ok=True)
+        self._failure(cell.name).unlink(missing_ok=True)
 
     def fail(self, cell: Cell, reason: str, trace: str) -> None:
         """Records why a cell could not be run; when the sweep is started again it is tried again."""
-        self._failure(cell).parent.mkdir(exist_ok=True)
-        records.replace(self._failure(cell), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
+        self._failure(cell.name).parent.mkdir(exist_ok=True)
+        records.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
         """Writes the tables of all cells there are; returns that of failures.
@@ -104,19 +120,19 @@ class Store:
     def _present(self) -> set[Path]:
         return {path for kind in ("cells", "failed") for path in self.path.glob(f"{kind}/[!.]*")}
 
-    def _folder(self, cell: Cell) -> Path:
-        return self.path / "cells" / cell.name
+    def _folder(self, name: str) -> Path:
+        return self.path / "cells" / name
 
-    def _failure(self, cell: Cell) -> Path:
-        return self.path / "failed" / f"{cell.name}.json"
+    def _failure(self, name: str) -> Path:
+        return self.path / "failed" / f"{name}.json"
 
     def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Results, timings and failures, in the order of the plan."""
+        """Results, timings and failures, in the order of the plan, which another process may have let grow."""
         rows: list[pd.DataFrame] = []
         timings: list[dict[str, Any]] = []
         failures: list[dict[str, Any]] = []
-        for cell in self.cells:
-            where = folder = self._folder(cell)
+        for name, settings in self._plan().items():
+            where = folder = self._folder(name)
             try:
                 if folder.is_dir():
                     with (where := folder / "metrics.csv").open(newline="") as file:
@@ -126,21 +142,24 @@ class Store:
                     summary = json.loads((where := folder / "summary.json").read_text())
                     if summary["status"] == "done" and table[-1]["round"] != summary["rounds"]:
                         raise ValueError("lines are missing")
-                    status = {"cell": cell.name, "status": summary["status"]}
-                    flags = _typed([status | cell.settings] * len(metrics))
+                    status = {"cell": name, "status": summary["status"]}
+                    flags = _typed([status | settings] * len(metrics))
                     rows.append(pd.concat([flags, metrics.drop(columns=_CLOCK)], axis=1))
                     if summary["status"] == "done":
                         rate, compiling = summary["device_steps_per_second"], summary["seconds_compile"]
                         timings.append(
-                            dict(zip(_TIMES, (cell.name, compiling, seconds, rate and 1e6 / rate), strict=True))
+                            dict(zip(_TIMES, (name, compiling, seconds, 1e6 / rate if rate else None), strict=True))
                         )
                     else:
-                        failures.append(status | cell.settings | {"reason": summary["reason"]})
-                elif (where := self._failure(cell)).exists():
+                        failures.append(status | settings | {"reason": summary["reason"]})
+                elif (where := self._failure(name)).exists():
                     reason = json.loads(where.read_text())["reason"]
-                    failures.append({"cell": cell.name, "status": "failed"} | cell.settings | {"reason": reason})
+                    failures.append({"cell": name, "status": "failed"} | settings | {"reason": reason})
             except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-                raise InputError(f"{str(where)!r} is damaged; remove {str(folder)!r} to run that cell again") from None
+                if not where.exists():  # a failed cell, which another process has finished meanwhile
+                    continue
+                place = where if where.parent.name == "failed" else folder
+                raise InputError(f"{str(where)!r} is damaged; remove {str(place)!r} to run that cell again") from None
         results = pd.concat(rows, ignore_index=True) if rows else _typed([])
         return results, pd.DataFrame(timings, columns=_TIMES), _typed(failures, "reason")
 

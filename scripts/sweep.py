@@ -94,6 +94,11 @@ def sweep() -> int:
     cells = plan.cells(FLAGS)
     number, count = plan.shard(FLAGS)
     records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
+    for cell in cells:
+        try:
+            experiment.check_numbers(cell.given)
+        except InputError as error:
+            raise InputError(f"cell {cell.label}: {error}") from None
     store = Store(folder(cells), cells)
     mine = cells[number::count]
     todo = [cell for cell in mine if not store.holds(cell)]
@@ -114,9 +119,11 @@ def sweep() -> int:
             flush=True,
         )
     store.create(shlex.join(["python", *sys.argv]))
-    if todo:
-        work(accelerators, programs, store, Display(len(mine), len(mine) - len(todo), seconds))
-    failures = store.collect()
+    try:
+        if todo:
+            work(accelerators, programs, store, Display(len(mine), len(mine) - len(todo), seconds))
+    finally:
+        failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
     there = sum(store.holds(cell) for cell in cells)
     print(f"{there} of {len(cells)} cells are in {store.path}; python scripts/report.py {store.path} draws them")

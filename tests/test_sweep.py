@@ -191,6 +191,10 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--seeds=2", "--seed=1,2"], "--seeds takes a positive number"),
         (["--shard=2/2"], "shard is i/n"),
         (["--shard=1"], "shard is i/n"),
+        (["--learning_rate=0.1,-1"], "cell learning_rate=-1.0: learning_rate must be positive"),
+        (["--device_chunk=0,-1"], "device_chunk must be at least 0"),
+        (["--algorithm=dsgd", "--message_fraction=0.1,0.5"], "--message_fraction is used by no cell"),
+        (["--algorithm=local", "--exclude=topology=ring"], "fits no cell"),
         (["--target_accuracy=70"], "numbers in (0, 1]"),
         (["--devices=4,2000"], "cell devices=2000: 1078 private examples are fewer"),
         (["--precision=float32,tf32"], "is of GPUs and TPUs"),
@@ -225,7 +229,6 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
     before = files(out)
     for flags, message in (
         (["--rounds=6"], "rounds=4, here 6"),
-        (["--seeds=1"], "seed=1, here 0"),
         (["--learning_rate=0.2"], "learning_rate=0.05, here 0.2"),
     ):
         assert call(*SMALL, f"--sweep_dir={out}", *flags) == 2
@@ -233,6 +236,8 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
         assert error.count("\n") == 1
         assert "holds another sweep" in error
         assert message in error
+    assert call(*SMALL, f"--sweep_dir={out}", "--seeds=1") == 2
+    assert "has 6 cells that this sweep leaves out" in capsys.readouterr().err
     assert files(out) == before
 
 

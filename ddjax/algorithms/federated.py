@@ -116,9 +116,11 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
       check_every: `b`, rounds between two checks.
 
     Raises:
-      InputError: several architectures, or a period below 1.
+      InputError: several architectures, a negative `Δ` or a period below 1.
     """
     single_group(learners, "dynamic_averaging")
+    if isinstance(threshold, int | float) and not threshold >= 0:
+        raise InputError(f"the divergence threshold must be at least 0, got {threshold}")
     if check_every < 1:
         raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
 
