@@ -1,0 +1,91 @@
+"""Measured rates against known laws, eigenvalues and loops."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ddjax import graphs, rates
+from ddjax.topology import topology
+from ddjax.types import InputError
+
+
+def test_slopes_of_known_laws():
+    rounds = np.unique(np.geomspace(1, 1000, 30).astype(int))
+    powers = np.array([[c * rounds**-p for c, p in ((2.0, 0.4), (5.0, 0.5), (1.0, 0.6))]])[0]
+    found = rates.slope(rounds, powers, (10, 1000))
+    assert found.value == pytest.approx(-0.5)
+    assert -0.6 - 1e-9 <= found.low < -0.5 < found.high <= -0.4 + 1e-9
+    decaying = np.exp(-0.01 * rounds)[None]
+    found = rates.slope(rounds, decaying, (1, 1000), "semi-log")
+    assert found.value == pytest.approx(-0.01)
+    assert math.isnan(found.low)
+    broken = np.where(rounds < 500, powers[0], np.nan)[None]
+    assert rates.slope(rounds, broken, (10, 1000)).value == pytest.approx(-0.4)
+    with pytest.raises(InputError, match="needs two points"):
+        rates.slope(rounds, powers, (2000, 3000))
+
+
+STATIC = [
+    "ring",
+    "star",
+    "torus",
+    "hypercube",
+    "exponential",
+    "directed_ring",
+    "directed_exponential",
+    "erdos_renyi:0.4",
+    "watts_strogatz:4:0.2",
+    "random_regular:4",
+    "barabasi_albert:2",
+]
+
+
+@pytest.mark.parametrize("spec", STATIC)
+def test_pure_mixing_decays_at_the_second_eigenvalue(spec):
+    """Within 1 %, with λ₂ from NumPy's dense eigenvalues."""
+    network = topology(spec, 16)
+    eigenvalues = np.sort(np.abs(np.linalg.eigvals(network.matrices[0].toarray())))
+    assert rates.mixing_decay(network.matrices) == pytest.approx(eigenvalues[-2], rel=0.01)
+
+
+def test_the_complete_graph_agrees_in_one_round():
+    assert rates.mixing_decay(topology("complete", 16).matrices) == 0
+
+
+def test_all_static_graphs_are_covered():
+    named = {spec.split(":")[0] for spec in STATIC} | {"complete"}
+    assert named == set(graphs.GRAPHS) - {"edges", "directed_edges"}
+
+
+@pytest.mark.parametrize("consensus", ["tracking", "gradient", "neighbors"])
+@pytest.mark.parametrize("eigenvalue", [0.9, -0.5, 1.0])
+def test_modes_shrink_as_predicted(consensus, eigenvalue):
+    """The recursion of one mode as a loop: `θ ← θ − η (h θ + c (θ − z))`, with `z` as each form has it."""
+    h, c, eta, zeta = 0.3, 1.5, 0.2, 0.4
+    theta, z, previous, sizes = 1.0, 0.0, 0.0, []
+    for _ in range(400):
+        s = theta
+        target = eigenvalue * s if consensus == "neighbors" else z
+        theta -= eta * (h * theta + c * (s - target))
+        if consensus == "gradient":
+            z = eigenvalue * z + zeta * (s - z)
+        else:
+            z, previous = eigenvalue * (z + s - previous), s
+        sizes.append(abs(theta) + abs(z))
+    measured = (sizes[-1] / sizes[-101]) ** (1 / 100)
+    assert rates.radius(eta, h, c, eigenvalue, consensus, zeta) == pytest.approx(measured, rel=0.02)
+
+
+def test_a_step_that_suits_a_ring_diverges_on_a_directed_ring():
+    scale, pull = (0.1, 2.0), 2.0
+    modes = {name: np.linalg.eigvals(topology(name, 16).matrices[0].toarray()) for name in ("ring", "directed_ring")}
+    steps = {name: rates.step_size(scale, pull, values, "tracking") for name, values in modes.items()}
+    assert steps["directed_ring"] < steps["ring"] / 5
+
+    def worst(step, values):
+        return max(rates.radius(step, h, c, v, "tracking", 0) for h in scale for c in (0, pull) for v in values)
+
+    assert worst(steps["ring"], modes["ring"]) < 1
+    assert worst(steps["directed_ring"], modes["directed_ring"]) < 1
+    assert worst(steps["ring"], modes["directed_ring"]) > 1
