@@ -148,6 +148,9 @@ class Simulation:
         Args:
           problem: one that `fits`.
           numbers: as given before, with other values; on several places only the same values.
+
+        Raises:
+          ValueError: it does not fit, or its numbers are other constants.
         """
         if not self.fits(problem) or (self.mesh.size > 1 and numbers != self.numbers):
             raise ValueError("a compiled simulation takes problems of its own shapes, and numbers on one place only")

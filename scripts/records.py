@@ -125,13 +125,13 @@ def memory_needed(simulation: ddjax.Simulation) -> str:
     where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
     if least > free:
         raise InputError(
-            f"this needs at least {size_text(least)} of memory, and {size_text(free)} are {where}; "
+            f"this needs at least {_size(least)} of memory, and {_size(free)} are {where}; "
             "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
         )
-    return f"{size_text(least)} held, up to {size_text(peak)} at the peak of a round; {size_text(free)} are {where}"
+    return f"{_size(least)} held, up to {_size(peak)} at the peak of a round; {_size(free)} are {where}"
 
 
-def size_text(count: int) -> str:
+def _size(count: int) -> str:
     return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 

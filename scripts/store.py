@@ -20,6 +20,7 @@ from plan import Cell
 from ddjax.types import InputError
 
 _CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
+_TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
 _TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
 
 
@@ -67,7 +68,7 @@ class Store:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             where = str(self.path / "sweep.json")
-            raise InputError(f"{where!r} is damaged; remove it, and the same command goes on") from None
+            raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell is finished."""
@@ -164,9 +165,6 @@ class Store:
         return results, pd.DataFrame(timings, columns=_TIMES), _typed(failures, "reason")
 
 
-_TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
-
-
 def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
     """Cell, status, a column per flag, in which a flag that is not used is missing, and more."""
     types = {
@@ -187,7 +185,7 @@ def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
         [
             f"{name}={value}, here {cell.settings.get(name)}"
             for name, value in settings.items()
-            if cell.settings.get(name) != value
+            if name != "target_accuracy" and cell.settings.get(name) != value
         ]
         for cell in cells
     ]

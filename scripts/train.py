@@ -91,6 +91,7 @@ class OutputDir:
             )
 
     def rows(self) -> list[dict[str, str]]:
+        """Those of `metrics.csv`; raises `InputError` where it is missing or damaged."""
         try:
             with self._metrics.open(newline="") as file:
                 rows = list(csv.DictReader(file, strict=True))
