@@ -236,7 +236,7 @@ def run(
                 rows.append(records.row(latest))
                 scalars.add(rows[-1])
         summary = {"status": "done", **records.summary(given, built, latest, compiling, rows)}
-        result = f"accuracy {rows[-1]['accuracy_mean']:.3f}, worst {rows[-1]['accuracy_min']:.3f}"
+        result = records.brief(latest)
     except Stopped:
         raise
     except Exception as error:  # the rest of the sweep goes on
@@ -293,6 +293,7 @@ def folder(cells: Sequence[Cell]) -> Path:
 def sweep() -> int:
     """Runs what the flags describe; the exit code."""
     cells = plan.cells(FLAGS)
+    precision = _process_precision(cells)
     number, count = plan.shard(FLAGS)
     records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
     store = Store(folder(cells), cells)
@@ -300,7 +301,7 @@ def sweep() -> int:
     todo = [cell for cell in mine if not store.holds(cell)]
     shard = f", {len(mine)} of them in shard {FLAGS.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
-    execution.start(options.parse([f"--host_devices={FLAGS.host_devices}"]))
+    execution.start(options.parse([f"--host_devices={FLAGS.host_devices}", f"--precision={precision}"]))
     alike: dict[tuple, list[Cell]] = {}
     for cell in todo:
         alike.setdefault(cell.program, []).append(cell)
@@ -341,6 +342,16 @@ def work(accelerators: Sequence[jax.Device], queue: Queue, store: Store, display
         finally:
             queue.stop()
             display.close()
+
+
+def _process_precision(cells: Sequence[Cell]) -> str:
+    """float64, which JAX has for a whole process, or float32, beside which the others are set cell by cell."""
+    precisions = {cell.given.precision for cell in cells}
+    if "float64" not in precisions:
+        return "float32"
+    if len(precisions) > 1:
+        raise InputError(f"precision float64 needs a sweep of its own, got {', '.join(sorted(precisions))}")
+    return "float64"
 
 
 def _budget() -> float:

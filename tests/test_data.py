@@ -90,7 +90,7 @@ def test_synthetic_heterogeneity_and_its_natural_partition():
         dataset = load(f"synthetic_classification:4:6:{h}", devices=5, train=1000, seed=0)
         problem = ddjax.make_problem(dataset, np.ones((5, 5)) / 5, partition="natural", reference_size=100)
         means = [np.asarray(problem.x[problem.private[n, : problem.sizes[n]]]).mean(0) for n in range(5)]
-        assert dataset.classes == 4
+        assert dataset.outputs == 4
         assert dataset.x_train.shape == (1000, 6)
         return np.var(means, axis=0).mean()
 
@@ -114,7 +114,7 @@ GOOD = {
 def test_npz(tmp_path):
     np.savez(tmp_path / "good.npz", **GOOD)
     dataset = load(str(tmp_path / "good.npz"), devices=2, train=0, seed=0)
-    assert dataset.classes == 3
+    assert dataset.outputs == 3
     assert dataset.y_train.dtype == np.int32
 
 
