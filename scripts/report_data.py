@@ -92,7 +92,7 @@ def _read(folder: Path) -> Sweep:
         columns = list(table.columns)
         names = columns[columns.index("status") + 1 : columns.index("round")]
         table = table[table["status"] == "done"]
-        metric = _metric(columns)
+        metric = _common(metric for metric in TASKS if f"{metric}_mean" in columns)
         sources = {f"{metric}_mean": metric, f"{metric}_{TASKS[metric].worst}": "worst_device"}
         evaluations = table[["round", *sources, "disagreement"]].rename(columns=sources).astype(float)
         evaluations["megabytes"] = table["bytes_sent_total"].astype(float) / table["devices"].astype(float) / 1e6
@@ -110,12 +110,12 @@ def _read(folder: Path) -> Sweep:
     return Sweep(metric, [about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
 
 
-def _metric(names: Iterable[str]) -> str:
-    """The one that sweeps have in common, of their columns or of their own."""
-    found = [metric for metric in TASKS if {metric, f"{metric}_mean"} & set(names)]
-    if len(found) > 1:
+def _common(metrics: Iterable[str]) -> str:
+    """The one metric there is."""
+    first, *others = dict.fromkeys(metrics)
+    if others:
         raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; report them apart")
-    return found[0] if found else next(iter(TASKS))
+    return first
 
 
 def read(folders: Sequence[Path]) -> Sweep:
@@ -136,10 +136,8 @@ def read(folders: Sequence[Path]) -> Sweep:
     if not (cells["status"] == "done").any():
         raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
     evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
-    metric = _metric(sweep.metric for sweep in sweeps)
-    return Sweep(
-        metric, about, names, cells, evaluations, sorted({target for sweep in sweeps for target in sweep.targets})
-    )
+    targets = sorted({target for sweep in sweeps for target in sweep.targets})
+    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets)
 
 
 def _numbers(column: pd.Series) -> pd.Series:
