@@ -1,6 +1,6 @@
 """ddjax: devices that learn together over a network by distributed distillation, simulated in JAX."""
 
-from ddjax import algorithms, compression, data, losses, mixing, models, networks, topology
+from ddjax import algorithms, compression, data, losses, mixing, models, networks, tasks, topology
 from ddjax.algorithms import (
     centralized,
     co_regularization,
@@ -72,6 +72,7 @@ __all__ = [
     "push_sum",
     "run",
     "server",
+    "tasks",
     "topology",
     "weighted_average",
 ]

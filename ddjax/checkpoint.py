@@ -35,7 +35,7 @@ class Checkpoints:
         args = _orbax().args
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(snapshot)}
         progress = evaluation._asdict() | {
-            "accuracy": evaluation.accuracy.tolist(),
+            "score": evaluation.score.tolist(),
             "bytes": evaluation.bytes._asdict(),
         }
         saved = args.Composite(state=args.StandardSave(leaves), evaluation=args.JsonSave(progress))
@@ -65,7 +65,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args.Composite(state=leaves, evaluation=args.JsonRestore()))
             leaves = [restored.state[jax.tree_util.keystr(path)] for path, _ in shapes]
             progress = restored.evaluation
-            lists = {"accuracy": np.array(progress["accuracy"]), "bytes": _bytes(progress["bytes"])}
+            lists = {"score": np.array(progress["score"]), "bytes": _bytes(progress["bytes"])}
             return jax.tree.unflatten(structure, leaves), Evaluation(**progress | lists)
         except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.types import InputError, suggest
+from ddjax.types import InputError, suggest, working_dtype
 
 
 class Compressor(NamedTuple):
@@ -28,9 +28,14 @@ class Compressor(NamedTuple):
     message_bytes: Callable[[tuple[int, ...]], int]
 
 
+def number_bytes() -> int:
+    """Bytes of an uncompressed number."""
+    return working_dtype().itemsize
+
+
 def identity() -> Compressor:
-    """float32, as it is."""
-    return Compressor(lambda key, x: x, lambda shape: 4 * math.prod(shape))
+    """As it is."""
+    return Compressor(lambda key, x: x, lambda shape: number_bytes() * math.prod(shape))
 
 
 def float16() -> Compressor:
@@ -43,14 +48,14 @@ def float16() -> Compressor:
 
 
 def uint8() -> Compressor:
-    """256 evenly spaced values from the least to the largest of a message, rounded to nearest; 8 bytes name the two."""
+    """256 evenly spaced values from the least to the largest of a message, which it names; rounded to nearest."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         low, high = x.min(), x.max()
         step = jnp.where(high > low, (high - low) / 255, 1)
         return low + jnp.round((x - low) / step) * step
 
-    return Compressor(compress, lambda shape: math.prod(shape) + 8)
+    return Compressor(compress, lambda shape: math.prod(shape) + 2 * number_bytes())
 
 
 def top_classes(k: int) -> Compressor:
@@ -68,7 +73,7 @@ def top_classes(k: int) -> Compressor:
         if k > shape[-1]:
             raise InputError(f"compressor top_classes:{k} keeps more than the {shape[-1]} classes there are")
         # The rest follows from the sum of a point of the simplex, but estimates may leave it: it is sent.
-        return math.prod(shape[:-1]) * (k * (4 + _index_bytes(shape[-1])) + 4)
+        return math.prod(shape[:-1]) * (k * (number_bytes() + _index_bytes(shape[-1])) + number_bytes())
 
     return Compressor(compress, message_bytes)
 
@@ -85,7 +90,7 @@ def top_k(part: float) -> Compressor:
         _, kept = jax.lax.top_k(jnp.abs(flat), _count(part, x.shape))
         return jnp.zeros_like(flat).at[kept].set(flat[kept], unique_indices=True).reshape(x.shape)
 
-    return Compressor(compress, lambda shape: _count(part, shape) * (4 + _index_bytes(math.prod(shape))))
+    return Compressor(compress, lambda shape: _count(part, shape) * (number_bytes() + _index_bytes(math.prod(shape))))
 
 
 def random_k(part: float) -> Compressor:
@@ -100,14 +105,14 @@ def random_k(part: float) -> Compressor:
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.where(random_subset(key, x.shape, _count(part, x.shape)), x, 0)
 
-    return Compressor(compress, lambda shape: 4 * _count(part, shape))
+    return Compressor(compress, lambda shape: number_bytes() * _count(part, shape))
 
 
 def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
     """A mask with `k` entries set, drawn uniformly without replacement."""
     size = math.prod(shape)
     # XLA's top_k is fast on floats alone; 30 random bits make positive, finite, normal ones.
-    ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,)) >> 2) + 2**23, jnp.float32)
+    ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,), jnp.uint32) >> 2) + 2**23, jnp.float32)
     _, kept = jax.lax.top_k(ranks, k)
     return jnp.zeros(size, bool).at[kept].set(True, unique_indices=True).reshape(shape)
 
@@ -130,7 +135,7 @@ def qsgd(levels: int) -> Compressor:
         return norm / (levels * excess(x.shape)) * jnp.sign(x) * rounded
 
     def message_bytes(shape: tuple[int, ...]) -> int:
-        return 4 + math.ceil(math.prod(shape) * (2 * levels).bit_length() / 8)
+        return number_bytes() + math.ceil(math.prod(shape) * (2 * levels).bit_length() / 8)
 
     return Compressor(compress, message_bytes)
 
@@ -141,7 +146,7 @@ def sign() -> Compressor:
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.abs(x).mean() * jnp.where(x < 0, -1, 1).astype(x.dtype)
 
-    return Compressor(compress, lambda shape: 4 + math.ceil(math.prod(shape) / 8))
+    return Compressor(compress, lambda shape: number_bytes() + math.ceil(math.prod(shape) / 8))
 
 
 # name → (placeholder of its argument, type, factory).

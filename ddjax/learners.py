@@ -237,7 +237,7 @@ class Learners:
 
             device = device._replace(optimizer=_at_count(device.optimizer, round * steps))
             device, (infos, taken) = jax.lax.scan(step, device, jnp.arange(steps))
-            taken = taken.sum()
+            taken = taken.sum(dtype=jnp.int32)
             last = None if target is None else infos.soft_decisions[taken - 1 if self.local_epochs else -1]
             return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last)
 
@@ -255,7 +255,7 @@ class Learners:
             return own, held[jax.random.randint(drawing, (batch,), 0, size)], None, None
 
         def everything(number):
-            return jax.random.fold_in(key, number), held, (jnp.arange(n_max) < size).astype(jnp.float32), None
+            return jax.random.fold_in(key, number), held, (jnp.arange(n_max) < size).astype(float), None
 
         if not self.local_epochs:
             return with_replacement if self.batch_size else everything
@@ -269,7 +269,7 @@ class Learners:
             rows = held[orders[number // per_epoch, jnp.minimum(at, n_max - 1)]]
             # A step that is not taken must not divide by zero.
             takes = at[0] < size
-            return jax.random.fold_in(stepping, number), rows, ((at < size) | ~takes).astype(jnp.float32), takes
+            return jax.random.fold_in(stepping, number), rows, ((at < size) | ~takes).astype(float), takes
 
         return shuffled
 

@@ -1,6 +1,7 @@
-"""Private loss and divergences between a device's soft decision `s` and its target `z`.
+"""Private losses, and divergences between a device's soft decision `s` and its target `z`.
 
-A divergence is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact where `s` underflows.
+A divergence of classes is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact where `s`
+underflows.
 Targets are constants to the gradient; they need not sum to one (a `tracking` target, clipped to [0, 1], may not).
 """
 
@@ -18,6 +19,11 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     # A mask, since the derivative of an indexed read is a scatter, which is slow on CPU.
     chosen = labels[:, None] == jnp.arange(logits.shape[-1])
     return -jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """`‖f − y‖²`, `[…, B, K], [B, K] → […, B]`; of predictions the divergence too, which have no logarithm."""
+    return jnp.sum((outputs - targets) ** 2, axis=-1)
 
 
 def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax import tasks
 from ddjax.types import Problem
 
 # Examples × devices evaluated at a time, which bounds the memory of an evaluation.
@@ -17,14 +18,14 @@ class Measures(NamedTuple):
     """One evaluation.
 
     Attributes:
-      accuracy: `[N]` of each device on the test set.
-      ensemble_accuracy: `[]` of the mean soft decision on the test set.
+      score: `[N]` the task's metric of each device on the test set: accuracy, or the mean of `‖f(x) − y‖²`.
+      ensemble_score: `[]` of the mean soft decision on the test set.
       disagreement: `[]` mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
-      finite: `[N]` whether all soft decisions of a device on the reference set are finite.
+      finite: `[N]` whether a device's score and all its soft decisions on the reference set, squared, are finite.
     """
 
-    accuracy: jax.Array
-    ensemble_accuracy: jax.Array
+    score: jax.Array
+    ensemble_score: jax.Array
     disagreement: jax.Array
     finite: jax.Array
 
@@ -36,24 +37,25 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
       predict: `x [B, …] → [N, B, K]` soft decisions.
       problem: its test and reference sets are used.
     """
-    devices = problem.sizes.shape[0]
+    devices, measure = problem.sizes.shape[0], tasks.of(problem.y).measure
 
-    def correct(x, y):
+    def test(x, y):
         s = predict(x)
-        return s.argmax(-1) == y, s.mean(0).argmax(-1) == y
+        return measure(s, y), measure(s.mean(0), y)
 
     def spread(x):
         s = predict(x)
-        return jnp.sum((s - s.mean(0)) ** 2, axis=-1).mean(0), jnp.isfinite(s).all(-1)
+        return jnp.sum((s - s.mean(0)) ** 2, axis=-1).mean(0), jnp.isfinite(s**2).all(-1)
 
-    hits, ensemble_hits = _blocks(correct, devices, problem.x_test, problem.y_test)
+    scores, ensemble_scores = _blocks(test, devices, problem.x_test, problem.y_test)
     tests, references = problem.x_test.shape[0], problem.reference.shape[0]
     variances, finite = _blocks(spread, devices, problem.reference)
+    score = scores.sum(-1) / tests
     return Measures(
-        accuracy=hits.sum(-1) / tests,
-        ensemble_accuracy=ensemble_hits.sum() / tests,
+        score=score,
+        ensemble_score=ensemble_scores.sum() / tests,
         disagreement=variances.sum() / references,
-        finite=finite.all(-1),
+        finite=finite.all(-1) & jnp.isfinite(score),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddjax.compression import Compressor
+from ddjax.compression import Compressor, number_bytes
 from ddjax.networks import Sparse, dense, links, pushes, row_stochastic
 from ddjax.sharding import by_column
 from ddjax.types import Mixer, MixerState, PyTree, Traffic
@@ -103,7 +103,7 @@ def push_sum() -> Mixer:
 
     def message_bytes(x: PyTree, leading: int) -> Traffic:
         rows = math.prod(jax.tree.leaves(x)[0].shape[1:leading])
-        return Traffic({"numerator and weight": stacked_bytes(x) + 4 * rows})
+        return Traffic({"numerator and weight": stacked_bytes(x) + number_bytes() * rows})
 
     return Mixer(init, mix, message_bytes, weights="column", running=True)
 

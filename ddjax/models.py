@@ -1,4 +1,7 @@
-"""Model architectures, as Flax NNX modules `[B, …] → [B, K]` logits. To add one: a module and a line in `MODELS`."""
+"""Model architectures, as Flax NNX modules `[B, …] → [B, K]`, logits or predicted numbers.
+
+To add one: a module and a line in `MODELS`.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from jax import lax
 
 from ddjax import convolution
 from ddjax.dense import Dense
-from ddjax.types import InputError, suggest
+from ddjax.types import InputError, suggest, working_dtype
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -20,7 +23,9 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def _conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides: int = 1, use_bias: bool = True):
-    return nnx.Conv(in_features, out_features, (size, size), strides, use_bias=use_bias, rngs=rngs)
+    return nnx.Conv(
+        in_features, out_features, (size, size), strides, use_bias=use_bias, param_dtype=working_dtype(), rngs=rngs
+    )
 
 
 def _average_pool(x: jax.Array) -> jax.Array:
@@ -43,7 +48,7 @@ def _channels(model: str, input_shape: tuple[int, ...]) -> int:
 
 
 class Linear(nnx.Module):
-    """Multinomial logistic regression on the flattened input."""
+    """Linear in the flattened input: logistic regression over classes, linear regression of numbers."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.dense = Dense(math.prod(input_shape), outputs, rngs=rngs)
@@ -99,14 +104,18 @@ class _GroupNorm(nnx.GroupNorm):
         return x * scale + (self.bias[...] - center * scale)
 
 
+def _norm(features: int, rngs: nnx.Rngs) -> _GroupNorm:
+    return _GroupNorm(features, num_groups=8, param_dtype=working_dtype(), rngs=rngs)
+
+
 class _Block(nnx.Module):
     """Two 3×3 convolutions with GroupNorm around a shortcut, projected where the shape changes (He et al. 2016)."""
 
     def __init__(self, in_features: int, features: int, strides: int, activation: Activation, rngs: nnx.Rngs):
         self.first = _conv(in_features, features, 3, rngs, strides, use_bias=False)
-        self.first_norm = _GroupNorm(features, num_groups=8, rngs=rngs)
+        self.first_norm = _norm(features, rngs)
         self.second = _conv(features, features, 3, rngs, use_bias=False)
-        self.second_norm = _GroupNorm(features, num_groups=8, rngs=rngs)
+        self.second_norm = _norm(features, rngs)
         changes = strides != 1 or in_features != features
         self.shortcut = _conv(in_features, features, 1, rngs, strides, use_bias=False) if changes else None
         self.activation = activation
@@ -122,7 +131,7 @@ class ResNet14(nnx.Module):
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.stem = _conv(_channels("resnet14", input_shape), 16, 3, rngs, use_bias=False)
-        self.stem_norm = _GroupNorm(16, num_groups=8, rngs=rngs)
+        self.stem_norm = _norm(16, rngs)
         shapes = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
         self.blocks = nnx.List([_Block(*shape, activation, rngs) for shape in shapes])
         self.out = Dense(64, outputs, rngs=rngs)
@@ -152,7 +161,7 @@ def model(
     Args:
       name: a key of `MODELS`.
       input_shape: of one example, without a batch axis.
-      outputs: number of classes `K`.
+      outputs: `K`, classes or numbers to predict.
       activation: a key of `ACTIVATIONS`; GELU by default, as the convergence proof wants smooth models.
       convolution: a key of `CONVOLUTIONS`; by default what is quicker on this backend for stacked kernels.
 

@@ -37,7 +37,7 @@ class Relabeled:
     Of a perfect matching that is a uniformly random matching; of a random regular graph, a random regular graph.
 
     Attributes:
-      mixing_matrix: `[N, N]` float32.
+      mixing_matrix: `[N, N]`.
     """
 
     mixing_matrix: Any
@@ -72,7 +72,7 @@ class ErdosRenyi:
 
     def draw(self, key: jax.Array) -> jax.Array:
         above = jnp.triu(jax.random.bernoulli(key, self.probability, self.shape), 1)
-        adjacency = (above | above.T).astype(jnp.float32)
+        adjacency = (above | above.T).astype(float)
         degree = adjacency.sum(1)
         matrix = adjacency / (1 + jnp.maximum(degree[:, None], degree))
         return matrix + jnp.diag(1 - matrix.sum(1))

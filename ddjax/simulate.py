@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import accounting, sharding
+from ddjax import accounting, sharding, tasks
 from ddjax.accounting import Bytes
 from ddjax.metrics import Measures, evaluate
 from ddjax.types import Algorithm, Info, InputError, NonFiniteError, Problem, Traffic
@@ -36,8 +36,9 @@ class Evaluation(NamedTuple):
 
     Attributes:
       round: rounds done.
-      accuracy: `[N]` test accuracy of each device.
-      ensemble_accuracy: of the mean soft decision.
+      metric: what the scores are: `accuracy`, or `mse`, the mean of `‖f(x) − y‖²`.
+      score: `[N]` of each device on the test set.
+      ensemble_score: of the mean soft decision.
       disagreement: mean over devices of `‖s_n − s̄‖²` on the reference set.
       loss: private loss, mean over the optimizer steps since the last evaluation (NaN if there were none).
       distillation_loss: the same of the divergence from the targets.
@@ -47,8 +48,9 @@ class Evaluation(NamedTuple):
     """
 
     round: int
-    accuracy: np.ndarray
-    ensemble_accuracy: float
+    metric: str
+    score: np.ndarray
+    ensemble_score: float
     disagreement: float
     loss: float
     distillation_loss: float
@@ -293,16 +295,17 @@ def _on_host(messages: Traffic) -> Traffic:
 
 def _evaluation(simulation: Simulation, state, messages, round, steps, loss, distillation_loss, seconds) -> Evaluation:
     measures = simulation.measure(state)
-    accuracy = np.asarray(measures.accuracy, np.float64)
+    score = np.asarray(measures.score, np.float64)
     return Evaluation(
         round,
-        accuracy,
-        float(measures.ensemble_accuracy),
+        tasks.of(simulation.problem.y).metric,
+        score,
+        float(measures.ensemble_score),
         float(measures.disagreement),
         loss,
         distillation_loss,
         steps,
-        accounting.count(messages, simulation.message_bytes, len(accuracy), simulation.problem.mixing_matrix),
+        accounting.count(messages, simulation.message_bytes, len(score), simulation.problem.mixing_matrix),
         seconds,
     )
 

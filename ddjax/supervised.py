@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ddjax import losses
+from ddjax import losses, tasks
 from ddjax.types import Device, Learner, PyTree, StepInfo, suggest
 
 # They want function values, give every device the same noise, or take no schedule.
@@ -40,28 +40,34 @@ def learner(
     model: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
     *,
+    task: tasks.Task = tasks.CLASSIFICATION,
     distillation_weight: float = 0.0,
-    divergence: losses.Divergence = losses.squared_euclidean,
+    divergence: losses.Divergence | None = None,
     temperature: float = 1.0,
     micro_batch: int = 0,
 ) -> Learner:
-    """A classifier that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
+    """A device that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
 
-    `L_n(θ_n; z_n) = E_{(x, y) ~ D_n} [−log softmax(f(θ_n, x))_y] + ρ · mean_{x ∈ X_r} D(s_n(x), z_n(x))`,
-    with `s_n(x) = softmax(f(θ_n, x) / T)`.
+    `L_n(θ_n; z_n) = E_{(x, y) ~ D_n} loss(f(θ_n, x), y) + ρ · mean_{x ∈ X_r} D(s_n(x), z_n(x))`.
+
+    In classification the loss is `−log softmax(f)_y` and `s_n(x) = softmax(f(θ_n, x) / T)`; in regression it is
+    `‖f − y‖²` and `s_n(x) = f(θ_n, x)`.
 
     Args:
-      model: constructor of an NNX module `[B, …] → [B, K]` logits, with parameters as its only state.
+      model: constructor of an NNX module `[B, …] → [B, K]`, with parameters as its only state.
       optimizer: applied to the gradient of the sum.
+      task: `tasks.CLASSIFICATION` or `tasks.REGRESSION`; `tasks.of(problem.y)` knows.
       distillation_weight: `ρ`. It is not rescaled by `T²` as Hinton, Vinyals, Dean (2015) advise; do it here.
-      divergence: `D`.
-      temperature: `T`, of the soft decisions sent and of those compared with a target.
+      divergence: `D`, one of `task.divergences` or like them; by default the squared distance.
+      temperature: `T`, of the soft decisions sent and of those compared with a target; of classification only.
       micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
         cache; 0 for all. The gradient is the same sum.
     """
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
-    def logits(params: PyTree, x: jax.Array) -> jax.Array:
+    divergence = divergence or task.divergences["squared_euclidean"]
+
+    def outputs(params: PyTree, x: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, nnx.State(params))(x)
 
     def restart(params: PyTree) -> Device:
@@ -71,15 +77,17 @@ def learner(
         return restart(nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1]))
 
     def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
-        return (losses.softmax_cross_entropy(logits(params, x), y) * share).sum(), None
+        return (task.loss(outputs(params, x), y) * share).sum(), None
 
     def distilled(params: PyTree, x: jax.Array, z: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
-        log_s = jax.nn.log_softmax(logits(params, x) / temperature)
-        return (divergence(log_s, z) * share).sum(), jnp.exp(log_s)
+        compared, s = task.compared(outputs(params, x), temperature)
+        return (divergence(compared, z) * share).sum(), s
 
     def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
         del key  # for learners with dropout or noise
         x, y, weight = batch
+        if tasks.of(y) is not task:
+            raise ValueError(f"a learner measured by {task.metric} was given targets of dtype {y.dtype}")
         share = jnp.ones(x.shape[0]) if weight is None else weight
         (loss, _), gradients = in_parts(private, micro_batch, device.params, x, y, share / share.sum())
         info = StepInfo(loss, jnp.zeros_like(loss), None)
@@ -94,7 +102,7 @@ def learner(
         return Device(optax.apply_updates(device.params, updates), state), info
 
     def predict(device: Device, x: jax.Array) -> jax.Array:
-        return jax.nn.softmax(logits(device.params, x) / temperature)
+        return task.decision(outputs(device.params, x), temperature)
 
     return Learner(init, restart, step, predict)
 

@@ -387,7 +387,7 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
             probability = math.nan
         if not 0 < probability <= 1:
             raise InputError("expected 'fresh_erdos_renyi:P' with P in (0, 1]")
-        network: Any = networks.ErdosRenyi(np.float32(probability), devices)
+        network: Any = networks.ErdosRenyi(np.float64(probability), devices)
         draws = int(np.clip(2**22 // devices**2, 4, 64))  # at most 32 MiB
         keys = jax.random.split(jax.random.key(seed), draws)
         drawn = np.asarray(jax.lax.map(network.draw, keys), np.float64)
@@ -401,4 +401,4 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
         if not base.number_of_edges():
             raise InputError("a graph without links cannot average; give D of at least 1")
     matrix = mixing_matrix(base, weights)
-    return Topology(spec, weights, networks.Relabeled(np.float32(matrix.toarray())), [matrix])
+    return Topology(spec, weights, networks.Relabeled(matrix.toarray()), [matrix])

@@ -5,8 +5,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 PyTree = Any
+
+
+def working_dtype() -> np.dtype:
+    """Of all floating-point arrays of a run: float32, or float64 where JAX is told to have it (`jax_enable_x64`)."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
 class InputError(ValueError):
@@ -41,10 +47,11 @@ class Problem(NamedTuple):
     """What the devices learn from; an argument of every jitted function, never a captured constant.
 
     `N` devices, `M` private examples in all, `R` reference and `T` test examples; an input has shape `[…]`.
+    Floating-point arrays are all of the `working_dtype`.
 
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
-      y: `[M]` their labels, integers in `[0, K)`.
+      y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict (see `tasks.of`).
       private: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
       sizes: `[N]` how many of them count, so that unequal devices cost no copies.
       reference: `[R, …]` the public unlabeled reference set.
@@ -52,7 +59,7 @@ class Problem(NamedTuple):
         network that changes, `[T, N, N]` for a cycle of `T` rounds, or a `networks.Drawn` for a fresh graph each round.
         A fixed one or a cycle may be a `networks.Sparse` of `E` links.
       x_test: `[T, …]` test inputs, held by no device.
-      y_test: `[T]` their labels.
+      y_test: `[T]` or `[T, K]` theirs.
     """
 
     x: jax.Array
@@ -95,7 +102,7 @@ class Learner(NamedTuple):
       step: `(key, device, (x [B, …], y [B], weight [B]), reference [b, …], targets [b, K]) → (Device, StepInfo)`, one
         optimizer step on the weighted mean; reference and targets are `None` when the device learns from its private
         data alone, the weight is `None` where all examples count the same.
-      predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex.
+      predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
     """
 
     init: Callable[[jax.Array], Device]

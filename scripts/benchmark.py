@@ -104,6 +104,8 @@ def cases() -> list[Case]:
             raise suggest("work", work, WORK)
         if graph.split(":")[0] not in GRAPHS:
             raise suggest("fixed topology", graph.split(":")[0], GRAPHS)
+        if precision == "float64":
+            raise InputError("precision float64 is for accuracy and not measured; take float32, tf32 or bfloat16")
         case = Case(
             work,
             spec,

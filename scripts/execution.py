@@ -11,7 +11,8 @@ from absl import flags
 
 from ddjax.types import InputError, suggest
 
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+# In which JAX is told to multiply; float64 is of everything else too.
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16", "float64": "highest"}
 
 # Flag → (default, help), as a section of `options.define`.
 SECTION: dict[str, tuple] = {
@@ -27,7 +28,7 @@ SECTION: dict[str, tuple] = {
     "micro_batch": (0, "Examples that go forward and backward at a time; 0 picks for the model and backend."),
     "precision": (
         "float32",
-        f"Of matrix products in training: {', '.join(PRECISIONS)}; consensus is always in float32.",
+        "Of products in training: float32, tf32 or bfloat16, with consensus in float32; or float64, of everything.",
     ),
     "host_devices": (0, "On a CPU, places that the devices are spread over; 0 for as many as cores."),
     "coordinator_address": (
@@ -63,6 +64,7 @@ def start(values: flags.FlagValues) -> None:
         _join(values.coordinator_address, values.num_processes, values.process_id)
     check_backend(values)
     jax.config.update("jax_default_matmul_precision", precision)
+    jax.config.update("jax_enable_x64", values.precision == "float64")
     if jax.process_index():
         _silence()
 
@@ -76,8 +78,8 @@ def matmul_precision(values: flags.FlagValues) -> str:
 
 def check_backend(values: flags.FlagValues) -> None:
     """Raises `InputError` for flags that this backend has no use for."""
-    if values.precision != "float32" and jax.default_backend() == "cpu":
-        raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32")
+    if values.precision in ("tf32", "bfloat16") and jax.default_backend() == "cpu":
+        raise InputError(f"precision {values.precision!r} is of GPUs and TPUs; a CPU has float32 and float64")
 
 
 def _join(address: str, processes: int, process: int) -> None:

@@ -12,7 +12,7 @@ from absl import flags
 from options import ALGORITHMS, AVERAGING, BELONGS, meets
 
 import ddjax
-from ddjax import compression, data, losses, mixing, models, schedules, supervised
+from ddjax import compression, data, losses, mixing, models, schedules, supervised, tasks
 from ddjax.learners import chunk_for
 from ddjax.mixers import MIXERS
 from ddjax.topology import Topology, topology
@@ -79,6 +79,7 @@ def build(
         devices=given.devices,
         train=private + given.reference_size if given.reference_size else private * 4 // 3 + 1,
         seed=given.seed,
+        target_column=given.target_column,
     )
     problem = data.make_problem(
         dataset,
@@ -90,6 +91,8 @@ def build(
         eval_examples=given.eval_examples,
         seed=given.seed,
     )
+    task = tasks.of(problem.y)
+    _check_task(given, task)
     if given.algorithm == "centralized":
         if len(groups) > 1:
             raise InputError(f"centralized trains one model, but --models={given.models} names {len(groups)} groups")
@@ -97,12 +100,12 @@ def build(
     step_size = _consensus_step_size(given, network)
     numbers = _numbers(given) | {"consensus_step_size": step_size or 0.0}
     # The program must not keep the data alive.
-    shapes, classes = jax.eval_shape(lambda: problem), dataset.classes
+    shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
 
     def make(numbers: Numbers) -> ddjax.Algorithm:
-        return _algorithm(given, _learners(given, shapes, classes, groups, numbers), shapes, numbers)
+        return _algorithm(given, _learners(given, shapes, outputs, groups, numbers), shapes, numbers)
 
-    learners, algorithm = _learners(given, shapes, classes, groups, numbers), make(numbers)
+    learners, algorithm = _learners(given, shapes, outputs, groups, numbers), make(numbers)
     if like and like.fits(problem):
         simulation = like.on(problem, numbers)
     else:  # what does not fit together shows here, before a file is written
@@ -124,6 +127,20 @@ def target_accuracies(given: flags.FlagValues) -> list[float]:
     if not all(0 < target <= 1 for target in targets):
         raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {given.target_accuracy!r}")
     return targets
+
+
+def _check_task(given: flags.FlagValues, task: tasks.Task) -> None:
+    """Refuses flags that are of classes where numbers are to be predicted."""
+    if given.divergence not in losses.DIVERGENCES:
+        raise suggest("divergence", given.divergence, losses.DIVERGENCES)
+    names = ["temperature", "target_accuracy"] if task is tasks.REGRESSION else []
+    if given.divergence not in task.divergences:
+        names.append("divergence")
+    for name in names:
+        if given[name].value != given[name].default:
+            raise InputError(
+                f"--{name}={given[name].value} is of classes, but {given.dataset} has numbers to predict; leave it out"
+            )
 
 
 def _consensus_step_size(given: flags.FlagValues, network: Topology) -> float | None:
@@ -177,10 +194,9 @@ def _weights_needed(given: flags.FlagValues, mixer: ddjax.Mixer | None) -> str:
 
 
 def _learners(
-    given: flags.FlagValues, problem: ddjax.Problem, classes: int, groups: list[tuple[str, int]], numbers: Numbers
+    given: flags.FlagValues, problem: ddjax.Problem, outputs: int, groups: list[tuple[str, int]], numbers: Numbers
 ) -> ddjax.Learners:
-    if given.divergence not in losses.DIVERGENCES:
-        raise suggest("divergence", given.divergence, losses.DIVERGENCES)
+    task = tasks.of(problem.y)
     batch_size = given.batch_size * (given.devices if given.algorithm == "centralized" else 1)
     learners = ddjax.Learners((), batch_size, given.local_steps, given.local_epochs)
     rate = schedules.schedule(given.learning_rate_schedule, numbers["learning_rate"], given.rounds)
@@ -192,10 +208,11 @@ def _learners(
 
     def group(name: str, size: int) -> ddjax.Group:
         learner = ddjax.learner(
-            models.model(name, problem.x.shape[1:], classes, given.activation, given.convolution),
+            models.model(name, problem.x.shape[1:], outputs, given.activation, given.convolution),
             optimizer,
+            task=task,
             distillation_weight=numbers["distillation_weight"],
-            divergence=losses.DIVERGENCES[given.divergence],
+            divergence=task.divergences[given.divergence],
             temperature=numbers["temperature"],
             micro_batch=given.micro_batch or models.micro_batch_for(name),
         )

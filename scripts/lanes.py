@@ -206,7 +206,7 @@ def run(
                 rows.append(records.row(latest))
                 scalars.add(rows[-1])
         summary = {"status": "done", **records.summary(given, built, latest, compiling, rows)}
-        result = f"accuracy {rows[-1]['accuracy_mean']:.3f}, worst {rows[-1]['accuracy_min']:.3f}"
+        result = records.brief(latest)
     except Stopped:
         raise
     except Exception as error:  # the rest of the sweep goes on

@@ -63,12 +63,20 @@ SECTIONS: dict[str, dict[str, tuple]] = {
     "Data": {
         "dataset": (
             "digits",
-            "digits, synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (10:60:1 if left out), or the "
-            "path of a .npz with x_train, y_train, x_test, y_test (integer inputs are standardized, others not).",
+            "digits; synthetic_classification[:CLASSES[:DIMENSIONS[:HETEROGENEITY]]] (10:60:1 if left out); "
+            "synthetic_regression[:DIMENSIONS[:NOISE[:HETEROGENEITY]]] (10:0.1:0.5); or the path of a .csv, or of a "
+            ".npz with x_train, y_train, x_test, y_test (integer x are standardized, others not; integer y are labels, "
+            "others numbers to predict).",
+        ),
+        "target_column": (
+            "",
+            "Of a .csv, the column that is learned: to be predicted if it holds numbers, else labels. The others are "
+            "inputs.",
         ),
         "partition": (
-            "dirichlet",
-            f"How examples are shared out: {', '.join(data.PARTITIONS)}, or natural (synthetic data).",
+            "",
+            f"How examples are shared out: {', '.join(data.PARTITIONS)}, or natural (synthetic data). Default "
+            "dirichlet, or iid for numbers to predict: dirichlet and shards are by label.",
         ),
         "dirichlet_alpha": (0.5, "Concentration of dirichlet (labels) and quantity (sizes); small is uneven."),
         "examples_per_device": (0, "Mean number of private examples of a device; 0 for all there are."),
@@ -117,8 +125,11 @@ SECTIONS: dict[str, dict[str, tuple]] = {
         ),
         "consensus_step_size_schedule": ("constant", "Schedule of zeta, as for --learning_rate_schedule."),
         "distillation_weight": (10.0, "rho, weight of the divergence beside the private loss."),
-        "divergence": ("squared_euclidean", f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}."),
-        "temperature": (1.0, "Softmax temperature of the soft decisions."),
+        "divergence": (
+            "squared_euclidean",
+            f"Between soft decision and target: {', '.join(losses.DIVERGENCES)}; of numbers the first.",
+        ),
+        "temperature": (1.0, "Softmax temperature of the soft decisions over classes."),
         "reference_batch_size": (64, "Reference examples drawn, and sent, each round; 0 for all."),
     },
     "Local training": {
@@ -202,7 +213,8 @@ def unused(given: flags.FlagValues) -> set[str]:
     used["distillation_weight"] = algorithm in ("distillation", "fedmd", "co_regularization")
     used["reference_batch_size"] = algorithm in ("distillation", "fedmd")
     used["choco_step_size"] = algorithm == "choco" or (algorithm == "distillation" and given.mixing == "choco")
-    used["dirichlet_alpha"] = given.partition in ("dirichlet", "quantity")
+    used["dirichlet_alpha"] = given.partition in ("", "dirichlet", "quantity")
+    used["target_column"] = given.dataset.endswith(".csv")
     used["local_steps"] = not given.local_epochs
     if algorithm == "co_regularization":  # nothing is trained
         used |= dict.fromkeys((*SECTIONS["Local training"], "activation", "micro_batch"), False)

@@ -1,4 +1,4 @@
-"""Learning curves of runs: accuracy against rounds and against bytes per device.
+"""Learning curves of runs: accuracy, or mean squared error, against rounds and against bytes per device.
 
 Usage: python scripts/plots.py FIGURE.png RUN_DIR...
 Runs that differ in their seed alone are drawn as one curve, their mean.
@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ddjax import tasks
 from ddjax.types import InputError
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -31,6 +32,7 @@ _SAME_CURVE = (
     "target_accuracy",
     "tensorboard",
 )
+AXES = {"accuracy": ("test accuracy", "linear"), "mse": ("test MSE", "log")}  # of a metric
 STYLES = ("-", "--", "-.")  # after the colours have been through
 
 Curve = dict[str, np.ndarray]
@@ -73,14 +75,14 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
 
 
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draws the runs into one figure of two panels: mean accuracy as a line, from worst to best device as a band.
+    """Draws the runs into one figure of two panels: mean score as a line, from worst to best device as a band.
 
     Args:
       figure: file to write; its ending picks the format.
       runs: output folders of `train.py`, each with `config.json` and `metrics.csv`.
 
     Raises:
-      InputError: a folder that holds no run, or an ending Matplotlib does not write.
+      InputError: a folder that holds no run, runs of different metrics, or an ending Matplotlib does not write.
     """
     if not figure.suffix:
         raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
@@ -88,20 +90,25 @@ def plot(figure: Path, runs: list[Path]) -> None:
     for run in runs:
         flags, columns = _read(run)
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
+    metrics = {metric for _, seeds in groups.values() for metric in tasks.TASKS if f"{metric}_mean" in seeds[0]}
+    if len(metrics) > 1:
+        raise InputError("runs with accuracy and runs with mse have no axis in common; draw them apart")
+    (metric,) = metrics
+    task = tasks.TASKS[metric]
     labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
     for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         mean = _mean(seeds)
         label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
-        accuracy = [mean[f"accuracy_{name}"] for name in ("mean", "min", "max")]
-        _draw(axes[0], mean["round"], accuracy, look, label)
+        scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
+        _draw(axes[0], mean["round"], scores, look, label)
         sent = mean["bytes_sent_total"] / int(flags["devices"])  # with what a server sends
         if sent.any():
-            _draw(axes[1], sent[1:], [a[1:] for a in accuracy], look, label)  # round 0 has no place on a log axis
+            _draw(axes[1], sent[1:], [score[1:] for score in scores], look, label)  # round 0 has no place on a log axis
         else:
-            axes[1].axhline(accuracy[0][-1], color=look["color"], linestyle=(0, (1, 1)), linewidth=1)
-    axes[0].set(xlabel="round", ylabel="test accuracy")
+            axes[1].axhline(scores[0][-1], color=look["color"], linestyle=(0, (1, 1)), linewidth=1)
+    axes[0].set(xlabel="round", ylabel=AXES[metric][0], yscale=AXES[metric][1])
     axes[1].set(xlabel="bytes sent (by a server too), per device", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -117,8 +124,8 @@ def plot(figure: Path, runs: list[Path]) -> None:
         plt.close(fig)
 
 
-def _draw(axis: plt.Axes, x: np.ndarray, accuracy: list[np.ndarray], look: dict[str, Any], label: str) -> None:
-    mean, worst, best = accuracy
+def _draw(axis: plt.Axes, x: np.ndarray, scores: list[np.ndarray], look: dict[str, Any], label: str) -> None:
+    mean, worst, best = scores
     axis.plot(x, mean, label=label, **look)
     axis.plot(x, worst, color=look["color"], linestyle=":", linewidth=1)
     axis.fill_between(x, worst, best, color=look["color"], alpha=0.12, linewidth=0)

@@ -20,7 +20,7 @@ import options
 from absl import flags
 
 import ddjax
-from ddjax import memory
+from ddjax import memory, tasks
 from ddjax.simulate import Evaluation
 from ddjax.types import InputError
 
@@ -39,15 +39,15 @@ def environment() -> dict:
 
 def row(evaluation: Evaluation) -> dict:
     """A row of `metrics.csv`."""
-    accuracy, traffic = evaluation.accuracy, evaluation.bytes
+    metric, score, traffic = evaluation.metric, evaluation.score, evaluation.bytes
     seconds = evaluation.seconds_train
     return {
         "round": evaluation.round,
-        "accuracy_mean": accuracy.mean(),
-        "accuracy_min": accuracy.min(),
-        "accuracy_max": accuracy.max(),
-        "accuracy_std": accuracy.std(),
-        "ensemble_accuracy": evaluation.ensemble_accuracy,
+        f"{metric}_mean": score.mean(),
+        f"{metric}_min": score.min(),
+        f"{metric}_max": score.max(),
+        f"{metric}_std": score.std(),
+        f"ensemble_{metric}": evaluation.ensemble_score,
         "disagreement": evaluation.disagreement,
         "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
         "distillation_loss": "" if math.isnan(evaluation.distillation_loss) else evaluation.distillation_loss,
@@ -62,6 +62,18 @@ def row(evaluation: Evaluation) -> dict:
         "seconds_train": round(seconds, 4),
         "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
     }
+
+
+def shown(metric: str, score: float) -> str:
+    """A score as a reader sees it."""
+    return f"{score:.3f}" if metric == "accuracy" else f"{score:.3g}"
+
+
+def brief(evaluation: Evaluation) -> str:
+    """The mean and the worst device's score."""
+    metric, score = evaluation.metric, evaluation.score
+    worst = getattr(score, tasks.TASKS[metric].worst)()
+    return f"{metric} {shown(metric, score.mean())}, worst {shown(metric, worst)}"
 
 
 def _mean(counts: tuple[int, ...]) -> int | float:

@@ -23,6 +23,7 @@ import numpy as np
 import options
 import pandas as pd
 from absl import flags
+from plots import AXES
 from records import replace
 from report_data import Curves, Sweep, curves, over_rounds, pick_target, reach, read, silent_curves, summarize
 from report_figures import Drawing, Line, Panel, draw, say, swatch
@@ -41,26 +42,30 @@ options.define(_SECTIONS, FLAGS)
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _MARK = '<meta name="generator" content="ddjax report.py">'
-# Measure of a cell → axis label, what a caption says, whether its axis is logarithmic.
-_MEASURES = {
-    "accuracy": ("mean test accuracy", "Mean test accuracy over devices, after the last round.", False),
-    "worst_device": (
-        "worst device's accuracy",
-        "Test accuracy of the worst device, after the last round.",
-        False,
-    ),
-    "disagreement": (
-        "disagreement",
-        "Disagreement after the last round: mean over devices of the squared distance of soft decisions from their "
-        "average (zero is not drawn).",
-        True,
-    ),
-    "time": (
-        "time (µs per device-step)",
-        "Time of training per device and step, without compilation. Cells that ran side by side share the machine.",
-        False,
-    ),
-}
+
+
+def _measures(metric: str) -> dict[str, tuple[str, str, bool]]:
+    """Measure of a cell → axis label, what a caption says, whether its axis is logarithmic."""
+    label, scale = AXES[metric]
+    return {
+        metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
+        "worst_device": (
+            f"worst device's {label.removeprefix('test ')}",
+            f"{label[0].upper()}{label[1:]} of the worst device, after the last round.",
+            scale == "log",
+        ),
+        "disagreement": (
+            "disagreement",
+            "Disagreement after the last round: mean over devices of the squared distance of soft decisions from their "
+            "average (zero is not drawn).",
+            True,
+        ),
+        "time": (
+            "time (µs per device-step)",
+            "Time of training per device and step, without compilation. Cells that ran side by side share the machine.",
+            False,
+        ),
+    }
 
 
 def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line]:
@@ -93,12 +98,19 @@ def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float],
     names = ", ".join(found.labels[curve] for curve in silent)
     quiet = f" Left out, as nothing is sent: {names}." if names else ""
     ticks = np.sort(found.cells.loc[found.cells["status"] == "done", "x"].dropna().unique())
-    made = _against_x(found, table, ticks, goals, picked, quiet, how.format("bars"))
+    made = _against_x(sweep.metric, found, table, ticks, goals, picked, quiet, how.format("bars"))
     return [panel for panel in made + _over_rounds(sweep, found, ticks, quiet, how.format("bands")) if panel.lines]
 
 
 def _against_x(
-    found: Curves, table: pd.DataFrame, ticks: np.ndarray, goals: list[float], picked: bool, quiet: str, how: str
+    metric: str,
+    found: Curves,
+    table: pd.DataFrame,
+    ticks: np.ndarray,
+    goals: list[float],
+    picked: bool,
+    quiet: str,
+    how: str,
 ) -> list[Panel]:
     x, free = found.x, table[table["x"].isna()]
     if x:  # what does not use x, at each of its values
@@ -108,7 +120,7 @@ def _against_x(
     wide = len(ticks) > 0 and 0 < 10 * ticks[0] <= ticks[-1]
     log_x = "x" if x == "devices" or wide else ""
     sending = table[~table["curve"].isin(silent_curves(found.cells))]
-    drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in _MEASURES.items()]
+    drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in _measures(metric).items()]
     for goal in goals:
         text = (
             f"Sent per device, a server's share counted, at the first evaluation with a mean accuracy of {goal:g}; "
@@ -132,18 +144,20 @@ def _against_x(
 
 
 def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how: str) -> list[Panel]:
-    cells, x, accuracy = found.cells, found.x, "mean test accuracy"
+    cells, x, metric, (label, scale) = found.cells, found.x, sweep.metric, AXES[sweep.metric]
+    log_y = "y" * (scale == "log")
     silent = silent_curves(cells)
     rounds, sent = [], []
     for tick in ticks if len(ticks) else [math.nan]:
         rows = over_rounds(sweep, cells[(cells["x"] == tick) | cells["x"].isna()])
         end, at = (f"-{x}={tick:g}", f", at {x} = {tick:,g}") if len(ticks) else ("", "")
-        text = f"Mean test accuracy{at}"
-        lines = _lines(rows.assign(x=rows["round"]), "accuracy")
-        rounds.append(Panel(f"accuracy_vs_rounds{end}", ("round", accuracy), lines, f"{text}.{how}"))
-        lines = _lines(rows.assign(x=rows["megabytes"])[~rows["curve"].isin(silent)], "accuracy", "x")
+        text = f"Mean {label}{at}"
+        lines = _lines(rows.assign(x=rows["round"]), metric, log_y)
+        rounds.append(Panel(f"{metric}_vs_rounds{end}", ("round", f"mean {label}"), lines, f"{text}.{how}", log_y))
+        lines = _lines(rows.assign(x=rows["megabytes"])[~rows["curve"].isin(silent)], metric, "x" + log_y)
         text += f", against what was sent, a server's share counted.{quiet}{how}"
-        sent.append(Panel(f"accuracy_vs_bytes{end}", ("sent (MB per device)", accuracy), lines, text, "x"))
+        axes = ("sent (MB per device)", f"mean {label}")
+        sent.append(Panel(f"{metric}_vs_bytes{end}", axes, lines, text, "x" + log_y))
     return rounds + sent
 
 
@@ -164,9 +178,9 @@ def _html(head: Sequence[str], rows: Iterable[Sequence[str | tuple[str, float]]]
     )
 
 
-def _results(found: Curves, table: pd.DataFrame, goals: list[float]) -> str:
+def _results(metric: str, found: Curves, table: pd.DataFrame, goals: list[float]) -> str:
     columns = {
-        "accuracy": "mean accuracy",
+        metric: f"mean {AXES[metric][0].removeprefix('test ')}",
         "worst_device": "worst device",
         "disagreement": "disagreement",
         "megabytes": "MB/device",
@@ -248,7 +262,7 @@ def page(
         summary=html.escape(_summary(sweep, found, table)),
         buttons="".join(buttons),
         figures="\n".join(figures),
-        results=_results(found, table, goals),
+        results=_results(sweep.metric, found, table, goals),
         failures=_failures(found),
         settings=_settings(sweep, found),
         origins=_origins(sweep),
@@ -287,12 +301,14 @@ def report(arguments: list[str]) -> None:
     sweep = read(folders)
     found = curves(sweep, FLAGS.x)
     former = _former(output)
+    if goals and sweep.metric != "accuracy":
+        raise InputError("--target_accuracy is of classes, but these sweeps predict numbers; leave it out")
     goals = goals or sweep.targets
-    picked = not goals
+    picked = not goals and sweep.metric == "accuracy"
     if picked:
         goals = pick_target(found.cells)
     found = reach(sweep, found, goals)
-    table = summarize(found.cells, [*_MEASURES, "megabytes", *(f"to {goal:g}" for goal in goals)])
+    table = summarize(found.cells, [*_measures(sweep.metric), "megabytes", *(f"to {goal:g}" for goal in goals)])
     drawn = [(panel, draw(panel, found.labels)) for panel in panels(sweep, found, table, goals, picked)]
     title = f"Sweep {', '.join(folder.resolve().name for folder in folders)}"
     text = page(sweep, found, table, goals, drawn, title)

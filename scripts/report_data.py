@@ -14,31 +14,27 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ddjax.tasks import TASKS
 from ddjax.types import InputError
 
 _PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values need no name in a label
-_METRICS = ["round", "accuracy_mean", "accuracy_min", "disagreement", "bytes_sent_total"]
-# Column at the last evaluation → measure of a cell.
-_AT_THE_END = {
-    "accuracy_mean": "accuracy",
-    "accuracy_min": "worst_device",
-    "disagreement": "disagreement",
-    "megabytes": "megabytes",
-}
 
 
 class Sweep(NamedTuple):
     """What sweeps measured.
 
     Attributes:
+      metric: what devices were tested for: `accuracy` or `mse`.
       about: `sweep.json` of each.
       names: of the flags.
       cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text,
-        and of a done one its measures and `megabytes` sent per device (a server's share counted), at the end.
-      evaluations: a row per evaluation of a done cell: `cell`, the metrics, `megabytes` so far.
+        and of a done one, at the end, the metric (a mean over devices), that of its `worst_device`, `disagreement`,
+        `time`, and `megabytes` sent per device (a server's share counted).
+      evaluations: a row per evaluation of a done cell: `cell`, `round`, and these but `time`.
       targets: mean accuracies of `--target_accuracy`.
     """
 
+    metric: str
     about: list[dict]
     names: list[str]
     cells: pd.DataFrame
@@ -96,8 +92,10 @@ def _read(folder: Path) -> Sweep:
         columns = list(table.columns)
         names = columns[columns.index("status") + 1 : columns.index("round")]
         table = table[table["status"] == "done"]
-        evaluations = table[_METRICS].astype(float)
-        evaluations["megabytes"] = evaluations["bytes_sent_total"] / table["devices"].astype(float) / 1e6
+        metric = _common(metric for metric in TASKS if f"{metric}_mean" in columns)
+        sources = {f"{metric}_mean": metric, f"{metric}_{TASKS[metric].worst}": "worst_device"}
+        evaluations = table[["round", *sources, "disagreement"]].rename(columns=sources).astype(float)
+        evaluations["megabytes"] = table["bytes_sent_total"].astype(float) / table["devices"].astype(float) / 1e6
         if not np.isfinite(evaluations).all(axis=None):
             raise ValueError("a row of a done cell lacks a number")
         evaluations = evaluations.assign(cell=table["cell"]).sort_values("round")
@@ -108,16 +106,23 @@ def _read(folder: Path) -> Sweep:
         time = pd.to_numeric(times).reindex(cells.index)
     with _reading(folder / "failures.csv") as path:
         others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
-    last = evaluations.groupby("cell").last()
-    measures = last[list(_AT_THE_END)].rename(columns=_AT_THE_END).assign(time=time)
-    return Sweep([about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
+    measures = evaluations.groupby("cell").last().drop(columns="round").assign(time=time)
+    return Sweep(metric, [about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
+
+
+def _common(metrics: Iterable[str]) -> str:
+    """The one metric there is."""
+    first, *others = dict.fromkeys(metrics)
+    if others:
+        raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; report them apart")
+    return first
 
 
 def read(folders: Sequence[Path]) -> Sweep:
     """Reads sweeps as one; a cell that several have counts once.
 
     Raises:
-      InputError: a file that is missing or damaged, or no cell that is done.
+      InputError: a file that is missing or damaged, no cell that is done, or cells of different metrics.
     """
     sweeps = [_read(folder) for folder in folders]
     about = [sweep.about[0] for sweep in sweeps]
@@ -131,7 +136,8 @@ def read(folders: Sequence[Path]) -> Sweep:
     if not (cells["status"] == "done").any():
         raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
     evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
-    return Sweep(about, names, cells, evaluations, sorted({target for sweep in sweeps for target in sweep.targets}))
+    targets = sorted({target for sweep in sweeps for target in sweep.targets})
+    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets)
 
 
 def _numbers(column: pd.Series) -> pd.Series:
@@ -229,20 +235,21 @@ def pick_target(cells: pd.DataFrame) -> list[float]:
 
 def reach(sweep: Sweep, found: Curves, goals: list[float]) -> Curves:
     """With `to …`, the MB that a device had sent when its cell first met each target."""
-    met = {goal: sweep.evaluations[sweep.evaluations["accuracy_mean"] >= goal] for goal in goals}
+    met = {goal: sweep.evaluations[sweep.evaluations["accuracy"] >= goal] for goal in goals}
     columns = {f"to {goal:g}": rows.groupby("cell")["megabytes"].first() for goal, rows in met.items()}
     return found._replace(cells=found.cells.assign(**columns))
 
 
 def over_rounds(sweep: Sweep, cells: pd.DataFrame) -> pd.DataFrame:
-    """A row per curve and round that all its seeds were evaluated at: `accuracy`, and the mean of `megabytes`."""
+    """A row per curve and round that all its seeds were evaluated at: the metric, and the mean of `megabytes`."""
+    metric = sweep.metric
     parts = []
     for curve, group in cells[cells["status"] == "done"].groupby("curve"):
         rows = sweep.evaluations[sweep.evaluations["cell"].isin(group.index)]
-        seeds = rows.pivot(index="round", columns="cell", values=["accuracy_mean", "megabytes"]).dropna()
-        mean, half = interval(seeds["accuracy_mean"].to_numpy().T)
+        seeds = rows.pivot(index="round", columns="cell", values=[metric, "megabytes"]).dropna()
+        mean, half = interval(seeds[metric].to_numpy().T)
         sent = seeds["megabytes"].mean(axis=1).to_numpy()
-        columns = {"round": seeds.index, "accuracy": mean, "± accuracy": half, "megabytes": sent}
+        columns = {"round": seeds.index, metric: mean, f"± {metric}": half, "megabytes": sent}
         parts.append(pd.DataFrame(columns).assign(curve=curve))
     return pd.concat(parts)
 

@@ -92,6 +92,7 @@ def folder(cells: Sequence[Cell]) -> Path:
 def sweep() -> int:
     """Runs what the flags describe; the exit code."""
     cells = plan.cells(FLAGS)
+    precision = _process_precision(cells)
     number, count = plan.shard(FLAGS)
     records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
     for cell in cells:
@@ -104,7 +105,7 @@ def sweep() -> int:
     todo = [cell for cell in mine if not store.holds(cell)]
     shard = f", {len(mine)} of them in shard {FLAGS.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
-    execution.start(options.parse([f"--host_devices={FLAGS.host_devices}"]))
+    execution.start(options.parse([f"--host_devices={FLAGS.host_devices}", f"--precision={precision}"]))
     alike: dict[tuple, list[Cell]] = {}
     for cell in todo:
         alike.setdefault(cell.program, []).append(cell)
@@ -132,6 +133,16 @@ def sweep() -> int:
     reasons = ", ".join(f"{number} {status}" for status, number in failed["status"].value_counts().items())
     print(f"sweep.py: {reasons}; {store.path}/failures.csv says why", file=sys.stderr)
     return 3
+
+
+def _process_precision(cells: Sequence[Cell]) -> str:
+    """float64, which JAX has for a whole process, or float32, beside which the others are set cell by cell."""
+    precisions = {cell.given.precision for cell in cells}
+    if "float64" not in precisions:
+        return "float32"
+    if len(precisions) > 1:
+        raise InputError(f"precision float64 needs a sweep of its own, got {', '.join(sorted(precisions))}")
+    return "float64"
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from options import FLAGS
 from tqdm import tqdm
 
 import ddjax
-from ddjax import accounting
+from ddjax import accounting, tasks
 from ddjax.checkpoint import Checkpoints
+from ddjax.compression import number_bytes
 from ddjax.models import parse_models
 from ddjax.simulate import Evaluation, Progress
 from ddjax.types import InputError
@@ -150,8 +151,9 @@ def describe(built: experiment.Experiment) -> None:
     )
     print(f"{FLAGS.algorithm} on {FLAGS.dataset}, {FLAGS.rounds:,} rounds, {jax.default_backend()}")
     print(f"  devices    {devices}")
+    partition = FLAGS.partition or tasks.of(problem.y).partition
     print(
-        f"  data       {FLAGS.partition} partition, {count.min()} to {count.max()} private examples each; "
+        f"  data       {partition} partition, {count.min()} to {count.max()} private examples each; "
         f"{len(problem.reference)} reference, {len(problem.x_test)} test"
     )
     messages = built.algorithm.message_bytes(problem)
@@ -162,7 +164,7 @@ def describe(built: experiment.Experiment) -> None:
             f"  graph      {network.name}, {network.directed_edges:,.6g} directed links, "
             f"spectral gap {'unknown' if gap is None else format(gap, '.3g')}, weights {network.weights}"
         )
-    weights = 4 * max(sizes)
+    weights = number_bytes() * max(sizes)
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
         for kind, size in getattr(messages, way).items():
             print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
@@ -180,7 +182,7 @@ class Display:
         self._bar = tqdm(
             total=FLAGS.rounds, initial=start, unit="round", disable=not terminal, dynamic_ncols=True, smoothing=0.1
         )
-        self._start, self._said, self._accuracy = start, time.monotonic(), ""
+        self._start, self._said, self._latest = start, time.monotonic(), ""
         self._seconds: float | None = None  # trained before this run went on
         self.seconds_compile = 0.0
 
@@ -195,15 +197,15 @@ class Display:
             self._said = time.monotonic()
             rate = done / spent
             print(
-                f"round {progress.round:,}/{FLAGS.rounds:,}: {self._accuracy}, {rate:.3g} rounds/s, "
+                f"round {progress.round:,}/{FLAGS.rounds:,}: {self._latest}, {rate:.3g} rounds/s, "
                 f"about {(FLAGS.rounds - progress.round) / rate:.0f} s left",
                 file=sys.stderr,
             )
 
     def evaluation(self, latest: Evaluation) -> None:
         """After each evaluation."""
-        self._accuracy = f"accuracy {latest.accuracy.mean():.3f}, worst {latest.accuracy.min():.3f}"
-        self._bar.set_postfix_str(self._accuracy)
+        self._latest = records.brief(latest)
+        self._bar.set_postfix_str(self._latest)
 
     def close(self) -> None:
         """Leaves the last state standing."""
@@ -261,16 +263,20 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
     summary = records.summary(FLAGS, built, last, seconds_compile, folder.rows())
     folder.summarize(summary)
     print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
-    names = ("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_std")
-    print(f"{'accuracy':12}" + "".join(f"{summary[name]:9.3f}" for name in names))
+    task = tasks.TASKS[last.metric]
+
+    def line(name: str, score: np.ndarray) -> None:
+        figures = (getattr(score, name)() for name in ("mean", task.worst, task.best, "std"))
+        print(f"{name:12}" + "".join(f"{records.shown(last.metric, figure):>9}" for figure in figures))
+
+    line(last.metric, last.score)
     start = 0
     if len(built.learners.groups) > 1:
         for (name, _), group in zip(parse_models(FLAGS.models, FLAGS.devices), built.learners.groups, strict=True):
-            a = last.accuracy[start : start + group.size]
+            line(f"  {name}", last.score[start : start + group.size])
             start += group.size
-            print(f"  {name:10}{a.mean():9.3f}{a.min():9.3f}{a.max():9.3f}{a.std():9.3f}")
-    print(f"{'ensemble':12}{last.ensemble_accuracy:9.3f}   of the mean soft decision")
-    print(f"{'disagreement':12}{last.disagreement:9.4f}")
+    print(f"{'ensemble':12}{records.shown(last.metric, last.ensemble_score):>9}   of the mean soft decision")
+    print(f"{'disagreement':12}{last.disagreement:9.3g}")
     print(
         f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes a device, {summary['bytes_sent_total']:,} in all"
         + (f", of which {summary['bytes_sent_server']:,} by the server" if summary["bytes_sent_server"] else "")

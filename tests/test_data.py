@@ -1,5 +1,7 @@
 """Partitions, reference sets and files."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -90,7 +92,7 @@ def test_synthetic_heterogeneity_and_its_natural_partition():
         dataset = load(f"synthetic_classification:4:6:{h}", devices=5, train=1000, seed=0)
         problem = ddjax.make_problem(dataset, np.ones((5, 5)) / 5, partition="natural", reference_size=100)
         means = [np.asarray(problem.x[problem.private[n, : problem.sizes[n]]]).mean(0) for n in range(5)]
-        assert dataset.classes == 4
+        assert dataset.outputs == 4
         assert dataset.x_train.shape == (1000, 6)
         return np.var(means, axis=0).mean()
 
@@ -114,7 +116,7 @@ GOOD = {
 def test_npz(tmp_path):
     np.savez(tmp_path / "good.npz", **GOOD)
     dataset = load(str(tmp_path / "good.npz"), devices=2, train=0, seed=0)
-    assert dataset.classes == 3
+    assert dataset.outputs == 3
     assert dataset.y_train.dtype == np.int32
 
 
@@ -127,7 +129,11 @@ def test_npz(tmp_path):
         ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32, first in example 0"),
         ({"x_train": np.array(["a"] * 6)[:, None]}, "its dtype is <U1"),
         ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
-        ({"y_train": np.arange(6) / 2}, "integer labels"),
+        ({"y_train": np.arange(6) / 2}, "y_train and y_test differ: float64"),
+        ({"y_train": np.ones((6, 2)), "y_test": np.ones((2, 3))}, r"differ: float64 \[6, 2\]"),
+        ({"y_train": np.full(6, np.inf), "y_test": np.ones(2)}, "y_train has values that are not finite"),
+        ({"y_train": np.ones((6, 2), int)}, r"of numbers to predict \[6, K\] too"),
+        ({"y_train": np.array(["a"] * 6)}, "integer labels or numbers to predict"),
         ({"y_train": np.arange(6) - 1}, "label -1"),
         ({"y_test": np.array([0, 3])}, "label 3, but y_train goes from 0 to 2"),
         ({"y_train": np.zeros(6, int)}, "one class only"),
@@ -141,6 +147,129 @@ def test_a_bad_npz_is_named(tmp_path, change, message):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(InputError, match=message):
         load(str(tmp_path / "bad.npz"), devices=2, train=0, seed=0)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_floating_point_targets_are_numbers_to_predict(tmp_path, shape):
+    y = np.random.default_rng(0).normal(size=(8, *shape))
+    np.savez(tmp_path / "numbers.npz", **GOOD | {"y_train": y[:6], "y_test": y[6:]})
+    dataset = load(str(tmp_path / "numbers.npz"))
+    problem = ddjax.make_problem(dataset, np.ones((2, 2)) / 2, reference_size=2)
+    assert dataset.outputs == problem.y.shape[1] == (*shape, 1)[0]
+    held = np.asarray(problem.y).round(5).tolist()
+    assert len(held) == 4
+    assert all(row in y[:6].reshape(6, -1).astype(np.float32).round(5).tolist() for row in held)
+    np.testing.assert_allclose(np.sort(problem.y_test, 0), np.sort(y[6:].reshape(2, -1), 0), rtol=1e-6)
+
+
+def test_synthetic_regression_has_the_moments_of_its_formula():
+    """Of 20,000 examples of one device each moment has a relative standard error below 2 %."""
+    noise, h, dimensions = 0.3, 0.8, 4
+    dataset = load(f"synthetic_regression:{dimensions}:{noise}:{h}", devices=1, train=20_000)
+    x, y = np.asarray(dataset.x_train, float), np.asarray(dataset.y_train, float)
+    variances = np.arange(1, dimensions + 1) ** -1.2
+    np.testing.assert_allclose(x.var(0), variances / ((1 + h**2) * variances.sum()), rtol=0.05)
+    with_bias = np.hstack([x, np.ones((len(x), 1))])
+    residual = y - with_bias @ np.linalg.lstsq(with_bias, y)[0]
+    assert residual.std() == pytest.approx(noise, rel=0.03)
+
+
+def test_synthetic_regression_differs_between_devices_by_its_heterogeneity():
+    def spread(h):
+        """Of what devices find alone, and of their mean inputs; the mean square of an input."""
+        devices = 50
+        dataset = load(f"synthetic_regression:3:0:{h}", devices=devices, train=5000)
+        maps, means = [], []
+        for n in range(devices):
+            x, y = dataset.x_train[dataset.owner == n], dataset.y_train[dataset.owner == n]
+            maps.append(np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y)[0])
+            means.append(x.mean(0))
+        maps = np.array(maps)
+        assert maps[:, -1].std() < 1e-5  # one bias for all
+        return maps[:, :-1].std(0).mean(), np.std(means, 0).mean(), (dataset.x_train**2).sum(1).mean()
+
+    same, apart = spread(0), spread(0.5)
+    assert same[0] < 1e-5
+    assert same[1] < 0.1 < 0.2 < apart[1]
+    assert apart[0] == pytest.approx(0.5, rel=0.25)  # 150 normal draws: a standard error of 6 %
+    np.testing.assert_allclose([same[2], apart[2]], 1, rtol=0.2)
+
+
+HOUSES = [("A", 10.0, "x"), ("B", 20.0, ""), ("A", None, "y"), ("", 60.0, "x"), ("B", 30.0, "y")] * 6
+
+
+def write_csv(path, rows, head="area,size,kind"):
+    path.write_text("\n".join([head, *(",".join("" if v is None else str(v) for v in row) for row in rows)]))
+    return str(path)
+
+
+def test_csv_of_numbers(tmp_path):
+    rows = [(area, size, 100.0 + i) for i, (area, size, _) in enumerate(HOUSES)]
+    path = write_csv(tmp_path / "a.csv", rows, "area,size,price")
+    dataset = load(path, target_column="price", seed=3)
+    test, train = np.split(np.random.default_rng(3).permutation(30), [6])
+    prices = np.array([row[2] for row in rows])
+    expected = (prices - prices[train].mean()) / prices[train].std()
+    np.testing.assert_allclose(dataset.y_train[:, 0], expected[train], rtol=1e-5)
+    np.testing.assert_allclose(dataset.y_test[:, 0], expected[test], rtol=1e-5)
+    known = [rows[i][1] for i in train if rows[i][1] is not None]
+    sizes = np.array([np.median(known) if row[1] is None else row[1] for row in rows])
+    expected = (sizes - sizes[train].mean()) / sizes[train].std()
+    areas = np.array([[row[0] == "A", row[0] == "B"] for row in rows])
+    for x, chosen in ((dataset.x_train, train), (dataset.x_test, test)):
+        np.testing.assert_allclose(x, np.column_stack([areas, expected])[chosen], rtol=1e-5)
+    assert dataset.outputs == 1
+
+
+def test_csv_of_labels(tmp_path):
+    rows = [row for row in HOUSES if row[2]]
+    dataset = load(write_csv(tmp_path / "a.csv", rows), target_column="kind")
+    assert dataset.outputs == 2
+    test, train = np.split(np.random.default_rng(0).permutation(24), [4])
+    np.testing.assert_array_equal(dataset.y_train, [rows[i][2] == "y" for i in train])
+    np.testing.assert_array_equal(dataset.y_test, [rows[i][2] == "y" for i in test])
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "column", "message"),
+    [
+        ("a,b", [(i, i) for i in range(9)], "", "--target_column must name what is to be learned: a, b"),
+        ("size,price", [(i, i) for i in range(9)], "prize", "did you mean 'price'"),
+        ("a,b", [(i, i) for i in range(4)], "a", "4 rows are too few"),
+        ("a,b", [], "a", "0 rows are too few"),
+        ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "'b' is missing in 1 rows, first in line 5"),
+        ("a,b", [(None, i) for i in range(9)], "b", "column 'a' has no value"),
+        ("a,b", [(None, i) for i in range(9)], "a", "column 'a' has no value"),
+        ("a,b", [(i if i != 2 else "inf", i) for i in range(9)], "b", "column 'a' is infinite in line 4"),
+        ("a", range(9), "a", "no column beside 'a'"),
+        ("a,b", [(i, 7) for i in range(9)], "b", "'b' has one value only"),
+        ("a,b", [(f"street {i}", i) for i in range(200)], "b", "column 'a' has 160 different texts"),
+        ("a,b", [(1, 2), (1, 2, 3)], "b", "not a readable .csv"),
+    ],
+)
+def test_a_bad_csv_is_named(tmp_path, head, rows, column, message):
+    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
+    path = write_csv(tmp_path / "bad.csv", rows, head)
+    with pytest.raises(InputError, match=re.escape(message)):
+        load(path, target_column=column)
+
+
+def test_a_column_that_only_test_rows_have_is_named(tmp_path):
+    test = np.random.default_rng(0).permutation(10)[:2]
+    path = write_csv(tmp_path / "bad.csv", [(1.0 if i in test else None, i) for i in range(10)], "a,b")
+    with pytest.raises(InputError, match="column 'a' has no value in the training rows"):
+        load(path, target_column="b")
+
+
+def test_files_that_are_no_csv(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        load(str(tmp_path / "none.csv"), target_column="a")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00\x80" * 9)
+    for name in ("folder", "empty", "bytes"):
+        with pytest.raises(InputError, match=r"not a readable \.csv"):
+            load(str(tmp_path / f"{name}.csv"), target_column="a")
 
 
 def test_files_that_are_no_npz(tmp_path):

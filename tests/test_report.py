@@ -195,7 +195,7 @@ def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
     folder = make_sweep(tmp_path / "weights", sizes, **fixed, distillation_weight=float)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("distillation_weight", LABELS)
-    table = report_data.summarize(found.cells, [*report._MEASURES])
+    table = report_data.summarize(found.cells, [*report._measures("accuracy")])
     lines = {panel.name: panel.lines for panel in report.panels(sweep, found, table, [], False)}
     assert len(lines["accuracy_vs_rounds-distillation_weight=4"]) == 4
     assert [line.x.tolist() for line in lines["accuracy_vs_distillation_weight"]] == 4 * [[4, 8, 16]]

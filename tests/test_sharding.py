@@ -48,7 +48,7 @@ for name in sys.argv[2:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6, err_msg=name), found[0], other)
         # Counts are whole numbers and accuracies fractions of them: the same to the bit.
         jax.tree.map(np.testing.assert_array_equal, found[0][1].info.messages, other[1].info.messages)
-        np.testing.assert_array_equal(found[0][2].accuracy, other[2].accuracy)
+        np.testing.assert_array_equal(found[0][2].score, other[2].score)
 print("the same")
 """
 

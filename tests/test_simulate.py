@@ -114,8 +114,8 @@ def test_measures_against_numpy():
     measures = evaluate(lambda x: learners.predict(devices, x), problem)
     s = np.asarray(learners.predict(devices, problem.x_test))
     hits = s.argmax(-1) == np.asarray(problem.y_test)
-    np.testing.assert_allclose(measures.accuracy, hits.mean(1))
-    assert measures.ensemble_accuracy == pytest.approx((s.mean(0).argmax(-1) == problem.y_test).mean())
+    np.testing.assert_allclose(measures.score, hits.mean(1))
+    assert measures.ensemble_score == pytest.approx((s.mean(0).argmax(-1) == problem.y_test).mean())
     r = np.asarray(learners.predict(devices, problem.reference))
     assert measures.disagreement == pytest.approx(((r - r.mean(0)) ** 2).sum(-1).mean(), rel=1e-5)
 
@@ -222,7 +222,7 @@ def test_a_compiled_simulation_takes_other_problems_and_numbers(problem):
 
     def loss(simulation):
         _, totals = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
-        return np.append(totals.info.loss, simulation.measure(simulation.init(KEY)).accuracy)
+        return np.append(totals.info.loss, simulation.measure(simulation.init(KEY)).score)
 
     alone = sharding.mesh(jax.devices()[:1])
     first, other = {"rate": 0.1, "weight": 1.0}, {"rate": 0.3, "weight": 5.0}

@@ -128,7 +128,7 @@ def test_every_flag_that_a_sweep_drops_changes_nothing():
 
 def final(built):
     _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=4, eval_every=4)
-    return [*history[-1].accuracy, history[-1].disagreement, *history[-1].bytes.sent]
+    return [*history[-1].score, history[-1].disagreement, *history[-1].bytes.sent]
 
 
 def test_zipped_lists_go_together():

@@ -539,7 +539,7 @@ def test_co_regularization_runs_as_a_system(problem):
     np.testing.assert_allclose(state.coefficients, expected, atol=1e-4)
     x = with_bias(np.asarray(problem.x_test))
     np.testing.assert_allclose(algorithm.predict(state, problem.x_test), x @ expected, atol=1e-4)
-    assert history[0].accuracy.tolist() == history[-1].accuracy.tolist()
+    assert history[0].score.tolist() == history[-1].score.tolist()
     assert history[-1].bytes.total == 0
 
 

@@ -421,7 +421,7 @@ def test_every_architecture_gains_from_a_mixed_network(tmp_path):
     for algorithm in ("distillation", "local"):
         built = experiment.build(options.parse([*flags, f"--algorithm={algorithm}"]))
         _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=300, eval_every=300)
-        accuracy[algorithm] = history[-1].accuracy.reshape(4, 4).mean(1)
+        accuracy[algorithm] = history[-1].score.reshape(4, 4).mean(1)
     assert (accuracy["distillation"] > accuracy["local"] + 0.1).all(), accuracy
 
 

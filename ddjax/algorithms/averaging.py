@@ -84,6 +84,4 @@ def centralized(problem: Problem) -> Problem:
     """
     held = jnp.arange(problem.private.shape[1]) < problem.sizes[:, None]
     rows = problem.private[held]
-    return problem._replace(
-        private=rows[None], sizes=jnp.array([rows.size], jnp.int32), mixing_matrix=jnp.ones((1, 1), jnp.float32)
-    )
+    return problem._replace(private=rows[None], sizes=jnp.array([rows.size], jnp.int32), mixing_matrix=jnp.ones((1, 1)))

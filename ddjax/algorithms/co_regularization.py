@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax import tasks
 from ddjax.algorithms.averaging import parameters
 from ddjax.learners import Learners
-from ddjax.types import Algorithm, Info, Problem, Traffic
+from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
 
 
 class State(NamedTuple):
@@ -61,28 +62,42 @@ def co_regularized_least_squares(
     return np.array([inverse @ (side + gram @ average) for inverse, side in zip(inverses, sides, strict=True)])
 
 
+def solutions(problem: Problem, outputs: int, weight: float) -> np.ndarray:
+    """What linear devices end at that distil with squared loss, squared distance and `ρ = weight`.
+
+    Args:
+      problem: labels become one-hot targets, numbers are the targets.
+      outputs: `K`.
+      weight: `ρ`.
+
+    Returns:
+      `[N, P + 1, K]` float64, the last row the bias.
+    """
+    targets = tasks.of(problem.y).targets(np.asarray(problem.y), outputs)
+    private, sizes, reference = map(np.asarray, (problem.private, problem.sizes, problem.reference))
+    return co_regularized_least_squares(np.asarray(problem.x), targets, private, sizes, reference, float(weight))
+
+
 def co_regularization(learners: Learners, *, distillation_weight: float) -> Algorithm:
     """The closed form as a system: there from the start, nothing is trained or sent, all data are in one place.
 
-    The targets are one-hot labels, the models linear with squared loss, the divergence is the squared distance; what
-    the models predict is not confined to the simplex.
+    The models are linear with squared loss, the divergence is the squared distance. Of numbers it is where
+    `distillation` by `tracking` ends; of labels, which become one-hot targets, what the models predict is not confined
+    to the simplex.
 
     Args:
       learners: as many linear models as there are solutions; nothing else of them is used.
       distillation_weight: `ρ`.
     """
     devices = learners.size
-    _, classes, features = parameters(learners)["dense"]["kernel"].shape
+    _, outputs, features = parameters(learners)["dense"]["kernel"].shape
 
-    def solve(x, y, private, sizes, reference, weight) -> np.ndarray:
-        targets = np.eye(classes)[np.asarray(y)]
-        arrays = (np.asarray(x), targets, np.asarray(private), np.asarray(sizes), np.asarray(reference))
-        return co_regularized_least_squares(*arrays, float(weight)).astype(np.float32)
+    def solve(problem: Problem, weight: float) -> np.ndarray:
+        return solutions(problem, outputs, weight).astype(working_dtype())
 
     def init(key: jax.Array, problem: Problem) -> State:
-        shape = jax.ShapeDtypeStruct((devices, features + 1, classes), jnp.float32)
-        data = (problem.x, problem.y, problem.private, problem.sizes, problem.reference, distillation_weight)
-        return State(jnp.zeros((), jnp.int32), jax.pure_callback(solve, shape, *data))
+        shape = jax.ShapeDtypeStruct((devices, features + 1, outputs), working_dtype())
+        return State(jnp.zeros((), jnp.int32), jax.pure_callback(solve, shape, problem, distillation_weight))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         none = jnp.zeros(devices)

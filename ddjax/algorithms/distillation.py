@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddjax import networks
+from ddjax import networks, tasks
 from ddjax.learners import Learners, draw, round_keys
 from ddjax.mixing import server
 from ddjax.types import Algorithm, Device, Info, InputError, Mixer, MixerState, Problem, Traffic, suggest
@@ -20,8 +20,8 @@ class State(NamedTuple):
     Attributes:
       round: `[]` rounds done.
       devices: a stacked `Device` a group.
-      estimate: `[N, R, K]` `z`, each device's estimate of the network's average soft decision, the uniform
-        distribution at first; `None` for `neighbors`, which keeps none.
+      estimate: `[N, R, K]` `z`, each device's estimate of the network's average soft decision, at first uniform
+        over classes, or zero for numbers; `None` for `neighbors`, which keeps none.
       previous: `[N, R, K]` `s^prev`, the soft decision at the last time the example was drawn; for `tracking` only.
       mixer: the mixer's state.
     """
@@ -52,7 +52,7 @@ def distillation(
       steps (dynamic average consensus, Zhu and Martínez 2010, adapt-then-combine as in Nedić, Olshevsky, Shi 2017);
 
     and with `neighbors` there is no `z`: the targets are `Σ_m W[n, m] s_m(B)`, exchanged before the local steps.
-    Targets are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
+    Targets over classes are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
 
     Args:
       learners: the devices; they may be of different architectures.
@@ -89,14 +89,14 @@ def distillation(
                 f"reference_batch_size must lie in 1 … {size}, the reference set, got {reference_batch_size}"
             )
         spec = message(problem)
-        classes = spec.shape[-1]
-        uniform = jnp.full((learners.size, size, classes), 1 / classes, spec.dtype)
+        outputs = spec.shape[-1]
+        start = jnp.full((learners.size, size, outputs), tasks.of(problem.y).start(outputs), spec.dtype)
         return State(
             round=jnp.zeros((), jnp.int32),
             devices=learners.init(key),
-            estimate=None if consensus == "neighbors" else uniform,
-            previous=jnp.copy(uniform) if consensus == "tracking" else None,  # two buffers, since both are donated
-            mixer=mixer.init(uniform, 2),
+            estimate=None if consensus == "neighbors" else start,
+            previous=jnp.copy(start) if consensus == "tracking" else None,  # two buffers, since both are donated
+            mixer=mixer.init(start, 2),
         )
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
@@ -117,7 +117,7 @@ def distillation(
             return mixed, drawn._replace(rows=jax.tree.map(scatter, state.mixer.rows, drawn.rows)), sent
 
         def train(targets: jax.Array):
-            targets = jnp.clip(targets, 0, 1)
+            targets = jnp.clip(targets, *tasks.of(problem.y).bounds)
             return learners.train(keys.train, state.round, state.devices, problem, reference, targets)
 
         estimate, previous = state.estimate, state.previous

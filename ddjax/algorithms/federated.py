@@ -55,7 +55,7 @@ def fedavg(learners: Learners, *, fraction: float = 1.0) -> Algorithm:
             lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
         )
         clients, phase = learners.train_group(group, keys.train, state.round, clients, problem, chosen)
-        counts = problem.sizes[chosen].astype(jnp.float32)
+        counts = problem.sizes[chosen].astype(float)
         params = jax.tree.map(lambda leaf: jnp.tensordot(counts / counts.sum(), leaf, 1), clients.params)
 
         def of_all(values: jax.Array) -> jax.Array:

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax import tasks
+from ddjax.data.dataset import Dataset
 from ddjax.data.partition import PARTITIONS, share_out
-from ddjax.data.sources import DATASETS, Dataset, load, npz
+from ddjax.data.sources import DATASETS, load, npz
 from ddjax.networks import Sparse
-from ddjax.types import InputError, Problem
+from ddjax.types import InputError, Problem, working_dtype
 
 __all__ = ["DATASETS", "PARTITIONS", "Dataset", "load", "make_problem", "npz", "share_out"]
 
@@ -19,7 +21,7 @@ def make_problem(
     dataset: Dataset,
     mixing_matrix: Any,
     *,
-    partition: str = "dirichlet",
+    partition: str = "",
     dirichlet_alpha: float = 0.5,
     examples_per_device: int = 0,
     reference_size: int = 0,
@@ -30,12 +32,13 @@ def make_problem(
 
     The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
     test examples are disjoint. Integer inputs are pixels: they are standardized by the mean and standard deviation of
-    the reference set, which all devices know. Floating-point inputs are taken as they are.
+    the reference set, which all devices know. Floating-point inputs and numbers to predict are taken as they are.
 
     Args:
       dataset: what to share out.
       mixing_matrix: as `Topology.mixing_matrix` is: `[N, N]`, `[T, N, N]`, a `networks.Sparse` or a `networks.Drawn`.
-      partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it.
+      partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it. Default `dirichlet`, where
+        there are numbers to predict `iid`.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
         largest number.
@@ -57,14 +60,15 @@ def make_problem(
         raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
+    y_train, y_test = _targets(dataset.y_train), _targets(dataset.y_test)
+    partition = partition or tasks.of(y_train).partition
     rng = np.random.default_rng(seed)
     reference, private = np.split(rng.permutation(total), [reference_size])
     test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
     if partition == "natural":
         parts = _natural(dataset, private, devices, examples_per_device)
     else:
-        labels = dataset.y_train[private]
-        shares = share_out(partition, labels, devices, rng, dirichlet_alpha, examples_per_device)
+        shares = share_out(partition, y_train[private], devices, rng, dirichlet_alpha, examples_per_device)
         parts = [private[share] for share in shares]
     # Only the rows that devices hold travel to the accelerator.
     rows = np.concatenate(parts)
@@ -75,31 +79,36 @@ def make_problem(
     as_inputs = _standardize(dataset.x_train[reference])
     return Problem(
         x=jnp.asarray(as_inputs(dataset.x_train[rows])),
-        y=jnp.asarray(dataset.y_train[rows]),
+        y=jnp.asarray(y_train[rows]),
         private=jnp.asarray(held),
         sizes=jnp.asarray(sizes),
         reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
-        mixing_matrix=_single_precision(mixing_matrix),
+        mixing_matrix=_working(mixing_matrix),
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
-        y_test=jnp.asarray(dataset.y_test[test]),
+        y_test=jnp.asarray(y_test[test]),
     )
 
 
-def _single_precision(mixing_matrix: Any) -> Any:
-    """All weights in float32; the indices of a sparse matrix stay integers."""
+def _targets(y: np.ndarray) -> np.ndarray:
+    return y.reshape(len(y), -1).astype(working_dtype()) if y.dtype.kind == "f" else y
+
+
+def _working(mixing_matrix: Any) -> Any:
+    """All weights in the working precision; the indices of a sparse matrix stay integers."""
 
     def cast(leaf: Any) -> jax.Array:
         index = isinstance(mixing_matrix, Sparse) and np.issubdtype(leaf.dtype, np.integer)
-        return jnp.asarray(leaf, jnp.int32 if index else jnp.float32)
+        return jnp.asarray(leaf, jnp.int32 if index else working_dtype())
 
     return jax.tree.map(cast, mixing_matrix)
 
 
 def _standardize(reference: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    number = working_dtype().type
     if reference.dtype.kind == "f":
-        return lambda x: x
-    mean, std = np.float32(reference.mean()), np.float32(reference.std() or 1)
-    return lambda x: (x.astype(np.float32) - mean) / std
+        return lambda x: x.astype(number, copy=False)
+    mean, std = number(reference.mean()), number(reference.std() or 1)
+    return lambda x: (x.astype(number) - mean) / std
 
 
 def _natural(dataset: Dataset, private: np.ndarray, devices: int, most: int) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
-"""Splits of labelled examples over devices.
+"""Splits of examples over devices.
 
-Every function takes the labels `[M]` of the examples at hand and returns, for each of `N` devices, the rows it holds:
-`total` rows in all, none of them twice, at least one each.
+Every function takes the labels `[M]` of the examples at hand (or numbers to predict, if it does not look at them) and
+returns, for each of `N` devices, the rows it holds: `total` rows in all, none of them twice, at least one each.
 """
 
 from collections.abc import Callable
@@ -77,6 +77,7 @@ def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generato
 PARTITIONS: dict[str, Callable[[np.ndarray, int, int, np.random.Generator, float], Parts]] = {
     f.__name__: f for f in (iid, dirichlet, shards, quantity)
 }
+_BY_LABEL = ("dirichlet", "shards")
 
 
 def share_out(
@@ -91,7 +92,7 @@ def share_out(
 
     Args:
       name: a key of `PARTITIONS`.
-      labels: `[M]`.
+      labels: `[M]` integers, or `[M, K]` floating-point numbers to predict.
       devices: `N`.
       rng: all randomness.
       alpha: concentration of `dirichlet` and `quantity`; small is uneven, large is even.
@@ -101,10 +102,14 @@ def share_out(
       `N` arrays of row numbers, disjoint, each with at least one.
 
     Raises:
-      InputError: unknown name, too few examples, or `alpha` not positive.
+      InputError: unknown name, a split by label where there are none, too few examples, or `alpha` not positive.
     """
     if name not in PARTITIONS:
         raise suggest("partition", name, PARTITIONS)
+    if name in _BY_LABEL and labels.dtype.kind == "f":
+        raise InputError(
+            f"partition {name!r} is by label, and there are numbers to predict here; use iid, quantity or natural"
+        )
     if len(labels) < devices:
         raise InputError(
             f"{len(labels)} private examples are fewer than {devices} devices; "

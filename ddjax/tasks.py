@@ -1,0 +1,91 @@
+"""What is learned, classes or numbers, and all that follows from it. Which of them it is shows in the dtype of `y`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax import losses
+
+
+class Task(NamedTuple):
+    """A kind of supervised learning with a model of `K` outputs, `f(x)`.
+
+    Attributes:
+      metric: the name of what is measured on the test set: `accuracy` or `mse`.
+      best, worst: `max` or `min`, which of the devices' metrics is which.
+      partition: how examples are shared out where nothing is said.
+      loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
+      decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`: what devices send.
+      compared: `(f, T) → (what a divergence takes, s)`.
+      divergences: by name.
+      start: `(K) → ` the entries of `z` and `s^prev` before anything was sent.
+      bounds: of the entries of a target, to which they are clipped.
+      measure: `(s […, B, K], y [B, …]) → […, B]` of each example; the metric is its mean.
+      targets: `(y [M, …], K) → [M, K]`, what a squared loss compares outputs with (of NumPy arrays).
+    """
+
+    metric: str
+    best: str
+    worst: str
+    partition: str
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    decision: Callable[[jax.Array, Any], jax.Array]
+    compared: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
+    divergences: dict[str, losses.Divergence]
+    start: Callable[[int], float]
+    bounds: tuple[float, float]
+    measure: Callable[[jax.Array, jax.Array], jax.Array]
+    targets: Callable[[np.ndarray, int], np.ndarray]
+
+
+def _log_softmax(f: jax.Array, temperature: Any) -> tuple[jax.Array, jax.Array]:
+    log_s = jax.nn.log_softmax(f / temperature)
+    return log_s, jnp.exp(log_s)
+
+
+# `y [M]` are integers in `[0, K)`, soft decisions points of the simplex, uniform at first: no opinion.
+CLASSIFICATION = Task(
+    metric="accuracy",
+    best="max",
+    worst="min",
+    partition="dirichlet",
+    loss=losses.softmax_cross_entropy,
+    decision=lambda f, temperature: jax.nn.softmax(f / temperature),
+    compared=_log_softmax,
+    divergences=losses.DIVERGENCES,
+    start=lambda classes: 1 / classes,
+    bounds=(0, 1),
+    measure=lambda s, y: s.argmax(-1) == y,
+    targets=lambda y, classes: np.eye(classes)[y],
+)
+
+# `y [M, K]` are numbers, and the soft decision is the prediction itself. There is no temperature. Neither squared error
+# has a factor ½, so that distillation between linear models ends at the closed form of `co_regularization`, at its `ρ`.
+REGRESSION = Task(
+    metric="mse",
+    best="min",
+    worst="max",
+    partition="iid",
+    loss=losses.squared_error,
+    decision=lambda f, temperature: f,
+    compared=lambda f, temperature: (f, f),
+    divergences={"squared_euclidean": losses.squared_error},
+    start=lambda outputs: 0.0,
+    bounds=(-np.inf, np.inf),
+    measure=losses.squared_error,
+    targets=lambda y, outputs: y,
+)
+
+TASKS = {task.metric: task for task in (CLASSIFICATION, REGRESSION)}
+
+
+def of(y: Any) -> Task:
+    """The task whose targets are `y`: labels `[M]` of integers, or `[M, K]` floating-point numbers to predict."""
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return CLASSIFICATION
+    if y.ndim != 2:
+        raise ValueError(f"numbers to predict have the shape [examples, outputs], got {list(y.shape)}")
+    return REGRESSION
