@@ -139,6 +139,21 @@ class Simulation:
 
         self._advance = advance
 
+        @partial(jax.jit, static_argnums=5)
+        def record(key, state, problem, numbers, rounds, measure):
+            algorithm = made(numbers)
+
+            def one(state):
+                return algorithm.round(jax.random.fold_in(key, state.round), state, problem)[0]
+
+            def until(state, round):
+                state = jax.lax.while_loop(lambda state: state.round < round, one, state)
+                return state, measure(state, problem)
+
+            return jax.lax.scan(until, state, rounds)
+
+        self._record = record
+
     def fits(self, problem: Problem) -> bool:
         """Whether a problem has the shapes this was compiled for."""
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (problem, self.problem))
@@ -206,6 +221,25 @@ class Simulation:
             state, totals = self._advance(key, state, totals, self.problem, self.numbers, np.int32(until))
         _check_finite(state, ~totals.failed)
         return state, totals
+
+    def record(
+        self, key: jax.Array, state: Any, rounds: Any, measure: Callable[[Any, Problem], Any]
+    ) -> tuple[Any, Any]:
+        """Runs on and measures, all in one compiled loop, with the numbers of `advance`; it does not stop at NaN.
+
+        Args:
+          key: of the run.
+          state: as `init` or `advance` gave it.
+          rounds: `[T]`, increasing.
+          measure: `(state, problem)` to a pytree; the same function is compiled once.
+
+        Returns:
+          The state in the last round, and what was measured in each, stacked `[T, …]`.
+        """
+        state = self._place(state, self.layout)
+        with jax.set_mesh(self.mesh):
+            key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
+            return self._record(key, state, self.problem, self.numbers, rounds, measure)
 
 
 def _check_finite(state: Any, finite: jax.Array) -> None:

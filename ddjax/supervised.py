@@ -101,10 +101,19 @@ def learner(
         updates, state = optimizer.update(gradients, device.optimizer, device.params)
         return Device(optax.apply_updates(device.params, updates), state), info
 
+    def objective(params: PyTree, batch, reference=None, targets=None) -> jax.Array:
+        x, y, weight = batch
+        share = jnp.ones(x.shape[0]) if weight is None else weight
+        loss, _ = private(params, x, y, share / share.sum())
+        if targets is None:
+            return loss
+        size = reference.shape[0]
+        return loss + distillation_weight * distilled(params, reference, targets, jnp.full(size, 1 / size))[0]
+
     def predict(device: Device, x: jax.Array) -> jax.Array:
         return task.decision(outputs(device.params, x), temperature)
 
-    return Learner(init, restart, step, predict)
+    return Learner(init, restart, step, predict, objective)
 
 
 def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):

@@ -103,12 +103,15 @@ class Learner(NamedTuple):
         optimizer step on the weighted mean; reference and targets are `None` when the device learns from its private
         data alone, the weight is `None` where all examples count the same.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
+      objective: `(params, (x, y, weight), reference, targets) → []`, the loss whose gradient `step` follows, with the
+        same arguments.
     """
 
     init: Callable[[jax.Array], Device]
     restart: Callable[[PyTree], Device]
     step: Callable[..., tuple[Device, StepInfo]]
     predict: Callable[[Device, jax.Array], jax.Array]
+    objective: Callable[..., jax.Array]
 
 
 class Traffic(NamedTuple):

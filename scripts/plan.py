@@ -70,8 +70,8 @@ def cells(swept: flags.FlagValues) -> list[Cell]:
     Raises:
       InputError: a list, a zip or an exclusion that is wrong, or no cell at all.
     """
-    lists = {name: str(swept[name].value).split(",") for name in _listed() if swept[name].present}
-    whole = [f"--{name}={swept[name].value}" for name in _WHOLE if name != "host_devices"]
+    lists = {name: str(swept[name].value).split(",") for name in _listed() if name in swept and swept[name].present}
+    whole = [f"--{name}={swept[name].value}" for name in _WHOLE if name != "host_devices" and name in swept]
     seeds = lists.pop("seed", ["0"])
     if swept["seeds"].present:
         if len(seeds) > 1 or not seeds[0].isdecimal() or not 0 < swept.seeds < 2**31:

@@ -158,6 +158,30 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def output_folder(given: str, default: str, holds_run: bool = False) -> Path:
+    """The folder to write into, which need not be there.
+
+    Args:
+      given: `--output_dir`.
+      default: where that is empty.
+      holds_run: whether it may hold something, as that of a run to go on with does.
+
+    Raises:
+      InputError: it is a file, or holds something.
+    """
+    try:
+        path = Path(given or default).expanduser()
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output_dir {str(path)!r} is a file")
+        if not holds_run and path.is_dir() and any(path.iterdir()):
+            raise InputError(f"output_dir {str(path)!r} is not empty; name a new one")
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"output_dir {given!r}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file and sees it on the disk, so that what is renamed after it is whole even if the machine stops."""
     with path.open("wb") as file:

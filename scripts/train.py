@@ -54,16 +54,8 @@ class OutputDir:
         name = Path(FLAGS.dataset.split(":")[0]).stem
         if FLAGS.resume and not FLAGS.output_dir:
             raise InputError("--resume needs the --output_dir of the run to go on with")
-        try:
-            self.path = Path(FLAGS.output_dir or f"runs/{FLAGS.algorithm}-{name}-{stamp}").expanduser()
-            if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"output_dir {str(self.path)!r} is a file")
-            if not FLAGS.resume and self.path.is_dir() and any(self.path.iterdir()):
-                raise InputError(f"output_dir {str(self.path)!r} is not empty; name a new one, or go on with --resume")
-        except (OSError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"output_dir {FLAGS.output_dir!r}: {getattr(error, 'strerror', None) or error}") from None
+        default = f"runs/{FLAGS.algorithm}-{name}-{stamp}"
+        self.path = records.output_folder(FLAGS.output_dir, default, holds_run=FLAGS.resume)
         self._metrics = self.path / "metrics.csv"
         self._writes = jax.process_index() == 0
         if FLAGS.resume:

@@ -15,8 +15,7 @@ from test_systems import with_bias
 from test_train import call, rows, summary
 
 import ddjax
-from ddjax import models, tasks
-from ddjax.algorithms.co_regularization import solutions
+from ddjax import least_squares, models, tasks
 from ddjax.compression import COMPRESSORS, compressor
 from ddjax.metrics import evaluate
 from ddjax.topology import topology
@@ -124,12 +123,16 @@ def test_distillation_of_numbers_is_the_pseudocode_in_numpy(consensus):
         assert z.min() < -0.1  # where clipping to [0, 1] would show
 
 
+def closed_form(problem, outputs=1):
+    return least_squares.co_regularized(least_squares.normal_equations(problem, outputs), WEIGHT)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("consensus", "spec"), [("tracking", "ring"), ("neighbors", "complete")])
 def test_distillation_ends_at_the_closed_form(consensus, spec):
     """Neither is biased; distillation between linear models is co-regularized least squares with the same ρ."""
     problem = make_problem(spec)
-    expected = solutions(problem, 1, WEIGHT)
+    expected = closed_form(problem)
     assert distance(expected, np.broadcast_to(expected.mean(0), expected.shape)) > 0.01  # devices stay apart
     assert distance(settle(problem, consensus, WEIGHT, 20_000), expected) < 1e-8
 
@@ -151,14 +154,14 @@ def test_isolated_devices_end_at_least_squares(case):
 def test_gradient_consensus_of_a_constant_step_stays_biased():
     """So what `tracking` reaches is not what any form would."""
     problem = make_problem()
-    assert distance(settle(problem, "gradient", WEIGHT, 20_000), solutions(problem, 1, WEIGHT)) > 1e-3
+    assert distance(settle(problem, "gradient", WEIGHT, 20_000), closed_form(problem)) > 1e-3
 
 
 def test_co_regularization_of_numbers_is_the_closed_form():
     problem = make_problem(outputs=OUTPUTS)
     algorithm = ddjax.co_regularization(make_learners(problem), distillation_weight=WEIGHT)
     state, history = ddjax.run(algorithm, problem, key=jax.random.key(0), rounds=1, eval_every=1)
-    expected = solutions(problem, OUTPUTS, WEIGHT)
+    expected = closed_form(problem, OUTPUTS)
     np.testing.assert_allclose(state.coefficients, expected, rtol=1e-5, atol=1e-6)
     errors = with_bias(np.asarray(problem.x_test)) @ expected - np.asarray(problem.y_test)
     np.testing.assert_allclose(history[-1].score, (errors**2).sum(-1).mean(-1), rtol=1e-4)

@@ -21,8 +21,7 @@ from test_algorithms import (
 )
 
 import ddjax
-from ddjax import mixing, networks
-from ddjax.algorithms.co_regularization import co_regularized_least_squares
+from ddjax import least_squares, mixing, networks
 from ddjax.compression import compressor
 from ddjax.learners import draw, round_keys
 from ddjax.mixers import MIXERS
@@ -492,11 +491,16 @@ def with_bias(x):
     return np.hstack([x, np.ones((len(x), 1))])
 
 
+def co_regularized(x, y, private, sizes, reference, weight):
+    problem = ddjax.Problem(x, y, private, sizes, reference, None, None, None)
+    return least_squares.co_regularized(least_squares.normal_equations(problem, y.shape[1]), weight)
+
+
 @pytest.mark.parametrize("weight", [0.1, 3.0])
 def test_co_regularization_minimizes_the_joint_objective(weight):
     """Against the one dense system of all devices, built from the objective, not from its normal equations."""
     x, y, private, sizes, reference = least_squares_problem()
-    found = co_regularized_least_squares(x, y, private, sizes, reference, weight)
+    found = co_regularized(x, y, private, sizes, reference, weight)
     devices, features = 3, 5
     rows, targets = [], []
     for n in range(devices):
@@ -517,11 +521,11 @@ def test_co_regularization_minimizes_the_joint_objective(weight):
 def test_co_regularization_ends():
     """ρ → 0 are the local solutions; ρ → ∞ agree on the reference set, at the mean of the devices' normal equations."""
     x, y, private, sizes, reference = least_squares_problem()
-    apart = co_regularized_least_squares(x, y, private, sizes, reference, 1e-9)
+    apart = co_regularized(x, y, private, sizes, reference, 1e-9)
     for n in range(3):
         mine = private[n, : sizes[n]]
         np.testing.assert_allclose(apart[n], np.linalg.lstsq(with_bias(x[mine]), y[mine])[0], atol=1e-6)
-    together = co_regularized_least_squares(x, y, private, sizes, reference, 1e6)
+    together = co_regularized(x, y, private, sizes, reference, 1e6)
     weight = np.concatenate([np.full(size, 1 / size) for size in sizes])[:, None] ** 0.5
     mine = np.concatenate([private[n, : sizes[n]] for n in range(3)])
     pooled = np.linalg.lstsq(weight * with_bias(x[mine]), weight * y[mine])[0]
@@ -533,7 +537,7 @@ def test_co_regularization_runs_as_a_system(problem):
     algorithm = ddjax.co_regularization(make_learners(), distillation_weight=1.0)
     state, history = ddjax.run(algorithm, problem, key=KEY, rounds=2, eval_every=1)
     targets = np.eye(CLASSES)[np.asarray(problem.y)]
-    expected = co_regularized_least_squares(
+    expected = co_regularized(
         *(np.asarray(a) for a in (problem.x, targets, problem.private, problem.sizes, problem.reference)), 1.0
     )
     np.testing.assert_allclose(state.coefficients, expected, atol=1e-4)

@@ -1,0 +1,159 @@
+"""Linear devices with squared loss: where each way to reach consensus ends, in closed form, in float64."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddjax import tasks
+from ddjax.types import InputError, Problem
+
+# Unknowns up to which the joint system is solved as one dense matrix.
+_LARGEST = 8000
+
+
+class NormalEquations(NamedTuple):
+    """Of devices with data `A_n, y_n` (a column of ones for the bias is the last) and reference inputs `X`.
+
+    Attributes:
+      own: `[N, P + 1, P + 1]` `A_nᵀA_n / m_n`.
+      sides: `[N, P + 1, K]` `A_nᵀy_n / m_n`.
+      shared: `[P + 1, P + 1]` `XᵀX / R`.
+    """
+
+    own: np.ndarray
+    sides: np.ndarray
+    shared: np.ndarray
+
+
+def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
+    """Those of a problem; labels become one-hot targets of `K = outputs` classes."""
+
+    def features(inputs: Any) -> np.ndarray:
+        flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
+        return np.hstack([flat, np.ones((len(flat), 1))])
+
+    x, y = features(problem.x), np.asarray(tasks.of(problem.y).targets(np.asarray(problem.y), outputs), np.float64)
+    held = [rows[:size] for rows, size in zip(np.asarray(problem.private), np.asarray(problem.sizes), strict=True)]
+    reference = features(problem.reference)
+    return NormalEquations(
+        np.array([x[rows].T @ x[rows] / len(rows) for rows in held]),
+        np.array([x[rows].T @ y[rows] / len(rows) for rows in held]),
+        reference.T @ reference / len(reference),
+    )
+
+
+def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
+    """Minimizes `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m` (Brefeld et al., ICML 2006).
+
+    Device by device `(H_n + ρ G) θ_n − ρ G θ̄ = A_nᵀ y_n/m_n`. Given `θ̄` these fall apart into `N` systems, and their
+    mean is one system for `θ̄`: no system is larger than one model. Where data do not determine a solution, that of
+    least norm is taken of each of these systems.
+
+    Args:
+      equations: of the problem; `H_n` and `G` are its `own` and `shared`.
+      weight: `ρ`.
+
+    Returns:
+      `[N, P + 1, K]` float64, the last row the bias.
+    """
+    gram = weight * equations.shared
+    inverses = np.linalg.pinv(equations.own + gram, hermitian=True)
+    alone = inverses @ equations.sides
+    coupling = np.eye(len(gram)) - inverses.mean(0) @ gram
+    average = np.linalg.lstsq(coupling, alone.mean(0))[0]
+    return alone + inverses @ gram @ average
+
+
+def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
+    """Where devices come to rest whose targets are `z = F s`: `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`.
+
+    With `F = 11ᵀ/N` it is `co_regularized`. Where the data do not determine a solution, the one of least norm.
+
+    Args:
+      equations: of the problem; `H_n` and `G` are its `own` and `shared`.
+      weight: `ρ`.
+      following: `F` `[N, N]`, see `follows`.
+
+    Returns:
+      `[N, P + 1, K]`.
+
+    Raises:
+      InputError: more unknowns than can be solved for.
+    """
+    outputs = equations.sides.shape[-1]
+    flat = equations.sides.reshape(-1, outputs)
+    return np.linalg.lstsq(_joint(equations, weight, following), flat)[0].reshape(equations.sides.shape)
+
+
+def _joint(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
+    """`[N (P + 1), N (P + 1)]` of all devices' systems, coupled by their targets."""
+    devices, features, _ = equations.sides.shape
+    if devices * features > _LARGEST:
+        raise InputError(
+            f"{devices} devices with {features} coefficients each are more than resting points and rates are computed "
+            f"for, {_LARGEST} unknowns"
+        )
+    joint = np.kron(np.eye(devices) - following, weight * equations.shared)
+    for n, own in enumerate(equations.own):
+        rows = slice(n * features, (n + 1) * features)
+        joint[rows, rows] += own
+    return joint
+
+
+def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.ndarray:
+    """How targets follow soft decisions that do not move: `z = F s`.
+
+    Args:
+      consensus: `tracking`, `F = 11ᵀ/N`; `gradient`, the rest of `z ← W z + ζ (s − z)`, `F = ζ (I − W + ζ I)⁻¹`;
+        `neighbors`, `F = W`.
+      matrix: `W` `[N, N]`, doubly stochastic.
+      step_size: `ζ`; as it goes to zero, `F` goes to `11ᵀ/N`.
+    """
+    devices = len(matrix)
+    if consensus == "gradient" and step_size:
+        return step_size * np.linalg.inv((1 + step_size) * np.eye(devices) - matrix)
+    return matrix if consensus == "neighbors" else np.full((devices, devices), 1 / devices)
+
+
+def averaged(equations: NormalEquations) -> np.ndarray:
+    """Where devices that share parameters come to rest: all at the minimum of the mean loss. `[N, P + 1, K]`."""
+    common = np.linalg.lstsq(equations.own.mean(0), equations.sides.mean(0))[0]
+    return np.broadcast_to(common, equations.sides.shape)
+
+
+def distance(coefficients: np.ndarray, solution: np.ndarray, equations: NormalEquations, weight: float) -> np.ndarray:
+    """`‖θ − θ*‖ / ‖θ*‖` over all devices, in the directions that the data determine; the others stay as they began.
+
+    Args:
+      coefficients: `[T, N, P + 1, K]` of several rounds.
+      solution: `[N, P + 1, K]`.
+      equations: of the problem; `H_n + ρ G` has a null space of its own for each device.
+      weight: `ρ`.
+
+    Returns:
+      `[T]`.
+    """
+    joint = equations.own + weight * equations.shared
+    determined = np.linalg.pinv(joint, rcond=1e-10, hermitian=True) @ joint
+    left = np.einsum("npq,tnqk->tnpk", determined, coefficients - solution)
+    return np.linalg.norm(left.reshape(len(left), -1), axis=1) / np.linalg.norm(determined @ solution)
+
+
+def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
+    """Smallest positive and largest eigenvalue of the devices' Hessians `2 H_n`, and the largest of `2 ρ G`."""
+    own = 2 * np.linalg.eigvalsh(equations.own)
+    positive = own[own > 1e-10 * own.max()]
+    pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()
+    return (float(positive.min()), float(positive.max())), float(pull)
+
+
+def slowest(equations: NormalEquations, weight: float) -> float:
+    """Smallest positive eigenvalue of the joint objective's Hessian, that of `θ_n` times `N`: no gradient descent is
+    quicker than `(1 − η ·)^t`.
+
+    Raises:
+      InputError: more unknowns than can be solved for.
+    """
+    devices = len(equations.own)
+    found = 2 * np.linalg.eigvalsh(_joint(equations, weight, np.full((devices, devices), 1 / devices)))
+    return float(found[found > 1e-10 * found.max()].min())

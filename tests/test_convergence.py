@@ -1,0 +1,336 @@
+"""What is measured of convergence, against closed forms and loops; and `scripts/convergence.py` as a user meets it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import convergence as study
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import options
+import pytest
+import scipy.optimize
+from absl.testing import flagsaver
+from test_algorithms import make_distillation, make_learners
+
+import ddjax
+from ddjax import convergence, endpoint, least_squares, losses, tasks
+from ddjax.data.sources import synthetic_regression
+from ddjax.topology import topology
+
+ROOT = Path(__file__).parents[1]
+KEY = jax.random.key(5)
+DEVICES = 6
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def regression(spec="ring", devices=DEVICES, **arguments):
+    dataset = synthetic_regression(0, devices, 150, 60, 4, 0.1, 1.0)
+    matrix = topology(spec, devices, product="dense").mixing_matrix
+    return ddjax.make_problem(dataset, matrix, partition="iid", reference_size=30, **arguments)
+
+
+def linear_learners(problem, weight, rate, devices=DEVICES):
+    model = ddjax.models.model("linear", problem.x.shape[1:], 1)
+    learner = ddjax.learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight)
+    return ddjax.Learners([ddjax.Group(learner, devices)], batch_size=0)
+
+
+# Closed forms.
+
+
+def test_the_stationary_point_is_that_of_a_generic_solver_and_of_the_paper(float64):
+    """The joint objective `Σ_n [‖A_n θ_n − y_n‖²/m_n + ρ/R ‖X θ_n − X θ̄‖²]`, minimized by SciPy's BFGS from zero."""
+    problem, weight = regression(), 0.7
+    equations = least_squares.normal_equations(problem, 1)
+    uniform = np.full((DEVICES, DEVICES), 1 / DEVICES)
+    found = least_squares.resting_point(equations, weight, uniform)
+    x, y, reference = (np.asarray(a, float) for a in (problem.x, problem.y, problem.reference))
+    own = [np.asarray(rows)[:size] for rows, size in zip(problem.private, problem.sizes, strict=True)]
+
+    def features(a):
+        return np.hstack([a, np.ones((len(a), 1))])
+
+    def objective(flat):
+        theta = flat.reshape(DEVICES, -1)
+        s = features(reference) @ theta.T
+        private = sum(np.mean((features(x[rows]) @ t - y[rows, 0]) ** 2) for rows, t in zip(own, theta, strict=True))
+        return private + weight * ((s - s.mean(1, keepdims=True)) ** 2).sum() / len(reference)
+
+    solved = scipy.optimize.minimize(objective, np.zeros(found.size), method="BFGS", options={"gtol": 1e-9})
+    np.testing.assert_allclose(found.ravel(), solved.x, atol=2e-5)
+    np.testing.assert_allclose(found, least_squares.co_regularized(equations, weight), rtol=1e-8)
+
+
+def test_without_weight_devices_are_alone_and_with_all_weight_they_agree(float64):
+    problem = regression()
+    equations = least_squares.normal_equations(problem, 1)
+    uniform = np.full((DEVICES, DEVICES), 1 / DEVICES)
+    alone = least_squares.resting_point(equations, 1e-12, uniform)
+    for n in range(DEVICES):
+        rows = np.asarray(problem.private[n, : problem.sizes[n]])
+        a = np.hstack([np.asarray(problem.x)[rows], np.ones((len(rows), 1))])
+        np.testing.assert_allclose(alone[n], np.linalg.lstsq(a, np.asarray(problem.y)[rows])[0], rtol=1e-8)
+    agreed = least_squares.resting_point(equations, 1e9, uniform)
+    x = np.hstack([np.asarray(problem.reference), np.ones((30, 1))])
+    s = x @ agreed[..., 0].T
+    np.testing.assert_allclose(s, np.broadcast_to(s.mean(1, keepdims=True), s.shape), atol=1e-7)
+    np.testing.assert_allclose(agreed, least_squares.averaged(equations), rtol=1e-5)  # so parameters agree as well
+
+
+@pytest.mark.parametrize("consensus", ["gradient", "neighbors", "tracking"])
+def test_targets_follow_as_predicted(consensus):
+    """The recursion of `z` with soft decisions that stand still, iterated."""
+    matrix = topology("ring", 7, product="dense").mixing_matrix
+    s = np.random.default_rng(0).normal(size=(7, 3))
+    z, previous = np.zeros((7, 3)), np.zeros((7, 3))
+    for _ in range(3000):
+        if consensus == "gradient":
+            z = matrix @ z + 0.3 * (s - z)
+        elif consensus == "tracking":
+            z, previous = matrix @ (z + s - previous), s
+        else:
+            z = matrix @ s
+    np.testing.assert_allclose(least_squares.follows(consensus, matrix, 0.3) @ s, z, atol=1e-10)
+
+
+def test_gradients_are_those_of_the_normal_equations(float64):
+    """`2 [(H_n + ρ G) θ_n − A_nᵀ y_n / m_n − ρ Xᵀ z_n / R]` on unequal devices, and `step` follows them."""
+    problem, weight = regression(), 0.7
+    dataset = synthetic_regression(0, DEVICES, 150, 60, 4, 0.1, 1.0)
+    problem = ddjax.make_problem(dataset, problem.mixing_matrix, partition="quantity", reference_size=30)
+    assert np.ptp(problem.sizes) > 0
+    learners = linear_learners(problem, weight, 1.0)
+    devices = learners.init(KEY)
+    targets = np.random.default_rng(1).normal(size=(DEVICES, 30, 1))
+    values, (found,) = convergence.gradients(learners, devices, problem, jnp.asarray(targets))
+    equations = least_squares.normal_equations(problem, 1)
+    theta = np.asarray(convergence.coefficients(devices))
+    x = np.hstack([np.asarray(problem.reference), np.ones((30, 1))])
+    expected = 2 * (
+        (equations.own + weight * equations.shared) @ theta
+        - equations.sides
+        - weight * np.einsum("rp,nrk->npk", x, targets) / 30
+    )
+    np.testing.assert_allclose(found["dense"]["kernel"][:, 0], expected[:, :-1, 0], rtol=1e-8)
+    np.testing.assert_allclose(found["dense"]["bias"][:, 0], expected[:, -1, 0], rtol=1e-8)
+    moved, phase = learners.train(KEY, jnp.int32(0), devices, problem, problem.reference, jnp.asarray(targets))
+    jax.tree.map(
+        lambda new, old, gradient: np.testing.assert_allclose(new, old - gradient, rtol=1e-8, atol=1e-12),
+        moved[0].params,
+        devices[0].params,
+        found,
+    )
+    np.testing.assert_allclose(values, phase.loss + weight * phase.distillation_loss, rtol=1e-10)
+
+
+def test_quantities_of_distillation_against_a_loop(problem):
+    """Classes, squared distance: one device after another, with JAX's gradient of the formula itself."""
+    learners = make_learners(distillation_weight=2.0)
+    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
+    found = convergence.of_distillation(learners, state, problem)
+    s = np.asarray(learners.predict(state.devices, problem.reference))
+    z = np.asarray(state.estimate)
+    mean = s.mean(0)
+    np.testing.assert_allclose(found.consensus_error, ((z - mean) ** 2).sum(-1).mean(-1), rtol=1e-5)
+    objectives = []
+    for n in range(learners.size):
+        rows = problem.private[n, : problem.sizes[n]]
+        params = jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params)
+        kernel, bias = params["dense"]["kernel"], params["dense"]["bias"]
+
+        def objective(kernel, bias, target, rows=rows):
+            def log_s(x):
+                return jax.nn.log_softmax(x.reshape(len(x), -1) @ kernel.T + bias)
+
+            own = -log_s(problem.x[rows])[jnp.arange(len(rows)), problem.y[rows]].mean()
+            return own + 2.0 * losses.squared_euclidean(log_s(problem.reference), target).mean()
+
+        for target, norms in ((mean, found.gradient_norm_sq), (z[n], found.own_gradient_norm_sq)):
+            gradient = jax.grad(objective, (0, 1))(kernel, bias, target)
+            np.testing.assert_allclose(norms[n], sum((g**2).sum() for g in gradient), rtol=1e-4)
+        objectives.append(objective(kernel, bias, mean))
+    np.testing.assert_allclose(found.objective, np.mean(objectives), rtol=1e-5)
+
+
+def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
+    problem = regression()
+    learners = linear_learners(problem, 0.0, 0.05)
+    algorithm = ddjax.dsgd(learners, ddjax.weighted_average())
+    simulation = ddjax.Simulation(algorithm, problem)
+    state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 7)
+    found = convergence.of_averaging(learners, state, problem)
+    equations = least_squares.normal_equations(problem, 1)
+    theta = np.asarray(convergence.coefficients(state.devices))
+    mean = theta.mean(0)
+    gradient = 2 * (equations.own.mean(0) @ mean - equations.sides.mean(0))
+    np.testing.assert_allclose(found.gradient_norm_sq, np.full(DEVICES, (gradient**2).sum()), rtol=1e-8)
+    np.testing.assert_allclose(found.consensus_error, ((theta - mean) ** 2).sum((1, 2)), rtol=1e-8)
+
+
+def test_recording_changes_no_number(problem):
+    simulation = ddjax.Simulation(make_distillation(make_learners()), problem)
+
+    def measure(state, problem):
+        return state.round, state.estimate.sum()
+
+    state, (rounds, sums) = simulation.record(KEY, simulation.init(KEY), [1, 4, 9], measure)
+    assert rounds.tolist() == [1, 4, 9]
+    for round, total in zip((1, 4, 9), sums, strict=True):
+        expected, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), round)
+        assert total == expected.estimate.sum()
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+
+
+# End points.
+
+
+def test_minima_and_saddles_are_told_apart(float64):
+    scales = jnp.array([5.0, 1.0, 0.5])
+    bowl = endpoint.examine(lambda p: (scales * p["w"] ** 2).sum() / 2 + 1, {"w": jnp.zeros(3)})
+    assert bowl.verdict == "minimum"
+    assert bowl.smallest == pytest.approx(0.5, rel=1e-3)
+    assert bowl.largest == pytest.approx(5.0, rel=1e-3)
+    signs = jnp.array([5.0, 1.0, -0.5])
+    pass_ = endpoint.examine(lambda p: (signs * p**2).sum() / 2 + (p**4).sum() + 1, jnp.full(3, 1e-6))
+    assert pass_.verdict == "saddle"
+    assert pass_.smallest == pytest.approx(-0.5, rel=1e-3)
+    assert pass_.escaped > 0
+    slope = endpoint.examine(lambda p: (scales * p**2).sum() / 2 + 1, jnp.full(3, 2.0))
+    assert slope.verdict == "undecided"
+
+
+# The script.
+
+
+def call(*flags):
+    """The exit code of convergence.py with these flags; every flag not named has its default."""
+    saved = flagsaver.save_flag_values(study.FLAGS)
+    try:
+        return options.main(study.study, "", ["convergence.py", *flags], study.SECTIONS, study.FLAGS)
+    finally:
+        flagsaver.restore_flag_values(saved, study.FLAGS)
+
+
+def start(*flags):
+    """convergence.py in a process of its own, for float64 is of the whole process."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/convergence.py", *flags], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def curves_of(folder):
+    return {curve["label"]: curve for curve in json.loads((folder / "summary.json").read_text())["curves"]}
+
+
+def test_least_squares_ends_where_theory_says(tmp_path):
+    """By the derived step sizes: tracking at the solution, the other forms at the bias that is predicted."""
+    out = tmp_path / "study"
+    flags = ["--topology=ring,complete", "--consensus=tracking,gradient,neighbors", "--precision=float64"]
+    start("--devices=8", *flags, f"--output_dir={out}")
+    found = curves_of(out)
+    assert len(found) == 6
+    for label, curve in found.items():
+        (distance,), (bias,) = curve["final"]["distance_to_solution"], curve["predicted_bias"]
+        if "tracking" in label or ("complete" in label and "neighbors" in label):
+            assert distance < 1e-8
+            assert bias < 1e-8
+        else:
+            assert distance == pytest.approx(bias, rel=1e-6)
+            assert bias > 0.005
+    with (out / "convergence.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    promised = "seed round gradient_norm_sq_mean gradient_norm_sq_max consensus_error distance_to_solution"
+    assert set(promised.split()) <= set(rows[0])
+    figures = {f"{name}.{end}" for name in study.convergence_report._FIGURES for end in ("png", "pdf")}
+    assert {path.name for path in out.iterdir()} == figures | {"convergence.csv", "summary.json", "summary.md"}
+    assert "scripts/convergence.py" in (out / "summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_directed_ring_needs_and_gets_a_smaller_step(tmp_path):
+    """The promised command: 16 devices, relative 1e-8 with the default step size and rounds."""
+    flags = ["--devices=16", "--topology=directed_ring", "--consensus=tracking", "--precision=float64"]
+    start(*flags, f"--output_dir={tmp_path / 'study'}")
+    (curve,) = curves_of(tmp_path / "study").values()
+    assert curve["final"]["distance_to_solution"][0] < 1e-8
+
+
+@pytest.mark.slow
+def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path):
+    flags = ["--devices=8", "--precision=float64", "--rounds=30000", "--learning_rate=0.1", "--points=30"]
+    schedules = ["--consensus_step_size_schedule=constant,inverse_time:20", "--consensus_step_size=0.3"]
+    start(*flags, *schedules, f"--output_dir={tmp_path / 'study'}")
+    constant, falling = curves_of(tmp_path / "study").values()
+    assert falling["final"]["distance_to_solution"][0] < constant["final"]["distance_to_solution"][0] / 50
+    # ζ falls like 1/t, and the bias like ζ.
+    assert falling["slopes"]["distance_to_solution"]["log-log"]["value"] == pytest.approx(-1, abs=0.15)
+
+
+@pytest.mark.slow
+def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
+    """Digits, GELU, diminishing steps, two seeds: the gradient of every device falls by far, the worst as the mean."""
+    out = tmp_path / "study"
+    flags = ["--dataset=digits", "--models=mlp", "--devices=6", "--batch_size=16", "--reference_batch_size=64"]
+    flags += ["--partition=dirichlet", "--reference_size=200", "--learning_rate=0.2", "--rounds=4000", "--seeds=2"]
+    flags += [f"--{name}_schedule=inverse_power:0.75:500" for name in ("learning_rate", "consensus_step_size")]
+    start(*flags, "--points=20", "--endpoint=1", f"--output_dir={out}")
+    (curve,) = curves_of(out).values()
+    with (out / "convergence.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for seed in ("0", "1"):
+        worst = [float(row["gradient_norm_sq_max"]) for row in rows if row["seed"] == seed]
+        assert worst[-1] < 1e-3 * max(worst)
+    assert curve["slopes"]["gradient_norm_sq_max"]["log-log"]["high"] < -0.5
+    assert curve["endpoints"][0]["verdict"] in ("minimum", "saddle", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--algorithm=fedavg"], "no measures of convergence of 'fedavg'"),
+        (["--algorithm=dsgd"], "can be derived for linear devices"),
+        (["--models=mlp"], "can be derived for linear devices"),
+        (["--batch_size=4"], "can be derived for linear devices"),
+        (["--window=5"], "window is FIRST:LAST"),
+        (["--window=9:5"], "window is FIRST:LAST"),
+        (["--points=1"], "points must be at least 2"),
+        (["--endpoint=-1"], "endpoint at least 0"),
+        (["--topologie=ring"], "topologie"),
+        (["--learning_rate_schedule=inverse_power"], "expected 'inverse_power:A[:TAU]'"),
+        (["--learning_rate_schedule=inverse_power:x"], "expected 'inverse_power:A[:TAU]'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
+    out = tmp_path / "study"
+    assert call("--devices=4", f"--output_dir={out}", *flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("precious")
+    assert call("--devices=4", f"--output_dir={tmp_path}") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_study_that_diverges_says_so(tmp_path, capsys):
+    flags = ["--devices=4", "--learning_rate=9", "--rounds=2000", "--points=5", f"--output_dir={tmp_path / 'study'}"]
+    assert call(*flags) == 3
+    assert "no longer finite" in capsys.readouterr().err
+    assert (tmp_path / "study" / "summary.md").exists()
