@@ -1,12 +1,14 @@
 """What convergence theory speaks of, measured exactly: the joint objective, full-batch gradients, consensus errors."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddjax import networks
+from ddjax import endpoint, networks
+from ddjax.endpoint import EndPoint
 from ddjax.learners import Learners
 from ddjax.mixing import weighted_average
 from ddjax.types import Device, MixerState, Problem, PyTree
@@ -56,7 +58,7 @@ def of_averaging(learners: Learners, state: Any, problem: Problem) -> Quantities
 
 
 def of_devices_alone(learners: Learners, state: Any, problem: Problem) -> Quantities:
-    """Of a state of `local`."""
+    """Of a state of `local` or `centralized`; there is no consensus and so NaN for its error."""
     values, separate = gradients(learners, state.devices, problem)
     norms, nothing = _norms(separate), jnp.full(learners.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
@@ -78,20 +80,21 @@ def gradients(
     """
 
     def one(
-        learner: Any, shared: PyTree, nothing: tuple, device: Device, held: jax.Array, size: jax.Array, target: Any
+        learner: Any, shared: PyTree, nothing: tuple, device: Device, held: jax.Array, counted: jax.Array, target: Any
     ):
         x, y, reference = shared
-        batch = x[held], y[held], (jnp.arange(held.shape[0]) < size).astype(x.dtype)
+        batch = x[held], y[held], counted
         return nothing, jax.value_and_grad(learner.objective)(device.params, batch, reference, target)
 
     reference = None if targets is None else problem.reference
     shared = problem.x, problem.y, reference
+    counted = _counted(problem)
     values, found, start = [], [], 0
     for group, stacked in zip(learners.groups, devices, strict=True):
         members = slice(start, start + group.size)
         start += group.size
         target = None if targets is None else targets[members]
-        arguments = stacked, problem.private[members], problem.sizes[members], target
+        arguments = stacked, problem.private[members], counted[members], target
         _, (value, gradient) = group.map(partial(one, group.learner), shared, (), *arguments)
         values.append(value)
         found.append(gradient)
@@ -105,6 +108,49 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
         return sum((leaf**2).reshape(len(leaf), -1).sum(1) for leaf in jax.tree.leaves(group))
 
     return jnp.concatenate([of(group) for group in stacked])
+
+
+def end_points(learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
+    """What kind of point a run came to.
+
+    Args:
+      learners: the devices' learners.
+      state: the last one.
+      problem: the data.
+      measure: what was measured, which says of what loss. Of `of_distillation` it is `L_n(·; z̄)` of a device, with `z̄`
+        held fixed; of `of_devices_alone` its private loss; of `of_averaging` `F`, at `θ̄`, once.
+      devices: how many are examined, from the first.
+    """
+    counted = _counted(problem)
+
+    def batch(n: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        held = problem.private[n]
+        return problem.x[held], problem.y[held], counted[n]
+
+    if measure is of_averaging:
+        objective = learners.groups[0].learner.objective
+
+        def loss(params: PyTree, batches: tuple) -> jax.Array:
+            return jax.vmap(objective, (None, 0))(params, batches).mean()
+
+        mean = jax.tree.map(lambda leaf: leaf.mean(0), state.devices[0].params)
+        return [endpoint.examine(loss, mean, batch(slice(None)))]
+    target: tuple = ()
+    if measure is of_distillation:
+        target = problem.reference, learners.predict(state.devices, problem.reference).mean(0)
+    found: list[EndPoint] = []
+    start = 0
+    for group, stacked in zip(learners.groups, state.devices, strict=True):
+        for n in range(min(group.size, devices - start)):
+            params = jax.tree.map(lambda leaf, n=n: leaf[n], stacked.params)
+            found.append(endpoint.examine(group.learner.objective, params, batch(start + n), *target))
+        start += group.size
+    return found
+
+
+def _counted(problem: Problem) -> jax.Array:
+    """`[N, n_max]` 1 where a place of `private` counts."""
+    return (jnp.arange(problem.private.shape[1]) < problem.sizes[:, None]).astype(problem.x.dtype)
 
 
 def coefficients(devices: tuple[Device, ...]) -> jax.Array:

@@ -1,6 +1,7 @@
-"""What kind of point devices come to rest at: a minimum of their regularized loss, or a saddle."""
+"""What kind of point devices come to rest at: a minimum of their loss, or a saddle."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,85 +14,100 @@ from ddjax.types import PyTree
 
 # Curvature below this part of the largest counts as none: of networks with more parameters than data most is.
 _FLAT = 1e-3
+# A part of the loss that counts as none.
+_SMALL = 1e-3
 
 
 class EndPoint(NamedTuple):
-    """The neighbourhood of one device's parameters, at a target that is held fixed.
+    """The neighbourhood of a point.
 
     Attributes:
+      loss: there.
       gradient_norm: `‖g‖`.
       smallest, largest: eigenvalues of the Hessian, by Lanczos.
       uncertainty: `‖H v − λ v‖` of the smallest: an eigenvalue lies within that of it.
-      escaped: by how much gradient descent that starts a little way along `± v` ends below the loss at the point, as a
-        part of it.
+      escape: by how much the loss is lower somewhere along `± v`, as a part of it.
       verdict: `minimum`, `saddle` or `undecided`.
     """
 
+    loss: float
     gradient_norm: float
     smallest: float
     largest: float
     uncertainty: float
-    escaped: float
+    escape: float
     verdict: str
 
 
-def examine(
-    loss: Callable[..., jax.Array], params: PyTree, *data: Any, perturbation: float = 0.05, descent: int = 500
-) -> EndPoint:
-    """Looks around a point.
+def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
+    """Looks around a point: is it stationary to second order (Nesterov and Polyak 2006), can it be escaped from?
 
-    Where the gradient is so small that it cannot lower the loss by more than a thousandth, it is a *saddle* if a
-    direction bends down by more than a thousandth of the largest curvature, beyond the uncertainty, and descent from
-    there ends lower by more than a thousandth of the loss; a *minimum* if no direction bends down so; else *undecided*.
+    With `κ` a thousandth of the largest curvature, a point is *undecided* while its gradient could lower the loss by
+    more than a thousandth against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by more
+    than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 + ‖θ‖` to
+    the whole, lowers the loss by more than a thousandth; a *minimum*, up to `κ`, if none bends down so; else undecided.
 
     Args:
-      loss: `(params, *data) → []`, twice differentiable.
+      loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
       params: the point.
       data: what it is a loss of.
-      perturbation: length of the step along the direction of least curvature, as a part of `‖θ‖`.
-      descent: gradient steps from there, each of `1 / largest`.
     """
-    start, unravel = ravel_pytree(params)
-    value_and_gradient = jax.jit(lambda flat, *data: jax.value_and_grad(lambda f: loss(unravel(f), *data))(flat))
+    start, _ = ravel_pytree(params)
 
-    @jax.jit
-    def along(flat: jax.Array, direction: jax.Array, *data: Any) -> jax.Array:
-        # Reverse over reverse, since layers with a VJP of their own have no forward mode.
-        gradient = jax.grad(lambda f: loss(unravel(f), *data))
-        return jax.grad(lambda f: jnp.vdot(gradient(f), direction))(flat)
+    def largest(operator: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
+        wrapped = scipy.sparse.linalg.LinearOperator((start.size,) * 2, matvec=operator, dtype=np.float64)
+        seed = np.random.default_rng(0).normal(size=start.size)
+        try:
+            values, vectors = scipy.sparse.linalg.eigsh(wrapped, 1, which="LA", v0=seed, tol=1e-5, maxiter=200)
+        except scipy.sparse.linalg.ArpackNoConvergence:  # the uncertainty will tell
+            vector = seed / np.linalg.norm(seed)
+            return float(vector @ operator(vector)), vector
+        return float(values[0]), vectors[:, 0]
 
-    @jax.jit
-    def descend(flat: jax.Array, step: jax.Array, *data: Any) -> jax.Array:
-        gradient = jax.grad(lambda f: loss(unravel(f), *data))
-        return jax.lax.fori_loop(0, descent, lambda _, f: f - step * gradient(f), flat)
+    def product(direction: np.ndarray) -> np.ndarray:
+        along = jnp.asarray(np.ravel(direction), start.dtype)
+        return np.asarray(_product(loss, params, along, *data), np.float64)
 
-    size = start.size
-    operator = scipy.sparse.linalg.LinearOperator(
-        (size, size),
-        matvec=lambda v: np.asarray(along(start, jnp.asarray(v.ravel(), start.dtype), *data)),
-        dtype=start.dtype,
+    top, _ = largest(product)
+    # The other end of the spectrum is found as quickly once it is turned round, with an error relative to `top`.
+    turned, vector = largest(lambda direction: top * np.ravel(direction) - product(direction))
+    smallest = top - turned
+    uncertainty = float(np.linalg.norm(product(vector) - smallest * vector))
+    here, gradient = jax.tree.map(np.asarray, _value_and_gradient(loss, params, *data))
+    lengths = np.geomspace(1e-4, 1, 25) * (1 + np.linalg.norm(start))
+    along = _along(
+        loss, params, jnp.asarray(vector, start.dtype), jnp.asarray([*lengths, *-lengths], start.dtype), *data
     )
-    seed = np.random.default_rng(0).normal(size=size).astype(start.dtype)
-    options: dict[str, Any] = {"k": 1, "v0": seed, "tol": 1e-4, "maxiter": 2000, "ncv": min(size, 60)}
-    (largest,), _ = scipy.sparse.linalg.eigsh(operator, which="LA", **options)
-    try:
-        (smallest,), vectors = scipy.sparse.linalg.eigsh(operator, which="SA", **options)
-        vector = vectors[:, 0]
-    except scipy.sparse.linalg.ArpackNoConvergence as error:
-        found = error.eigenvalues.size > 0
-        smallest = error.eigenvalues[0] if found else np.nan
-        vector = error.eigenvectors[:, 0] if found else seed / np.linalg.norm(seed)
-    uncertainty = float(np.linalg.norm(operator @ vector - smallest * vector))
-    here, gradient = value_and_gradient(start, *data)
-    step, ahead = 1 / largest, perturbation * jnp.linalg.norm(start) * vector
-    moved = [value_and_gradient(descend(start + side, step, *data), *data)[0] for side in (ahead, -ahead)]
-    norm = float(jnp.linalg.norm(gradient))
-    escaped = float((here - jnp.minimum(*moved)) / jnp.abs(here))
-    flat = _FLAT * float(largest)
+    norm, size, flat = float(np.linalg.norm(gradient)), abs(float(here)), _FLAT * top
+    escape = float((here - jnp.nanmin(along)) / size)
     verdict = "undecided"
-    if norm**2 / flat < 1e-3 * abs(float(here)):
-        if smallest + uncertainty < -flat and escaped > 1e-3:
+    if norm**2 / (2 * flat) < _SMALL * size:
+        if smallest + uncertainty < -flat and escape > _SMALL:
             verdict = "saddle"
         elif smallest - uncertainty > -flat:
             verdict = "minimum"
-    return EndPoint(norm, float(smallest), float(largest), uncertainty, escaped, verdict)
+    return EndPoint(float(here), norm, smallest, top, uncertainty, escape, verdict)
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_gradient(loss: Callable, params: PyTree, *data: Any) -> tuple[jax.Array, jax.Array]:
+    value, gradient = jax.value_and_grad(loss)(params, *data)
+    return value, ravel_pytree(gradient)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _product(loss: Callable, params: PyTree, direction: jax.Array, *data: Any) -> jax.Array:
+    """`H v`, reverse over reverse, since layers with a VJP of their own have no forward mode."""
+    start, unravel = ravel_pytree(params)
+
+    def along(flat: jax.Array) -> jax.Array:
+        return jnp.vdot(jax.grad(lambda f: loss(unravel(f), *data))(flat), direction)
+
+    return jax.grad(along)(start)
+
+
+@partial(jax.jit, static_argnums=0)
+def _along(loss: Callable, params: PyTree, direction: jax.Array, lengths: jax.Array, *data: Any) -> jax.Array:
+    """The loss at `params + length · direction`, one after another to spare memory."""
+    start, unravel = ravel_pytree(params)
+    return jax.lax.map(lambda length: loss(unravel(start + length * direction), *data), lengths)

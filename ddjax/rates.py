@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import integrate, stats
 
 from ddjax.types import InputError
 
@@ -15,42 +15,51 @@ class Slope(NamedTuple):
     Attributes:
       value: mean over seeds of the least-squares slope.
       low, high: its 95 % percentile-bootstrap interval over seeds; NaN of a single one.
-      first, last: rounds of the window it was fitted in.
     """
 
     value: float
     low: float
     high: float
-    first: int
-    last: int
 
 
-def slope(rounds: np.ndarray, values: np.ndarray, window: tuple[int, int], scale: str = "log-log") -> Slope:
-    """The rate at which a quantity falls: `p` of `C t^p` (`log-log`), or `r` of `C e^(r t)` (`semi-log`).
+def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale: str = "log-log") -> Slope:
+    """The rate at which a quantity falls: `p` of `C x^p` (`log-log`), or `r` of `C e^(r x)` (`semi-log`).
 
     Args:
-      rounds: `[T]`.
+      x: `[T]` rounds, or what else it depends on.
       values: `[S, T]` of each seed; those that are not positive and finite are left out.
-      window: first and last round of the fit.
+      window: first and last `x` of the fit.
       scale: `log-log` or `semi-log`.
 
     Raises:
       InputError: fewer than two usable points in the window.
     """
-    inside = (rounds >= max(window[0], 1)) & (rounds <= window[1])
+    inside = (x > 0) & (x >= window[0]) & (x <= window[1])
     found = []
     for seed in values:
         usable = inside & np.isfinite(seed) & (seed > 0)
         if usable.sum() < 2:
-            raise InputError(f"a slope needs two points in the rounds {window[0]} to {window[1]}, got {usable.sum()}")
-        x = np.log(rounds[usable]) if scale == "log-log" else rounds[usable].astype(float)
-        found.append(np.polyfit(x, np.log(seed[usable]), 1)[0])
+            raise InputError(f"a slope needs two points between {window[0]} and {window[1]}, got {usable.sum()}")
+        along = np.log(x[usable]) if scale == "log-log" else x[usable].astype(float)
+        found.append(np.polyfit(along, np.log(seed[usable]), 1)[0])
     low = high = np.nan
     if len(found) > 1:
         low, high = stats.bootstrap(
             (found,), np.mean, method="percentile", rng=np.random.default_rng(0)
         ).confidence_interval
-    return Slope(float(np.mean(found)), float(low), float(high), *window)
+    return Slope(float(np.mean(found)), float(low), float(high))
+
+
+def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`Σ_{s ≤ t} η_s v_s / Σ_{s ≤ t} η_s`, of which theorems on stochastic gradients speak, by the trapezoidal rule.
+
+    Args:
+      rounds: `[T]`.
+      values: `[…, T]` `v` in these.
+      weights: `[T]` `η` in these.
+    """
+    total = integrate.cumulative_trapezoid(weights * values, rounds, initial=0) + weights[0] * values[..., :1]
+    return total / (integrate.cumulative_trapezoid(weights, rounds, initial=0) + weights[0])
 
 
 def mixing_decay(matrices: Sequence, rounds: int = 0, seed: int = 0) -> float:

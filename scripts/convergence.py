@@ -3,7 +3,8 @@
     python scripts/convergence.py --topology=ring,directed_ring --consensus=tracking --precision=float64
 
 Takes the flags of train.py, as comma lists like sweep.py; a *curve* is one combination of them, over its seeds. Leaves
-in --output_dir convergence.csv (a row per curve, seed and round), summary.json, summary.md, and figures (PNG and PDF).
+in --output_dir convergence.csv (a row per curve, seed and round), devices.csv (one per device as well), summary.json,
+summary.md, and figures (PNG and PDF).
 """
 
 import datetime
@@ -11,7 +12,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import convergence_report
 import execution
@@ -22,11 +23,12 @@ import options
 import plan
 import records
 from absl import flags
+from convergence_data import MEASURES, Curve, alike, closed_form, dependence, slopes, steady, theory, weight
 from plan import Cell
 from tqdm import tqdm
 
 import ddjax
-from ddjax import convergence, endpoint, least_squares, rates, tasks
+from ddjax import convergence, least_squares, rates, schedules
 from ddjax.types import InputError
 
 FLAGS = flags.FlagValues()
@@ -41,20 +43,17 @@ _DEFAULTS = {
     "learning_rate": "0",
     "rounds": "0",
 }
-# Derived rounds: until the slowest mode has shrunk by so much, but never more than that many.
-_TOLERANCE, _MOST_ROUNDS = 1e-10, 2_000_000
-_LEFT_OUT = ("sweep_dir", "shard", "eval_every", "target_accuracy", "tensorboard")
-_KINDS: dict[str, Callable] = {
-    "distillation": convergence.of_distillation,
-    "fedmd": convergence.of_distillation,
-    "local": convergence.of_devices_alone,
-    "centralized": convergence.of_devices_alone,
-} | dict.fromkeys(("dsgd", "choco", "push_sum", "gossip", "dynamic_averaging"), convergence.of_averaging)
+# Derived rounds: until the slowest mode has shrunk by so much; more than that many are not run unasked.
+_TOLERANCE, _MOST_ROUNDS = 1e-10, 10_000_000
+_LEFT_OUT = ("sweep_dir", "shard", "eval_every", "eval_examples", "target_accuracy", "tensorboard")
 SECTIONS: dict[str, dict[str, tuple]] = {
     "The study": {
         "points": (60, "Rounds at which it is measured, evenly spaced on a logarithmic scale."),
         "window": ("", "FIRST:LAST rounds of the fits; default the last nine tenths of the run."),
-        "endpoint": (0, "Devices whose end point is examined: Hessian, perturbation; of the first seed."),
+        "endpoints": (
+            0,
+            "Devices of each seed whose end point is examined (curvature, perturbation); of averaging the mean model.",
+        ),
         "output_dir": ("", "Folder to write into, new or empty; default runs/convergence-<time>."),
     }
 } | {
@@ -74,45 +73,8 @@ SECTIONS["What is run (comma lists)"]["rounds"] = (
 options.define(SECTIONS, FLAGS)
 
 
-class Curve(NamedTuple):
-    """One combination of settings, over its seeds.
-
-    Attributes:
-      label: what tells it from the others.
-      cells: one a seed.
-      rounds: `[T]` at which it was measured.
-      values: name → `[S, T]`.
-      facts: what is known of it, for the summary.
-    """
-
-    label: str
-    cells: list[Cell]
-    rounds: np.ndarray
-    values: dict[str, np.ndarray]
-    facts: dict[str, Any]
-
-
-def curves(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that differ in their seed alone."""
-    alike: dict[str, list[Cell]] = {}
-    for cell in cells:
-        alike.setdefault(str({**cell.settings, "seed": None}), []).append(cell)
-    return list(alike.values())
-
-
-def closed_form(cell: Cell, problem: ddjax.Problem) -> bool:
-    """Whether the solution is known: linear devices with squared loss and squared distance."""
-    alike = {name.split(":")[0] for name in cell.given.models.split("+")} == {"linear"}
-    return alike and tasks.of(problem.y) is tasks.REGRESSION
-
-
-def weight(cell: Cell) -> float:
-    """`ρ`, which devices alone and those that average parameters do not have."""
-    return cell.given.distillation_weight if _KINDS[cell.given.algorithm] is convergence.of_distillation else 0.0
-
-
 def derive(cells: Sequence[Cell]) -> dict[str, float]:
-    """Fills in step size and rounds of a curve where they are 0.
+    """Fills in step size and rounds of a curve where they are 0; what was derived.
 
     Raises:
       InputError: there is nothing to derive them from.
@@ -123,12 +85,14 @@ def derive(cells: Sequence[Cell]) -> dict[str, float]:
         given, step = cell.given, cell.given.learning_rate
         given["learning_rate"].value = step or 1.0
         built = experiment.build(given)
-        whole = not given.batch_size and not given.reference_batch_size
-        if given.algorithm not in ("distillation", "local") or not closed_form(cell, built.problem) or not whole:
+        solved = given.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
+        if not (solved and steady(cell, built.topology)):
             raise InputError(
-                f"--{wanted[0]} can be derived for linear devices with squared loss on all data at once, under "
-                "distillation or local; give a number"
+                f"--{wanted[0]} is derived for distillation or local, linear devices, squared loss, one constant sgd "
+                "step on all data, plain mixing and a graph that stays; give a number"
             )
+        if "rounds" in wanted and given.consensus_step_size_schedule != "constant":
+            raise InputError("--rounds are not derived where zeta falls; give a number")
         equations = least_squares.normal_equations(built.problem, 1)
         curvatures, pull = least_squares.curvatures(equations, weight(cell))
         consensus = given.consensus if given.algorithm == "distillation" else "neighbors"
@@ -137,7 +101,12 @@ def derive(cells: Sequence[Cell]) -> dict[str, float]:
             step or rates.step_size(curvatures, pull, eigenvalues, consensus, built.consensus_step_size or 0.0)
         )
         needed = -math.log(_TOLERANCE) / (steps[-1] * least_squares.slowest(equations, weight(cell)))
-        rounds.append(min(_MOST_ROUNDS, math.ceil(needed)))
+        if needed > _MOST_ROUNDS and "rounds" in wanted:
+            raise InputError(
+                f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, so ill-conditioned are "
+                "data and graph; give --rounds"
+            )
+        rounds.append(math.ceil(needed))
     derived = {"learning_rate": min(steps), "rounds": max(rounds)} if wanted else {}
     for cell in cells:
         for name in wanted:
@@ -152,38 +121,53 @@ def run(cells: Sequence[Cell], label: str, progress: tqdm) -> Curve:
       InputError: flags that are wrong, or for which there is nothing to measure.
     """
     given = cells[0].given
-    if given.algorithm not in _KINDS:
-        raise InputError(f"no measures of convergence of {given.algorithm!r}; accepted: {', '.join(_KINDS)}")
-    facts: dict[str, Any] = {"derived": derive(cells)}
+    facts: dict[str, Any] = {"derived": derive(cells), "endpoints": []}
+    progress.write(f"{label}: {given.rounds:,} rounds, step size {given.learning_rate:.3g}", file=sys.stderr)
     points = np.unique(np.round(np.geomspace(1, max(given.rounds, 1), FLAGS.points)).astype(int))
-    found: dict[str, list[np.ndarray]] = {}
+    steps = np.asarray(schedules.schedule(given.learning_rate_schedule, 1.0, given.rounds)(points)) * np.ones(
+        len(points)
+    )
+    values: dict[str, list[np.ndarray]] = {}
+    devices: dict[str, list[np.ndarray]] = {}
     like, measure = None, None
-    for number, cell in enumerate(cells):
+    for cell in cells:
         built = experiment.build(cell.given, like=like)
         like, solved = built.simulation, closed_form(cell, built.problem)
         if measure is None:  # the same function for all seeds, since it is compiled for one
-            measure = _measure(_KINDS[given.algorithm], built.learners, solved)
+            measure = _measure(MEASURES[given.algorithm], built.learners, solved)
         key = jax.random.key(cell.given.seed)
         state, (quantities, coefficients) = like.record(key, like.init(key), points, measure)
-        values = {
-            "objective": quantities.objective,
-            "gradient_norm_sq_mean": quantities.gradient_norm_sq.mean(-1),
-            "gradient_norm_sq_max": quantities.gradient_norm_sq.max(-1),
-            "own_gradient_norm_sq_mean": quantities.own_gradient_norm_sq.mean(-1),
-            "consensus_error": quantities.consensus_error.mean(-1),
+        found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
+        mean = found["gradient_norm_sq"].mean(-1)
+        one: dict[str, np.ndarray] = {
+            "objective": found.pop("objective"),
+            "gradient_norm_sq_mean": mean,
+            "gradient_norm_sq_max": found["gradient_norm_sq"].max(-1),
+            "gradient_norm_sq_running": rates.running_average(points, mean, steps),
+            "own_gradient_norm_sq_mean": found["own_gradient_norm_sq"].mean(-1),
+            "consensus_error": found["consensus_error"].mean(-1),
             "distance_to_solution": np.full(len(points), np.nan),
         }
         if solved:
-            distances, bias = _against(cell, built, np.asarray(coefficients))
-            values["distance_to_solution"] = distances
-            facts.setdefault("predicted_bias", []).append(bias)
-        for name, value in values.items():
-            found.setdefault(name, []).append(np.asarray(value, np.float64))
-        if number == 0:
-            facts |= _network(built)
-            facts["endpoints"] = _endpoints(built, state)
+            one["distance_to_solution"], known = against(cell, built, np.asarray(coefficients))
+            for name, number in known.items():
+                facts.setdefault(name, []).append(number)
+        for rows, fresh in ((values, one), (devices, found)):
+            for name, value in fresh.items():
+                rows.setdefault(name, []).append(value)
+        facts.setdefault("spectral_gap", []).append(built.topology.spectral_gap)
+        if cell is cells[0]:
+            links = sum(abs(matrix) for matrix in built.topology.matrices).tolil()
+            links.setdiag(0)
+            facts["neighbors"] = (links.tocsr() > 0).sum(1).tolist()
+            drawn = isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn)
+            facts["mixing_decay"] = None if drawn else rates.mixing_decay(built.topology.matrices)
+        ends = convergence.end_points(built.learners, state, built.problem, MEASURES[given.algorithm], FLAGS.endpoints)
+        facts["endpoints"] += [{"seed": cell.given.seed, **end._asdict()} for end in ends if FLAGS.endpoints]
         progress.update()
-    return Curve(label, list(cells), points, {name: np.array(rows) for name, rows in found.items()}, facts)
+    facts["theory"] = theory(cells[0], facts, points, window(points))
+    stacked, apart = ({name: np.array(rows) for name, rows in each.items()} for each in (values, devices))
+    return Curve(label, list(cells), points, stacked, apart, facts)
 
 
 def _measure(kind: Callable, learners: ddjax.Learners, solved: bool) -> Callable:
@@ -193,46 +177,28 @@ def _measure(kind: Callable, learners: ddjax.Learners, solved: bool) -> Callable
     return measure
 
 
-def _against(cell: Cell, built: experiment.Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, float]:
-    """Distances to the solution, and how far from it theory says that devices come to rest (NaN if it does not)."""
+def against(cell: Cell, built: experiment.Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    """Distances to the solution, and what theory says of a run with constant steps on all data.
+
+    That is `predicted_distance`, how far from the solution devices come to rest, and `predicted_rate`, the logarithm of
+    the factor by which the slowest mode shrinks in a round where they come to rest at it.
+    """
+    given = cell.given
     equations, rho = least_squares.normal_equations(built.problem, coefficients.shape[-1]), weight(cell)
-    if _KINDS[cell.given.algorithm] is convergence.of_averaging:
-        return least_squares.distance(coefficients, least_squares.averaged(equations), equations, 0.0), math.nan
+    if MEASURES[given.algorithm] is convergence.of_averaging:
+        return least_squares.distance(coefficients, least_squares.averaged(equations), equations, 0.0), {}
     solution = least_squares.co_regularized(equations, rho)
     distances = least_squares.distance(coefficients, solution, equations, rho)
-    steady = cell.given.consensus_step_size_schedule == "constant" or cell.given.consensus != "gradient"
-    if cell.given.algorithm != "distillation" or built.topology.changes or not steady:
-        return distances, math.nan
+    falling = given.consensus == "gradient" and given.consensus_step_size_schedule != "constant"
+    if given.algorithm != "distillation" or falling or not steady(cell, built.topology):
+        return distances, {}
+    if given.consensus == "tracking":
+        rate = math.log1p(-given.learning_rate * least_squares.slowest(equations, rho))
+        return distances, {"predicted_distance": 0.0, "predicted_rate": rate}
     matrix = built.topology.matrices[0].toarray()
-    follows = least_squares.follows(cell.given.consensus, matrix, built.consensus_step_size or 0.0)
+    follows = least_squares.follows(given.consensus, matrix, built.consensus_step_size or 0.0)
     rest = least_squares.resting_point(equations, rho, follows)
-    return distances, float(least_squares.distance(rest[None], solution, equations, rho)[0])
-
-
-def _network(built: experiment.Experiment) -> dict[str, Any]:
-    gap = built.topology.spectral_gap
-    fixed = not built.topology.changes
-    return {
-        "spectral_gap": gap,
-        "mixing_decay_theory": None if gap is None else 1 - gap,
-        "mixing_decay_measured": rates.mixing_decay(built.topology.matrices) if fixed else None,
-    }
-
-
-def _endpoints(built: experiment.Experiment, state: Any) -> list[dict[str, Any]]:
-    """Of the first `--endpoint` devices, at the average soft decision that the last round has."""
-    found = []
-    problem, learners = built.problem, built.learners
-    mean = learners.predict(state.devices, problem.reference).mean(0)
-    starts = np.cumsum([0, *(group.size for group in learners.groups)])
-    for n in range(min(FLAGS.endpoint, learners.size)):
-        g = int(np.searchsorted(starts, n, side="right")) - 1
-        device = jax.tree.map(lambda leaf, at=n - starts[g]: leaf[at], state.devices[g])
-        held = problem.private[n, : problem.sizes[n]]
-        batch = problem.x[held], problem.y[held], None
-        loss = learners.groups[g].learner.objective
-        found.append({"device": n, **endpoint.examine(loss, device.params, batch, problem.reference, mean)._asdict()})
-    return found
+    return distances, {"predicted_distance": float(least_squares.distance(rest[None], solution, equations, rho)[0])}
 
 
 def window(rounds: np.ndarray) -> tuple[int, int]:
@@ -246,36 +212,28 @@ def window(rounds: np.ndarray) -> tuple[int, int]:
     return int(first), int(end)
 
 
-def slopes(curve: Curve) -> dict[str, Any]:
-    """Fitted rates of what falls; `None` where it is not positive and finite."""
-    found: dict[str, Any] = {}
-    for name in ("gradient_norm_sq_mean", "gradient_norm_sq_max", "consensus_error", "distance_to_solution"):
-        for scale in ("log-log", "semi-log"):
-            try:
-                fit = rates.slope(curve.rounds, curve.values[name], window(curve.rounds), scale)._asdict()
-            except InputError:
-                fit = None
-            found.setdefault(name, {})[scale] = fit
-    return found
-
-
 def study() -> int:
     """Runs what the flags describe; the exit code."""
     for name, value in _DEFAULTS.items():
         if not FLAGS[name].present:
             FLAGS[name].parse(value)
-    if FLAGS.points < 2 or FLAGS.endpoint < 0:
-        raise InputError(f"points must be at least 2 and endpoint at least 0, got {FLAGS.points} and {FLAGS.endpoint}")
-    groups = curves(plan.cells(FLAGS))
+    if FLAGS.points < 2 or FLAGS.endpoints < 0:
+        raise InputError(f"points must be at least 2 and endpoints at least 0, got {FLAGS.points}, {FLAGS.endpoints}")
+    cells = plan.cells(FLAGS)
+    for cell in cells:
+        if cell.given.algorithm not in MEASURES:
+            raise InputError(f"no measures of convergence of {cell.given.algorithm!r}; accepted: {', '.join(MEASURES)}")
     folder = records.output_folder(FLAGS.output_dir, f"runs/convergence-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    first = groups[0][0].given
-    execution.start(options.parse([f"--host_devices={FLAGS.host_devices or 1}", f"--precision={first.precision}"]))
+    precision = plan.process_precision(cells)
+    execution.start(options.parse([f"--host_devices={FLAGS.host_devices or 1}", f"--precision={precision}"]))
     window(np.array([1]))
     found = []
-    with tqdm(total=sum(map(len, groups)), unit="run", disable=not sys.stderr.isatty()) as progress:
-        for cells in groups:
-            label = ", ".join(part for part in cells[0].label.split(", ") if not part.startswith("seed="))
-            found.append(run(cells, label or cells[0].given.algorithm, progress))
+    with tqdm(total=len(cells), unit="run", disable=not sys.stderr.isatty()) as progress:
+        for places in alike(cells, "seed"):
+            group = [cells[place] for place in places]
+            label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
+            with jax.default_matmul_precision(execution.matmul_precision(group[0].given)):
+                found.append(run(group, label or group[0].given.algorithm, progress))
     summary = {
         "command": shlex.join(["python", *sys.argv]),
         **records.environment(),
@@ -284,12 +242,14 @@ def study() -> int:
                 "label": curve.label,
                 "flags": options.values(curve.cells[0].given),
                 "seeds": [cell.given.seed for cell in curve.cells],
+                "window": window(curve.rounds),
                 "final": {name: values[:, -1].tolist() for name, values in curve.values.items()},
+                "slopes": slopes(curve, window(curve.rounds)),
                 **curve.facts,
-                "slopes": slopes(curve),
             }
             for curve in found
         ],
+        "dependence": dependence(found),
     }
     convergence_report.write(folder, found, summary)
     print((folder / "summary.md").read_text())

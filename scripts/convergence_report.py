@@ -1,48 +1,50 @@
-"""What a study of convergence leaves: its table, its summary for machines and for readers, its figures."""
+"""What a study of convergence leaves: its tables, its summary for machines and for readers, its figures."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import records
+from convergence_data import REACHED, Curve
 from matplotlib.figure import Figure
 from plots import COLORS, STYLES, plt
 
-if TYPE_CHECKING:
-    from convergence import Curve
-
-_FIGURES = {
+_QUANTITIES = {
     "gradient_norm_sq_mean": r"squared gradient norm at $\bar z$, mean over devices",
-    "gradient_norm_sq_max": r"squared gradient norm at $\bar z$, largest",
+    "gradient_norm_sq_max": r"squared gradient norm at $\bar z$, largest of a device",
+    "gradient_norm_sq_running": r"squared gradient norm at $\bar z$, averaged over rounds",
     "own_gradient_norm_sq_mean": "squared gradient norm at a device's own target",
     "consensus_error": "consensus error",
     "distance_to_solution": "relative distance to the solution",
 }
+_FALLING = -0.1  # a log-log slope that counts as falling
 
 
-def write(folder: Path, curves: Sequence["Curve"], summary: dict[str, Any]) -> None:
+def write(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
     """Writes all files of a study into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"curve": curve.label, "seed": cell.given.seed, "round": int(round)}
-        | {name: float(values[s, t]) for name, values in curve.values.items()}
-        for curve in curves
-        for s, cell in enumerate(curve.cells)
-        for t, round in enumerate(curve.rounds)
-    ]
+    rows, of_devices = [], []
+    for curve in curves:
+        for s, cell in enumerate(curve.cells):
+            for t, number in enumerate(curve.rounds):
+                place = {"curve": curve.label, "seed": cell.given.seed, "round": int(number)}
+                rows.append(place | {name: float(values[s, t]) for name, values in curve.values.items()})
+                of_devices += [
+                    place | {"device": n} | {name: float(values[s, t, n]) for name, values in curve.devices.items()}
+                    for n in range(cell.given.devices)
+                ]
     records.replace(folder / "convergence.csv", records.table(rows))
+    records.replace(folder / "devices.csv", records.table(of_devices))
     records.replace(folder / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
-    drawn = []
-    for name, label in _FIGURES.items():
-        figure = _draw(curves, summary, name, label)
-        if figure:
-            for ending in ("png", "pdf"):
-                figure.savefig(folder / f"{name}.{ending}", dpi=150)
-            plt.close(figure)
-            drawn.append(name)
+    drawn = {}
+    for name, caption, figure in _figures(curves, summary):
+        for ending in ("png", "pdf"):
+            figure.savefig(folder / f"{name}.{ending}", dpi=120)
+        plt.close(figure)
+        drawn[name] = caption
     records.replace(folder / "summary.md", _page(summary, drawn))
 
 
@@ -55,95 +57,253 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw(curves: Sequence["Curve"], summary: dict[str, Any], name: str, label: str) -> Figure | None:
+# Figures.
+
+
+def _figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
+    """Names, captions and figures of what there is to draw."""
+    looks = [
+        {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
+        for number in range(len(curves))
+    ]
+    for name, label in _QUANTITIES.items():
+        shown = [_positive(curve.values[name]) for curve in curves]
+        if any(np.isfinite(values).all(0).any() for values in shown):
+            yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
+    if curves[0].cells[0].given.devices > 1:
+        yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(curves)
+    for x, groups in _by_x(summary["dependence"]).items():
+        yield f"left_vs_{x.replace(' ', '_')}", f"What is left at the end against {x}", _dependence(x, groups)
+
+
+def _by_x(dependence: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {x: [group for group in dependence if group["x"] == x] for x in dict.fromkeys(g["x"] for g in dependence)}
+
+
+def _positive(values: Any) -> np.ndarray:
+    """For a logarithmic axis."""
+    values = np.asarray(values, float)
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _over_rounds(
+    curves: Sequence[Curve],
+    summary: dict[str, Any],
+    looks: Sequence[dict[str, Any]],
+    shown: Sequence[np.ndarray],
+    name: str,
+    label: str,
+) -> Figure:
     """Geometric mean over seeds, from least to largest as a band, with the fitted line in its window."""
-    fig, axis = plt.subplots(figsize=(6.4, 4 + 0.2 * len(curves)), layout="constrained")
-    some = False
-    for number, (curve, facts) in enumerate(zip(curves, summary["curves"], strict=True)):
-        values = np.where(curve.values[name] > 0, curve.values[name], np.nan)
-        shown = np.isfinite(values).all(0)
-        if not shown.any():
+    fig, axis = plt.subplots(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
+    for curve, facts, look, values in zip(curves, summary["curves"], looks, shown, strict=True):
+        there = np.isfinite(values).all(0)
+        if not there.any():
             continue
-        some = True
-        look: dict[str, Any] = {"color": COLORS[number % len(COLORS)]}
-        look["linestyle"] = STYLES[number // len(COLORS) % len(STYLES)]
-        x, values = curve.rounds[shown], values[:, shown]
+        x, values = curve.rounds[there], values[:, there]
         middle = np.exp(np.log(values).mean(0))
-        fit = facts["slopes"].get(name, {}).get("log-log")
-        axis.plot(x, middle, label=f"{curve.label}{_fitted(fit)}", **look)
+        scale = facts["theory"].get(name, {}).get("scale", "log-log")
+        fit = facts["slopes"][name][scale]
+        axis.plot(x, middle, label=f"{curve.label}: {_slope(facts, name) or 'no slope'}".split(" (")[0], **look)
         axis.fill_between(x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
         if fit:
-            inside = (x >= fit["first"]) & (x <= fit["last"])
-            line = fit["value"] * np.log(x[inside])
+            inside = (x >= facts["window"][0]) & (x <= facts["window"][1])
+            line = fit["value"] * (np.log(x[inside]) if scale == "log-log" else x[inside])
             line += np.log(middle[inside]).mean() - line.mean()
             axis.plot(x[inside], np.exp(line), color="black", linestyle=":", linewidth=1)
-    if some:
-        axis.set(xscale="log", yscale="log", xlabel="round", ylabel=label)
-        axis.grid(alpha=0.3)
-        fig.legend(loc="outside lower center", ncols=1, fontsize="small")
-        return fig
-    plt.close(fig)
-    return None
+    axis.set(xscale="log", yscale="log", xlabel="round", ylabel=label)
+    axis.grid(alpha=0.3)
+    fig.legend(loc="outside lower center", ncols=1, fontsize="small")
+    return fig
 
 
-def _fitted(fit: dict[str, Any] | None) -> str:
-    return f", slope {_interval(fit)}" if fit else ""
-
-
-def _interval(fit: dict[str, Any]) -> str:
-    interval = f" [{fit['low']:.2f}, {fit['high']:.2f}]" if math.isfinite(fit["low"]) else ""
-    return f"{fit['value']:.2f}{interval}"
-
-
-def _page(summary: dict[str, Any], drawn: Sequence[str]) -> str:
-    lines = ["# Convergence study", "", f"`{summary['command']}`", ""]
-    head = (
-        "curve",
-        "seeds",
-        "rounds",
-        "step size",
-        "squared gradient norm at the end, mean / largest device",
-        "its log-log slope",
-        "consensus error at the end",
-        "its slope",
-        "distance to the solution",
-        "predicted",
-        "mixing decay, measured / theory",
-        "end points",
+def _of_devices(curves: Sequence[Curve]) -> Figure:
+    """A panel a curve, a line a device: its geometric mean over seeds, coloured by its number of neighbours."""
+    columns = min(len(curves), 3)
+    rows = math.ceil(len(curves) / columns)
+    fig, grid = plt.subplots(
+        rows, columns, figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
     )
-    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for curve in summary["curves"]:
-        final = {name: float(np.mean(values)) for name, values in curve["final"].items()}
-        fits = curve["slopes"]
-        bias = [value for value in curve.get("predicted_bias", []) if math.isfinite(value)]
-        decay = curve["mixing_decay_measured"], curve["mixing_decay_theory"]
-        cells = (
+    degrees = np.concatenate([curve.facts["neighbors"] for curve in curves])
+    norm = plt.Normalize(degrees.min(), max(degrees.max(), degrees.min() + 1))
+    for axis, curve in zip(grid.flat, curves, strict=False):
+        values = np.exp(np.log(_positive(curve.devices["gradient_norm_sq"])).mean(0))
+        for n, neighbors in enumerate(curve.facts["neighbors"]):
+            axis.plot(curve.rounds, values[:, n], color=plt.cm.viridis(norm(neighbors)), linewidth=0.8, alpha=0.7)
+        axis.set(xscale="log", yscale="log", xlabel="round")
+        axis.set_title(curve.label.replace(", ", "\n"), fontsize="small")
+        axis.grid(alpha=0.3)
+    for axis in grid.flat[len(curves) :]:
+        axis.remove()
+    for axis in grid[:, 0]:
+        axis.set_ylabel(r"squared gradient norm at $\bar z$")
+    if np.ptp(degrees):
+        shades = plt.cm.ScalarMappable(norm, "viridis")
+        fig.colorbar(shades, ax=list(grid.flat[: len(curves)]), label="neighbours of the device")
+    return fig
+
+
+def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
+    """A panel a quantity: every seed, and the fitted lines."""
+    names = [name for name in groups[0]["slopes"] if any(group["slopes"][name] for group in groups)]
+    fig, axes = plt.subplots(1, len(names), figsize=(1 + 3.6 * len(names), 4), squeeze=False, layout="constrained")
+    for axis, name in zip(axes.flat, names, strict=True):
+        for number, group in enumerate(groups):
+            if not (fit := group["slopes"][name]):
+                continue
+            color, at, values = COLORS[number % len(COLORS)], np.array(group["at"]), _positive(group["final"][name])
+            axis.plot(at, values.T, "o", color=color, markersize=4, alpha=0.6)
+            there = np.isfinite(values).all(0)
+            line = fit["value"] * np.log(at[there])
+            line, order = np.exp(line + np.log(values[:, there]).mean() - line.mean()), np.argsort(at[there])
+            label = f"{group['label']} {_interval(fit)}".strip()
+            axis.plot(at[there][order], line[order], color=color, linestyle=":", label=label)
+        axis.set(xscale="log", yscale="log", xlabel=x)
+        axis.set_title(_QUANTITIES[name].split(",")[0], fontsize="small")
+        axis.legend(fontsize="x-small", title="slopes", title_fontsize="x-small")
+        axis.grid(alpha=0.3)
+    return fig
+
+
+# The page.
+
+
+def _interval(fit: dict[str, Any], form: str = ".2f") -> str:
+    interval = f" [{fit['low']:{form}}, {fit['high']:{form}}]" if math.isfinite(fit["low"]) else ""
+    return f"{fit['value']:{form}}{interval}"
+
+
+def _slope(facts: dict[str, Any], name: str) -> str:
+    """A fitted slope beside what theory says of it."""
+    known = facts["theory"].get(name)
+    scale = known["scale"] if known else "log-log"
+    fit = facts["slopes"][name][scale]
+    if not fit:
+        return ""
+    form = ".2e" if scale == "semi-log" else ".2f"
+    text = _interval(fit, form) + (" a round" if scale == "semi-log" else "")
+    if not known:
+        return text
+    return f"{text} (theory {'at most ' if known['bound'] else ''}{known['value']:{form}})"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _number(value: float | None, form: str = ".2e") -> str:
+    return f"{value:{form}}" if value is not None and math.isfinite(value) else ""
+
+
+def _verdict(curve: dict[str, Any]) -> str:
+    """Of where a run goes to, in words."""
+    if not np.isfinite(curve["final"]["objective"]).all():
+        return "diverged"
+    distance = _mean(curve["final"]["distance_to_solution"])
+    name = "distance_to_solution" if math.isfinite(distance) else "gradient_norm_sq_max"
+    fit = curve["slopes"][name]["log-log"]
+    if distance < REACHED:
+        return "reaches the solution"
+    if "predicted_distance" in curve and math.isclose(distance, _mean(curve["predicted_distance"]), rel_tol=0.01):
+        return "rests at the distance predicted"
+    if fit and (fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING:
+        return "approaches the solution" if math.isfinite(distance) else "every device's gradient falls"
+    return "stays away from the solution" if math.isfinite(distance) else "gradients stay at a floor"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Without the columns that are empty in all rows."""
+    kept = [place for place, _ in enumerate(head) if any(row[place] for row in rows)]
+    return [f"| {' | '.join(line[place] for place in kept)} |" for line in (head, ["---"] * len(head), *rows)] + [""]
+
+
+def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
+    curves = summary["curves"]
+    lines = ["# Convergence study", "", f"`{summary['command']}`", "", "## Where it ends", ""]
+    head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm at z̄, mean / largest device"]
+    head += ["consensus error", "distance to the solution", "predicted"]
+    rows = []
+    for curve in curves:
+        final = {name: _mean(values) for name, values in curve["final"].items()}
+        step = f"{curve['flags']['learning_rate']:.3g}"
+        rows.append([
             curve["label"],
             str(len(curve["seeds"])),
             f"{curve['flags']['rounds']:,}",
-            f"{curve['flags']['learning_rate']:.3g}" + (" (derived)" if "learning_rate" in curve["derived"] else ""),
+            step + (" (derived)" if "learning_rate" in curve["derived"] else ""),
+            _verdict(curve),
             f"{final['gradient_norm_sq_mean']:.2e} / {final['gradient_norm_sq_max']:.2e}",
-            _interval(fits["gradient_norm_sq_mean"]["log-log"]) if fits["gradient_norm_sq_mean"]["log-log"] else "",
-            f"{final['consensus_error']:.2e}" if math.isfinite(final["consensus_error"]) else "",
-            _interval(fits["consensus_error"]["log-log"]) if fits["consensus_error"]["log-log"] else "",
-            f"{final['distance_to_solution']:.2e}" if math.isfinite(final["distance_to_solution"]) else "",
-            f"{np.mean(bias):.2e}" if bias else "",
-            " / ".join("" if value is None else f"{value:.4f}" for value in decay),
-            _verdicts(curve["endpoints"]),
+            _number(final["consensus_error"]),
+            _number(final["distance_to_solution"]),
+            _number(_mean(curve["predicted_distance"]), ".3g") if "predicted_distance" in curve else "",
+        ])  # fmt: skip
+    lines += _table(head, rows)
+    lines += ["## Rates", ""]
+    head = ["curve", "squared gradient norm", "of the devices, least to most steep", "averaged over rounds"]
+    head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
+    rows = []
+    for curve in curves:
+        steep = sorted((fit["value"] for fit in curve["slopes"]["of_devices"] if fit), reverse=True)
+        gap = None if None in curve["spectral_gap"] else _mean(curve["spectral_gap"])
+        decay, alone = curve["mixing_decay"], curve["neighbors"] == [0] * len(curve["neighbors"])
+        mixing = "" if decay is None or gap is None or alone else f"{decay:.4f} / {1 - curve['spectral_gap'][0]:.4f}"
+        rows.append([
+            curve["label"],
+            _slope(curve, "gradient_norm_sq_mean"),
+            f"{steep[0]:.2f} to {steep[-1]:.2f}" if steep else "",
+            _slope(curve, "gradient_norm_sq_running") if "gradient_norm_sq_running" in curve["theory"] else "",
+            _slope(curve, "consensus_error"),
+            _slope(curve, "distance_to_solution"),
+            "" if alone else _number(gap, ".4f"),
+            mixing,
+        ])  # fmt: skip
+    lines += _table(head, rows)
+    start, end = curves[0]["window"]
+    lines += [
+        f"Log-log slopes over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows), means",
+        "over seeds with 95 % bootstrap intervals; `a round` marks semi-log ones. A theory that says *at most* bounds",
+        "the quantity from above: steeper slopes agree with it.",
+        "",
+    ]
+    if any(curve["endpoints"] for curve in curves):
+        lines += ["## What kind of point it is", ""]
+        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
+        head += ["largest gradient norm", "lower along it by at most"]
+        rows = [_ends(curve) for curve in curves if curve["endpoints"]]
+        lines += _table(head, rows)
+    for x, groups in _by_x(summary["dependence"]).items():
+        lines += [f"## Dependence on {x}", ""]
+        shown = [
+            f"{value} ({at:.3g})" if "gap" in x else f"{value}" for value, at in zip(*_places(groups), strict=True)
+        ]
+        names = list(groups[0]["slopes"])
+        rows = [
+            [group["label"], *(_interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
+            for group in groups
+        ]
+        lines += [f"Log-log slopes of what is left at the end, over {', '.join(shown)}.", ""]
+        lines += _table(
+            ["curves", *(_QUANTITIES[name].split(",")[0].replace("$\\bar z$", "z̄") for name in names)], rows
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Slopes are least-squares fits over the window that `summary.json` names, the mean over seeds with its 95 %",
-    ]
-    lines += [
-        "bootstrap interval. The predicted distance is where the linear system of the resting point puts the devices.",
-        "",
-    ]
-    lines += [f"![{_FIGURES[name]}]({name}.png)" for name in drawn]
-    return "\n".join(lines) + "\n"
+    lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
+    return "\n".join(lines)
 
 
-def _verdicts(endpoints: Sequence[dict[str, Any]]) -> str:
-    kinds = [point["verdict"] for point in endpoints]
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+def _places(groups: Sequence[dict[str, Any]]) -> tuple[list[Any], list[float]]:
+    """Values of the flag and where they lie, of all groups."""
+    places = {value: at for group in groups for value, at in zip(group["values"], group["at"], strict=True)}
+    return list(places), list(places.values())
+
+
+def _ends(curve: dict[str, Any]) -> list[str]:
+    points = curve["endpoints"]
+    verdicts = [point["verdict"] for point in points]
+    lowest = min(points, key=lambda point: point["smallest"])
+    return [
+        curve["label"],
+        ", ".join(f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)),
+        f"{lowest['smallest']:.2e} (± {lowest['uncertainty']:.0e})",
+        _number(max(point["largest"] for point in points)),
+        _number(max(point["gradient_norm"] for point in points)),
+        f"{max(max(point['escape'], 0) for point in points):.1%}",
+    ]

@@ -104,6 +104,20 @@ def cells(swept: flags.FlagValues) -> list[Cell]:
     return [Cell(name, _label(settings, varying), given, settings) for name, (given, settings) in found.items()]
 
 
+def process_precision(cells: Iterable[Cell]) -> str:
+    """float64, which JAX has for a whole process, or float32, beside which the others are set cell by cell.
+
+    Raises:
+      InputError: float64 and another.
+    """
+    precisions = {cell.given.precision for cell in cells}
+    if "float64" not in precisions:
+        return "float32"
+    if len(precisions) > 1:
+        raise InputError(f"precision float64 is of a whole process, got {', '.join(sorted(precisions))}")
+    return "float64"
+
+
 def shard(swept: flags.FlagValues) -> tuple[int, int]:
     """`--shard` as number and count."""
     number, _, count = swept.shard.partition("/")

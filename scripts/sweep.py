@@ -92,7 +92,7 @@ def folder(cells: Sequence[Cell]) -> Path:
 def sweep() -> int:
     """Runs what the flags describe; the exit code."""
     cells = plan.cells(FLAGS)
-    precision = _process_precision(cells)
+    precision = plan.process_precision(cells)
     number, count = plan.shard(FLAGS)
     records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
     for cell in cells:
@@ -133,16 +133,6 @@ def sweep() -> int:
     reasons = ", ".join(f"{number} {status}" for status, number in failed["status"].value_counts().items())
     print(f"sweep.py: {reasons}; {store.path}/failures.csv says why", file=sys.stderr)
     return 3
-
-
-def _process_precision(cells: Sequence[Cell]) -> str:
-    """float64, which JAX has for a whole process, or float32, beside which the others are set cell by cell."""
-    precisions = {cell.given.precision for cell in cells}
-    if "float64" not in precisions:
-        return "float32"
-    if len(precisions) > 1:
-        raise InputError(f"precision float64 needs a sweep of its own, got {', '.join(sorted(precisions))}")
-    return "float64"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,19 @@ def test_slopes_of_known_laws():
         rates.slope(rounds, powers, (2000, 3000))
 
 
+def test_running_averages_are_weighted_sums():
+    rounds = np.arange(1, 50)
+    values, weights = np.random.default_rng(0).uniform(1, 2, (2, 49)), 1 / rounds
+    found = rates.running_average(rounds, values, weights)
+    steps = np.linspace(1, 49, 48_001)  # of the piecewise linear interpolation, finely
+    for seed, average in zip(values, found, strict=True):
+        product, weight = np.interp(steps, rounds, seed * weights), np.interp(steps, rounds, weights)
+        expected = (np.trapezoid(product, steps) + seed[0]) / (np.trapezoid(weight, steps) + 1)
+        assert average[-1] == pytest.approx(expected, rel=1e-6)
+        assert average[0] == seed[0]
+    assert rates.running_average(rounds, np.full(49, 3.0), weights) == pytest.approx(3.0)
+
+
 STATIC = [
     "ring",
     "star",

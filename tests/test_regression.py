@@ -344,5 +344,5 @@ def test_a_sweep_in_double_precision_has_the_numbers_of_single_runs(tmp_path):
 
 def test_a_sweep_has_double_precision_alone_or_not(tmp_path, capsys):
     assert test_sweep.call(*TINY, "--precision=float32,float64", f"--sweep_dir={tmp_path / 'sweep'}") == 2
-    assert "float64 needs a sweep of its own" in capsys.readouterr().err
+    assert "float64 is of a whole process" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

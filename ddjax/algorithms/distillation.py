@@ -101,7 +101,9 @@ def distillation(
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
-        rows = draw(keys.reference, problem.reference.shape[0], reference_batch_size)
+        size = problem.reference.shape[0]
+        whole = reference_batch_size == size  # nothing to draw
+        rows = slice(None) if whole else draw(keys.reference, size, reference_batch_size)
         reference = problem.reference[rows]
         matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
 
@@ -109,7 +111,7 @@ def distillation(
             return x[:, rows]
 
         def scatter(x: jax.Array, fresh: jax.Array) -> jax.Array:
-            return x.at[:, rows].set(fresh, unique_indices=True)
+            return fresh if whole else x.at[:, rows].set(fresh, unique_indices=True)
 
         def mix(x: jax.Array) -> tuple[jax.Array, MixerState, Traffic]:
             drawn = state.mixer._replace(rows=jax.tree.map(gather, state.mixer.rows))
