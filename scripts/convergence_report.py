@@ -273,9 +273,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         lines += _table(head, rows)
     for x, groups in _by_x(summary["dependence"]).items():
         lines += [f"## Dependence on {x}", ""]
-        shown = [
-            f"{value} ({at:.3g})" if "gap" in x else f"{value}" for value, at in zip(*_places(groups), strict=True)
-        ]
+        shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
         names = list(groups[0]["slopes"])
         rows = [
             [group["label"], *(_interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
@@ -287,12 +285,6 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         )
     lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
     return "\n".join(lines)
-
-
-def _places(groups: Sequence[dict[str, Any]]) -> tuple[list[Any], list[float]]:
-    """Values of the flag and where they lie, of all groups."""
-    places = {value: at for group in groups for value, at in zip(group["values"], group["at"], strict=True)}
-    return list(places), list(places.values())
 
 
 def _ends(curve: dict[str, Any]) -> list[str]:
