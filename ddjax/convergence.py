@@ -110,7 +110,9 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
     return jnp.concatenate([of(group) for group in stacked])
 
 
-def end_points(learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
+def end_points(
+    learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int, tolerance: float
+) -> list[EndPoint]:
     """What kind of point a run came to.
 
     Args:
@@ -120,6 +122,7 @@ def end_points(learners: Learners, state: Any, problem: Problem, measure: Callab
       measure: what was measured, which says of what loss. Of `of_distillation` it is `L_n(·; z̄)` of a device, with `z̄`
         held fixed; of `of_devices_alone` its private loss; of `of_averaging` `F`, at `θ̄`, once.
       devices: how many are examined, from the first.
+      tolerance: a difference in loss that counts as none, see `endpoint.examine`.
     """
     counted = _counted(problem)
 
@@ -128,13 +131,12 @@ def end_points(learners: Learners, state: Any, problem: Problem, measure: Callab
         return problem.x[held], problem.y[held], counted[n]
 
     if measure is of_averaging:
-        objective = learners.groups[0].learner.objective
 
         def loss(params: PyTree, batches: tuple) -> jax.Array:
-            return jax.vmap(objective, (None, 0))(params, batches).mean()
+            return jax.vmap(learners.groups[0].learner.objective, (None, 0))(params, batches).mean()
 
         mean = jax.tree.map(lambda leaf: leaf.mean(0), state.devices[0].params)
-        return [endpoint.examine(loss, mean, batch(slice(None)))]
+        return [endpoint.examine(loss, mean, batch(slice(None)), tolerance=tolerance)]
     target: tuple = ()
     if measure is of_distillation:
         target = problem.reference, learners.predict(state.devices, problem.reference).mean(0)
@@ -143,7 +145,8 @@ def end_points(learners: Learners, state: Any, problem: Problem, measure: Callab
     for group, stacked in zip(learners.groups, state.devices, strict=True):
         for n in range(min(group.size, devices - start)):
             params = jax.tree.map(lambda leaf, n=n: leaf[n], stacked.params)
-            found.append(endpoint.examine(group.learner.objective, params, batch(start + n), *target))
+            objective = group.learner.objective
+            found.append(endpoint.examine(objective, params, batch(start + n), *target, tolerance=tolerance))
         start += group.size
     return found
 

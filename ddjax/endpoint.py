@@ -14,8 +14,6 @@ from ddjax.types import PyTree
 
 # Curvature below this part of the largest counts as none: of networks with more parameters than data most is.
 _FLAT = 1e-3
-# A part of the loss that counts as none.
-_SMALL = 1e-3
 
 
 class EndPoint(NamedTuple):
@@ -26,7 +24,7 @@ class EndPoint(NamedTuple):
       gradient_norm: `‖g‖`.
       smallest, largest: eigenvalues of the Hessian, by Lanczos.
       uncertainty: `‖H v − λ v‖` of the smallest: an eigenvalue lies within that of it.
-      escape: by how much the loss is lower somewhere along `± v`, as a part of it.
+      escape: by how much the loss is lower somewhere along `± v`; 0 if it is nowhere.
       verdict: `minimum`, `saddle` or `undecided`.
     """
 
@@ -39,18 +37,19 @@ class EndPoint(NamedTuple):
     verdict: str
 
 
-def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
+def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any, tolerance: float) -> EndPoint:
     """Looks around a point: is it stationary to second order (Nesterov and Polyak 2006), can it be escaped from?
 
     With `κ` a thousandth of the largest curvature, a point is *undecided* while its gradient could lower the loss by
-    more than a thousandth against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by more
+    more than the tolerance against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by more
     than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 + ‖θ‖` to
-    the whole, lowers the loss by more than a thousandth; a *minimum*, up to `κ`, if none bends down so; else undecided.
+    the whole, lowers the loss by more than the tolerance; a *minimum* if none bends down so; else undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
       params: the point.
       data: what it is a loss of.
+      tolerance: a difference in loss that counts as none.
     """
     start, _ = ravel_pytree(params)
 
@@ -58,7 +57,9 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
         wrapped = scipy.sparse.linalg.LinearOperator((start.size,) * 2, matvec=operator, dtype=np.float64)
         seed = np.random.default_rng(0).normal(size=start.size)
         try:
-            values, vectors = scipy.sparse.linalg.eigsh(wrapped, 1, which="LA", v0=seed, tol=1e-5, maxiter=200)
+            values, vectors = scipy.sparse.linalg.eigsh(
+                wrapped, 1, which="LA", v0=seed, ncv=min(start.size, 60), tol=1e-5, maxiter=200
+            )
         except scipy.sparse.linalg.ArpackNoConvergence:  # the uncertainty will tell
             vector = seed / np.linalg.norm(seed)
             return float(vector @ operator(vector)), vector
@@ -78,11 +79,11 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
     along = _along(
         loss, params, jnp.asarray(vector, start.dtype), jnp.asarray([*lengths, *-lengths], start.dtype), *data
     )
-    norm, size, flat = float(np.linalg.norm(gradient)), abs(float(here)), _FLAT * top
-    escape = float((here - jnp.nanmin(along)) / size)
+    norm, flat = float(np.linalg.norm(gradient)), _FLAT * top
+    escape = max(float(here - jnp.nanmin(along)), 0.0)
     verdict = "undecided"
-    if norm**2 / (2 * flat) < _SMALL * size:
-        if smallest + uncertainty < -flat and escape > _SMALL:
+    if norm**2 / (2 * flat) < tolerance:
+        if smallest + uncertainty < -flat and escape > tolerance:
             verdict = "saddle"
         elif smallest - uncertainty > -flat:
             verdict = "minimum"

@@ -45,6 +45,7 @@ _DEFAULTS = {
 }
 # Derived rounds: until the slowest mode has shrunk by so much; more than that many are not run unasked.
 _TOLERANCE, _MOST_ROUNDS = 1e-10, 10_000_000
+_LITTLE = 1e-3  # of the objective at the first round: a difference in loss that counts as none at the end
 _LEFT_OUT = ("sweep_dir", "shard", "eval_every", "eval_examples", "target_accuracy", "tensorboard")
 SECTIONS: dict[str, dict[str, tuple]] = {
     "The study": {
@@ -162,8 +163,10 @@ def run(cells: Sequence[Cell], label: str, progress: tqdm) -> Curve:
             facts["neighbors"] = (links.tocsr() > 0).sum(1).tolist()
             drawn = isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn)
             facts["mixing_decay"] = None if drawn else rates.mixing_decay(built.topology.matrices)
-        ends = convergence.end_points(built.learners, state, built.problem, MEASURES[given.algorithm], FLAGS.endpoints)
-        facts["endpoints"] += [{"seed": cell.given.seed, **end._asdict()} for end in ends if FLAGS.endpoints]
+        if FLAGS.endpoints:
+            kind, tolerance = MEASURES[given.algorithm], _LITTLE * float(one["objective"][0])
+            ends = convergence.end_points(built.learners, state, built.problem, kind, FLAGS.endpoints, tolerance)
+            facts["endpoints"] += [{"seed": cell.given.seed, "tolerance": tolerance, **end._asdict()} for end in ends]
         progress.update()
     facts["theory"] = theory(cells[0], facts, points, window(points))
     stacked, apart = ({name: np.array(rows) for name, rows in each.items()} for each in (values, devices))

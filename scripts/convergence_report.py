@@ -68,6 +68,8 @@ def _figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple
     ]
     for name, label in _QUANTITIES.items():
         shown = [_positive(curve.values[name]) for curve in curves]
+        if name == "gradient_norm_sq_running" and not any(name in curve.facts["theory"] for curve in curves):
+            continue
         if any(np.isfinite(values).all(0).any() for values in shown):
             yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
     if curves[0].cells[0].given.devices > 1:
@@ -268,7 +270,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["largest gradient norm", "lower along it by at most"]
+        head += ["largest gradient norm", "loss", "lower along it by at most", "counts as none"]
         rows = [_ends(curve) for curve in curves if curve["endpoints"]]
         lines += _table(head, rows)
     for x, groups in _by_x(summary["dependence"]).items():
@@ -297,5 +299,7 @@ def _ends(curve: dict[str, Any]) -> list[str]:
         f"{lowest['smallest']:.2e} (± {lowest['uncertainty']:.0e})",
         _number(max(point["largest"] for point in points)),
         _number(max(point["gradient_norm"] for point in points)),
-        f"{max(max(point['escape'], 0) for point in points):.1%}",
+        _number(_mean([point["loss"] for point in points])),
+        _number(max(point["escape"] for point in points)),
+        _number(_mean([point["tolerance"] for point in points])),
     ]
