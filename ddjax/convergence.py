@@ -7,22 +7,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import endpoint, networks
+from ddjax import endpoint, networks, tasks
 from ddjax.endpoint import EndPoint
 from ddjax.learners import Learners
-from ddjax.mixing import weighted_average
-from ddjax.types import Device, MixerState, Problem, PyTree
+from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
 
 class Quantities(NamedTuple):
     """Of one round. `z̄` is the average soft decision, `θ̄` the average of parameters.
 
     Attributes:
-      objective: `[]` of distillation the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is
-        `∇L_n(θ_n; z̄) / N`; of averaging `F(θ̄)`, the mean private loss there; of devices alone their mean private loss.
+      objective: `[]` of distillation the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is, for the
+        squared distance, `∇L_n(θ_n; z̄) / N`; of averaging `F(θ̄)`, the mean private loss there; of devices alone their
+        mean private loss.
       gradient_norm_sq: `[N]` of distillation `‖∇L_n(θ_n; z̄)‖²`, which the paper claims to vanish; of averaging
         `‖∇F(θ̄)‖²`, the same for all; of devices alone that of the private loss.
-      own_gradient_norm_sq: `[N]` of distillation at the device's own target, `‖∇L_n(θ_n; z_n)‖²`; else that of the
+      own_gradient_norm_sq: `[N]` of distillation at the device's own target as training takes it, clipped to the range
+        of soft decisions, `‖∇L_n(θ_n; z_n)‖²`; else that of the
         private loss at `θ_n`, which averaging does not make vanish.
       consensus_error: `[N]` of distillation the mean over the reference set of `‖z_n − z̄‖²`, else `‖θ_n − θ̄‖²`.
     """
@@ -33,15 +34,26 @@ class Quantities(NamedTuple):
     consensus_error: jax.Array
 
 
-def of_distillation(learners: Learners, state: Any, problem: Problem) -> Quantities:
-    """Of a state of `distillation`; its own targets are `state.estimate`, of `neighbors` the mixed soft decisions."""
+def of_distillation(learners: Learners, state: Any, problem: Problem, mixer: Mixer | None = None) -> Quantities:
+    """Of a state of `distillation` or `fedmd`.
+
+    Args:
+      learners: the devices' learners.
+      state: after any round.
+      problem: the data.
+      mixer: without memory, of `neighbors`, which keeps no `z_n`: they are what it makes of the soft decisions. With
+        `None` what depends on them is NaN there.
+    """
     s = learners.predict(state.devices, problem.reference)
     mean, own = s.mean(0), state.estimate
     if own is None:
-        matrix = networks.at(problem.mixing_matrix, jax.random.key(0), state.round)
-        own = weighted_average().mix(jax.random.key(0), s, MixerState(), matrix)[0]
+        own = jnp.full_like(s, jnp.nan)
+        if mixer is not None:
+            key = jax.random.key(0)
+            matrix = networks.at(problem.mixing_matrix, key, state.round)
+            own = mixer.mix(key, s, MixerState(), matrix)[0]
     values, common = gradients(learners, state.devices, problem, jnp.broadcast_to(mean, s.shape))
-    _, separate = gradients(learners, state.devices, problem, own)
+    _, separate = gradients(learners, state.devices, problem, jnp.clip(own, *tasks.of(problem.y).bounds))
     error = ((own - mean) ** 2).sum(-1).mean(-1)
     return Quantities(values.mean(), _norms(common), _norms(separate), error)
 

@@ -23,7 +23,8 @@ class EndPoint(NamedTuple):
       loss: there.
       gradient_norm: `‖g‖`.
       smallest, largest: eigenvalues of the Hessian, by Lanczos.
-      uncertainty: `‖H v − λ v‖` of the smallest: an eigenvalue lies within that of it.
+      uncertainty: `‖H v − λ v‖` of the smallest: an eigenvalue lies within that of it. Infinite where Lanczos has not
+        converged, and so may have missed a smaller one.
       escape: by how much the loss is lower somewhere along `± v`; 0 if it is nowhere.
       verdict: `minimum`, `saddle` or `undecided`.
     """
@@ -43,7 +44,8 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any, toleranc
     With `κ` a thousandth of the largest curvature, a point is *undecided* while its gradient could lower the loss by
     more than the tolerance against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by more
     than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 + ‖θ‖` to
-    the whole, lowers the loss by more than the tolerance; a *minimum* if none bends down so; else undecided.
+    the whole, lowers the loss by more than the tolerance; a *minimum*, up to `κ` and the tolerance, if neither; else
+    undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
@@ -53,39 +55,42 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any, toleranc
     """
     start, _ = ravel_pytree(params)
 
-    def largest(operator: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
+    here, gradient = jax.tree.map(np.asarray, _value_and_gradient(loss, params, *data))
+    norm = float(np.linalg.norm(gradient))
+    if not np.isfinite(norm):
+        return EndPoint(float(here), norm, np.nan, np.nan, np.inf, np.nan, "undecided")
+
+    def largest(operator: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray, bool]:
         wrapped = scipy.sparse.linalg.LinearOperator((start.size,) * 2, matvec=operator, dtype=np.float64)
         seed = np.random.default_rng(0).normal(size=start.size)
         try:
             values, vectors = scipy.sparse.linalg.eigsh(
                 wrapped, 1, which="LA", v0=seed, ncv=min(start.size, 60), tol=1e-5, maxiter=200
             )
-        except scipy.sparse.linalg.ArpackNoConvergence:  # the uncertainty will tell
+        except scipy.sparse.linalg.ArpackError:  # not converged, or a Hessian of zeros
             vector = seed / np.linalg.norm(seed)
-            return float(vector @ operator(vector)), vector
-        return float(values[0]), vectors[:, 0]
+            return float(vector @ operator(vector)), vector, False
+        return float(values[0]), vectors[:, 0], True
 
     def product(direction: np.ndarray) -> np.ndarray:
         along = jnp.asarray(np.ravel(direction), start.dtype)
         return np.asarray(_product(loss, params, along, *data), np.float64)
 
-    top, _ = largest(product)
+    top, _, found = largest(product)
     # The other end of the spectrum is found as quickly once it is turned round, with an error relative to `top`.
-    turned, vector = largest(lambda direction: top * np.ravel(direction) - product(direction))
+    turned, vector, found_too = largest(lambda direction: top * np.ravel(direction) - product(direction))
     smallest = top - turned
-    uncertainty = float(np.linalg.norm(product(vector) - smallest * vector))
-    here, gradient = jax.tree.map(np.asarray, _value_and_gradient(loss, params, *data))
+    uncertainty = float(np.linalg.norm(product(vector) - smallest * vector)) if found and found_too else np.inf
     lengths = np.geomspace(1e-4, 1, 25) * (1 + np.linalg.norm(start))
     along = _along(
         loss, params, jnp.asarray(vector, start.dtype), jnp.asarray([*lengths, *-lengths], start.dtype), *data
     )
-    norm, flat = float(np.linalg.norm(gradient)), _FLAT * top
-    escape = max(float(here - jnp.nanmin(along)), 0.0)
+    flat, escape = _FLAT * top, max(float(here - jnp.nanmin(along)), 0.0)
     verdict = "undecided"
-    if norm**2 / (2 * flat) < tolerance:
+    if flat > 0 and norm**2 / (2 * flat) < tolerance:
         if smallest + uncertainty < -flat and escape > tolerance:
             verdict = "saddle"
-        elif smallest - uncertainty > -flat:
+        elif smallest - uncertainty > -flat and escape <= tolerance:
             verdict = "minimum"
     return EndPoint(float(here), norm, smallest, top, uncertainty, escape, verdict)
 

@@ -3,12 +3,15 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.optimize
 
 from ddjax import tasks
 from ddjax.types import InputError, Problem
 
-# Unknowns up to which the joint system is solved as one dense matrix.
-_LARGEST = 8000
+# Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
+LARGEST = 2000
+# Eigenvalues below this part of the largest are none.
+_RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
@@ -88,10 +91,10 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 def _joint(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
     """`[N (P + 1), N (P + 1)]` of all devices' systems, coupled by their targets."""
     devices, features, _ = equations.sides.shape
-    if devices * features > _LARGEST:
+    if devices * features > LARGEST:
         raise InputError(
             f"{devices} devices with {features} coefficients each are more than resting points and rates are computed "
-            f"for, {_LARGEST} unknowns"
+            f"for, {LARGEST} unknowns"
         )
     joint = np.kron(np.eye(devices) - following, weight * equations.shared)
     for n, own in enumerate(equations.own):
@@ -121,39 +124,97 @@ def averaged(equations: NormalEquations) -> np.ndarray:
     return np.broadcast_to(common, equations.sides.shape)
 
 
-def distance(coefficients: np.ndarray, solution: np.ndarray, equations: NormalEquations, weight: float) -> np.ndarray:
-    """`‖θ − θ*‖ / ‖θ*‖` over all devices, in the directions that the data determine; the others stay as they began.
+def determined(equations: NormalEquations, weight: float) -> np.ndarray:
+    """Directions `[N (P + 1), r]` in which the joint objective is curved.
 
-    Args:
-      coefficients: `[T, N, P + 1, K]` of several rounds.
-      solution: `[N, P + 1, K]`.
-      equations: of the problem; `H_n + ρ G` has a null space of its own for each device.
-      weight: `ρ`.
-
-    Returns:
-      `[T]`.
-    """
-    joint = equations.own + weight * equations.shared
-    determined = np.linalg.pinv(joint, rcond=1e-10, hermitian=True) @ joint
-    left = np.einsum("npq,tnqk->tnpk", determined, coefficients - solution)
-    return np.linalg.norm(left.reshape(len(left), -1), axis=1) / np.linalg.norm(determined @ solution)
-
-
-def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
-    """Smallest positive and largest eigenvalue of the devices' Hessians `2 H_n`, and the largest of `2 ρ G`."""
-    own = 2 * np.linalg.eigvalsh(equations.own)
-    positive = own[own > 1e-10 * own.max()]
-    pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()
-    return (float(positive.min()), float(positive.max())), float(pull)
-
-
-def slowest(equations: NormalEquations, weight: float) -> float:
-    """Smallest positive eigenvalue of the joint objective's Hessian, that of `θ_n` times `N`: no gradient descent is
-    quicker than `(1 − η ·)^t`.
+    In the others the data say nothing, and devices stay as they began.
 
     Raises:
       InputError: more unknowns than can be solved for.
     """
     devices = len(equations.own)
-    found = 2 * np.linalg.eigvalsh(_joint(equations, weight, np.full((devices, devices), 1 / devices)))
-    return float(found[found > 1e-10 * found.max()].min())
+    return _curved(_joint(equations, weight, np.full((devices, devices), 1 / devices)))
+
+
+def determined_together(equations: NormalEquations) -> np.ndarray:
+    """The same of devices that share parameters, `[P + 1, r]`."""
+    return _curved(equations.own.mean(0))
+
+
+def _curved(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors[:, values > _RANK * values.max()]
+
+
+def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """`‖θ − θ*‖ / ‖θ*‖` over all devices, in the directions that the data determine.
+
+    Args:
+      coefficients: `[T, N, P + 1, K]` of several rounds.
+      solution: `[N, P + 1, K]`.
+      directions: orthonormal, `[N (P + 1), r]` or, of each device, `[P + 1, r]`.
+
+    Returns:
+      `[T]`.
+    """
+
+    def along(theta: np.ndarray) -> np.ndarray:
+        split = theta.reshape(len(theta), -1, len(directions), theta.shape[-1])
+        return np.einsum("dr,tbdk->tbrk", directions, split).reshape(len(theta), -1)
+
+    return np.linalg.norm(along(coefficients - solution), axis=1) / np.linalg.norm(along(solution[None]))
+
+
+def factor(
+    equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
+) -> float:
+    """The factor by which distances shrink in a round once all but the slowest direction is gone.
+
+    A direction that shrinks by `q` a round sees targets `F(q) s`: `ζ (q I − W + ζ I)⁻¹` of `gradient`, `W` of
+    `neighbors`, `(1 − 1/q) (q I − W)⁻¹ W` of `tracking`. So `q = 1 − η ν`, with `ν` the smallest eigenvalue of the
+    joint system of `resting_point`, twice, with `F(q)`: solved for `q`. No quicker than that, nor than the graph mixes.
+    Of directed graphs the symmetric part of `F` is taken.
+
+    Args:
+      equations: of the problem.
+      weight: `ρ`.
+      step_size: `η`.
+      consensus: the form of the consensus step.
+      matrix: `W` `[N, N]`.
+      zeta: `ζ`, of `gradient`.
+
+    Raises:
+      InputError: more unknowns than can be solved for.
+    """
+    identity, eigenvalues = np.eye(len(matrix)), np.linalg.eigvals(matrix)
+    apart = np.delete(eigenvalues, np.argmin(np.abs(eigenvalues - 1)))
+    mixing = np.abs(apart - (zeta if consensus == "gradient" else 0)).max(initial=0.0)
+    directions = determined(equations, weight)
+
+    def short(lost: float) -> float:
+        """`η ν` less `1 − q`."""
+        q = 1 - lost
+        if consensus == "gradient":
+            following = zeta * np.linalg.inv((q + zeta) * identity - matrix)
+        elif consensus == "tracking":
+            following = -lost / q * np.linalg.solve(q * identity - matrix, matrix)
+        else:
+            following = matrix
+        joint = 2 * _joint(equations, weight, (following + following.T) / 2)
+        return step_size * np.linalg.eigvalsh(directions.T @ joint @ directions)[0] - lost
+
+    if consensus == "neighbors":
+        return 1 - short(0.0)
+    least, most = 1e-12, (1 - mixing) if consensus == "tracking" else zeta
+    most *= 1 - 1e-6
+    if short(most) > 0:
+        return float(mixing)
+    return max(float(mixing), 1 - scipy.optimize.brentq(short, least, most, xtol=1e-15, rtol=1e-4))
+
+
+def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
+    """Smallest positive and largest eigenvalue of the devices' Hessians `2 H_n`, and the largest of `2 ρ G`."""
+    own = 2 * np.linalg.eigvalsh(equations.own)
+    positive = own[own > _RANK * own.max()]
+    pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()
+    return (float(positive.min()), float(positive.max())), float(pull)

@@ -143,14 +143,20 @@ class Simulation:
         def record(key, state, problem, numbers, rounds, measure):
             algorithm = made(numbers)
 
-            def one(state):
-                return algorithm.round(jax.random.fold_in(key, state.round), state, problem)[0]
+            def one(carry):
+                state, info = algorithm.round(jax.random.fold_in(key, carry[0].round), carry[0], problem)
+                return state, jnp.isfinite(info.loss + info.distillation_loss).all()
 
-            def until(state, round):
-                state = jax.lax.while_loop(lambda state: state.round < round, one, state)
-                return state, measure(state, problem)
+            def until(carry, round):
+                state, sound = jax.lax.while_loop(lambda carry: (carry[0].round < round) & carry[1], one, carry)
+                found = jax.tree.map(
+                    lambda leaf: jnp.where(sound, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf,
+                    measure(state, problem),
+                )
+                return (state, sound), found
 
-            return jax.lax.scan(until, state, rounds)
+            (state, _), found = jax.lax.scan(until, (state, jnp.bool_(True)), rounds)
+            return state, found
 
         self._record = record
 
@@ -225,7 +231,9 @@ class Simulation:
     def record(
         self, key: jax.Array, state: Any, rounds: Any, measure: Callable[[Any, Problem], Any]
     ) -> tuple[Any, Any]:
-        """Runs on and measures, all in one compiled loop, with the numbers of `advance`; it does not stop at NaN.
+        """Runs on and measures, all in one compiled loop, with the numbers of `advance`.
+
+        Where a loss is no longer finite it stops, and what is measured from then on is NaN.
 
         Args:
           key: of the run.

@@ -83,32 +83,34 @@ def learner(
         compared, s = task.compared(outputs(params, x), temperature)
         return (divergence(compared, z) * share).sum(), s
 
-    def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
-        del key  # for learners with dropout or noise
+    def examples(batch: tuple) -> tuple[jax.Array, ...]:
         x, y, weight = batch
         if tasks.of(y) is not task:
             raise ValueError(f"a learner measured by {task.metric} was given targets of dtype {y.dtype}")
         share = jnp.ones(x.shape[0]) if weight is None else weight
-        (loss, _), gradients = in_parts(private, micro_batch, device.params, x, y, share / share.sum())
+        return x, y, share / share.sum()
+
+    def shares(reference: jax.Array) -> jax.Array:
+        return jnp.full(reference.shape[0], 1 / reference.shape[0])
+
+    def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
+        del key  # for learners with dropout or noise
+        (loss, _), gradients = in_parts(private, micro_batch, device.params, *examples(batch))
         info = StepInfo(loss, jnp.zeros_like(loss), None)
         if targets is not None:
             # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
-            size = reference.shape[0]
-            share = jnp.full(size, 1 / size)
-            (distance, s), pull = in_parts(distilled, micro_batch, device.params, reference, targets, share)
+            public = reference, targets, shares(reference)
+            (distance, s), pull = in_parts(distilled, micro_batch, device.params, *public)
             info = StepInfo(loss, distance, s)
             gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
         updates, state = optimizer.update(gradients, device.optimizer, device.params)
         return Device(optax.apply_updates(device.params, updates), state), info
 
     def objective(params: PyTree, batch, reference=None, targets=None) -> jax.Array:
-        x, y, weight = batch
-        share = jnp.ones(x.shape[0]) if weight is None else weight
-        loss, _ = private(params, x, y, share / share.sum())
+        loss, _ = private(params, *examples(batch))
         if targets is None:
             return loss
-        size = reference.shape[0]
-        return loss + distillation_weight * distilled(params, reference, targets, jnp.full(size, 1 / size))[0]
+        return loss + distillation_weight * distilled(params, reference, targets, shares(reference))[0]
 
     def predict(device: Device, x: jax.Array) -> jax.Array:
         return task.decision(outputs(device.params, x), temperature)

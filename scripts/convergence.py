@@ -12,6 +12,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import convergence_report
@@ -23,7 +24,7 @@ import options
 import plan
 import records
 from absl import flags
-from convergence_data import MEASURES, Curve, alike, closed_form, dependence, slopes, steady, theory, weight
+from convergence_data import MEASURES, Curve, alike, closed_form, dependence, reached, slopes, steady, theory, weight
 from plan import Cell
 from tqdm import tqdm
 
@@ -74,108 +75,140 @@ SECTIONS["What is run (comma lists)"]["rounds"] = (
 options.define(SECTIONS, FLAGS)
 
 
-def derive(cells: Sequence[Cell]) -> dict[str, float]:
-    """Fills in step size and rounds of a curve where they are 0; what was derived.
+def prepare(cells: Sequence[Cell]) -> dict[str, float]:
+    """Builds each cell of a curve once, so that mistakes show, and fills in step size and rounds where they are 0.
+
+    Returns:
+      What was derived.
 
     Raises:
-      InputError: there is nothing to derive them from.
+      InputError: flags that are wrong, or from which nothing can be derived.
     """
     wanted = [name for name in ("learning_rate", "rounds") if not cells[0].given[name].value]
     steps, rounds = [], []
-    for cell in cells if wanted else ():
+    for cell in cells:
         given, step = cell.given, cell.given.learning_rate
         given["learning_rate"].value = step or 1.0
         built = experiment.build(given)
+        if not wanted:
+            continue
         solved = given.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
         if not (solved and steady(cell, built.topology)):
             raise InputError(
-                f"--{wanted[0]} is derived for distillation or local, linear devices, squared loss, one constant sgd "
-                "step on all data, plain mixing and a graph that stays; give a number"
+                f"--{wanted[0]} is derived for distillation or local, at most {least_squares.LARGEST} coefficients of "
+                "linear devices, squared loss, one constant sgd step on all data, plain mixing and a graph that stays; "
+                "give a number"
             )
         if "rounds" in wanted and given.consensus_step_size_schedule != "constant":
             raise InputError("--rounds are not derived where zeta falls; give a number")
-        equations = least_squares.normal_equations(built.problem, 1)
-        curvatures, pull = least_squares.curvatures(equations, weight(cell))
-        consensus = given.consensus if given.algorithm == "distillation" else "neighbors"
-        eigenvalues = np.linalg.eigvals(built.topology.matrices[0].toarray())
-        steps.append(
-            step or rates.step_size(curvatures, pull, eigenvalues, consensus, built.consensus_step_size or 0.0)
-        )
-        needed = -math.log(_TOLERANCE) / (steps[-1] * least_squares.slowest(equations, weight(cell)))
-        if needed > _MOST_ROUNDS and "rounds" in wanted:
-            raise InputError(
-                f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, so ill-conditioned are "
-                "data and graph; give --rounds"
-            )
-        rounds.append(math.ceil(needed))
-    derived = {"learning_rate": min(steps), "rounds": max(rounds)} if wanted else {}
+        equations, rho = least_squares.normal_equations(built.problem, 1), weight(cell)
+        curvatures, pull = least_squares.curvatures(equations, rho)
+        consensus, matrix, zeta = form(cell, built)
+        steps.append(step or rates.step_size(curvatures, pull, np.linalg.eigvals(matrix), consensus, zeta))
+        if "rounds" in wanted:
+            factor = least_squares.factor(equations, rho, steps[-1], consensus, matrix, zeta)
+            needed = math.log(_TOLERANCE) / math.log(factor)
+            if needed > _MOST_ROUNDS:
+                raise InputError(
+                    f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, so ill-conditioned "
+                    "are data and graph; give --rounds"
+                )
+            rounds.append(math.ceil(needed))
+    derived = {"learning_rate": min(steps, default=0.0), "rounds": max(rounds, default=0)}
     for cell in cells:
         for name in wanted:
             cell.given[name].value = derived[name]
     return {name: derived[name] for name in wanted}
 
 
-def run(cells: Sequence[Cell], label: str, progress: tqdm) -> Curve:
-    """Runs the seeds of a curve and measures them.
+def form(cell: Cell, built: experiment.Experiment) -> tuple[str, np.ndarray, float]:
+    """How devices come to consensus: form, `W`, `ζ`; devices alone are like neighbors that are not listened to."""
+    consensus = cell.given.consensus if cell.given.algorithm == "distillation" else "neighbors"
+    return consensus, built.topology.matrices[0].toarray(), built.consensus_step_size or 0.0
 
-    Raises:
-      InputError: flags that are wrong, or for which there is nothing to measure.
-    """
+
+def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: tqdm) -> Curve:
+    """Runs the seeds of a curve and measures them."""
     given = cells[0].given
-    facts: dict[str, Any] = {"derived": derive(cells), "endpoints": []}
+    facts: dict[str, Any] = {"derived": derived, "endpoints": [], "spectral_gap": [], "neighbors": []}
+    facts["mixing_decay"] = None
     progress.write(f"{label}: {given.rounds:,} rounds, step size {given.learning_rate:.3g}", file=sys.stderr)
-    points = np.unique(np.round(np.geomspace(1, max(given.rounds, 1), FLAGS.points)).astype(int))
-    steps = np.asarray(schedules.schedule(given.learning_rate_schedule, 1.0, given.rounds)(points)) * np.ones(
-        len(points)
-    )
+    points = rounds_measured(given)
+    steps = np.asarray(schedules.schedule(given.learning_rate_schedule, 1.0, given.rounds)(points))
     values: dict[str, list[np.ndarray]] = {}
     devices: dict[str, list[np.ndarray]] = {}
-    like, measure = None, None
+    first: Any = None
     for cell in cells:
-        built = experiment.build(cell.given, like=like)
-        like, solved = built.simulation, closed_form(cell, built.problem)
-        if measure is None:  # the same function for all seeds, since it is compiled for one
-            measure = _measure(MEASURES[given.algorithm], built.learners, solved)
+        # On several places numbers are constants of the program, and default step sizes may differ with the graph.
+        built = experiment.build(cell.given, like=first and first.simulation if jax.device_count() == 1 else None)
+        if first is None:  # one function and one set of learners for all seeds, since they are compiled for one
+            first, measure = built, _measure(given, built, closed_form(cell, built.problem))
         key = jax.random.key(cell.given.seed)
-        state, (quantities, coefficients) = like.record(key, like.init(key), points, measure)
+        simulation = built.simulation
+        state, (quantities, coefficients) = simulation.record(key, simulation.init(key), points, measure)
         found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
         mean = found["gradient_norm_sq"].mean(-1)
         one: dict[str, np.ndarray] = {
             "objective": found.pop("objective"),
             "gradient_norm_sq_mean": mean,
             "gradient_norm_sq_max": found["gradient_norm_sq"].max(-1),
-            "gradient_norm_sq_running": rates.running_average(points, mean, steps),
+            "gradient_norm_sq_running": rates.running_average(points, mean, steps * np.ones(len(points))),
             "own_gradient_norm_sq_mean": found["own_gradient_norm_sq"].mean(-1),
             "consensus_error": found["consensus_error"].mean(-1),
             "distance_to_solution": np.full(len(points), np.nan),
         }
-        if solved:
+        facts["solved"], facts["consensus_step_size"] = coefficients is not None, built.consensus_step_size
+        if facts["solved"]:
             one["distance_to_solution"], known = against(cell, built, np.asarray(coefficients))
             for name, number in known.items():
                 facts.setdefault(name, []).append(number)
         for rows, fresh in ((values, one), (devices, found)):
             for name, value in fresh.items():
                 rows.setdefault(name, []).append(value)
-        facts.setdefault("spectral_gap", []).append(built.topology.spectral_gap)
-        if cell is cells[0]:
-            links = sum(abs(matrix) for matrix in built.topology.matrices).tolil()
-            links.setdiag(0)
-            facts["neighbors"] = (links.tocsr() > 0).sum(1).tolist()
-            drawn = isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn)
-            facts["mixing_decay"] = None if drawn else rates.mixing_decay(built.topology.matrices)
+        if options.meets(given):
+            matrices = built.topology.matrices
+            facts["spectral_gap"].append(built.topology.spectral_gap)
+            facts["neighbors"].append([len(heard) for heard in links(matrices)])
+            if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
+                facts["mixing_decay"] = rates.mixing_decay(matrices)
         if FLAGS.endpoints:
             kind, tolerance = MEASURES[given.algorithm], _LITTLE * float(one["objective"][0])
-            ends = convergence.end_points(built.learners, state, built.problem, kind, FLAGS.endpoints, tolerance)
+            ends = convergence.end_points(first.learners, state, built.problem, kind, FLAGS.endpoints, tolerance)
             facts["endpoints"] += [{"seed": cell.given.seed, "tolerance": tolerance, **end._asdict()} for end in ends]
         progress.update()
+    if None in facts["spectral_gap"]:
+        facts["spectral_gap"] = []
     facts["theory"] = theory(cells[0], facts, points, window(points))
     stacked, apart = ({name: np.array(rows) for name, rows in each.items()} for each in (values, devices))
     return Curve(label, list(cells), points, stacked, apart, facts)
 
 
-def _measure(kind: Callable, learners: ddjax.Learners, solved: bool) -> Callable:
+def rounds_measured(given: flags.FlagValues) -> np.ndarray:
+    """Evenly spaced on a logarithmic scale."""
+    return np.unique(np.round(np.geomspace(1, given.rounds, FLAGS.points)).astype(int))
+
+
+def links(matrices: Sequence[Any]) -> list[set[int]]:
+    """Whom each device hears of, in any round of a cycle."""
+    heard = abs(matrices[0])
+    for matrix in matrices[1:]:
+        heard = heard + abs(matrix)
+    return [set(heard[[n]].indices) - {n} for n in range(heard.shape[0])]
+
+
+def _measure(given: flags.FlagValues, built: experiment.Experiment, solved: bool) -> Callable:
+    kind = MEASURES[given.algorithm]
+    if kind is convergence.of_distillation:
+        mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
+        if given.algorithm == "fedmd":
+            mixer = ddjax.server()
+        elif given.mixing in ("average", "server") and not given.compressor:
+            drawn = isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn)
+            mixer = ddjax.server() if given.mixing == "server" else None if drawn else ddjax.weighted_average()
+        kind = partial(kind, mixer=mixer)
+
     def measure(state: Any, problem: ddjax.Problem) -> tuple:
-        return kind(learners, state, problem), convergence.coefficients(state.devices) if solved else None
+        return kind(built.learners, state, problem), convergence.coefficients(state.devices) if solved else None
 
     return measure
 
@@ -184,24 +217,26 @@ def against(cell: Cell, built: experiment.Experiment, coefficients: np.ndarray) 
     """Distances to the solution, and what theory says of a run with constant steps on all data.
 
     That is `predicted_distance`, how far from the solution devices come to rest, and `predicted_rate`, the logarithm of
-    the factor by which the slowest mode shrinks in a round where they come to rest at it.
+    the factor by which the distance shrinks in a round where they come to rest at it.
     """
     given = cell.given
     equations, rho = least_squares.normal_equations(built.problem, coefficients.shape[-1]), weight(cell)
     if MEASURES[given.algorithm] is convergence.of_averaging:
-        return least_squares.distance(coefficients, least_squares.averaged(equations), equations, 0.0), {}
+        directions = least_squares.determined_together(equations)
+        return least_squares.distance(coefficients, least_squares.averaged(equations), directions), {}
+    directions = least_squares.determined(equations, rho)
     solution = least_squares.co_regularized(equations, rho)
-    distances = least_squares.distance(coefficients, solution, equations, rho)
+    distances = least_squares.distance(coefficients, solution, directions)
     falling = given.consensus == "gradient" and given.consensus_step_size_schedule != "constant"
     if given.algorithm != "distillation" or falling or not steady(cell, built.topology):
         return distances, {}
-    if given.consensus == "tracking":
-        rate = math.log1p(-given.learning_rate * least_squares.slowest(equations, rho))
-        return distances, {"predicted_distance": 0.0, "predicted_rate": rate}
-    matrix = built.topology.matrices[0].toarray()
-    follows = least_squares.follows(given.consensus, matrix, built.consensus_step_size or 0.0)
+    consensus, matrix, zeta = form(cell, built)
+    if consensus == "tracking":
+        factor = least_squares.factor(equations, rho, given.learning_rate, consensus, matrix)
+        return distances, {"predicted_distance": 0.0, "predicted_rate": math.log(factor)}
+    follows = least_squares.follows(consensus, matrix, zeta)
     rest = least_squares.resting_point(equations, rho, follows)
-    return distances, {"predicted_distance": float(least_squares.distance(rest[None], solution, equations, rho)[0])}
+    return distances, {"predicted_distance": float(least_squares.distance(rest[None], solution, directions)[0])}
 
 
 def window(rounds: np.ndarray) -> tuple[int, int]:
@@ -213,6 +248,28 @@ def window(rounds: np.ndarray) -> tuple[int, int]:
     if not (first.isdecimal() and end.isdecimal() and 0 < int(first) < int(end)):
         raise InputError(f"window is FIRST:LAST in rounds, as in 100:1000, got {FLAGS.window!r}")
     return int(first), int(end)
+
+
+def _summary(found: Sequence[Curve]) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        **records.environment(),
+        "curves": [
+            {
+                "label": curve.label,
+                "flags": options.values(curve.cells[0].given),
+                "seeds": [cell.given.seed for cell in curve.cells],
+                "window": window(curve.rounds),
+                "final": {name: values[:, -1].tolist() for name, values in curve.values.items()},
+                "reached": reached(curve.cells[0], curve.values["distance_to_solution"][:, -1]),
+                "slopes": slopes(curve, window(curve.rounds)),
+                **curve.facts,
+            }
+            for curve in found
+        ],
+        "dependence": dependence(found),
+    }
 
 
 def study() -> int:
@@ -229,32 +286,21 @@ def study() -> int:
     folder = records.output_folder(FLAGS.output_dir, f"runs/convergence-{datetime.datetime.now():%Y%m%d-%H%M%S}")
     precision = plan.process_precision(cells)
     execution.start(options.parse([f"--host_devices={FLAGS.host_devices or 1}", f"--precision={precision}"]))
-    window(np.array([1]))
-    found = []
+    curves = [[cells[place] for place in places] for places in alike(cells, "seed")]
+    derived = [prepare(group) for group in curves]
+    for group in curves:
+        points = rounds_measured(group[0].given)
+        first, last = window(points)
+        if ((points >= first) & (points <= last)).sum() < 2:
+            raise InputError(f"fits need two rounds measured from {first} to {last}; give more --points or a --window")
+    found: list[Curve] = []
     with tqdm(total=len(cells), unit="run", disable=not sys.stderr.isatty()) as progress:
-        for places in alike(cells, "seed"):
-            group = [cells[place] for place in places]
+        for group, known in zip(curves, derived, strict=True):
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
             with jax.default_matmul_precision(execution.matmul_precision(group[0].given)):
-                found.append(run(group, label or group[0].given.algorithm, progress))
-    summary = {
-        "command": shlex.join(["python", *sys.argv]),
-        **records.environment(),
-        "curves": [
-            {
-                "label": curve.label,
-                "flags": options.values(curve.cells[0].given),
-                "seeds": [cell.given.seed for cell in curve.cells],
-                "window": window(curve.rounds),
-                "final": {name: values[:, -1].tolist() for name, values in curve.values.items()},
-                "slopes": slopes(curve, window(curve.rounds)),
-                **curve.facts,
-            }
-            for curve in found
-        ],
-        "dependence": dependence(found),
-    }
-    convergence_report.write(folder, found, summary)
+                found.append(run(group, label or group[0].given.algorithm, known, progress))
+            convergence_report.tables(folder, found, summary := _summary(found))
+    convergence_report.page(folder, found, summary)
     print((folder / "summary.md").read_text())
     print(f"written to {folder}")
     lost = [curve.label for curve in found if not np.isfinite(curve.values["objective"][:, -1]).all()]

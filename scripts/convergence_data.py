@@ -1,13 +1,16 @@
 """What is known of the curves of a study: measured, fitted, and what theory says of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 from plan import Cell
+from scipy import integrate
 
 import ddjax
-from ddjax import convergence, rates, schedules, tasks
+from ddjax import convergence, least_squares, rates, schedules, tasks
 from ddjax.topology import Topology
 from ddjax.types import InputError
 
@@ -19,7 +22,8 @@ MEASURES: dict[str, Callable] = {
 } | dict.fromkeys(("dsgd", "choco", "push_sum", "gossip", "dynamic_averaging"), convergence.of_averaging)
 
 
-REACHED = 1e-8  # relative distance at which a solution counts as reached
+REACHED = {"float64": 1e-8}  # relative distance at which a solution counts as reached, of a precision
+ROUGHLY = 1e-4  # of the others
 
 
 class Curve(NamedTuple):
@@ -51,9 +55,10 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: ddjax.Problem) -> bool:
-    """Whether the solution is known: linear devices with squared loss and squared distance."""
+    """Whether the solution is known: linear devices with squared loss and squared distance, not too many."""
     models = {name.split(":")[0] for name in cell.given.models.split("+")}
-    return models == {"linear"} and tasks.of(problem.y) is tasks.REGRESSION
+    unknowns = len(problem.private) * (math.prod(problem.x.shape[1:]) + 1)
+    return models == {"linear"} and tasks.of(problem.y) is tasks.REGRESSION and unknowns <= least_squares.LARGEST
 
 
 def weight(cell: Cell) -> float:
@@ -63,7 +68,13 @@ def weight(cell: Cell) -> float:
 
 def whole(cell: Cell) -> bool:
     """Whether all data are used at once."""
-    return not cell.given.batch_size and not cell.given.reference_batch_size
+    distils = MEASURES[cell.given.algorithm] is convergence.of_distillation
+    return not cell.given.batch_size and not (distils and cell.given.reference_batch_size)
+
+
+def reached(cell: Cell, distance: np.ndarray) -> bool:
+    """Whether the solution counts as reached, given how far the seeds are from it."""
+    return bool(np.mean(distance) < REACHED.get(cell.given.precision, ROUGHLY))
 
 
 def steady(cell: Cell, topology: Topology) -> bool:
@@ -78,46 +89,62 @@ def steady(cell: Cell, topology: Topology) -> bool:
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
     """Slopes that theory gives, by quantity: `scale`, `value`, and whether it is a `bound` that slopes may lie below.
 
-    - `tracking` of linear devices on all data, with constant steps: the distance shrinks by `1 − η μ` a round, with `μ`
-      of `least_squares.slowest`, and squares by its square.
-    - Consensus error: what drives devices apart is at most of the order of the step, `η_t` times a gradient under
-      averaging of parameters and, by stochastic gradients, under `tracking`; `ζ_t (s_n − z̄)` in the `gradient` form. So
-      its square falls at least like theirs, whose slope is taken in the same rounds.
-    - The `gradient` form on all data with steps `ζ_t` that fall: as devices end up with soft decisions that differ, the
-      consensus error and the squared gradient norm at `z̄` fall just like `ζ_t²`, and of linear devices the distance to
-      the solution like `ζ_t`, see `least_squares.follows`.
+    Powers of steps have their slopes taken in the same rounds, for `(1 + t/τ)^−a` has its own only later.
+
+    - `tracking` of linear devices on all data, with constant steps: the distance shrinks by `least_squares.factor`, and
+      squares by its square.
+    - The `gradient` form with `ζ_t` that falls so that its sum grows without end, and long enough for `mean_n z_n` to
+      have followed (`ζ_0 τ ≥ 10` of `1/t`). On all data devices differ by `ζ_t` times what their soft decisions do, so
+      the consensus error falls like `ζ_t²` or faster, and, of linear devices that end up apart, just so, the squared
+      gradient norm at `z̄` with it and the distance to the solution like `ζ_t` (`least_squares.follows`). Stochastic
+      gradients move `s̄` by the order of `η_t` a round, which `mean_n z_n` averages over `1/ζ_t` rounds: `η_t² / ζ_t`,
+      if that is more.
+    - Averaging of parameters, and `tracking` by stochastic gradients: devices differ by at most the order of `η_t`.
     - Squared gradient norm under averaging with stochastic gradients, not convex, averaged over rounds with weights
-      `η_t`: at most of the order of `(1 + Σ η_t²) / Σ η_t`, of steps like `t^−a` that is `t^−min(a, 1 − a)` (Ghadimi
-      and Lan 2013; of D-SGD Lian et al. 2017, Koloskova et al. 2020).
+      `η_t`: at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; of D-SGD Lian et al. 2017, Koloskova
+      et al. 2020), of `t^−a` in the end `t^−min(a, 1 − a)`.
     """
     given, found = cell.given, {}
+    distils, plain = given.algorithm == "distillation", given.mixing == "average" and not given.compressor
     averages = given.algorithm in ("dsgd", "choco", "push_sum")
-    distils = given.algorithm == "distillation"
-    gradient, tracking = distils and given.consensus == "gradient", distils and given.consensus == "tracking"
 
-    def follows(name: str, power: int) -> float:
-        steps = schedules.schedule(getattr(given, f"{name}_schedule"), 1.0, given.rounds)(rounds)
-        return rates.slope(rounds, np.array([steps * np.ones(len(rounds))]) ** power, inside).value
+    def steps(name: str) -> np.ndarray:
+        spec = getattr(given, f"{name}_schedule")
+        return np.asarray(schedules.schedule(spec, 1.0, given.rounds)(rounds)) * np.ones(len(rounds))
 
-    def law(name: str, value: float, bound: bool = False, scale: str = "log-log") -> None:
-        found[name] = {"scale": scale, "value": value, "bound": bound}
+    def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
+        """The quantity falls like the sum of these, so like the one that falls least."""
+        fits = [rates.slope(rounds, curve[None], inside).value for curve in curves]
+        found[name] = {"scale": "log-log", "value": max(fits), "bound": bound}
 
-    if gradient and given.consensus_step_size_schedule != "constant":
-        law("consensus_error", follows("consensus_step_size", 2), bound=not whole(cell))
+    eta, zeta = steps("learning_rate"), steps("consensus_step_size")
+    if distils and given.consensus == "gradient" and plain and _unending(given, facts):
         if whole(cell):
-            law("gradient_norm_sq_mean", follows("consensus_step_size", 2))
-            law("distance_to_solution", follows("consensus_step_size", 1))
-    elif (averages or (tracking and not whole(cell))) and given.learning_rate_schedule != "constant":
-        law("consensus_error", follows("learning_rate", 2), bound=True)
-    schedule, *arguments = given.learning_rate_schedule.split(":")
-    power = float(arguments[0]) if schedule == "inverse_power" else {"constant": 0.0, "inverse_time": 1.0}.get(schedule)
-    if averages and given.batch_size and power is not None:
-        law("gradient_norm_sq_running", -min(power, 1 - power), bound=True)
+            law("consensus_error", zeta**2, bound=not facts["solved"])
+            law("gradient_norm_sq_mean", zeta**2, bound=not facts["solved"])
+            law("distance_to_solution", zeta)
+        else:
+            law("consensus_error", zeta**2, eta**2 / zeta, bound=True)
+    apart = averages or (distils and given.consensus == "tracking" and plain and not whole(cell))
+    if apart and given.learning_rate_schedule != "constant":
+        law("consensus_error", eta**2, bound=True)
+    if averages and given.batch_size:
+        total, squares = (integrate.cumulative_trapezoid(each, rounds, initial=0) + each[0] for each in (eta, eta**2))
+        law("gradient_norm_sq_running", 1 / total, squares / total, bound=True)
     if "predicted_rate" in facts:
         rate = float(np.mean(facts["predicted_rate"]))
         for name, times in (("distance_to_solution", 1), ("gradient_norm_sq_mean", 2), ("consensus_error", 2)):
-            law(name, times * rate, scale="semi-log")
+            found[name] = {"scale": "semi-log", "value": times * rate, "bound": False}
     return found
+
+
+def _unending(given: flags.FlagValues, facts: dict[str, Any]) -> bool:
+    """Whether `ζ_t` falls and its sum is, and in this run was, large."""
+    name, *arguments = given.consensus_step_size_schedule.split(":")
+    if name == "inverse_power":
+        return float(arguments[0]) < 1
+    tau = float(arguments[0]) if arguments else given.rounds / 10
+    return name == "inverse_time" and facts["consensus_step_size"] * tau >= 10
 
 
 def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: str = "log-log") -> dict | None:
@@ -129,14 +156,18 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
 
 
 def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
-    """Fitted rates of what falls, in the rounds `inside`, and the log-log ones of each device."""
+    """Fitted rates of what falls, in the rounds `inside`, and the log-log slopes of each seed's devices."""
+    late = math.sqrt(inside[0] * inside[1]), inside[1]
     found: dict[str, Any] = {
         name: {scale: fit(curve.rounds, curve.values[name], inside, scale) for scale in ("log-log", "semi-log")}
+        | {"log-log, late": fit(curve.rounds, curve.values[name], late)}
         for name in curve.values
         if name != "objective"
     }
-    each = np.moveaxis(curve.devices["gradient_norm_sq"], -1, 0)
-    return found | {"of_devices": [fit(curve.rounds, values, inside) for values in each]}
+    seeds = [
+        [fit(curve.rounds, device[None], inside) for device in values.T] for values in curve.devices["gradient_norm_sq"]
+    ]
+    return found | {"of_devices": [[each and each["value"] for each in seed] for seed in seeds]}
 
 
 def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -147,14 +178,16 @@ def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:
     """
     names = ("gradient_norm_sq_mean", "consensus_error", "distance_to_solution")
     fits = []
-    left = [curve for curve in found if not curve.values["distance_to_solution"][:, -1].mean() < REACHED]
+    left = [
+        c for c in found if c.facts["spectral_gap"] and not reached(c.cells[0], c.values["distance_to_solution"][:, -1])
+    ]
     for flag, x in (("topology", "spectral gap"), ("devices", "devices")):
         for places in alike([curve.cells[0] for curve in left], flag):
             group = [left[place] for place in places]
             if flag == "devices":
                 along = np.array([curve.cells[0].given.devices for curve in group], float)
             else:
-                along = np.array([np.mean(np.array(curve.facts["spectral_gap"], float)) for curve in group])
+                along = np.array([np.mean(curve.facts["spectral_gap"]) for curve in group])
             if len(np.unique(along)) < 3:
                 continue
             last = {name: np.array([curve.values[name][:, -1] for curve in group]).T for name in names}

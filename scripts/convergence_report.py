@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import records
-from convergence_data import REACHED, Curve
+from convergence_data import Curve
 from matplotlib.figure import Figure
 from plots import COLORS, STYLES, plt
 
 _QUANTITIES = {
-    "gradient_norm_sq_mean": r"squared gradient norm at $\bar z$, mean over devices",
-    "gradient_norm_sq_max": r"squared gradient norm at $\bar z$, largest of a device",
-    "gradient_norm_sq_running": r"squared gradient norm at $\bar z$, averaged over rounds",
+    "gradient_norm_sq_mean": "squared gradient norm, mean over devices",
+    "gradient_norm_sq_max": "squared gradient norm, largest of a device",
+    "gradient_norm_sq_running": "squared gradient norm, averaged over rounds",
     "own_gradient_norm_sq_mean": "squared gradient norm at a device's own target",
     "consensus_error": "consensus error",
     "distance_to_solution": "relative distance to the solution",
@@ -23,8 +23,8 @@ _QUANTITIES = {
 _FALLING = -0.1  # a log-log slope that counts as falling
 
 
-def write(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Writes all files of a study into a folder, which is made if need be."""
+def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
+    """Writes what is known so far into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, of_devices = [], []
     for curve in curves:
@@ -32,13 +32,18 @@ def write(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> Non
             for t, number in enumerate(curve.rounds):
                 place = {"curve": curve.label, "seed": cell.given.seed, "round": int(number)}
                 rows.append(place | {name: float(values[s, t]) for name, values in curve.values.items()})
+                each = {name: values[s, t].tolist() for name, values in curve.devices.items()}
                 of_devices += [
-                    place | {"device": n} | {name: float(values[s, t, n]) for name, values in curve.devices.items()}
-                    for n in range(cell.given.devices)
+                    place | {"device": n} | dict(zip(each, row, strict=True))
+                    for n, row in enumerate(zip(*each.values(), strict=True))
                 ]
     records.replace(folder / "convergence.csv", records.table(rows))
     records.replace(folder / "devices.csv", records.table(of_devices))
     records.replace(folder / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+
+
+def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
+    """Draws the figures, and writes the page that shows them."""
     drawn = {}
     for name, caption, figure in _figures(curves, summary):
         for ending in ("png", "pdf"):
@@ -72,8 +77,8 @@ def _figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple
             continue
         if any(np.isfinite(values).all(0).any() for values in shown):
             yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
-    if curves[0].cells[0].given.devices > 1:
-        yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(curves)
+    if several := [c for c in curves if np.ptp(c.devices["gradient_norm_sq"], axis=-1).any()]:  # not of a mean model
+        yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
     for x, groups in _by_x(summary["dependence"]).items():
         yield f"left_vs_{x.replace(' ', '_')}", f"What is left at the end against {x}", _dependence(x, groups)
 
@@ -120,26 +125,27 @@ def _over_rounds(
 
 
 def _of_devices(curves: Sequence[Curve]) -> Figure:
-    """A panel a curve, a line a device: its geometric mean over seeds, coloured by its number of neighbours."""
+    """A panel a curve, a line a device of each seed, coloured by its number of neighbours."""
     columns = min(len(curves), 3)
     rows = math.ceil(len(curves) / columns)
     fig, grid = plt.subplots(
         rows, columns, figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
     )
-    degrees = np.concatenate([curve.facts["neighbors"] for curve in curves])
-    norm = plt.Normalize(degrees.min(), max(degrees.max(), degrees.min() + 1))
+    degrees = [n for curve in curves for seed in curve.facts["neighbors"] for n in seed] or [0]
+    norm = plt.Normalize(min(degrees), max(*degrees, min(degrees) + 1))
     for axis, curve in zip(grid.flat, curves, strict=False):
-        values = np.exp(np.log(_positive(curve.devices["gradient_norm_sq"])).mean(0))
-        for n, neighbors in enumerate(curve.facts["neighbors"]):
-            axis.plot(curve.rounds, values[:, n], color=plt.cm.viridis(norm(neighbors)), linewidth=0.8, alpha=0.7)
+        for s, values in enumerate(curve.devices["gradient_norm_sq"]):
+            for n, line in enumerate(_positive(values).T):
+                neighbors = curve.facts["neighbors"][s][n] if curve.facts["neighbors"] else 0
+                axis.plot(curve.rounds, line, color=plt.cm.viridis(norm(neighbors)), linewidth=0.6, alpha=0.5)
         axis.set(xscale="log", yscale="log", xlabel="round")
         axis.set_title(curve.label.replace(", ", "\n"), fontsize="small")
         axis.grid(alpha=0.3)
     for axis in grid.flat[len(curves) :]:
         axis.remove()
     for axis in grid[:, 0]:
-        axis.set_ylabel(r"squared gradient norm at $\bar z$")
-    if np.ptp(degrees):
+        axis.set_ylabel("squared gradient norm")
+    if len(set(degrees)) > 1:
         shades = plt.cm.ScalarMappable(norm, "viridis")
         fig.colorbar(shades, ax=list(grid.flat[: len(curves)]), label="neighbours of the device")
     return fig
@@ -201,16 +207,19 @@ def _verdict(curve: dict[str, Any]) -> str:
     """Of where a run goes to, in words."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
-    distance = _mean(curve["final"]["distance_to_solution"])
-    name = "distance_to_solution" if math.isfinite(distance) else "gradient_norm_sq_max"
-    fit = curve["slopes"][name]["log-log"]
-    if distance < REACHED:
-        return "reaches the solution"
+    solved, distance = curve["solved"], _mean(curve["final"]["distance_to_solution"])
+    if curve["reached"]:
+        return f"reaches the solution (to {curve['flags']['precision']})"
     if "predicted_distance" in curve and math.isclose(distance, _mean(curve["predicted_distance"]), rel_tol=0.01):
         return "rests at the distance predicted"
-    if fit and (fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING:
-        return "approaches the solution" if math.isfinite(distance) else "every device's gradient falls"
-    return "stays away from the solution" if math.isfinite(distance) else "gradients stay at a floor"
+    fits = curve["slopes"]["distance_to_solution" if solved else "gradient_norm_sq_max"]
+    falls = all(
+        fit and (fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING
+        for fit in (fits["log-log"], fits["log-log, late"])
+    )
+    if solved:
+        return "approaches the solution" if falls else "stays away from the solution"
+    return "gradients fall" if falls else "gradients stay at a floor"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -222,7 +231,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     curves = summary["curves"]
     lines = ["# Convergence study", "", f"`{summary['command']}`", "", "## Where it ends", ""]
-    head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm at z̄, mean / largest device"]
+    head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm, mean / largest device"]
     head += ["consensus error", "distance to the solution", "predicted"]
     rows = []
     for curve in curves:
@@ -245,10 +254,9 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
     rows = []
     for curve in curves:
-        steep = sorted((fit["value"] for fit in curve["slopes"]["of_devices"] if fit), reverse=True)
-        gap = None if None in curve["spectral_gap"] else _mean(curve["spectral_gap"])
-        decay, alone = curve["mixing_decay"], curve["neighbors"] == [0] * len(curve["neighbors"])
-        mixing = "" if decay is None or gap is None or alone else f"{decay:.4f} / {1 - curve['spectral_gap'][0]:.4f}"
+        steep = sorted((value for seed in curve["slopes"]["of_devices"] for value in seed if value), reverse=True)
+        gaps, decay = curve["spectral_gap"], curve["mixing_decay"]
+        mixing = f"{decay:.4f} / {1 - gaps[0]:.4f}" if gaps and decay is not None else ""
         rows.append([
             curve["label"],
             _slope(curve, "gradient_norm_sq_mean"),
@@ -256,7 +264,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
             _slope(curve, "gradient_norm_sq_running") if "gradient_norm_sq_running" in curve["theory"] else "",
             _slope(curve, "consensus_error"),
             _slope(curve, "distance_to_solution"),
-            "" if alone else _number(gap, ".4f"),
+            _number(_mean(gaps), ".4f") if gaps else "",
             mixing,
         ])  # fmt: skip
     lines += _table(head, rows)
@@ -264,7 +272,8 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     lines += [
         f"Log-log slopes over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows), means",
         "over seeds with 95 % bootstrap intervals; `a round` marks semi-log ones. A theory that says *at most* bounds",
-        "the quantity from above: steeper slopes agree with it.",
+        "the quantity from above: steeper slopes agree with it. Gradients are those of a device's loss at the average",
+        "soft decision z̄; of averaging of the mean loss at the mean model, of devices alone of their own loss.",
         "",
     ]
     if any(curve["endpoints"] for curve in curves):
@@ -282,9 +291,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
             for group in groups
         ]
         lines += [f"Log-log slopes of what is left at the end, over {', '.join(shown)}.", ""]
-        lines += _table(
-            ["curves", *(_QUANTITIES[name].split(",")[0].replace("$\\bar z$", "z̄") for name in names)], rows
-        )
+        lines += _table(["curves", *(_QUANTITIES[name].split(",")[0] for name in names)], rows)
     lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
     return "\n".join(lines)
 

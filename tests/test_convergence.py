@@ -5,22 +5,28 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import convergence as study
+import convergence_data as data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import options
+import plan
 import pytest
+import scipy.linalg
 import scipy.optimize
+import scipy.sparse.linalg
+from absl import flags as flags_module
 from absl.testing import flagsaver
 from jax.flatten_util import ravel_pytree
 from test_algorithms import make_distillation, make_learners
 
 import ddjax
-from ddjax import convergence, endpoint, least_squares, losses, tasks
+from ddjax import convergence, endpoint, least_squares, losses, rates, tasks
 from ddjax.data.sources import synthetic_regression
 from ddjax.topology import topology
 
@@ -165,6 +171,75 @@ def test_quantities_of_distillation_against_a_loop(problem):
     np.testing.assert_allclose(found.objective, np.mean(objectives), rtol=1e-5)
 
 
+def few_examples():
+    """Two examples a device of ten dimensions: not even all of them determine a model."""
+    dataset = synthetic_regression(0, DEVICES, 40, 20, 30, 0.1, 1.0)
+    matrix = topology("complete", DEVICES, product="dense").mixing_matrix
+    return ddjax.make_problem(dataset, matrix, partition="iid", examples_per_device=2, reference_size=10)
+
+
+def test_distance_counts_what_the_data_determine_and_nothing_else():
+    """Moving devices within the null space of the joint Hessian is no distance; along another direction it is."""
+    equations = least_squares.normal_equations(few_examples(), 1)
+    solution = least_squares.co_regularized(equations, 0.7)
+    directions = least_squares.determined(equations, 0.7)
+    size = solution.size
+    centre = np.eye(DEVICES) - 1 / DEVICES
+    hessian = np.kron(centre.T @ centre, 2 * 0.7 * equations.shared) + 2 * scipy.linalg.block_diag(*equations.own)
+    assert directions.shape == (size, np.linalg.matrix_rank(hessian))
+    assert directions.shape[1] < size
+    null = scipy.linalg.null_space(hessian, rcond=1e-10)
+    moved = solution + (null @ np.random.default_rng(0).normal(size=null.shape[1])).reshape(solution.shape)
+    assert least_squares.distance(moved[None], solution, directions)[0] < 1e-9
+    away = solution + 0.1 * directions[:, 0].reshape(solution.shape)
+    projected = np.linalg.norm(directions.T @ solution.ravel())
+    assert least_squares.distance(away[None], solution, directions)[0] == pytest.approx(0.1 / projected)
+
+
+def test_distance_of_averaging_counts_what_all_data_together_determine():
+    """A device off in a direction that its own data do not see, but others' do, is off."""
+    equations = least_squares.normal_equations(few_examples(), 1)
+    common = least_squares.averaged(equations)
+    directions = least_squares.determined_together(equations)
+    own_null = scipy.linalg.null_space(equations.own[0], rcond=1e-10)
+    seen = own_null @ (own_null.T @ directions[:, -1])
+    moved = common.copy()
+    moved[0, :, 0] += seen
+    assert np.linalg.norm(seen) > 0.1
+    expected = np.linalg.norm(directions.T @ seen) / np.sqrt(DEVICES) / np.linalg.norm(directions.T @ common[0])
+    assert least_squares.distance(moved[None], common, directions)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("consensus", ["tracking", "gradient", "neighbors"])
+def test_the_slowest_direction_shrinks_by_the_factor_said(consensus):
+    """The recursion of coefficients as a loop in NumPy, on a ring, until one direction is left."""
+    problem, weight, zeta = regression(), 0.7, 0.05
+    equations = least_squares.normal_equations(problem, 1)
+    matrix = topology("ring", DEVICES, product="dense").mixing_matrix
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    curvatures, pull = least_squares.curvatures(equations, weight)
+    eta = rates.step_size(curvatures, pull, eigenvalues, consensus, zeta)
+    factor = least_squares.factor(equations, weight, eta, consensus, matrix, zeta)
+    follows = least_squares.follows(consensus, matrix, zeta)
+    rest = least_squares.resting_point(equations, weight, follows)[..., 0]
+    theta = np.random.default_rng(0).normal(size=rest.shape)
+    z = previous = np.zeros_like(theta)
+    sizes = []
+    for _ in range(6000):
+        target = matrix @ theta if consensus == "neighbors" else z
+        step = np.einsum("npq,nq->np", equations.own, theta) - equations.sides[..., 0]
+        step += weight * (theta - target) @ equations.shared
+        if consensus == "gradient":
+            z = matrix @ z + zeta * (theta - z)
+        else:
+            z, previous = matrix @ (z + theta - previous), theta
+        theta = theta - 2 * eta * step
+        sizes.append(np.linalg.norm(theta - rest))
+    late = next(t for t, size in enumerate(sizes) if size < 1e-11)
+    measured = np.log(sizes[late] / sizes[late - 200]) / 200
+    assert np.log(factor) == pytest.approx(measured, rel=0.01)
+
+
 def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
     problem = regression()
     learners = linear_learners(problem, 0.0, 0.05)
@@ -178,6 +253,58 @@ def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
     gradient = 2 * (equations.own.mean(0) @ mean - equations.sides.mean(0))
     np.testing.assert_allclose(found.gradient_norm_sq, np.full(DEVICES, (gradient**2).sum()), rtol=1e-8)
     np.testing.assert_allclose(found.consensus_error, ((theta - mean) ** 2).sum((1, 2)), rtol=1e-8)
+
+
+def test_targets_that_no_device_keeps_are_those_of_the_mixer(problem):
+    """`neighbors` of `W s`, server distillation of the average itself; of any other mixer nothing is said."""
+    learners = make_learners(distillation_weight=2.0)
+    algorithm = ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=5, consensus="neighbors")
+    state = algorithm.init(KEY, problem)
+    s = np.asarray(learners.predict(state.devices, problem.reference))
+    weights = np.asarray(problem.mixing_matrix)
+    found = convergence.of_distillation(learners, state, problem, ddjax.weighted_average())
+    expected = ((np.einsum("nm,mrk->nrk", weights, s) - s.mean(0)) ** 2).sum(-1).mean(-1)
+    np.testing.assert_allclose(found.consensus_error, expected, rtol=1e-4)
+    served = convergence.of_distillation(learners, state, problem, ddjax.server())
+    np.testing.assert_allclose(served.consensus_error, 0, atol=1e-12)
+    np.testing.assert_allclose(served.own_gradient_norm_sq, served.gradient_norm_sq, rtol=1e-5)
+    unknown = convergence.of_distillation(learners, state, problem)
+    assert np.isnan(unknown.consensus_error).all()
+    assert np.isnan(unknown.own_gradient_norm_sq).all()
+    np.testing.assert_array_equal(unknown.gradient_norm_sq, found.gradient_norm_sq)
+
+
+def test_a_mixed_network_is_measured_device_by_device(problem):
+    """Two architectures, unequal data: every device alone, with the learner's own loss on its own examples."""
+    groups = []
+    for name, count in (("linear", DEVICES // 2), ("mlp", DEVICES - DEVICES // 2)):
+        model = ddjax.models.model(name, problem.x.shape[1:], int(problem.y.max()) + 1)
+        learner = ddjax.learner(model, optax.sgd(0.1), distillation_weight=2.0, temperature=2.0)
+        groups.append(ddjax.Group(learner, count))
+    learners = ddjax.Learners(groups, batch_size=4)
+    algorithm = ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=5)
+    state = algorithm.init(KEY, problem)
+    found = convergence.of_distillation(learners, state, problem)
+    mean = learners.predict(state.devices, problem.reference).mean(0)
+    n = 0
+    for group, devices in zip(groups, state.devices, strict=True):
+        for member in range(group.size):
+            params = jax.tree.map(lambda leaf, member=member: leaf[member], devices.params)
+            rows = problem.private[n, : problem.sizes[n]]
+            batch = problem.x[rows], problem.y[rows], None
+            gradient = jax.grad(group.learner.objective)(params, batch, problem.reference, mean)
+            norm = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))
+            assert found.gradient_norm_sq[n] == pytest.approx(norm, rel=1e-4)
+            n += 1
+
+
+def test_recording_stops_where_a_loss_is_no_longer_finite(problem):
+    learners = make_learners(optimizer=optax.sgd(float("nan")))
+    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    rounds = [1, 10, 1000]
+    state, found = simulation.record(KEY, simulation.init(KEY), rounds, lambda state, problem: jnp.float32(state.round))
+    assert np.isnan(found).tolist() == [False, True, True]
+    assert state.round < 10
 
 
 def test_recording_changes_no_number(problem):
@@ -215,6 +342,27 @@ def test_minima_and_saddles_are_told_apart(float64):
     )
     assert bent.smallest < -bent.uncertainty
     assert bent.verdict == "undecided"  # nothing to gain by leaving
+
+
+def test_no_verdict_without_knowledge(float64):
+    """Where Lanczos has not found the one negative eigenvalue, where nothing is finite, where all is flat."""
+    curvatures = jnp.ones(400).at[17].set(-0.5)
+
+    def loss(p):
+        return (curvatures * p**2).sum() / 2 + 1
+
+    start = jnp.zeros(400)
+    assert endpoint.examine(loss, start, tolerance=1e-3).smallest == pytest.approx(-0.5, rel=1e-6)
+    with pytest.MonkeyPatch.context() as patched:
+        error = scipy.sparse.linalg.ArpackNoConvergence("", [], [])
+        patched.setattr(scipy.sparse.linalg, "eigsh", lambda *_, **__: (_ for _ in ()).throw(error))
+        lost = endpoint.examine(loss, start, tolerance=1e-3)
+    assert (lost.verdict, lost.uncertainty) == ("undecided", np.inf)
+    for broken in (lambda p: loss(p) * jnp.nan, lambda p: 0.0 * p.sum()):
+        assert endpoint.examine(broken, start, tolerance=1e-3).verdict == "undecided"
+    steep = jnp.array([1000.0, 1.0, -0.9])  # below a thousandth of the largest, but much to gain by it
+    shelf = endpoint.examine(lambda p: (steep * p**2).sum() / 2 + (p**4).sum() + 1, jnp.zeros(3), tolerance=1e-3)
+    assert shelf.verdict == "undecided"
 
 
 def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
@@ -317,6 +465,10 @@ def test_least_squares_ends_where_theory_says(tmp_path):
     promised = "seed round gradient_norm_sq_mean gradient_norm_sq_max consensus_error distance_to_solution"
     rows = table(out / "convergence.csv")
     assert set(promised.split()) <= set(rows[0])
+    assert all(
+        curve["reached"] == ("tracking" in label or ("neighbors" in label and "complete" in label))
+        for label, curve in found.items()
+    )
     each = table(out / "devices.csv")
     assert len(each) == 8 * len(rows)
     largest = max(float(row["gradient_norm_sq"]) for row in each[:8])
@@ -379,9 +531,9 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
     ("flags", "message"),
     [
         (["--algorithm=fedavg"], "no measures of convergence of 'fedavg'"),
-        (["--algorithm=dsgd"], "is derived for distillation or local, linear devices"),
-        (["--models=mlp"], "is derived for distillation or local, linear devices"),
-        (["--batch_size=4"], "is derived for distillation or local, linear devices"),
+        (["--algorithm=dsgd"], "is derived for distillation or local"),
+        (["--models=mlp"], "is derived for distillation or local"),
+        (["--batch_size=4"], "is derived for distillation or local"),
         (["--topology=random_matching"], "a graph that stays; give a number"),
         (["--local_steps=2"], "one constant sgd step"),
         (["--compressor=sign"], "plain mixing"),
@@ -389,6 +541,9 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
         (["--learning_rate=1e-9"], "rounds at step size 1e-09"),
         (["--precision=float64,float32"], "float64 is of a whole process"),
         (["--window=5"], "window is FIRST:LAST"),
+        (["--window=1000000:2000000"], "fits need two rounds measured"),
+        (["--consensus=gradient,trakking", "--learning_rate=0.1", "--rounds=10"], "trakking"),
+        (["--dataset=synthetic_regression:2000"], "at most 2000 coefficients"),
         (["--window=9:5"], "window is FIRST:LAST"),
         (["--points=1"], "points must be at least 2"),
         (["--endpoints=-1"], "endpoints at least 0"),
@@ -404,6 +559,86 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
     assert error.count("\n") == 1
     assert message in error
     assert not out.exists()
+
+
+def test_systems_side_by_side(tmp_path):
+    """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
+    out = tmp_path / "study"
+    flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=6", "--seeds=2", "--endpoints=1"]
+    algorithms = "--algorithm=centralized,local,fedmd,dsgd,distillation"
+    assert call(*flags, algorithms, "--topology=random_regular:3", f"--output_dir={out}") == 0
+    found = curves_of(out)
+    assert (
+        found["centralized"]["final"]["gradient_norm_sq_mean"] == found["centralized"]["final"]["gradient_norm_sq_max"]
+    )
+    for name in ("centralized", "local", "fedmd"):
+        assert found[name]["spectral_gap"] == found[name]["neighbors"] == []
+    assert found["dsgd"]["neighbors"] == [[3] * 4] * 2
+    assert found["fedmd"]["final"]["consensus_error"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["local"]["final"]["consensus_error"] == [None, None]
+    assert [len(curve["endpoints"]) for curve in found.values()] == [2] * 5
+    page = (out / "summary.md").read_text()
+    assert all(f"| {name} |" in page for name in found)
+
+
+def test_devices_alone_have_a_derived_step_too(tmp_path):
+    out = tmp_path / "study"
+    assert call("--devices=4", "--algorithm=local", "--points=5", f"--output_dir={out}") == 0
+    (curve,) = curves_of(out).values()
+    assert curve["reached"]
+
+
+def test_an_interrupted_study_keeps_the_curves_that_are_done(tmp_path, monkeypatch):
+    out, run = tmp_path / "study", study.run
+
+    def second_is_interrupted(cells, *arguments):
+        if cells[0].given.algorithm == "dsgd":
+            raise KeyboardInterrupt
+        return run(cells, *arguments)
+
+    monkeypatch.setattr(study, "run", second_is_interrupted)
+    flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=5", "--algorithm=distillation,dsgd"]
+    assert call(*flags, f"--output_dir={out}") == 130
+    assert list(curves_of(out)) == ["distillation"]
+    assert len(table(out / "convergence.csv")) == 5
+
+
+def test_laws_hold_where_their_conditions_do():
+    """Slopes that theory gives, by hand; none where the sum of ζ_t ends or was too small, or mixing is another."""
+    rounds = np.unique(np.geomspace(1, 100_000, 60).astype(int))
+
+    def laws(*flags, solved=False, zeta=0.5):
+        (cell,) = plan.cells(plan_flags("--rounds=100000", *flags))
+        facts = {"solved": solved, "consensus_step_size": zeta}
+        return {
+            name: (law["value"], law["bound"])
+            for name, law in data.theory(cell, facts, rounds, (10_000, 100_000)).items()
+        }
+
+    whole = ["--batch_size=0", "--reference_batch_size=0"]
+    falling = "--consensus_step_size_schedule=inverse_power:0.5:10"
+    close = partial(pytest.approx, abs=0.02)
+    assert laws(*whole, falling, solved=True)["distance_to_solution"] == (close(-0.5), False)
+    assert laws(*whole, falling, solved=True)["consensus_error"] == (close(-1), False)
+    assert laws(*whole, falling)["consensus_error"] == (close(-1), True)
+    both = "--learning_rate_schedule=inverse_power:0.75:10", "--consensus_step_size_schedule=inverse_power:0.75:10"
+    assert laws(*both)["consensus_error"] == (close(-0.75), True)
+    assert laws(*both, "--mixing=gossip") == laws(*both, "--compressor=sign") == {}
+    for schedule in ("inverse_power:1.5:10", "cosine", "inverse_time:2"):
+        assert laws(*whole, f"--consensus_step_size_schedule={schedule}") == {}
+    averaging = laws("--algorithm=dsgd", "--learning_rate_schedule=inverse_power:0.75:10")
+    assert averaging["consensus_error"] == (close(-1.5), True)
+    assert averaging["gradient_norm_sq_running"] == (pytest.approx(-0.25, abs=0.1), True)
+    for schedule, slope in (("constant", 0.0), ("inverse_power:3:10", 0.0)):
+        value, _ = laws("--algorithm=dsgd", f"--learning_rate_schedule={schedule}")["gradient_norm_sq_running"]
+        assert value == close(slope)
+
+
+def plan_flags(*arguments):
+    swept = flags_module.FlagValues()
+    options.define(plan.SECTIONS, swept)
+    swept(["", *arguments])
+    return swept
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
