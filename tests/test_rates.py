@@ -83,7 +83,7 @@ def test_modes_shrink_as_predicted(consensus, eigenvalue):
         theta -= eta * (h * theta + c * (s - target))
         if consensus == "gradient":
             z = eigenvalue * z + zeta * (s - z)
-        else:
+        elif consensus == "tracking":
             z, previous = eigenvalue * (z + s - previous), s
         sizes.append(abs(theta) + abs(z))
     measured = (sizes[-1] / sizes[-101]) ** (1 / 100)
