@@ -158,16 +158,20 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
 def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
     """Fitted rates of what falls, in the rounds `inside`, and the log-log slopes of each seed's devices."""
     late = math.sqrt(inside[0] * inside[1]), inside[1]
-    found: dict[str, Any] = {
-        name: {scale: fit(curve.rounds, curve.values[name], inside, scale) for scale in ("log-log", "semi-log")}
-        | {"log-log, late": fit(curve.rounds, curve.values[name], late)}
-        for name in curve.values
-        if name != "objective"
-    }
-    seeds = [
+    # What falls by a factor a round comes to where rounding holds it, seeds sooner or later.
+    rounding = 1e4 * float(np.finfo(curve.cells[0].given.precision).eps) if "predicted_rate" in curve.facts else 0.0
+    found: dict[str, Any] = {}
+    for name, values in curve.values.items():
+        if name == "objective":
+            continue
+        floor = rounding if name == "distance_to_solution" else rounding**2
+        above = np.where(values > floor * values.max(-1, keepdims=True), values, np.nan)
+        found[name] = {scale: fit(curve.rounds, above, inside, scale) for scale in ("log-log", "semi-log")}
+        found[name]["log-log, late"] = fit(curve.rounds, above, late)
+    each = [
         [fit(curve.rounds, device[None], inside) for device in values.T] for values in curve.devices["gradient_norm_sq"]
     ]
-    return found | {"of_devices": [[each and each["value"] for each in seed] for seed in seeds]}
+    return found | {"of_devices": [[device and device["value"] for device in seed] for seed in each]}
 
 
 def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:

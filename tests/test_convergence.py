@@ -165,7 +165,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
             return own + 2.0 * losses.squared_euclidean(log_s(problem.reference), target).mean()
 
         for target, norms in ((mean, found.gradient_norm_sq), (z[n], found.own_gradient_norm_sq)):
-            gradient = jax.grad(objective, (0, 1))(kernel, bias, target)
+            gradient = jax.jit(jax.grad(objective, (0, 1)))(kernel, bias, target)
             np.testing.assert_allclose(norms[n], sum((g**2).sum() for g in gradient), rtol=1e-4)
         objectives.append(objective(kernel, bias, mean))
     np.testing.assert_allclose(found.objective, np.mean(objectives), rtol=1e-5)
@@ -292,7 +292,7 @@ def test_a_mixed_network_is_measured_device_by_device(problem):
             params = jax.tree.map(lambda leaf, member=member: leaf[member], devices.params)
             rows = problem.private[n, : problem.sizes[n]]
             batch = problem.x[rows], problem.y[rows], None
-            gradient = jax.grad(group.learner.objective)(params, batch, problem.reference, mean)
+            gradient = jax.jit(jax.grad(group.learner.objective))(params, batch, problem.reference, mean)
             norm = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))
             assert found.gradient_norm_sq[n] == pytest.approx(norm, rel=1e-4)
             n += 1
@@ -389,7 +389,7 @@ def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
             return own + 2.0 * ((f(problem.reference) - mean) ** 2).sum(-1).mean()
 
         gradient = jax.grad(loss)
-        curvatures = np.linalg.eigvalsh(np.array(jax.jacrev(gradient)(flat)))
+        curvatures = np.linalg.eigvalsh(np.array(jax.jit(jax.jacrev(gradient))(flat)))
         assert end.largest == pytest.approx(curvatures[-1], rel=1e-4)
         assert end.smallest == pytest.approx(curvatures[0], abs=1e-4 * curvatures[-1])
         assert end.uncertainty < 1e-3 * curvatures[-1]
