@@ -9,7 +9,7 @@ from ddjax import tasks
 from ddjax.types import InputError, Problem
 
 # Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
-LARGEST = 2000
+LARGEST = 4000
 # Eigenvalues below this part of the largest are none.
 _RANK = 1e-10
 
@@ -201,7 +201,9 @@ def factor(
         else:
             following = matrix
         joint = 2 * _joint(equations, weight, (following + following.T) / 2)
-        return step_size * np.linalg.eigvalsh(directions.T @ joint @ directions)[0] - lost
+        if directions.shape[1] < len(joint):
+            joint = directions.T @ joint @ directions
+        return step_size * np.linalg.eigvalsh(joint)[0] - lost
 
     if consensus == "neighbors":
         return 1 - short(0.0)

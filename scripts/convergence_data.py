@@ -22,10 +22,6 @@ MEASURES: dict[str, Callable] = {
 } | dict.fromkeys(("dsgd", "choco", "push_sum", "gossip", "dynamic_averaging"), convergence.of_averaging)
 
 
-REACHED = {"float64": 1e-8}  # relative distance at which a solution counts as reached, of a precision
-ROUGHLY = 1e-4  # of the others
-
-
 class Curve(NamedTuple):
     """One combination of settings, over its seeds.
 
@@ -73,8 +69,8 @@ def whole(cell: Cell) -> bool:
 
 
 def reached(cell: Cell, distance: np.ndarray) -> bool:
-    """Whether the solution counts as reached, given how far the seeds are from it."""
-    return bool(np.mean(distance) < REACHED.get(cell.given.precision, ROUGHLY))
+    """Whether the solution counts as reached, to what its precision allows, given how far the seeds are from it."""
+    return bool(np.mean(distance) < (1e-8 if cell.given.precision == "float64" else 1e-4))
 
 
 def steady(cell: Cell, topology: Topology) -> bool:

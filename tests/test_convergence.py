@@ -543,7 +543,7 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
         (["--window=5"], "window is FIRST:LAST"),
         (["--window=1000000:2000000"], "fits need two rounds measured"),
         (["--consensus=gradient,trakking", "--learning_rate=0.1", "--rounds=10"], "trakking"),
-        (["--dataset=synthetic_regression:2000"], "at most 2000 coefficients"),
+        (["--dataset=synthetic_regression:2000"], "at most 4000 coefficients"),
         (["--window=9:5"], "window is FIRST:LAST"),
         (["--points=1"], "points must be at least 2"),
         (["--endpoints=-1"], "endpoints at least 0"),
