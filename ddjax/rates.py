@@ -14,7 +14,8 @@ class Slope(NamedTuple):
 
     Attributes:
       value: mean over seeds of the least-squares slope.
-      low, high: its 95 % percentile-bootstrap interval over seeds; NaN of a single one.
+      low, high: its 95 % percentile-bootstrap interval over seeds, which of few seeds is too narrow; NaN of less than
+        three.
     """
 
     value: float
@@ -43,7 +44,7 @@ def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale:
         along = np.log(x[usable]) if scale == "log-log" else x[usable].astype(float)
         found.append(np.polyfit(along, np.log(seed[usable]), 1)[0])
     low = high = np.nan
-    if len(found) > 1:
+    if len(found) > 2:
         low, high = stats.bootstrap(
             (found,), np.mean, method="percentile", rng=np.random.default_rng(0)
         ).confidence_interval

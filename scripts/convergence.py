@@ -44,17 +44,17 @@ _DEFAULTS = {
     "learning_rate": "0",
     "rounds": "0",
 }
-# Derived rounds: until the slowest mode has shrunk by so much; more than that many are not run unasked.
-_TOLERANCE, _MOST_ROUNDS = 1e-10, 10_000_000
+_MOST_ROUNDS = 10_000_000  # derived, that are run unasked
 _LITTLE = 1e-3  # of the objective at the first round: a difference in loss that counts as none at the end
-_LEFT_OUT = ("sweep_dir", "shard", "eval_every", "eval_examples", "target_accuracy", "tensorboard")
+_LEFT_OUT = ("sweep_dir", "shard", *options.SECTIONS["Output"], "eval_examples", "client_fraction")
 SECTIONS: dict[str, dict[str, tuple]] = {
     "The study": {
-        "points": (60, "Rounds at which it is measured, evenly spaced on a logarithmic scale."),
-        "window": ("", "FIRST:LAST rounds of the fits; default the last nine tenths of the run."),
+        "points": (60, "At most so many rounds are measured, evenly spaced on a logarithmic scale."),
+        "window": ("", "FIRST:LAST, rounds of the fits; default the last nine tenths of the run."),
         "endpoints": (
             0,
-            "Devices of each seed whose end point is examined (curvature, perturbation); of averaging the mean model.",
+            "Up to how many devices of each seed are examined at the end (curvature, perturbation); of averaging it is "
+            "the mean model.",
         ),
         "output_dir": ("", "Folder to write into, new or empty; default runs/convergence-<time>."),
     }
@@ -63,15 +63,18 @@ SECTIONS: dict[str, dict[str, tuple]] = {
         name: (_DEFAULTS.get(name, default), text) for name, (default, text) in section.items() if name not in _LEFT_OUT
     }
     for title, section in plan.SECTIONS.items()
+    if not set(section) <= set(_LEFT_OUT)
 }
 SECTIONS["Local training (comma lists)"]["learning_rate"] = (
     "0",
-    "eta; 0 derives it from the problem's curvature and the graph's spectrum, for linear devices with squared loss.",
+    "eta; 0 derives it from the problem's curvature and the graph's spectrum, for linear devices with squared loss, a "
+    "constant sgd step on all data, plain mixing and a graph that stays.",
 )
 SECTIONS["What is run (comma lists)"]["rounds"] = (
     "0",
-    "Communication rounds; 0 for as many as those devices need to a relative distance of 1e-10.",
+    "Communication rounds; 0 for as many as those devices need to a relative distance of 1e-10 (float64) or 1e-5.",
 )
+SECTIONS["What is run (comma lists)"]["algorithm"] = ("distillation", f"One of {', '.join(MEASURES)}.")
 options.define(SECTIONS, FLAGS)
 
 
@@ -95,9 +98,9 @@ def prepare(cells: Sequence[Cell]) -> dict[str, float]:
         solved = given.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
         if not (solved and steady(cell, built.topology)):
             raise InputError(
-                f"--{wanted[0]} is derived for distillation or local, at most {least_squares.LARGEST} coefficients of "
-                "linear devices, squared loss, one constant sgd step on all data, plain mixing and a graph that stays; "
-                "give a number"
+                f"--{' and --'.join(wanted)} can be derived for distillation or local, at most "
+                f"{least_squares.LARGEST} coefficients of linear devices, squared loss, one constant sgd step on all "
+                "data, plain mixing and a graph that stays; give numbers"
             )
         if "rounds" in wanted and given.consensus_step_size_schedule != "constant":
             raise InputError("--rounds are not derived where zeta falls; give a number")
@@ -107,7 +110,7 @@ def prepare(cells: Sequence[Cell]) -> dict[str, float]:
         steps.append(step or rates.step_size(curvatures, pull, np.linalg.eigvals(matrix), consensus, zeta))
         if "rounds" in wanted:
             factor = least_squares.factor(equations, rho, steps[-1], consensus, matrix, zeta)
-            needed = math.log(_TOLERANCE) / math.log(factor)
+            needed = math.log(1e-10 if given.precision == "float64" else 1e-5) / math.log(factor)
             if needed > _MOST_ROUNDS:
                 raise InputError(
                     f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, so ill-conditioned "
@@ -246,14 +249,15 @@ def window(rounds: np.ndarray) -> tuple[int, int]:
         return max(last // 10, 1), last
     first, _, end = FLAGS.window.partition(":")
     if not (first.isdecimal() and end.isdecimal() and 0 < int(first) < int(end)):
-        raise InputError(f"window is FIRST:LAST in rounds, as in 100:1000, got {FLAGS.window!r}")
+        raise InputError(f"window is FIRST:LAST with 1 ≤ FIRST < LAST, in rounds, as in 100:1000, got {FLAGS.window!r}")
     return int(first), int(end)
 
 
-def _summary(found: Sequence[Curve]) -> dict[str, Any]:
+def _summary(found: Sequence[Curve], planned: int) -> dict[str, Any]:
     """What `summary.json` holds."""
     return {
         "command": shlex.join(["python", *sys.argv]),
+        "curves_planned": planned,
         **records.environment(),
         "curves": [
             {
@@ -299,7 +303,7 @@ def study() -> int:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
             with jax.default_matmul_precision(execution.matmul_precision(group[0].given)):
                 found.append(run(group, label or group[0].given.algorithm, known, progress))
-            convergence_report.tables(folder, found, summary := _summary(found))
+            convergence_report.tables(folder, found, summary := _summary(found, len(curves)))
     convergence_report.page(folder, found, summary)
     print((folder / "summary.md").read_text())
     print(f"written to {folder}")

@@ -127,9 +127,10 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
     if averages and given.batch_size:
         total, squares = (integrate.cumulative_trapezoid(each, rounds, initial=0) + each[0] for each in (eta, eta**2))
         law("gradient_norm_sq_running", 1 / total, squares / total, bound=True)
-    if "predicted_rate" in facts:
-        rate = float(np.mean(facts["predicted_rate"]))
-        for name, times in (("distance_to_solution", 1), ("gradient_norm_sq_mean", 2), ("consensus_error", 2)):
+    rate = float(np.mean(facts.get("predicted_rate", 0)))
+    if -rate * inside[0] > 2:  # so that the slowest direction alone is left
+        names = ("gradient_norm_sq_mean", "gradient_norm_sq_max", "own_gradient_norm_sq_mean", "consensus_error")
+        for name, times in (dict.fromkeys(names, 2) | {"distance_to_solution": 1}).items():
             found[name] = {"scale": "semi-log", "value": times * rate, "bound": False}
     return found
 
@@ -151,21 +152,29 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
         return None
 
 
+def above_rounding(curve: Curve, name: str) -> np.ndarray:
+    """`[S, T]` a quantity, NaN where rounding may hold what would fall by a factor a round; seeds get there apart."""
+    values = curve.values[name]
+    if "predicted_rate" not in curve.facts:
+        return values
+    floor = 1e4 * float(np.finfo(curve.cells[0].given.precision).eps)
+    floor = floor if name == "distance_to_solution" else floor**2
+    return np.where(values > floor * values.max(-1, keepdims=True), values, np.nan)
+
+
 def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
-    """Fitted rates of what falls, in the rounds `inside`, and the log-log slopes of each seed's devices."""
+    """Fitted rates of what falls, in the rounds `inside`, and the slopes of each seed's devices."""
     late = math.sqrt(inside[0] * inside[1]), inside[1]
-    # What falls by a factor a round comes to where rounding holds it, seeds sooner or later.
-    rounding = 1e4 * float(np.finfo(curve.cells[0].given.precision).eps) if "predicted_rate" in curve.facts else 0.0
     found: dict[str, Any] = {}
-    for name, values in curve.values.items():
-        if name == "objective":
-            continue
-        floor = rounding if name == "distance_to_solution" else rounding**2
-        above = np.where(values > floor * values.max(-1, keepdims=True), values, np.nan)
-        found[name] = {scale: fit(curve.rounds, above, inside, scale) for scale in ("log-log", "semi-log")}
-        found[name]["log-log, late"] = fit(curve.rounds, above, late)
+    for name in curve.values:
+        if name != "objective":
+            values = above_rounding(curve, name)
+            found[name] = {scale: fit(curve.rounds, values, inside, scale) for scale in ("log-log", "semi-log")}
+            found[name]["log-log, late"] = fit(curve.rounds, values, late)
+    scale = curve.facts["theory"].get("gradient_norm_sq_mean", {}).get("scale", "log-log")
     each = [
-        [fit(curve.rounds, device[None], inside) for device in values.T] for values in curve.devices["gradient_norm_sq"]
+        [fit(curve.rounds, device[None], inside, scale) for device in values.T]
+        for values in curve.devices["gradient_norm_sq"]
     ]
     return found | {"of_devices": [[device and device["value"] for device in seed] for seed in each]}
 

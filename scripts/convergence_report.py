@@ -8,19 +8,34 @@ from typing import Any
 
 import numpy as np
 import records
-from convergence_data import Curve
+from convergence_data import Curve, above_rounding
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from plots import COLORS, STYLES, plt
 
 _QUANTITIES = {
     "gradient_norm_sq_mean": "squared gradient norm, mean over devices",
     "gradient_norm_sq_max": "squared gradient norm, largest of a device",
     "gradient_norm_sq_running": "squared gradient norm, averaged over rounds",
-    "own_gradient_norm_sq_mean": "squared gradient norm at a device's own target",
+    "own_gradient_norm_sq_mean": "squared gradient norm at a device's own target or model",
     "consensus_error": "consensus error",
     "distance_to_solution": "relative distance to the solution",
 }
 _FALLING = -0.1  # a log-log slope that counts as falling
+_ABOUT_RATES = """\
+Slopes are of logarithms over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows): against
+the logarithm of the round or, marked `a round`, against the round. Means over seeds, from three on with 95 % bootstrap
+intervals, which of few seeds are too narrow. Theory holds once transients are over; *at most* bounds the quantity from
+above, so that steeper slopes agree with it. Gradients are those of a device's loss at the average soft decision z̄; of
+averaging those of the mean loss at the mean model (in the other column, of a device's own loss at its own model); of
+devices alone those of their own loss. The solution is that of each algorithm. The spectral gap of a network that
+changes is an average over rounds. Numbers are means over seeds; curves in the figures are geometric means, with bands
+from the least to the largest."""
+_ABOUT_END_POINTS = """\
+A *minimum* has no direction that bends down by more than a thousandth of the largest curvature (beyond the
+uncertainty), and neither its gradient nor a perturbation along the direction of smallest curvature lowers the loss by
+more than what counts as none, a thousandth of the first round's. A *saddle* has such a direction, and is left along it
+with gain. All else is *undecided*, mostly because the gradient is still too large."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -40,6 +55,7 @@ def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> No
     records.replace(folder / "convergence.csv", records.table(rows))
     records.replace(folder / "devices.csv", records.table(of_devices))
     records.replace(folder / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+    records.replace(folder / "summary.md", _page(summary, {}))
 
 
 def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -77,7 +93,8 @@ def _figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple
             continue
         if any(np.isfinite(values).all(0).any() for values in shown):
             yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
-    if several := [c for c in curves if np.ptp(c.devices["gradient_norm_sq"], axis=-1).any()]:  # not of a mean model
+    several = [curve for curve in curves if np.ptp(curve.devices["gradient_norm_sq"], axis=-1).any()]
+    if 0 < len(several) <= 12:  # a mean model is one
         yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
     for x, groups in _by_x(summary["dependence"]).items():
         yield f"left_vs_{x.replace(' ', '_')}", f"What is left at the end against {x}", _dependence(x, groups)
@@ -111,10 +128,11 @@ def _over_rounds(
         middle = np.exp(np.log(values).mean(0))
         scale = facts["theory"].get(name, {}).get("scale", "log-log")
         fit = facts["slopes"][name][scale]
-        axis.plot(x, middle, label=f"{curve.label}: {_slope(facts, name) or 'no slope'}".split(" (")[0], **look)
+        axis.plot(x, middle, label=f"{curve.label}: slope {_slope(facts, name) or '?'}".split(" (")[0], **look)
         axis.fill_between(x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
         if fit:
-            inside = (x >= facts["window"][0]) & (x <= facts["window"][1])
+            fitted = np.isfinite(above_rounding(curve, name)[:, there]).all(0)
+            inside = (x >= facts["window"][0]) & (x <= facts["window"][1]) & fitted
             line = fit["value"] * (np.log(x[inside]) if scale == "log-log" else x[inside])
             line += np.log(middle[inside]).mean() - line.mean()
             axis.plot(x[inside], np.exp(line), color="black", linestyle=":", linewidth=1)
@@ -168,7 +186,8 @@ def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
             axis.plot(at[there][order], line[order], color=color, linestyle=":", label=label)
         axis.set(xscale="log", yscale="log", xlabel=x)
         axis.set_title(_QUANTITIES[name].split(",")[0], fontsize="small")
-        axis.legend(fontsize="x-small", title="slopes", title_fontsize="x-small")
+        axis.legend(fontsize="x-small", title="slopes", title_fontsize="x-small", framealpha=0.5)
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     return fig
 
@@ -185,9 +204,11 @@ def _slope(facts: dict[str, Any], name: str) -> str:
     """A fitted slope beside what theory says of it."""
     known = facts["theory"].get(name)
     scale = known["scale"] if known else "log-log"
-    fit = facts["slopes"][name][scale]
+    fit, late = facts["slopes"][name][scale], facts["slopes"][name]["log-log, late"]
     if not fit:
         return ""
+    if not known and late and abs(late["value"]) < 0.02:
+        return "at rest"
     form = ".2e" if scale == "semi-log" else ".2f"
     text = _interval(fit, form) + (" a round" if scale == "semi-log" else "")
     if not known:
@@ -199,6 +220,15 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
+def _range(slopes: Sequence[float]) -> str:
+    """From the first to the last, where they differ."""
+    return " to ".join(
+        dict.fromkeys(
+            f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
+        )
+    )
+
+
 def _number(value: float | None, form: str = ".2e") -> str:
     return f"{value:{form}}" if value is not None and math.isfinite(value) else ""
 
@@ -207,19 +237,15 @@ def _verdict(curve: dict[str, Any]) -> str:
     """Of where a run goes to, in words."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
-    solved, distance = curve["solved"], _mean(curve["final"]["distance_to_solution"])
+    distance, what = _mean(curve["final"]["distance_to_solution"]), "distance" if curve["solved"] else "gradients"
     if curve["reached"]:
         return f"reaches the solution (to {curve['flags']['precision']})"
     if "predicted_distance" in curve and math.isclose(distance, _mean(curve["predicted_distance"]), rel_tol=0.01):
         return "rests at the distance predicted"
-    fits = curve["slopes"]["distance_to_solution" if solved else "gradient_norm_sq_max"]
-    falls = all(
-        fit and (fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING
-        for fit in (fits["log-log"], fits["log-log, late"])
-    )
-    if solved:
-        return "approaches the solution" if falls else "stays away from the solution"
-    return "gradients fall" if falls else "gradients stay at a floor"
+    fits = curve["slopes"]["distance_to_solution" if curve["solved"] else "gradient_norm_sq_max"]
+    shown = [fit for fit in (fits["log-log"], fits["log-log, late"]) if fit]
+    falls = [(fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING for fit in shown]
+    return f"{what} still falling" if falls and all(falls) else f"{what} not falling, no longer or not yet"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -232,7 +258,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     curves = summary["curves"]
     lines = ["# Convergence study", "", f"`{summary['command']}`", "", "## Where it ends", ""]
     head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm, mean / largest device"]
-    head += ["consensus error", "distance to the solution", "predicted"]
+    head += ["at their own targets", "consensus error", "relative distance to the solution", "predicted distance"]
     rows = []
     for curve in curves:
         final = {name: _mean(values) for name, values in curve["final"].items()}
@@ -243,10 +269,11 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
             f"{curve['flags']['rounds']:,}",
             step + (" (derived)" if "learning_rate" in curve["derived"] else ""),
             _verdict(curve),
-            f"{final['gradient_norm_sq_mean']:.2e} / {final['gradient_norm_sq_max']:.2e}",
+            " / ".join(dict.fromkeys(f"{final[f'gradient_norm_sq_{name}']:.2e}" for name in ("mean", "max"))),
+            _number(final["own_gradient_norm_sq_mean"]),
             _number(final["consensus_error"]),
             _number(final["distance_to_solution"]),
-            _number(_mean(curve["predicted_distance"]), ".3g") if "predicted_distance" in curve else "",
+            f"{round(_mean(curve['predicted_distance']), 12):.3g}" if "predicted_distance" in curve else "",
         ])  # fmt: skip
     lines += _table(head, rows)
     lines += ["## Rates", ""]
@@ -260,7 +287,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         rows.append([
             curve["label"],
             _slope(curve, "gradient_norm_sq_mean"),
-            f"{steep[0]:.2f} to {steep[-1]:.2f}" if steep else "",
+            _range(steep),
             _slope(curve, "gradient_norm_sq_running") if "gradient_norm_sq_running" in curve["theory"] else "",
             _slope(curve, "consensus_error"),
             _slope(curve, "distance_to_solution"),
@@ -269,19 +296,14 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         ])  # fmt: skip
     lines += _table(head, rows)
     start, end = curves[0]["window"]
-    lines += [
-        f"Log-log slopes over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows), means",
-        "over seeds with 95 % bootstrap intervals; `a round` marks semi-log ones. A theory that says *at most* bounds",
-        "the quantity from above: steeper slopes agree with it. Gradients are those of a device's loss at the average",
-        "soft decision z̄; of averaging of the mean loss at the mean model, of devices alone of their own loss.",
-        "",
-    ]
+    lines += [_ABOUT_RATES.format(start=start, end=end), ""]
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["largest gradient norm", "loss", "lower along it by at most", "counts as none"]
+        head += ["largest gradient norm", "mean loss", "loss lower along it by at most", "loss that counts as none"]
         rows = [_ends(curve) for curve in curves if curve["endpoints"]]
         lines += _table(head, rows)
+        lines += [_ABOUT_END_POINTS, ""]
     for x, groups in _by_x(summary["dependence"]).items():
         lines += [f"## Dependence on {x}", ""]
         shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
