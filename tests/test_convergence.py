@@ -443,6 +443,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_least_squares_ends_where_theory_says(tmp_path):
     """By the derived step sizes: tracking at the solution, as quick as said, the other forms at the predicted bias."""
     out = tmp_path / "study"

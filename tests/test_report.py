@@ -227,6 +227,7 @@ def test_what_a_report_leaves(reported):
     assert "Left out, as nothing is sent: local." in text
 
 
+@pytest.mark.slow
 def test_a_report_is_made_anew_in_its_place(tmp_path):
     sweep, out = make_sweep(tmp_path / "small", dict.fromkeys(SIZES, (8,))), tmp_path / "out"
     assert call(sweep, f"--output={out}", "--target_accuracy=0.6") == 0

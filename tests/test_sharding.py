@@ -64,6 +64,7 @@ def run(arguments, **variables):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("dense", "distillation", "fedavg"), ("gather", "choco", "gossip")])
 def test_one_two_and_four_places_give_the_same_numbers(arguments):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
@@ -72,6 +73,7 @@ def test_one_two_and_four_places_give_the_same_numbers(arguments):
     assert out.strip() == "the same", errors
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path):
     """Nine devices on two processes of two places; process 0 alone writes and speaks."""
     with socket.socket() as probe:

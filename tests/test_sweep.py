@@ -94,6 +94,7 @@ def test_what_is_not_used_makes_no_cell_of_its_own():
     assert chosen(found, "algorithm", "topology", "consensus", "consensus_step_size") == one + two + six
 
 
+@pytest.mark.slow
 def test_every_flag_that_a_sweep_drops_changes_nothing():
     """What `unused` says of a system: other values of those flags give its very numbers."""
     other = {
@@ -508,6 +509,7 @@ def test_a_sweep_killed_at_ten_random_moments_ends_with_the_same_table(tmp_path)
     }
 
 
+@pytest.mark.slow
 def test_two_shards_at_once_do_each_cell_once(tmp_path, finished):
     out = tmp_path / "sweep"
     shards = [start(*SMALL, f"--sweep_dir={out}", f"--shard={number}/2") for number in range(2)]
@@ -519,6 +521,7 @@ def test_two_shards_at_once_do_each_cell_once(tmp_path, finished):
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_interrupting_keeps_what_is_done(tmp_path, finished):
     out, many = tmp_path / "sweep", [*SMALL, "--seeds=20"]  # so many that some are left when the signal comes
     process = start(*many, f"--sweep_dir={out}")

@@ -454,6 +454,7 @@ def test_every_poll_is_answered_and_every_sender_gets_the_average(problem):
 # Server distillation, co-regularization
 
 
+@pytest.mark.slow
 def test_server_distillation_is_distillation_on_the_complete_graph():
     learners, problem = make_learners(("linear", "mlp")), small_problem("complete")
     served = ddjax.fedmd(learners, reference_batch_size=REFERENCE_BATCH)
