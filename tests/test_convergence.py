@@ -509,19 +509,19 @@ def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topolo
 
 @pytest.mark.slow
 def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
-    """Digits, GELU, diminishing steps, two seeds: the gradient of every device falls by far, the worst as the mean."""
+    """Digits, GELU, diminishing steps, three seeds: the gradient of every device falls by far, the worst as the mean."""
     out = tmp_path / "study"
     flags = ["--dataset=digits", "--models=mlp", "--devices=6", "--batch_size=16", "--reference_batch_size=64"]
-    flags += ["--partition=dirichlet", "--reference_size=200", "--learning_rate=0.2", "--rounds=4000", "--seeds=2"]
+    flags += ["--partition=dirichlet", "--reference_size=200", "--learning_rate=0.2", "--rounds=4000", "--seeds=3"]
     flags += [f"--{name}_schedule=inverse_power:0.75:500" for name in ("learning_rate", "consensus_step_size")]
     start(*flags, "--points=20", "--endpoints=1", "--algorithm=distillation,dsgd", f"--output_dir={out}")
     rows = table(out / "convergence.csv")
     for label, curve in curves_of(out).items():
-        for seed in ("0", "1"):
+        for seed in ("0", "1", "2"):
             worst = [float(row["gradient_norm_sq_max"]) for row in rows if (row["curve"], row["seed"]) == (label, seed)]
             assert worst[-1] < 1e-3 * max(worst)
         assert curve["slopes"]["gradient_norm_sq_max"]["log-log"]["high"] < -0.5
-        assert len(curve["endpoints"]) == 2
+        assert len(curve["endpoints"]) == 3
     assert (
         curve["slopes"]["gradient_norm_sq_running"]["log-log"]["high"]
         < curve["theory"]["gradient_norm_sq_running"]["value"]
