@@ -509,7 +509,7 @@ def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topolo
 
 @pytest.mark.slow
 def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
-    """Digits, GELU, diminishing steps, three seeds: the gradient of every device falls by far, the worst as the mean."""
+    """Digits, GELU, falling steps, three seeds: the gradient of every device falls by far, the worst as the mean."""
     out = tmp_path / "study"
     flags = ["--dataset=digits", "--models=mlp", "--devices=6", "--batch_size=16", "--reference_batch_size=64"]
     flags += ["--partition=dirichlet", "--reference_size=200", "--learning_rate=0.2", "--rounds=4000", "--seeds=3"]
