@@ -122,9 +122,7 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
     return jnp.concatenate([of(group) for group in stacked])
 
 
-def end_points(
-    learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int, tolerance: float
-) -> list[EndPoint]:
+def end_points(learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
     """What kind of point a run came to.
 
     Args:
@@ -134,7 +132,6 @@ def end_points(
       measure: what was measured, which says of what loss. Of `of_distillation` it is `L_n(·; z̄)` of a device, with `z̄`
         held fixed; of `of_devices_alone` its private loss; of `of_averaging` `F`, at `θ̄`, once.
       devices: how many are examined, from the first.
-      tolerance: a difference in loss that counts as none, see `endpoint.examine`.
     """
     counted = _counted(problem)
 
@@ -148,7 +145,7 @@ def end_points(
             return jax.vmap(learners.groups[0].learner.objective, (None, 0))(params, batches).mean()
 
         mean = jax.tree.map(lambda leaf: leaf.mean(0), state.devices[0].params)
-        return [endpoint.examine(loss, mean, batch(slice(None)), tolerance=tolerance)]
+        return [endpoint.examine(loss, mean, batch(slice(None)))]
     target: tuple = ()
     if measure is of_distillation:
         target = problem.reference, learners.predict(state.devices, problem.reference).mean(0)
@@ -158,7 +155,7 @@ def end_points(
         for n in range(min(group.size, devices - start)):
             params = jax.tree.map(lambda leaf, n=n: leaf[n], stacked.params)
             objective = group.learner.objective
-            found.append(endpoint.examine(objective, params, batch(start + n), *target, tolerance=tolerance))
+            found.append(endpoint.examine(objective, params, batch(start + n), *target))
         start += group.size
     return found
 

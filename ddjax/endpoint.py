@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from ddjax.types import PyTree
 
-# Curvature below this part of the largest counts as none: of networks with more parameters than data most is.
-_FLAT = 1e-3
+# Curvature below this part of the largest counts as none, a difference below this part of the loss as well.
+_FLAT = _LITTLE = 1e-3
 
 
 class EndPoint(NamedTuple):
@@ -38,20 +38,19 @@ class EndPoint(NamedTuple):
     verdict: str
 
 
-def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any, tolerance: float) -> EndPoint:
+def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
     """Looks around a point: is it stationary to second order (Nesterov and Polyak 2006), can it be escaped from?
 
     With `κ` a thousandth of the largest curvature, a point is *undecided* while its gradient could lower the loss by
-    more than the tolerance against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by more
-    than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 + ‖θ‖` to
-    the whole, lowers the loss by more than the tolerance; a *minimum*, up to `κ` and the tolerance, if neither; else
+    more than a thousandth of it against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by
+    more than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 +
+    ‖θ‖` to the whole, lowers the loss by more than a thousandth; a *minimum*, up to these scales, if neither; else
     undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
       params: the point.
       data: what it is a loss of.
-      tolerance: a difference in loss that counts as none.
     """
     start, _ = ravel_pytree(params)
 
@@ -85,7 +84,8 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any, toleranc
     along = _along(
         loss, params, jnp.asarray(vector, start.dtype), jnp.asarray([*lengths, *-lengths], start.dtype), *data
     )
-    flat, escape = _FLAT * top, max(float(here - jnp.nanmin(along)), 0.0)
+    flat, tolerance = _FLAT * top, _LITTLE * abs(float(here))
+    escape = max(float(here - jnp.nanmin(along)), 0.0)
     verdict = "undecided"
     if flat > 0 and norm**2 / (2 * flat) < tolerance:
         if smallest + uncertainty < -flat and escape > tolerance:

@@ -45,7 +45,6 @@ _DEFAULTS = {
     "rounds": "0",
 }
 _MOST_ROUNDS = 10_000_000  # derived, that are run unasked
-_LITTLE = 1e-3  # of the objective at the first round: a difference in loss that counts as none at the end
 _LEFT_OUT = ("sweep_dir", "shard", *options.SECTIONS["Output"], "eval_examples", "client_fraction")
 SECTIONS: dict[str, dict[str, tuple]] = {
     "The study": {
@@ -175,9 +174,9 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
             if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
         if FLAGS.endpoints:
-            kind, tolerance = MEASURES[given.algorithm], _LITTLE * float(one["objective"][0])
-            ends = convergence.end_points(first.learners, state, built.problem, kind, FLAGS.endpoints, tolerance)
-            facts["endpoints"] += [{"seed": cell.given.seed, "tolerance": tolerance, **end._asdict()} for end in ends]
+            kind = MEASURES[given.algorithm]
+            ends = convergence.end_points(first.learners, state, built.problem, kind, FLAGS.endpoints)
+            facts["endpoints"] += [{"seed": cell.given.seed, **end._asdict()} for end in ends]
         progress.update()
     if None in facts["spectral_gap"]:
         facts["spectral_gap"] = []

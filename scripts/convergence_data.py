@@ -85,7 +85,8 @@ def steady(cell: Cell, topology: Topology) -> bool:
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
     """Slopes that theory gives, by quantity: `scale`, `value`, and whether it is a `bound` that slopes may lie below.
 
-    Powers of steps have their slopes taken in the same rounds, for `(1 + t/τ)^−a` has its own only later.
+    Powers of steps have their slopes taken in the same rounds, for `(1 + t/τ)^−a` has its own only later. What is said
+    of consensus errors of stochastic methods are orders argued here, not theorems.
 
     - `tracking` of linear devices on all data, with constant steps: the distance shrinks by `least_squares.factor`, and
       squares by its square.

@@ -33,9 +33,10 @@ changes is an average over rounds. Numbers are means over seeds; curves in the f
 from the least to the largest."""
 _ABOUT_END_POINTS = """\
 A *minimum* has no direction that bends down by more than a thousandth of the largest curvature (beyond the
-uncertainty), and neither its gradient nor a perturbation along the direction of smallest curvature lowers the loss by
-more than what counts as none, a thousandth of the first round's. A *saddle* has such a direction, and is left along it
-with gain. All else is *undecided*, mostly because the gradient is still too large."""
+uncertainty: an eigenvalue lies so near), its gradient cannot lower the loss by more than a thousandth of it, against
+curvature of that size, nor does a perturbation along the direction of smallest curvature. A *saddle* has a direction
+that bends down so, and leaving along it gains more. All else is *undecided*, mostly because the gradient is still too
+large."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -300,7 +301,12 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["largest gradient norm", "mean loss", "loss lower along it by at most", "loss that counts as none"]
+        head += [
+            "lowest ratio of a device's two",
+            "largest gradient norm",
+            "mean loss",
+            "loss lower along it by at most",
+        ]
         rows = [_ends(curve) for curve in curves if curve["endpoints"]]
         lines += _table(head, rows)
         lines += [_ABOUT_END_POINTS, ""]
@@ -327,8 +333,8 @@ def _ends(curve: dict[str, Any]) -> list[str]:
         ", ".join(f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)),
         f"{lowest['smallest']:.2e} (± {lowest['uncertainty']:.0e})",
         _number(max(point["largest"] for point in points)),
+        f"{min(point['smallest'] / point['largest'] for point in points):.4f}",
         _number(max(point["gradient_norm"] for point in points)),
         _number(_mean([point["loss"] for point in points])),
         _number(max(point["escape"] for point in points)),
-        _number(_mean([point["tolerance"] for point in points])),
     ]
