@@ -145,13 +145,14 @@ def test_dsgd_is_the_paper_pseudocode_in_numpy():
     close(state.devices[0].params["dense"]["kernel"], np.array([kernel for kernel, _ in theta]), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("consensus", "names"),
     [
         ("gradient", ("linear", "mlp", "cnn", "mlp")),
         ("tracking", ("linear", "mlp", "cnn", "mlp")),
         ("neighbors", ("linear", "mlp", "cnn", "mlp")),
-        pytest.param("gradient", ("linear", "mlp", "cnn", "resnet14"), marks=pytest.mark.slow),
+        ("gradient", ("linear", "mlp", "cnn", "resnet14")),
     ],
 )
 def test_mixed_network_is_a_loop_over_single_devices(consensus, names):

@@ -32,6 +32,7 @@ def call(*flags):
         flagsaver.restore_flag_values(saved, benchmark.FLAGS)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(tmp_path, capsys):
     output = tmp_path / "new" / "rows.json"
     assert call(*TINY, "--work=distillation", f"--output={output}") == 0

@@ -274,6 +274,7 @@ def test_targets_that_no_device_keeps_are_those_of_the_mixer(problem):
     np.testing.assert_array_equal(unknown.gradient_norm_sq, found.gradient_norm_sq)
 
 
+@pytest.mark.slow
 def test_a_mixed_network_is_measured_device_by_device(problem):
     """Two architectures, unequal data: every device alone, with the learner's own loss on its own examples."""
     groups = []
@@ -560,6 +561,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_systems_side_by_side(tmp_path):
     """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
     out = tmp_path / "study"
