@@ -23,8 +23,8 @@ class Quantities(NamedTuple):
       gradient_norm_sq: `[N]` of distillation `‖∇L_n(θ_n; z̄)‖²`, which the paper claims to vanish; of averaging
         `‖∇F(θ̄)‖²`, the same for all; of devices alone that of the private loss.
       own_gradient_norm_sq: `[N]` of distillation at the device's own target as training takes it, clipped to the range
-        of soft decisions, `‖∇L_n(θ_n; z_n)‖²`; else that of the
-        private loss at `θ_n`, which averaging does not make vanish.
+        of soft decisions, `‖∇L_n(θ_n; z_n)‖²`; else that of the private loss at `θ_n`, which averaging does not make
+        vanish.
       consensus_error: `[N]` of distillation the mean over the reference set of `‖z_n − z̄‖²`, else `‖θ_n − θ̄‖²`.
     """
 

@@ -53,7 +53,6 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
       data: what it is a loss of.
     """
     start, _ = ravel_pytree(params)
-
     here, gradient = jax.tree.map(np.asarray, _value_and_gradient(loss, params, *data))
     norm = float(np.linalg.norm(gradient))
     if not np.isfinite(norm):

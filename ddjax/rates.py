@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 from scipy import integrate, stats
 
 from ddjax.types import InputError
@@ -63,22 +64,20 @@ def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray)
     return total / (integrate.cumulative_trapezoid(weights, rounds, initial=0) + weights[0])
 
 
-def mixing_decay(matrices: Sequence, rounds: int = 0, seed: int = 0) -> float:
+def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
     """The factor by which disagreement shrinks in a round of mixing alone, `x ← W_t x`, measured in float64.
 
     Theory: `|λ₂|` of a fixed doubly stochastic `W` (0 where one round ends it). Of two complex eigenvalues of one
-    modulus the disagreement oscillates, so the factor is fitted over many rounds; it is renormed on the way, so that
-    none is lost in rounding.
+    modulus the disagreement oscillates, so the factor is fitted over 40 `N` rounds, less the first quarter; it is
+    renormed on the way, so that none is lost in rounding.
 
     Args:
       matrices: one `[N, N]`, or those of a cycle.
-      rounds: of the fit, in which the first quarter is not counted; by default 40 `N`.
-      seed: of the start.
     """
-    dense = [np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64) for matrix in matrices]
+    dense = [matrix.toarray() for matrix in matrices]
     devices = dense[0].shape[0]
-    rounds = rounds or max(400, 40 * devices)
-    x: Any = np.random.default_rng(seed).normal(size=devices)
+    rounds = max(400, 40 * devices)
+    x: Any = np.random.default_rng(0).normal(size=devices)
     x -= x.mean()
     size, logs = 0.0, np.empty(rounds)
     for t in range(rounds):

@@ -24,12 +24,25 @@ import options
 import plan
 import records
 from absl import flags
-from convergence_data import MEASURES, Curve, alike, closed_form, dependence, reached, slopes, steady, theory, weight
+from convergence_data import (
+    MEASURES,
+    Curve,
+    alike,
+    closed_form,
+    dependence,
+    plain,
+    reached,
+    slopes,
+    steady,
+    step_sizes,
+    theory,
+    weight,
+)
 from plan import Cell
 from tqdm import tqdm
 
 import ddjax
-from ddjax import convergence, least_squares, rates, schedules
+from ddjax import convergence, least_squares, rates
 from ddjax.types import InputError
 
 FLAGS = flags.FlagValues()
@@ -136,7 +149,7 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
     facts["mixing_decay"] = None
     progress.write(f"{label}: {given.rounds:,} rounds, step size {given.learning_rate:.3g}", file=sys.stderr)
     points = rounds_measured(given)
-    steps = np.asarray(schedules.schedule(given.learning_rate_schedule, 1.0, given.rounds)(points))
+    steps = step_sizes(given, "learning_rate", points)
     values: dict[str, list[np.ndarray]] = {}
     devices: dict[str, list[np.ndarray]] = {}
     first: Any = None
@@ -154,7 +167,7 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
             "objective": found.pop("objective"),
             "gradient_norm_sq_mean": mean,
             "gradient_norm_sq_max": found["gradient_norm_sq"].max(-1),
-            "gradient_norm_sq_running": rates.running_average(points, mean, steps * np.ones(len(points))),
+            "gradient_norm_sq_running": rates.running_average(points, mean, steps),
             "own_gradient_norm_sq_mean": found["own_gradient_norm_sq"].mean(-1),
             "consensus_error": found["consensus_error"].mean(-1),
             "distance_to_solution": np.full(len(points), np.nan),
@@ -170,7 +183,7 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
         if options.meets(given):
             matrices = built.topology.matrices
             facts["spectral_gap"].append(built.topology.spectral_gap)
-            facts["neighbors"].append([len(heard) for heard in links(matrices)])
+            facts["neighbors"].append(degrees(matrices))
             if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
         if FLAGS.endpoints:
@@ -190,23 +203,20 @@ def rounds_measured(given: flags.FlagValues) -> np.ndarray:
     return np.unique(np.round(np.geomspace(1, given.rounds, FLAGS.points)).astype(int))
 
 
-def links(matrices: Sequence[Any]) -> list[set[int]]:
-    """Whom each device hears of, in any round of a cycle."""
-    heard = abs(matrices[0])
-    for matrix in matrices[1:]:
-        heard = heard + abs(matrix)
-    return [set(heard[[n]].indices) - {n} for n in range(heard.shape[0])]
+def degrees(matrices: Sequence[Any]) -> list[int]:
+    """How many others each device hears of, in any round of a cycle."""
+    heard = sum(abs(matrix) for matrix in matrices) != 0
+    return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
 
 def _measure(given: flags.FlagValues, built: experiment.Experiment, solved: bool) -> Callable:
     kind = MEASURES[given.algorithm]
     if kind is convergence.of_distillation:
         mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
-        if given.algorithm == "fedmd":
+        if given.algorithm == "fedmd" or (given.mixing == "server" and not given.compressor):
             mixer = ddjax.server()
-        elif given.mixing in ("average", "server") and not given.compressor:
-            drawn = isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn)
-            mixer = ddjax.server() if given.mixing == "server" else None if drawn else ddjax.weighted_average()
+        elif plain(given) and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
+            mixer = ddjax.weighted_average()
         kind = partial(kind, mixer=mixer)
 
     def measure(state: Any, problem: ddjax.Problem) -> tuple:

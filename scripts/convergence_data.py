@@ -73,13 +73,23 @@ def reached(cell: Cell, distance: np.ndarray) -> bool:
     return bool(np.mean(distance) < (1e-8 if cell.given.precision == "float64" else 1e-4))
 
 
+def plain(given: flags.FlagValues) -> bool:
+    """Whether soft decisions are mixed by `W` and nothing else."""
+    return given.mixing == "average" and not given.compressor
+
+
+def step_sizes(given: flags.FlagValues, name: str, rounds: np.ndarray) -> np.ndarray:
+    """`[T]` `learning_rate` or `consensus_step_size` in these rounds, as a part of its first."""
+    schedule = schedules.schedule(getattr(given, f"{name}_schedule"), 1.0, given.rounds)
+    return np.broadcast_to(schedule(rounds), rounds.shape)
+
+
 def steady(cell: Cell, topology: Topology) -> bool:
     """Whether a round is one and the same linear map of linear devices, but for `ζ`: a constant SGD step on all data,
     mixing by one `W` and nothing else."""
     given = cell.given
     step = (given.optimizer, given.learning_rate_schedule, given.local_steps, given.local_epochs)
-    plain = step == ("sgd", "constant", 1, 0) and given.mixing == "average" and not given.compressor
-    return plain and whole(cell) and not topology.changes
+    return step == ("sgd", "constant", 1, 0) and plain(given) and whole(cell) and not topology.changes
 
 
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
@@ -102,27 +112,23 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
       et al. 2020), of `t^−a` in the end `t^−min(a, 1 − a)`.
     """
     given, found = cell.given, {}
-    distils, plain = given.algorithm == "distillation", given.mixing == "average" and not given.compressor
+    distils = given.algorithm == "distillation" and plain(given)
     averages = given.algorithm in ("dsgd", "choco", "push_sum")
-
-    def steps(name: str) -> np.ndarray:
-        spec = getattr(given, f"{name}_schedule")
-        return np.asarray(schedules.schedule(spec, 1.0, given.rounds)(rounds)) * np.ones(len(rounds))
 
     def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
         """The quantity falls like the sum of these, so like the one that falls least."""
         fits = [rates.slope(rounds, curve[None], inside).value for curve in curves]
         found[name] = {"scale": "log-log", "value": max(fits), "bound": bound}
 
-    eta, zeta = steps("learning_rate"), steps("consensus_step_size")
-    if distils and given.consensus == "gradient" and plain and _unending(given, facts):
+    eta, zeta = (step_sizes(given, name, rounds) for name in ("learning_rate", "consensus_step_size"))
+    if distils and given.consensus == "gradient" and _unending(given, facts):
         if whole(cell):
             law("consensus_error", zeta**2, bound=not facts["solved"])
             law("gradient_norm_sq_mean", zeta**2, bound=not facts["solved"])
             law("distance_to_solution", zeta)
         else:
             law("consensus_error", zeta**2, eta**2 / zeta, bound=True)
-    apart = averages or (distils and given.consensus == "tracking" and plain and not whole(cell))
+    apart = averages or (distils and given.consensus == "tracking" and not whole(cell))
     if apart and given.learning_rate_schedule != "constant":
         law("consensus_error", eta**2, bound=True)
     if averages and given.batch_size:

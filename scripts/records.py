@@ -158,13 +158,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def output_folder(given: str, default: str, holds_run: bool = False) -> Path:
+def output_folder(given: str, default: str, resume: bool | None = None) -> Path:
     """The folder to write into, which need not be there.
 
     Args:
       given: `--output_dir`.
       default: where that is empty.
-      holds_run: whether it may hold something, as that of a run to go on with does.
+      resume: whether it may hold something, since what is there is gone on with; `None` where that cannot be.
 
     Raises:
       InputError: it is a file, or holds something.
@@ -173,8 +173,9 @@ def output_folder(given: str, default: str, holds_run: bool = False) -> Path:
         path = Path(given or default).expanduser()
         if path.exists() and not path.is_dir():
             raise InputError(f"output_dir {str(path)!r} is a file")
-        if not holds_run and path.is_dir() and any(path.iterdir()):
-            raise InputError(f"output_dir {str(path)!r} is not empty; name a new one")
+        if not resume and path.is_dir() and any(path.iterdir()):
+            hint = "" if resume is None else ", or go on with --resume"
+            raise InputError(f"output_dir {str(path)!r} is not empty; name a new one{hint}")
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise

@@ -55,7 +55,7 @@ class OutputDir:
         if FLAGS.resume and not FLAGS.output_dir:
             raise InputError("--resume needs the --output_dir of the run to go on with")
         default = f"runs/{FLAGS.algorithm}-{name}-{stamp}"
-        self.path = records.output_folder(FLAGS.output_dir, default, holds_run=FLAGS.resume)
+        self.path = records.output_folder(FLAGS.output_dir, default, FLAGS.resume)
         self._metrics = self.path / "metrics.csv"
         self._writes = jax.process_index() == 0
         if FLAGS.resume:

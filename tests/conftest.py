@@ -5,6 +5,7 @@ import os
 # Tests compile much and compute little: less optimized programs are ready in half the time.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
+import jax
 import numpy as np
 import pytest
 
@@ -33,3 +34,9 @@ def image_problem(devices=4, side=8):
 @pytest.fixture
 def problem():
     return small_problem()
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield

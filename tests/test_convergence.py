@@ -35,12 +35,6 @@ KEY = jax.random.key(5)
 DEVICES = 6
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def regression(spec="ring", devices=DEVICES, **arguments):
     dataset = synthetic_regression(0, devices, 150, 60, 4, 0.1, 1.0)
     matrix = topology(spec, devices, product="dense").mixing_matrix

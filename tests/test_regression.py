@@ -26,12 +26,6 @@ RATE, WEIGHT, STEP = 0.05, 2.0, 0.4
 
 
 @pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
-@pytest.fixture
 def single_again():
     """After a script that may have set the precision of the process."""
     yield
