@@ -204,7 +204,7 @@ def rounds_measured(given: flags.FlagValues) -> np.ndarray:
 
 
 def degrees(matrices: Sequence[Any]) -> list[int]:
-    """How many others each device hears of, in any round of a cycle."""
+    """How many others each device hears of: in any round of a cycle, or in the draws there are of a random graph."""
     heard = sum(abs(matrix) for matrix in matrices) != 0
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
