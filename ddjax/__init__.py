@@ -1,20 +1,6 @@
 """ddjax: devices that learn together over a network by distributed distillation, simulated in JAX."""
 
-from ddjax import (
-    algorithms,
-    compression,
-    convergence,
-    data,
-    endpoint,
-    least_squares,
-    losses,
-    mixing,
-    models,
-    networks,
-    rates,
-    tasks,
-    topology,
-)
+from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms import (
     centralized,
     co_regularization,
@@ -27,19 +13,19 @@ from ddjax.algorithms import (
     local,
 )
 from ddjax.data import make_problem
-from ddjax.learners import Group, Learners
-from ddjax.mixing import adaptive, choco, encoded, push_sum, server, weighted_average
-from ddjax.simulate import Evaluation, Simulation, evaluations, run
-from ddjax.supervised import learner
+from ddjax.errors import InputError, NonFiniteError
+from ddjax.learning.population import Group, Population
+from ddjax.learning.supervised import learner
+from ddjax.mixing.mixers import adaptive, choco, encoded, push_sum, server, weighted_average
+from ddjax.networks.topology import topology
+from ddjax.simulation.engine import Evaluation, Simulation, evaluations, run
 from ddjax.types import (
     Algorithm,
     Device,
     Info,
-    InputError,
     Learner,
     Mixer,
     MixerState,
-    NonFiniteError,
     Problem,
     StepInfo,
     Traffic,
@@ -53,10 +39,10 @@ __all__ = [
     "Info",
     "InputError",
     "Learner",
-    "Learners",
     "Mixer",
     "MixerState",
     "NonFiniteError",
+    "Population",
     "Problem",
     "Simulation",
     "StepInfo",
@@ -66,31 +52,27 @@ __all__ = [
     "centralized",
     "choco",
     "co_regularization",
-    "compression",
-    "convergence",
     "data",
     "distillation",
     "dsgd",
     "dynamic_averaging",
     "encoded",
-    "endpoint",
     "evaluations",
     "fedavg",
     "fedmd",
     "gossip",
     "learner",
-    "least_squares",
+    "learning",
     "local",
-    "losses",
     "make_problem",
     "mixing",
     "models",
     "networks",
     "push_sum",
-    "rates",
     "run",
     "server",
-    "tasks",
+    "simulation",
+    "theory",
     "topology",
     "weighted_average",
 ]

@@ -2,7 +2,7 @@
 
 import optax
 
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
 
 SCHEDULES = ("constant", "inverse_time", "inverse_power", "cosine")
 

@@ -11,7 +11,7 @@ import pytest
 
 import ddjax
 from ddjax.data.sources import synthetic_classification
-from ddjax.topology import topology
+from ddjax.networks.topology import topology
 
 DEVICES, CLASSES, DIMENSIONS = 6, 3, 5
 

@@ -26,14 +26,37 @@ BASE = (
 )
 LINEAR = BASE + "--models=linear "
 REGRESSION = BASE + "--models=linear --dataset=synthetic_regression --learning_rate=0.01 "
-ALGORITHMS = (
-    "dsgd choco push_sum gossip fedavg dynamic_averaging fedmd co_regularization local centralized distillation"
-).split()
-GRAPHS = (
-    "complete star torus hypercube exponential directed_ring directed_exponential erdos_renyi:0.5 watts_strogatz:4:0.3 "
-    "random_regular:3 barabasi_albert:2 one_peer_exponential random_matching fresh_random_regular:3 "
-    "fresh_erdos_renyi:0.5 alternating:ring+star"
-).split()
+ALGORITHMS = [
+    "dsgd",
+    "choco",
+    "push_sum",
+    "gossip",
+    "fedavg",
+    "dynamic_averaging",
+    "fedmd",
+    "co_regularization",
+    "local",
+    "centralized",
+    "distillation",
+]
+GRAPHS = [
+    "complete",
+    "star",
+    "torus",
+    "hypercube",
+    "exponential",
+    "directed_ring",
+    "directed_exponential",
+    "erdos_renyi:0.5",
+    "watts_strogatz:4:0.3",
+    "random_regular:3",
+    "barabasi_albert:2",
+    "one_peer_exponential",
+    "random_matching",
+    "fresh_random_regular:3",
+    "fresh_erdos_renyi:0.5",
+    "alternating:ring+star",
+]
 
 
 def runs() -> Iterator[tuple[str, str, str]]:
@@ -50,8 +73,10 @@ def runs() -> Iterator[tuple[str, str, str]]:
         yield algorithm, "train", BASE + f"--models={model} --algorithm={algorithm} --check_every=2"
         yield f"regression-{algorithm}", "train", REGRESSION + f"--algorithm={algorithm} --check_every=2"
     for algorithm in ("dsgd", "gossip", "distillation", "fedavg", "choco"):
-        yield f"two-places-{algorithm}", "train", (LINEAR + f"--algorithm={algorithm}").replace(
-            "--host_devices=1", "--host_devices=2"
+        yield (
+            f"two-places-{algorithm}",
+            "train",
+            (LINEAR + f"--algorithm={algorithm}").replace("--host_devices=1", "--host_devices=2"),
         )
     for compressor in ("float16", "uint8", "top_classes:3", "top_k:0.2", "random_k:0.2", "qsgd:8", "sign"):
         yield f"distillation-{compressor}", "train", LINEAR + f"--compressor={compressor}"
@@ -101,18 +126,27 @@ def runs() -> Iterator[tuple[str, str, str]]:
     yield "float64-dsgd", "train", BASE + "--models=mlp --precision=float64 --algorithm=dsgd"
     sweep = LINEAR.replace("--host_devices=1", "") + "--seeds=2"
     yield "sweep", "sweep", sweep + " --algorithm=local,dsgd,distillation --topology=ring,exponential --host_devices=1"
-    yield "sweep-zip", "sweep", sweep + (
-        " --consensus=gradient,tracking --divergence=kl,cross_entropy --zip=consensus,divergence"
-        " --learning_rate=0.01,0.05 --distillation_weight=1,3 --exclude=learning_rate=0.05,consensus=tracking"
-        " --host_devices=2"
+    yield (
+        "sweep-zip",
+        "sweep",
+        sweep
+        + (
+            " --consensus=gradient,tracking --divergence=kl,cross_entropy --zip=consensus,divergence"
+            " --learning_rate=0.01,0.05 --distillation_weight=1,3 --exclude=learning_rate=0.05,consensus=tracking"
+            " --host_devices=2"
+        ),
     )
     study = "--devices=6 --precision=float64 --seeds=2 --host_devices=1"
     yield "study", "convergence", study + " --topology=ring,directed_ring --consensus=tracking,gradient --rounds=200"
     yield "study-derived", "convergence", study + " --consensus=tracking,neighbors"
     yield "study-averaging", "convergence", study + " --algorithm=dsgd,local,choco --learning_rate=0.01 --rounds=100"
-    yield "study-mlp", "convergence", (
-        "--devices=4 --dataset=digits --models=mlp --examples_per_device=20 --learning_rate=0.05 --rounds=30 "
-        "--batch_size=16 --reference_batch_size=16 --endpoints=1 --learning_rate_schedule=inverse_power:0.5:10"
+    yield (
+        "study-mlp",
+        "convergence",
+        (
+            "--devices=4 --dataset=digits --models=mlp --examples_per_device=20 --learning_rate=0.05 --rounds=30 "
+            "--batch_size=16 --reference_batch_size=16 --endpoints=1 --learning_rate_schedule=inverse_power:0.5:10"
+        ),
     )
 
 

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from ddjax.accounting import by_link, count
+from ddjax.simulation.accounting import by_link, count
 from ddjax.types import Traffic
 
 DEVICES = 4

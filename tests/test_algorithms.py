@@ -8,10 +8,11 @@ import pytest
 from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
 
 import ddjax
-from ddjax import losses, models
-from ddjax.learners import draw, round_keys
-from ddjax.supervised import optimizer, optimizers
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.learning import losses
+from ddjax.learning.population import draw, round_keys
+from ddjax.learning.supervised import optimizer, optimizers
+from ddjax.models import architectures
 
 BATCH, REFERENCE_BATCH, RATE, WEIGHT, STEP = 4, 5, 0.2, 3.0, 0.4
 
@@ -22,15 +23,17 @@ def make_learners(
     kwargs = {"distillation_weight": WEIGHT} | kwargs
     optimizer = kwargs.pop("optimizer", None) or optax.sgd(RATE)
     groups = [
-        ddjax.Group(ddjax.learner(models.model(name, shape, CLASSES), optimizer, **kwargs), size // len(names), chunk)
+        ddjax.Group(
+            ddjax.learner(architectures.model(name, shape, CLASSES), optimizer, **kwargs), size // len(names), chunk
+        )
         for name in names
     ]
-    return ddjax.Learners(tuple(groups), batch_size, local_steps)
+    return ddjax.Population(tuple(groups), batch_size, local_steps)
 
 
-def make_distillation(learners, consensus="gradient", step=STEP, reference_batch_size=REFERENCE_BATCH):
+def make_distillation(population, consensus="gradient", step=STEP, reference_batch_size=REFERENCE_BATCH):
     return ddjax.distillation(
-        learners,
+        population,
         ddjax.weighted_average(),
         reference_batch_size=reference_batch_size,
         consensus=consensus,
@@ -158,12 +161,12 @@ def test_dsgd_is_the_paper_pseudocode_in_numpy():
 def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
     """Stacked groups of several architectures against unstacked devices that meet only where they mix."""
     problem = image_problem(devices=8)
-    learners = make_learners(names, 8, (8, 8), chunk=1)
+    population = make_learners(names, 8, (8, 8), chunk=1)
     half = problem.reference.shape[0] // 2  # so that rows are drawn again
-    state, states = rounds(make_distillation(learners, consensus, reference_batch_size=half), problem, 4)
+    state, states = rounds(make_distillation(population, consensus, reference_batch_size=half), problem, 4)
 
     singles, devices = [], []
-    for group, stacked in zip(learners.groups, states[0].devices, strict=True):
+    for group, stacked in zip(population.groups, states[0].devices, strict=True):
         step, predict = jax.jit(group.learner.step), jax.jit(group.learner.predict)
         for i in range(group.size):
             singles.append((step, predict))
@@ -199,17 +202,17 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
 
 @pytest.mark.parametrize("consensus", ["gradient", "tracking", "neighbors"])
 def test_zero_weight_is_isolated_training(problem, consensus):
-    learners = make_learners(distillation_weight=0.0)
-    distilled, _ = rounds(make_distillation(learners, consensus), problem, 10)
-    alone, _ = rounds(ddjax.local(learners), problem, 10)
+    population = make_learners(distillation_weight=0.0)
+    distilled, _ = rounds(make_distillation(population, consensus), problem, 10)
+    alone, _ = rounds(ddjax.local(population), problem, 10)
     close(distilled.devices, alone.devices)
 
 
 def test_identity_mixing_is_isolated_training(problem):
     problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
-    learners = make_learners()
-    mixed, states = rounds(ddjax.dsgd(learners, ddjax.weighted_average()), problem, 10)
-    local = ddjax.local(learners)
+    population = make_learners()
+    mixed, states = rounds(ddjax.dsgd(population, ddjax.weighted_average()), problem, 10)
+    local = ddjax.local(population)
     alone, _ = rounds(
         local, problem, 10, state=local.init(jax.random.key(0), problem)._replace(devices=states[0].devices)
     )
@@ -227,8 +230,8 @@ def test_no_device_hears_of_another_without_links(problem):
 
 def test_uniform_mixing_from_a_common_start_is_sgd_on_the_mean_gradient():
     problem = small_problem("complete", partition="iid")
-    learners = make_learners()
-    state, states = rounds(ddjax.dsgd(learners, ddjax.weighted_average()), problem, 15)
+    population = make_learners()
+    state, states = rounds(ddjax.dsgd(population, ddjax.weighted_average()), problem, 15)
     params = jax.tree.map(lambda leaf: leaf[0], states[0].devices[0].params)
 
     def loss(params, x, y):
@@ -277,27 +280,27 @@ def test_messages_are_counted_where_they_are_sent():
 def test_gradient_consensus_settles_at_the_closed_form():
     """With soft decisions held still, z → ζ ((1 + ζ) I − W)⁻¹ s, biased unless ζ → 0; learning rate zero."""
     problem = small_problem()
-    learners = make_learners(optimizer=optax.sgd(0.0))
+    population = make_learners(optimizer=optax.sgd(0.0))
     algorithm = ddjax.distillation(
-        learners, ddjax.weighted_average(), reference_batch_size=20, consensus="gradient", consensus_step_size=STEP
+        population, ddjax.weighted_average(), reference_batch_size=20, consensus="gradient", consensus_step_size=STEP
     )
     state, states = rounds(algorithm, problem, 150)
-    s = np.asarray(learners.predict(states[0].devices, problem.reference), float)
+    s = np.asarray(population.predict(states[0].devices, problem.reference), float)
     w = np.asarray(problem.mixing_matrix, float)
     expected = np.einsum("nm,mrk->nrk", STEP * np.linalg.inv((1 + STEP) * np.eye(DEVICES) - w), s)
     close(state.estimate, expected, 1e-5)
 
 
 def test_tracking_and_complete_neighbors_reach_the_exact_mean():
-    learners = make_learners(optimizer=optax.sgd(0.0))
+    population = make_learners(optimizer=optax.sgd(0.0))
     kwargs = {"reference_batch_size": 20}
     problem = small_problem()
-    tracking = ddjax.distillation(learners, ddjax.weighted_average(), consensus="tracking", **kwargs)
+    tracking = ddjax.distillation(population, ddjax.weighted_average(), consensus="tracking", **kwargs)
     state, states = rounds(tracking, problem, 150)
-    s = learners.predict(states[0].devices, problem.reference)
+    s = population.predict(states[0].devices, problem.reference)
     close(state.estimate, np.broadcast_to(s.mean(0), s.shape), 1e-5)
     problem = small_problem("complete")
-    neighbors = ddjax.distillation(learners, ddjax.weighted_average(), consensus="neighbors", **kwargs)
+    neighbors = ddjax.distillation(population, ddjax.weighted_average(), consensus="neighbors", **kwargs)
     _, info = neighbors.round(jax.random.key(0), states[0]._replace(estimate=None, previous=None), problem)
     expected = ((s - s.mean(0)) ** 2).sum(-1).mean(1)
     close(info.distillation_loss, expected, 1e-5)
@@ -305,16 +308,16 @@ def test_tracking_and_complete_neighbors_reach_the_exact_mean():
 
 def test_schedules_follow_the_rounds():
     """ζ is 0, then 1 from round 2 on; η is halved each round, whatever the local steps."""
-    problem, learners = small_problem(), make_learners()
-    _, never = rounds(make_distillation(learners, step=0.0), problem, 4)
-    _, later = rounds(make_distillation(learners, step=lambda t: jnp.where(t < 2, 0.0, 1.0)), problem, 4)
+    problem, population = small_problem(), make_learners()
+    _, never = rounds(make_distillation(population, step=0.0), problem, 4)
+    _, later = rounds(make_distillation(population, step=lambda t: jnp.where(t < 2, 0.0, 1.0)), problem, 4)
     close(never[2], later[2], 0)
     assert not np.allclose(never[3].estimate, later[3].estimate)
 
 
 def test_learning_rate_schedule_counts_rounds_not_steps():
-    from experiment import build
-    from options import parse
+    from ddjax.experiments.build import build
+    from ddjax.experiments.options import parse
 
     flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]
     scheduled = build(parse([*flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"]))

@@ -2,16 +2,15 @@
 
 import json
 
-import benchmark
 import jax
 import numpy as np
-import options
 import pytest
-import workloads
 from absl.testing import flagsaver
-from workloads import Case
 
-from ddjax.learners import draw, round_keys
+from ddjax.experiments import options
+from ddjax.experiments.benchmarks import benchmark, workloads
+from ddjax.experiments.benchmarks.workloads import Case
+from ddjax.learning.population import draw, round_keys
 
 TINY = [
     "--models=linear",
@@ -186,7 +185,7 @@ def as_torch(params, like):
 )
 def test_torch_does_the_same_work(work, model):
     torch = pytest.importorskip("torch")
-    import torch_baseline
+    from ddjax.experiments.benchmarks import torch_baseline
 
     case = Case(work, model, 3, 4, "ring", 5)
     problem, algorithm = workloads.problem(case), workloads.algorithm(work, case)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax.compression import COMPRESSORS, compressor
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.mixing.compression import COMPRESSORS, compressor
 
 DRAWS = 4000
 

@@ -8,14 +8,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import convergence as study
-import convergence_data as data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import options
-import plan
 import pytest
 import scipy.linalg
 import scipy.optimize
@@ -26,9 +22,13 @@ from jax.flatten_util import ravel_pytree
 from test_algorithms import make_distillation, make_learners
 
 import ddjax
-from ddjax import convergence, endpoint, least_squares, losses, rates, tasks
 from ddjax.data.sources import synthetic_regression
-from ddjax.topology import topology
+from ddjax.experiments import options
+from ddjax.experiments.studies import data, study
+from ddjax.experiments.sweeps import plan
+from ddjax.learning import losses, tasks
+from ddjax.networks.topology import topology
+from ddjax.theory import convergence, endpoint, least_squares, rates
 
 ROOT = Path(__file__).parents[1]
 KEY = jax.random.key(5)
@@ -42,9 +42,9 @@ def regression(spec="ring", devices=DEVICES, **arguments):
 
 
 def linear_learners(problem, weight, rate, devices=DEVICES):
-    model = ddjax.models.model("linear", problem.x.shape[1:], 1)
+    model = ddjax.models.architectures.model("linear", problem.x.shape[1:], 1)
     learner = ddjax.learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight)
-    return ddjax.Learners([ddjax.Group(learner, devices)], batch_size=0)
+    return ddjax.Population([ddjax.Group(learner, devices)], batch_size=0)
 
 
 # Closed forms.
@@ -111,10 +111,10 @@ def test_gradients_are_those_of_the_normal_equations(float64):
     dataset = synthetic_regression(0, DEVICES, 150, 60, 4, 0.1, 1.0)
     problem = ddjax.make_problem(dataset, problem.mixing_matrix, partition="quantity", reference_size=30)
     assert np.ptp(problem.sizes) > 0
-    learners = linear_learners(problem, weight, 1.0)
-    devices = learners.init(KEY)
+    population = linear_learners(problem, weight, 1.0)
+    devices = population.init(KEY)
     targets = np.random.default_rng(1).normal(size=(DEVICES, 30, 1))
-    values, (found,) = convergence.gradients(learners, devices, problem, jnp.asarray(targets))
+    values, (found,) = convergence.gradients(population, devices, problem, jnp.asarray(targets))
     equations = least_squares.normal_equations(problem, 1)
     theta = np.asarray(convergence.coefficients(devices))
     x = np.hstack([np.asarray(problem.reference), np.ones((30, 1))])
@@ -125,7 +125,7 @@ def test_gradients_are_those_of_the_normal_equations(float64):
     )
     np.testing.assert_allclose(found["dense"]["kernel"][:, 0], expected[:, :-1, 0], rtol=1e-8)
     np.testing.assert_allclose(found["dense"]["bias"][:, 0], expected[:, -1, 0], rtol=1e-8)
-    moved, phase = learners.train(KEY, jnp.int32(0), devices, problem, problem.reference, jnp.asarray(targets))
+    moved, phase = population.train(KEY, jnp.int32(0), devices, problem, problem.reference, jnp.asarray(targets))
     jax.tree.map(
         lambda new, old, gradient: np.testing.assert_allclose(new, old - gradient, rtol=1e-8, atol=1e-12),
         moved[0].params,
@@ -137,16 +137,16 @@ def test_gradients_are_those_of_the_normal_equations(float64):
 
 def test_quantities_of_distillation_against_a_loop(problem):
     """Classes, squared distance: one device after another, with JAX's gradient of the formula itself."""
-    learners = make_learners(distillation_weight=2.0)
-    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    population = make_learners(distillation_weight=2.0)
+    simulation = ddjax.Simulation(make_distillation(population), problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
-    found = convergence.of_distillation(learners, state, problem)
-    s = np.asarray(learners.predict(state.devices, problem.reference))
+    found = convergence.of_distillation(population, state, problem)
+    s = np.asarray(population.predict(state.devices, problem.reference))
     z = np.asarray(state.estimate)
     mean = s.mean(0)
     np.testing.assert_allclose(found.consensus_error, ((z - mean) ** 2).sum(-1).mean(-1), rtol=1e-5)
     objectives = []
-    for n in range(learners.size):
+    for n in range(population.size):
         rows = problem.private[n, : problem.sizes[n]]
         params = jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params)
         kernel, bias = params["dense"]["kernel"], params["dense"]["bias"]
@@ -236,11 +236,11 @@ def test_the_slowest_direction_shrinks_by_the_factor_said(consensus):
 
 def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
     problem = regression()
-    learners = linear_learners(problem, 0.0, 0.05)
-    algorithm = ddjax.dsgd(learners, ddjax.weighted_average())
+    population = linear_learners(problem, 0.0, 0.05)
+    algorithm = ddjax.dsgd(population, ddjax.weighted_average())
     simulation = ddjax.Simulation(algorithm, problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 7)
-    found = convergence.of_averaging(learners, state, problem)
+    found = convergence.of_averaging(population, state, problem)
     equations = least_squares.normal_equations(problem, 1)
     theta = np.asarray(convergence.coefficients(state.devices))
     mean = theta.mean(0)
@@ -251,18 +251,18 @@ def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
 
 def test_targets_that_no_device_keeps_are_those_of_the_mixer(problem):
     """`neighbors` of `W s`, server distillation of the average itself; of any other mixer nothing is said."""
-    learners = make_learners(distillation_weight=2.0)
-    algorithm = ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=5, consensus="neighbors")
+    population = make_learners(distillation_weight=2.0)
+    algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=5, consensus="neighbors")
     state = algorithm.init(KEY, problem)
-    s = np.asarray(learners.predict(state.devices, problem.reference))
+    s = np.asarray(population.predict(state.devices, problem.reference))
     weights = np.asarray(problem.mixing_matrix)
-    found = convergence.of_distillation(learners, state, problem, ddjax.weighted_average())
+    found = convergence.of_distillation(population, state, problem, ddjax.weighted_average())
     expected = ((np.einsum("nm,mrk->nrk", weights, s) - s.mean(0)) ** 2).sum(-1).mean(-1)
     np.testing.assert_allclose(found.consensus_error, expected, rtol=1e-4)
-    served = convergence.of_distillation(learners, state, problem, ddjax.server())
+    served = convergence.of_distillation(population, state, problem, ddjax.server())
     np.testing.assert_allclose(served.consensus_error, 0, atol=1e-12)
     np.testing.assert_allclose(served.own_gradient_norm_sq, served.gradient_norm_sq, rtol=1e-5)
-    unknown = convergence.of_distillation(learners, state, problem)
+    unknown = convergence.of_distillation(population, state, problem)
     assert np.isnan(unknown.consensus_error).all()
     assert np.isnan(unknown.own_gradient_norm_sq).all()
     np.testing.assert_array_equal(unknown.gradient_norm_sq, found.gradient_norm_sq)
@@ -273,14 +273,14 @@ def test_a_mixed_network_is_measured_device_by_device(problem):
     """Two architectures, unequal data: every device alone, with the learner's own loss on its own examples."""
     groups = []
     for name, count in (("linear", DEVICES // 2), ("mlp", DEVICES - DEVICES // 2)):
-        model = ddjax.models.model(name, problem.x.shape[1:], int(problem.y.max()) + 1)
+        model = ddjax.models.architectures.model(name, problem.x.shape[1:], int(problem.y.max()) + 1)
         learner = ddjax.learner(model, optax.sgd(0.1), distillation_weight=2.0, temperature=2.0)
         groups.append(ddjax.Group(learner, count))
-    learners = ddjax.Learners(groups, batch_size=4)
-    algorithm = ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=5)
+    population = ddjax.Population(groups, batch_size=4)
+    algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=5)
     state = algorithm.init(KEY, problem)
-    found = convergence.of_distillation(learners, state, problem)
-    mean = learners.predict(state.devices, problem.reference).mean(0)
+    found = convergence.of_distillation(population, state, problem)
+    mean = population.predict(state.devices, problem.reference).mean(0)
     n = 0
     for group, devices in zip(groups, state.devices, strict=True):
         for member in range(group.size):
@@ -294,8 +294,8 @@ def test_a_mixed_network_is_measured_device_by_device(problem):
 
 
 def test_recording_stops_where_a_loss_is_no_longer_finite(problem):
-    learners = make_learners(optimizer=optax.sgd(float("nan")))
-    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    population = make_learners(optimizer=optax.sgd(float("nan")))
+    simulation = ddjax.Simulation(make_distillation(population), problem)
     rounds = [1, 10, 1000]
     state, found = simulation.record(KEY, simulation.init(KEY), rounds, lambda state, problem: jnp.float32(state.round))
     assert np.isnan(found).tolist() == [False, True, True]
@@ -361,14 +361,14 @@ def test_no_verdict_without_knowledge(float64):
 def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
     """Regularized loss of an MLP's device, all layers with their own VJPs, against JAX's dense Hessian."""
     problem = regression()
-    model = ddjax.models.model("mlp", problem.x.shape[1:], 1)
+    model = ddjax.models.architectures.model("mlp", problem.x.shape[1:], 1)
     learner = ddjax.learner(model, optax.sgd(0.1), task=tasks.REGRESSION, distillation_weight=2.0)
-    learners = ddjax.Learners([ddjax.Group(learner, DEVICES)], batch_size=0)
-    algorithm = ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=30)
+    population = ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size=0)
+    algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=30)
     state = algorithm.init(KEY, problem)
-    ends = convergence.end_points(learners, state, problem, convergence.of_distillation, 2)
+    ends = convergence.end_points(population, state, problem, convergence.of_distillation, 2)
     assert len(ends) == 2
-    mean = learners.predict(state.devices, problem.reference).mean(0)
+    mean = population.predict(state.devices, problem.reference).mean(0)
     for n, end in enumerate(ends):
         params = jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params)
         flat, unravel = ravel_pytree(params)
@@ -392,13 +392,13 @@ def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
 
 def test_the_mean_model_is_examined_where_parameters_are_averaged(float64):
     problem = regression()
-    learners = linear_learners(problem, 0.0, 0.05)
-    simulation = ddjax.Simulation(ddjax.dsgd(learners, ddjax.weighted_average()), problem)
+    population = linear_learners(problem, 0.0, 0.05)
+    simulation = ddjax.Simulation(ddjax.dsgd(population, ddjax.weighted_average()), problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 3)
-    (end,) = convergence.end_points(learners, state, problem, convergence.of_averaging, 4)
+    (end,) = convergence.end_points(population, state, problem, convergence.of_averaging, 4)
     curvatures = 2 * np.linalg.eigvalsh(least_squares.normal_equations(problem, 1).own.mean(0))
     assert (end.smallest, end.largest) == pytest.approx((curvatures[0], curvatures[-1]), rel=1e-4)
-    found = convergence.of_averaging(learners, state, problem)
+    found = convergence.of_averaging(population, state, problem)
     assert end.gradient_norm**2 == pytest.approx(float(found.gradient_norm_sq[0]), rel=1e-8)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 import ddjax
 from ddjax.data import PARTITIONS, load, share_out
-from ddjax.topology import topology
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.networks.topology import topology
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1000)
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from ddjax import losses
-from ddjax.losses import DIVERGENCES
+from ddjax.learning import losses
+from ddjax.learning.losses import DIVERGENCES
 
 RNG = np.random.default_rng(0)
 S, Z = RNG.dirichlet(np.ones(5), 8), RNG.dirichlet(np.ones(5), 8)

@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from ddjax import models
-from ddjax.convolution import conv_general_dilated
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.models import architectures
+from ddjax.models.convolution import conv_general_dilated
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_convolution_under_vmap_and_scan():
 def test_group_norm_is_that_of_flax(offset):
     keys = jax.random.split(jax.random.key(0), 4)
     x, g = (jax.random.normal(key, (2, 5, 4, 16)) for key in keys[:2])
-    ours, flax = (norm(16, num_groups=8, rngs=nnx.Rngs(0)) for norm in (models._GroupNorm, nnx.GroupNorm))
+    ours, flax = (norm(16, num_groups=8, rngs=nnx.Rngs(0)) for norm in (architectures._GroupNorm, nnx.GroupNorm))
     for norm in (ours, flax):
         norm.scale[...], norm.bias[...] = (jax.random.normal(key, (16,)) for key in keys[2:])
     out, pullback = jax.vjp(lambda norm, x: norm(x), ours, x + offset)
@@ -115,14 +115,14 @@ def test_group_norm_is_that_of_flax(offset):
     ],
 )
 def test_architecture_has_the_promised_size(name, shape, parameters):
-    network = models.model(name, shape, 10)(nnx.Rngs(0))
+    network = architectures.model(name, shape, 10)(nnx.Rngs(0))
     assert sum(p.size for p in jax.tree.leaves(nnx.split(network)[1])) == parameters
     assert network(jnp.zeros((2, *shape))).shape == (2, 10)
 
 
 def test_activation_is_used():
     x = jax.random.normal(jax.random.key(0), (2, 8))
-    gelu, relu = (models.model("mlp", (8,), 3, activation)(nnx.Rngs(0))(x) for activation in ("gelu", "relu"))
+    gelu, relu = (architectures.model("mlp", (8,), 3, activation)(nnx.Rngs(0))(x) for activation in ("gelu", "relu"))
     assert not np.allclose(gelu, relu)
 
 
@@ -138,9 +138,9 @@ def test_activation_is_used():
 )
 def test_bad_models_are_refused(spec, message):
     with pytest.raises(InputError, match=message):
-        models.parse_models(spec, 8)
+        architectures.parse_models(spec, 8)
 
 
 def test_a_convolution_refuses_what_is_no_image():
     with pytest.raises(InputError, match="needs images"):
-        models.model("cnn", (60,), 10)
+        architectures.model("cnn", (60,), 10)

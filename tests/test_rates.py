@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_topology import SPECS
 
-from ddjax import graphs, rates
-from ddjax.topology import topology
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.networks import graphs
+from ddjax.networks.topology import topology
+from ddjax.theory import rates
 
 
 def test_slopes_of_known_laws():

@@ -2,12 +2,10 @@
 
 import json
 
-import experiment
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import options
 import pytest
 import test_sweep
 from test_algorithms import BATCH, REFERENCE_BATCH, Drawn, rounds
@@ -15,10 +13,13 @@ from test_systems import with_bias
 from test_train import call, rows, summary
 
 import ddjax
-from ddjax import least_squares, models, tasks
-from ddjax.compression import COMPRESSORS, compressor
-from ddjax.metrics import evaluate
-from ddjax.topology import topology
+from ddjax.experiments import build, options
+from ddjax.learning import tasks
+from ddjax.mixing.compression import COMPRESSORS, compressor
+from ddjax.models import architectures
+from ddjax.networks.topology import topology
+from ddjax.simulation.metrics import evaluate
+from ddjax.theory import least_squares
 from ddjax.types import working_dtype
 
 DEVICES, DIMENSIONS, OUTPUTS = 8, 3, 2
@@ -41,14 +42,14 @@ def make_problem(spec="ring", outputs=1, **kwargs):
 
 
 def make_learners(problem, rate=RATE, weight=WEIGHT, batch_size=BATCH, name="linear", **kwargs):
-    model = models.model(name, problem.x.shape[1:], problem.y.shape[1])
+    model = architectures.model(name, problem.x.shape[1:], problem.y.shape[1])
     learner = ddjax.learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight, **kwargs)
-    return ddjax.Learners([ddjax.Group(learner, DEVICES)], batch_size)
+    return ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size)
 
 
-def make_distillation(learners, consensus="gradient", reference_batch_size=REFERENCE_BATCH):
+def make_distillation(population, consensus="gradient", reference_batch_size=REFERENCE_BATCH):
     return ddjax.distillation(
-        learners,
+        population,
         ddjax.weighted_average(),
         reference_batch_size=reference_batch_size,
         consensus=consensus,
@@ -73,8 +74,8 @@ def smoothness(problem, weight):
 def settle(problem, consensus, weight, count):
     """Coefficients after full-batch rounds with the step size one over the smoothness, over four for `tracking`."""
     rate = 1 / smoothness(problem, weight) / (4 if consensus == "tracking" else 1)
-    learners = make_learners(problem, rate, weight, batch_size=0)
-    simulation = ddjax.Simulation(make_distillation(learners, consensus, len(problem.reference)), problem)
+    population = make_learners(problem, rate, weight, batch_size=0)
+    simulation = ddjax.Simulation(make_distillation(population, consensus, len(problem.reference)), problem)
     key = jax.random.key(0)
     return coefficients(simulation.advance(key, simulation.init(key), simulation.zeros(), count)[0])
 
@@ -164,10 +165,10 @@ def test_co_regularization_of_numbers_is_the_closed_form():
 
 def test_measures_of_numbers_against_numpy():
     problem = make_problem(outputs=OUTPUTS)
-    learners = make_learners(problem)
-    devices = learners.init(jax.random.key(0))
-    measures = evaluate(lambda x: learners.predict(devices, x), problem)
-    s, y = np.asarray(learners.predict(devices, problem.x_test), float), np.asarray(problem.y_test, float)
+    population = make_learners(problem)
+    devices = population.init(jax.random.key(0))
+    measures = evaluate(lambda x: population.predict(devices, x), problem)
+    s, y = np.asarray(population.predict(devices, problem.x_test), float), np.asarray(problem.y_test, float)
     np.testing.assert_allclose(measures.score, ((s - y) ** 2).sum(-1).mean(-1), rtol=1e-5)
     assert measures.ensemble_score == pytest.approx(((s.mean(0) - y) ** 2).sum(-1).mean(), rel=1e-5)
 
@@ -175,8 +176,8 @@ def test_measures_of_numbers_against_numpy():
 @pytest.mark.parametrize("size", [1e25, np.nan])
 def test_an_error_that_is_not_finite_names_its_device(size):
     problem = make_problem()
-    learners = make_learners(problem)
-    algorithm = ddjax.local(learners)
+    population = make_learners(problem)
+    algorithm = ddjax.local(population)
     state = algorithm.init(jax.random.key(0), problem)
     broken = jax.tree.map(lambda leaf: leaf.at[5].set(size), state.devices)
     with pytest.raises(ddjax.NonFiniteError) as error:
@@ -187,7 +188,7 @@ def test_an_error_that_is_not_finite_names_its_device(size):
 def test_a_learner_refuses_targets_of_the_other_task():
     problem = make_problem()
     for task, y in ((tasks.CLASSIFICATION, problem.y), (tasks.REGRESSION, jnp.zeros(len(problem.y), jnp.int32))):
-        learner = ddjax.learner(models.model("linear", (DIMENSIONS,), 1), optax.sgd(RATE), task=task)
+        learner = ddjax.learner(architectures.model("linear", (DIMENSIONS,), 1), optax.sgd(RATE), task=task)
         with pytest.raises(ValueError, match=f"measured by {task.metric}"):
             learner.step(None, learner.init(jax.random.key(0)), (problem.x, y, None))
 
@@ -218,7 +219,7 @@ SYSTEMS = [
 def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
     fast = ["--devices=8", "--models=linear", "--rounds=3", "--learning_rate=0.01"]
     given = options.parse(["--dataset=synthetic_regression", *fast, *flags])
-    built = experiment.build(given)
+    built = build.build(given)
     run = ddjax.evaluations(built.simulation, key=jax.random.key(0), rounds=3, eval_every=3)
     for snapshot, _ in run:
         for path, leaf in jax.tree_util.tree_leaves_with_path((snapshot.state, built.problem)):
@@ -232,7 +233,7 @@ def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
 
 @pytest.mark.usefixtures("float64")
 def test_deep_models_are_in_double_precision_too():
-    built = models.model("resnet14", (8, 8, 3), 2)
+    built = architectures.model("resnet14", (8, 8, 3), 2)
     device = ddjax.learner(built, optax.sgd(RATE)).init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(device)} == {np.dtype(np.float64)}
 
@@ -251,12 +252,12 @@ def test_numbers_of_a_message_have_their_eight_bytes(name):
 @pytest.mark.usefixtures("float64")
 def test_messages_in_double_precision_have_eight_bytes_a_number():
     problem = make_problem(outputs=OUTPUTS)
-    learners = make_learners(problem)
-    assert make_distillation(learners).message_bytes(problem).peer == {"value": 8 * REFERENCE_BATCH * OUTPUTS}
-    pushed = ddjax.distillation(learners, ddjax.push_sum(), reference_batch_size=REFERENCE_BATCH)
+    population = make_learners(problem)
+    assert make_distillation(population).message_bytes(problem).peer == {"value": 8 * REFERENCE_BATCH * OUTPUTS}
+    pushed = ddjax.distillation(population, ddjax.push_sum(), reference_batch_size=REFERENCE_BATCH)
     weighted = 8 * REFERENCE_BATCH * (OUTPUTS + 1)
     assert pushed.message_bytes(problem).peer == {"numerator and weight": weighted}
-    shared = ddjax.dsgd(learners, ddjax.weighted_average())
+    shared = ddjax.dsgd(population, ddjax.weighted_average())
     assert shared.message_bytes(problem).peer == {"value": 8 * (DIMENSIONS + 1) * OUTPUTS}
 
 

@@ -7,16 +7,15 @@ import re
 import shutil
 
 import numpy as np
-import options
 import pytest
-import report
-import report_data
 from absl.testing import flagsaver
 from selenium import webdriver
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import options
+from ddjax.experiments.reports import data, report
 
 T_3_SEEDS, T_2_SEEDS = 4.302652730, 12.70620474  # 0.975 quantiles of Student's t, 2 and 1 degrees of freedom
 ROUNDS = (0, 10, 20, 30)
@@ -110,10 +109,10 @@ def reported(tmp_path_factory):
 
 
 def summed_up(folder, goals=(), x=""):
-    sweep = report_data.read([folder])
-    found = report_data.reach(sweep, report_data.curves(sweep, x), list(goals))
+    sweep = data.read([folder])
+    found = data.reach(sweep, data.curves(sweep, x), list(goals))
     measures = ["accuracy", "worst_device", "disagreement", "time", "megabytes", *(f"to {goal:g}" for goal in goals)]
-    return sweep, found, report_data.summarize(found.cells, measures).set_index(["curve", "x"])
+    return sweep, found, data.summarize(found.cells, measures).set_index(["curve", "x"])
 
 
 def test_labels_name_what_varies(sweep):
@@ -144,7 +143,7 @@ def test_means_and_intervals_are_over_the_seeds_that_are_done(sweep):
 
 
 def test_one_seed_has_no_interval():
-    mean, half = report_data.interval(np.array([0.5]))
+    mean, half = data.interval(np.array([0.5]))
     assert mean == 0.5
     assert math.isnan(half)
 
@@ -165,11 +164,11 @@ def test_bytes_to_a_target_are_counted_by_hand(sweep):
 def test_a_target_is_picked_that_all_seeds_of_two_curves_reach(sweep, tmp_path):
     """Of D-SGD 0.88 + 0.01 on 8 devices, of the next 0.78 + 0.02 on 16; said in the caption."""
     for name in ("results", "failures"):
-        table = report_data._table(sweep / f"{name}.csv").assign(target_accuracy="")
+        table = data._table(sweep / f"{name}.csv").assign(target_accuracy="")
         table.to_csv(sweep / f"{name}.csv", index=False)
     _, found, _ = summed_up(sweep)
-    assert report_data.silent_curves(found.cells) == {0}
-    assert report_data.pick_target(found.cells) == [0.8]
+    assert data.silent_curves(found.cells) == {0}
+    assert data.pick_target(found.cells) == [0.8]
     assert call(sweep, f"--output={tmp_path / 'out'}") == 0
     assert (tmp_path / "out" / "bytes_to_target_vs_devices-target=0.8.png").exists()
     assert "None was named: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
@@ -183,10 +182,10 @@ def test_x_is_given_or_found(tmp_path):
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("examples_per_device", LABELS)
     with pytest.raises(InputError, match="got 'devices'; here examples_per_device"):
-        report_data.curves(sweep, "devices")
+        data.curves(sweep, "devices")
     sweep, found, _ = summed_up(make_sweep(tmp_path / "both", examples_per_device=lambda size: 50 + size))
     assert found.x == "devices"
-    assert report_data.curves(sweep, "examples_per_device").labels == LABELS
+    assert data.curves(sweep, "examples_per_device").labels == LABELS
 
 
 def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
@@ -195,7 +194,7 @@ def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
     folder = make_sweep(tmp_path / "weights", sizes, **fixed, distillation_weight=float)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("distillation_weight", LABELS)
-    table = report_data.summarize(found.cells, [*report._measures("accuracy")])
+    table = data.summarize(found.cells, [*report._measures("accuracy")])
     lines = {panel.name: panel.lines for panel in report.panels(sweep, found, table, [], False)}
     assert len(lines["accuracy_vs_rounds-distillation_weight=4"]) == 4
     assert [line.x.tolist() for line in lines["accuracy_vs_distillation_weight"]] == 4 * [[4, 8, 16]]
@@ -203,11 +202,11 @@ def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
 
 
 def test_labels_tell_apart_what_is_left_at_its_default(tmp_path):
-    sweep = report_data.read([make_sweep(tmp_path / "sizes")])
+    sweep = data.read([make_sweep(tmp_path / "sizes")])
     cells = sweep.cells[sweep.cells["topology"] == "ring"]
     kinds = cells.assign(algorithm="dsgd", topology="ring", consensus="", compressor="", distillation_weight="")
     kinds.loc[cells["algorithm"] == "distillation", "compressor"] = "uint8"
-    found = report_data.curves(sweep._replace(cells=kinds, names=[*sweep.names, "compressor"]))
+    found = data.curves(sweep._replace(cells=kinds, names=[*sweep.names, "compressor"]))
     assert found.labels == ["compressor=default", "compressor=uint8"]
 
 
@@ -309,10 +308,10 @@ def test_two_sweeps_are_one_and_a_cell_of_both_counts_once(sweep, tmp_path):
         whole = (other / f"{name}.csv").read_text()
         (other / f"{name}.csv").write_text(re.sub(r"(?m)^local-.*\n", "", whole))
     _, found, table = summed_up(sweep)
-    both = report_data.read([other, sweep])
-    assert report_data.curves(both).labels == found.labels
-    cells = report_data.curves(both).cells
-    again = report_data.summarize(cells, ["accuracy", "time"]).set_index(["curve", "x"])
+    both = data.read([other, sweep])
+    assert data.curves(both).labels == found.labels
+    cells = data.curves(both).cells
+    again = data.summarize(cells, ["accuracy", "time"]).set_index(["curve", "x"])
     np.testing.assert_allclose(again["± accuracy"], table["± accuracy"])
     np.testing.assert_allclose(again["time"], table["time"])
 

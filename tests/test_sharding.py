@@ -16,22 +16,22 @@ PROGRAM = """
 import jax, numpy as np, optax, sys
 import ddjax
 from conftest import small_problem
-from ddjax.compression import compressor
+from ddjax.mixing.compression import compressor
 from jax.sharding import Mesh
 
 problem = small_problem(devices=7, product=sys.argv[1])
 
-def learners(*groups):
+def population(*groups):
     def one(name):
-        model = ddjax.models.model(name, (5,), 3)
+        model = ddjax.models.architectures.model(name, (5,), 3)
         return ddjax.learner(model, optax.adam(0.01), distillation_weight=2.0)
-    return ddjax.Learners([ddjax.Group(one(name), size, chunk) for name, size, chunk in groups], batch_size=4)
+    return ddjax.Population([ddjax.Group(one(name), size, chunk) for name, size, chunk in groups], batch_size=4)
 
-alike = learners(("mlp", 7, 2))
+alike = population(("mlp", 7, 2))
 systems = {
     "distillation": ddjax.distillation(
-        learners(("linear", 3, None), ("mlp", 4, 1)), ddjax.weighted_average(), reference_batch_size=5),
-    "choco": ddjax.dsgd(alike, ddjax.mixing.choco(compressor("top_k:0.5"), 0.3)),
+        population(("linear", 3, None), ("mlp", 4, 1)), ddjax.weighted_average(), reference_batch_size=5),
+    "choco": ddjax.dsgd(alike, ddjax.choco(compressor("top_k:0.5"), 0.3)),
     "fedavg": ddjax.fedavg(alike, fraction=0.5),
     "gossip": ddjax.gossip(alike),
 }

@@ -9,10 +9,11 @@ from conftest import CLASSES, DIMENSIONS, small_problem
 from test_algorithms import make_distillation, make_learners
 
 import ddjax
-from ddjax import memory, sharding
-from ddjax.checkpoint import Checkpoints
-from ddjax.metrics import evaluate
-from ddjax.types import InputError
+from ddjax import sharding
+from ddjax.errors import InputError
+from ddjax.simulation import memory
+from ddjax.simulation.checkpoint import Checkpoints
+from ddjax.simulation.metrics import evaluate
 
 KEY = jax.random.key(11)
 
@@ -109,26 +110,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):
 
 def test_measures_against_numpy():
     problem = small_problem()
-    learners = make_learners(("linear", "mlp"))
-    devices = learners.init(KEY)
-    measures = evaluate(lambda x: learners.predict(devices, x), problem)
-    s = np.asarray(learners.predict(devices, problem.x_test))
+    population = make_learners(("linear", "mlp"))
+    devices = population.init(KEY)
+    measures = evaluate(lambda x: population.predict(devices, x), problem)
+    s = np.asarray(population.predict(devices, problem.x_test))
     hits = s.argmax(-1) == np.asarray(problem.y_test)
     np.testing.assert_allclose(measures.score, hits.mean(1))
     assert measures.ensemble_score == pytest.approx((s.mean(0).argmax(-1) == problem.y_test).mean())
-    r = np.asarray(learners.predict(devices, problem.reference))
+    r = np.asarray(population.predict(devices, problem.reference))
     assert measures.disagreement == pytest.approx(((r - r.mean(0)) ** 2).sum(-1).mean(), rel=1e-5)
 
 
 def test_measures_do_not_depend_on_the_blocks(monkeypatch):
-    problem, learners = small_problem(), make_learners()
-    devices = learners.init(KEY)
-    whole = evaluate(lambda x: learners.predict(devices, x), problem)
-    monkeypatch.setattr("ddjax.metrics._BLOCK", 1)  # blocks of 16, which do not divide 60
+    problem, population = small_problem(), make_learners()
+    devices = population.init(KEY)
+    whole = evaluate(lambda x: population.predict(devices, x), problem)
+    monkeypatch.setattr("ddjax.simulation.metrics._BLOCK", 1)  # blocks of 16, which do not divide 60
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
         whole,
-        evaluate(lambda x: learners.predict(devices, x), problem),
+        evaluate(lambda x: population.predict(devices, x), problem),
     )
 
 
@@ -198,8 +199,8 @@ def test_other_numbers_do_not_compile_anew(problem):
     traces = []
 
     def after_five_rounds(rate, weight, step_size):
-        learners = make_learners(optimizer=optax.sgd(rate), distillation_weight=weight)
-        algorithm = make_distillation(learners, step=step_size)
+        population = make_learners(optimizer=optax.sgd(rate), distillation_weight=weight)
+        algorithm = make_distillation(population, step=step_size)
         traces.append(1)
         state = algorithm.init(KEY, problem)
         return jax.lax.fori_loop(0, 5, lambda t, s: algorithm.round(jax.random.fold_in(KEY, t), s, problem)[0], state)
@@ -217,8 +218,8 @@ def test_a_compiled_simulation_takes_other_problems_and_numbers(problem):
 
     def make(numbers):
         traces.append(numbers)
-        learners = make_learners(optimizer=optax.sgd(numbers["rate"]), distillation_weight=numbers["weight"])
-        return make_distillation(learners)
+        population = make_learners(optimizer=optax.sgd(numbers["rate"]), distillation_weight=numbers["weight"])
+        return make_distillation(population)
 
     def loss(simulation):
         _, totals = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
@@ -244,8 +245,8 @@ def test_a_compiled_simulation_takes_other_problems_and_numbers(problem):
 
 
 def test_memory_is_counted_from_shapes(problem):
-    learners = make_learners()
-    simulation = ddjax.Simulation(make_distillation(learners), problem)
+    population = make_learners()
+    simulation = ddjax.Simulation(make_distillation(population), problem)
     least, peak = memory.estimate(simulation)
     state = simulation.init(KEY)
     held = (simulation.problem, state, simulation.zeros())

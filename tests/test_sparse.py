@@ -12,12 +12,15 @@ from test_algorithms import close, make_learners
 from test_train import FAST, call, rows
 
 import ddjax
-from ddjax import accounting, mixing, networks
-from ddjax.compression import compressor
-from ddjax.graphs import graph
-from ddjax.mixers import MIXERS
-from ddjax.topology import mixing_matrix, quickest_product, topology
-from ddjax.types import InputError, Traffic
+from ddjax.errors import InputError
+from ddjax.mixing import mixers
+from ddjax.mixing.compression import compressor
+from ddjax.mixing.registry import MIXERS
+from ddjax.networks import matrices
+from ddjax.networks.graphs import graph
+from ddjax.networks.topology import mixing_matrix, quickest_product, topology
+from ddjax.simulation import accounting
+from ddjax.types import Traffic
 
 DEVICES = 48
 SPECS = (
@@ -35,7 +38,7 @@ ROUND = 3
 def both(spec):
     """The matrix of one round in either form."""
     matrices = (small_problem(spec, devices=DEVICES, product=product).mixing_matrix for product in ("dense", "gather"))
-    return [networks.at(matrix, jax.random.key(0), ROUND) for matrix in matrices]
+    return [matrices.at(matrix, jax.random.key(0), ROUND) for matrix in matrices]
 
 
 def by_link(matrix, values):
@@ -48,8 +51,8 @@ def by_link(matrix, values):
 @pytest.mark.parametrize("spec", SPECS)
 def test_products_and_links_are_those_of_the_dense_matrix(spec):
     dense, sparse = both(spec)
-    np.testing.assert_array_equal(networks.dense(sparse), dense)
-    np.testing.assert_array_equal(by_link(sparse, networks.links(sparse)), networks.links(dense))
+    np.testing.assert_array_equal(matrices.dense(sparse), dense)
+    np.testing.assert_array_equal(by_link(sparse, matrices.links(sparse)), matrices.links(dense))
     x = jax.random.normal(jax.random.key(0), (DEVICES, 7))
     close(jax.jit(operator.matmul)(sparse, x), np.asarray(dense, float) @ np.asarray(x, float), 1e-5)
 
@@ -109,25 +112,25 @@ def test_push_sum_averages_where_only_columns_sum_to_one(tmp_path):
 @pytest.mark.parametrize("spec", SPECS)
 def test_pushes_go_to_the_same_out_neighbours_in_either_form(spec):
     dense, sparse = both(spec)
-    draw = jax.jit(mixing.push_targets)
+    draw = jax.jit(mixers.push_targets)
     for number in range(5):
         key = jax.random.key(number)
         targets = draw(key, dense)
         np.testing.assert_array_equal(draw(key, sparse), targets)
-        pushed = by_link(sparse, networks.pushes(sparse, targets))
-        np.testing.assert_array_equal(pushed, networks.pushes(dense, targets))
-        assert (pushed <= networks.links(dense)).all()
-        assert (pushed.sum(0) == (np.asarray(networks.links(dense)).sum(0) > 0)).all()
+        pushed = by_link(sparse, matrices.pushes(sparse, targets))
+        np.testing.assert_array_equal(pushed, matrices.pushes(dense, targets))
+        assert (pushed <= matrices.links(dense)).all()
+        assert (pushed.sum(0) == (np.asarray(matrices.links(dense)).sum(0) > 0)).all()
 
 
 ALGORITHMS = {
-    "dsgd": lambda learners: ddjax.dsgd(learners, ddjax.weighted_average()),
-    "choco": lambda learners: ddjax.dsgd(learners, ddjax.choco(compressor("qsgd:16"), 0.3)),
-    "push_sum": lambda learners: ddjax.dsgd(learners, ddjax.push_sum()),
-    "gossip": lambda learners: ddjax.gossip(learners),
-    "distillation": lambda learners: ddjax.distillation(learners, ddjax.weighted_average(), reference_batch_size=8),
-    "tracking": lambda learners: ddjax.distillation(
-        learners,
+    "dsgd": lambda population: ddjax.dsgd(population, ddjax.weighted_average()),
+    "choco": lambda population: ddjax.dsgd(population, ddjax.choco(compressor("qsgd:16"), 0.3)),
+    "push_sum": lambda population: ddjax.dsgd(population, ddjax.push_sum()),
+    "gossip": lambda population: ddjax.gossip(population),
+    "distillation": lambda population: ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=8),
+    "tracking": lambda population: ddjax.distillation(
+        population,
         ddjax.encoded(ddjax.weighted_average(), compressor("qsgd:16")),
         reference_batch_size=8,
         consensus="tracking",
@@ -225,7 +228,7 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
         ("ring", 512),
         ("exponential", 512),
     ]
-    assert isinstance(topology("ring", 64).mixing_matrix, networks.Sparse)
+    assert isinstance(topology("ring", 64).mixing_matrix, matrices.Sparse)
     assert topology("ring", 64, product="dense").mixing_matrix.shape == (64, 64)
 
 
@@ -245,4 +248,4 @@ def test_the_smallest_networks(devices):
     x = jnp.arange(3.0 * devices).reshape(devices, 3)
     close(matrix @ x, jnp.broadcast_to(x.mean(0), x.shape))
     if devices == 1:
-        assert mixing.push_targets(jax.random.key(0), matrix).tolist() == [1]
+        assert mixers.push_targets(jax.random.key(0), matrix).tolist() == [1]

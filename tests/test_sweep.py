@@ -12,20 +12,15 @@ import threading
 import time
 from pathlib import Path
 
-import experiment
 import jax
-import lanes
 import numpy as np
-import options
 import pandas as pd
-import plan
 import pytest
-import records
-import sweep
-import train
 from absl.testing import flagsaver
 
 import ddjax
+from ddjax.experiments import build, options, records, train
+from ddjax.experiments.sweeps import lanes, plan, sweep
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2"]
@@ -123,7 +118,7 @@ def test_every_flag_that_a_sweep_drops_changes_nothing():
         for name, value in spared.items():
             changed[name].value = value
         assert spared
-        a, b = (final(experiment.build(given)) for given in (plain, changed))
+        a, b = (final(build.build(given)) for given in (plain, changed))
         np.testing.assert_array_equal(a, b)
 
 
@@ -337,7 +332,7 @@ def test_numbers_are_data_of_one_program_and_give_those_of_single_runs(tmp_path,
     assert last["loss"].nunique() == 16
     monkeypatch.undo()
     values = {"learning_rate": 0.3, "distillation_weight": 1.0, "consensus_step_size": 0.2, "seed": 1}
-    built = experiment.build(options.parse([*TINY, *(f"--{name}={value}" for name, value in values.items())]))
+    built = build.build(options.parse([*TINY, *(f"--{name}={value}" for name, value in values.items())]))
     _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(1), rounds=4, eval_every=2)
     (row,) = last[np.logical_and.reduce([last[name] == value for name, value in values.items()])].to_dict("records")
     # Constants in one program, data in the other: to rounding.
@@ -482,10 +477,10 @@ def test_a_lane_stays_with_the_program_it_has_compiled():
 def test_the_estimate_counts_operations():
     """Linear 64 → 10: a forward pass of a device is 2 · 640, of a training example it is taken three times."""
     given = options.parse(["--models=linear", "--devices=4", "--rounds=10", "--eval_every=5", "--eval_examples=50"])
-    built = experiment.build(given)
+    built = build.build(given)
     forward, references = 4 * 2 * 640, len(built.problem.reference)
     expected = forward * (3 * (16 + 64) * 10 + 3 * (50 + references))
-    assert sweep.operations(built.learners, built.problem, given) == expected
+    assert sweep.operations(built.population, built.problem, given) == expected
 
 
 @pytest.mark.slow

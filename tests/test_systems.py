@@ -21,12 +21,14 @@ from test_algorithms import (
 )
 
 import ddjax
-from ddjax import least_squares, mixing, networks
-from ddjax.compression import compressor
-from ddjax.learners import draw, round_keys
-from ddjax.mixers import MIXERS
-from ddjax.topology import topology
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.learning.population import draw, round_keys
+from ddjax.mixing import mixers
+from ddjax.mixing.compression import compressor
+from ddjax.mixing.registry import MIXERS
+from ddjax.networks import matrices
+from ddjax.networks.topology import topology
+from ddjax.theory import least_squares
 
 KEY = jax.random.key(7)  # of `rounds`
 
@@ -88,13 +90,15 @@ def test_choco_is_the_algorithm_box_in_numpy():
 
 
 def test_choco_without_compression_is_dsgd(problem):
-    learners = make_learners()
-    exact = ddjax.dsgd(learners, ddjax.choco(compressor("identity"), 1.0))
-    plain = ddjax.dsgd(learners, ddjax.weighted_average())
+    population = make_learners()
+    exact = ddjax.dsgd(population, ddjax.choco(compressor("identity"), 1.0))
+    plain = ddjax.dsgd(population, ddjax.weighted_average())
     close(rounds(exact, problem, 20)[0].devices, rounds(plain, problem, 20)[0].devices)
     distilled = [
         rounds(
-            ddjax.distillation(learners, mixer, reference_batch_size=REFERENCE_BATCH, consensus="tracking"), problem, 20
+            ddjax.distillation(population, mixer, reference_batch_size=REFERENCE_BATCH, consensus="tracking"),
+            problem,
+            20,
         )
         for mixer in (ddjax.choco(compressor("identity"), 1.0), ddjax.weighted_average())
     ]
@@ -165,12 +169,12 @@ def test_push_sum_on_a_doubly_stochastic_matrix_is_dsgd():
 
 
 def test_tracking_over_push_sum_reaches_the_exact_mean():
-    """Frozen learners: every row, drawn as often as it may be, ends at the mean of the soft decisions."""
-    learners = make_learners(size=3, optimizer=optax.sgd(0.0))
+    """Frozen population: every row, drawn as often as it may be, ends at the mean of the soft decisions."""
+    population = make_learners(size=3, optimizer=optax.sgd(0.0))
     problem = small_problem(devices=3)._replace(mixing_matrix=UNBALANCED)
-    algorithm = ddjax.distillation(learners, ddjax.push_sum(), reference_batch_size=7, consensus="tracking")
+    algorithm = ddjax.distillation(population, ddjax.push_sum(), reference_batch_size=7, consensus="tracking")
     state, states = rounds(algorithm, problem, 400)
-    s = learners.predict(states[0].devices, problem.reference)
+    s = population.predict(states[0].devices, problem.reference)
     close(state.estimate, np.broadcast_to(s.mean(0), s.shape), 1e-4)
 
 
@@ -215,7 +219,7 @@ def test_gossip_is_the_algorithm_box_in_numpy():
     for t in range(12):
         keys = round_keys(jax.random.fold_in(KEY, t))
         pushing, ordering, _ = jax.random.split(keys.mix, 3)
-        targets = np.asarray(mixing.push_targets(pushing, problem.mixing_matrix))
+        targets = np.asarray(mixers.push_targets(pushing, problem.mixing_matrix))
         order = np.asarray(jax.random.uniform(ordering, targets.shape))
         sent_theta, sent_age = list(own), age.copy()
         for n in range(DEVICES):
@@ -238,7 +242,7 @@ def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
     problem = small_problem("barabasi_albert:2")
     algorithm = ddjax.gossip(make_learners())
     state = algorithm.init(jax.random.key(0), problem)
-    links = np.asarray(mixing.links(problem.mixing_matrix))
+    links = np.asarray(mixers.links(problem.mixing_matrix))
     step = jax.jit(algorithm.round)
     for t in range(20):
         before = state
@@ -257,8 +261,8 @@ def test_gossip_targets_are_uniform_over_the_out_neighbours():
     """4,000 draws on a star with a chord; every frequency within 5 standard errors (wrong once in 100,000)."""
     matrix = jnp.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 1]]) / 4
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: networks.pushes(matrix, mixing.push_targets(key, matrix)))(keys)
-    out = np.asarray(mixing.links(matrix))
+    drawn = jax.vmap(lambda key: matrices.pushes(matrix, mixers.push_targets(key, matrix)))(keys)
+    out = np.asarray(mixers.links(matrix))
     expected = out / out.sum(0)
     error = np.abs(np.asarray(drawn).mean(0) - expected)
     assert (error <= 5 * np.sqrt(expected * (1 - expected) / 4000)).all()
@@ -266,11 +270,11 @@ def test_gossip_targets_are_uniform_over_the_out_neighbours():
 
 def test_subsampled_gossip_merges_the_sampled_part_alone():
     """Learning rate zero, devices apart: after a round each parameter is the receiver's or halfway to a sender's."""
-    learners = make_learners(optimizer=optax.sgd(0.0))
-    algorithm = ddjax.gossip(learners, message_fraction=0.25)
+    population = make_learners(optimizer=optax.sgd(0.0))
+    algorithm = ddjax.gossip(population, message_fraction=0.25)
     problem = small_problem()
     state = algorithm.init(jax.random.key(0), problem)
-    state = state._replace(devices=learners.init(jax.random.key(1)))
+    state = state._replace(devices=population.init(jax.random.key(1)))
     after, info = algorithm.round(jax.random.key(2), state, problem)
     before, pushed = [vector(p) for p in theta(state.devices[0])], np.asarray(info.messages.peer["parameters and age"])
     for n, pair in enumerate(theta(after.devices[0])):
@@ -286,7 +290,7 @@ def test_subsampled_gossip_merges_the_sampled_part_alone():
 def test_the_gossip_mixer_keeps_the_mean_in_expectation_on_a_regular_graph():
     """4,000 draws, 5 means at 5.5 standard errors: wrong once in a million; and always within the convex hull."""
     x, matrix = jax.random.normal(jax.random.key(0), (DEVICES, 5)), small_problem().mixing_matrix
-    mix = jax.vmap(lambda key: ddjax.mixing.gossip().mix(key, x, ddjax.MixerState(), matrix)[0])
+    mix = jax.vmap(lambda key: ddjax.mixing.mixers.gossip().mix(key, x, ddjax.MixerState(), matrix)[0])
     mixed = np.asarray(mix(jax.random.split(jax.random.key(1), 4000)))
     means = mixed.mean(1)
     assert (np.abs(means.mean(0) - x.mean(0)) <= 5.5 * means.std(0) / np.sqrt(4000)).all()
@@ -301,8 +305,8 @@ def test_the_gossip_mixer_keeps_the_mean_in_expectation_on_a_regular_graph():
 def test_fedavg_is_the_algorithm_box_in_numpy():
     """C = 1/2, two local epochs in shuffled minibatches whose last is smaller, unequal devices."""
     problem, epochs = small_problem(), 2
-    learners = ddjax.Learners(make_learners().groups, BATCH, local_epochs=epochs)
-    algorithm = ddjax.fedavg(learners, fraction=0.5)
+    population = ddjax.Population(make_learners().groups, BATCH, local_epochs=epochs)
+    algorithm = ddjax.fedavg(population, fraction=0.5)
     state, states = rounds(algorithm, problem, 5)
     x, y, _ = arrays(problem)
     private, sizes = np.asarray(problem.private), np.asarray(problem.sizes)
@@ -332,7 +336,7 @@ def test_fedavg_is_the_algorithm_box_in_numpy():
 
 def test_fedavg_with_all_devices_and_one_full_batch_is_gradient_descent_on_the_pooled_loss():
     problem = small_problem()
-    algorithm = ddjax.fedavg(ddjax.Learners(make_learners().groups, batch_size=0, local_epochs=1))
+    algorithm = ddjax.fedavg(ddjax.Population(make_learners().groups, batch_size=0, local_epochs=1))
     state, states = rounds(algorithm, problem, 10)
     x, y, _ = arrays(problem)
     dense = states[0].params["dense"]
@@ -344,8 +348,8 @@ def test_fedavg_with_all_devices_and_one_full_batch_is_gradient_descent_on_the_p
 
 
 def test_fedavg_counts_both_ways_and_starts_optimizers_afresh(problem):
-    learners = make_learners(optimizer=optax.sgd(RATE, momentum=0.9))
-    algorithm = ddjax.fedavg(learners, fraction=0.4)  # 2 of 6
+    population = make_learners(optimizer=optax.sgd(RATE, momentum=0.9))
+    algorithm = ddjax.fedavg(population, fraction=0.4)  # 2 of 6
     state = algorithm.init(jax.random.key(0), problem)
     _, info = algorithm.round(jax.random.key(1), state, problem)
     assert info.messages.up["parameters"].sum() == 2
@@ -360,8 +364,8 @@ def test_fedavg_counts_both_ways_and_starts_optimizers_afresh(problem):
 
 
 def test_fresh_optimizers_follow_the_schedule_over_rounds(problem):
-    learners = make_learners(optimizer=optax.sgd(lambda count: jnp.where(count < 2, RATE, 0.0)))
-    _, states = rounds(ddjax.fedavg(learners), problem, 4)
+    population = make_learners(optimizer=optax.sgd(lambda count: jnp.where(count < 2, RATE, 0.0)))
+    _, states = rounds(ddjax.fedavg(population), problem, 4)
     close(states[2].params, states[4].params, 1e-7)
     assert not np.allclose(states[1].params["dense"]["kernel"], states[2].params["dense"]["kernel"])
 
@@ -418,17 +422,17 @@ def test_dynamic_averaging_is_the_algorithm_box_in_numpy():
 
 def test_dynamic_averaging_between_always_and_never(problem):
     """Δ = 0 synchronises at every check, which is D-SGD with a uniform W at those rounds; Δ = ∞ never sends."""
-    learners = make_learners()
-    always = ddjax.dynamic_averaging(learners, threshold=0.0, check_every=1)
+    population = make_learners()
+    always = ddjax.dynamic_averaging(population, threshold=0.0, check_every=1)
     uniform = problem._replace(mixing_matrix=jnp.full((DEVICES, DEVICES), 1 / DEVICES))
     close(
         rounds(always, problem, 10)[0].devices,
-        rounds(ddjax.dsgd(learners, ddjax.weighted_average()), uniform, 10)[0].devices,
+        rounds(ddjax.dsgd(population, ddjax.weighted_average()), uniform, 10)[0].devices,
     )
     _, info = always.round(jax.random.key(0), always.init(jax.random.key(0), problem), problem)
     assert info.messages.up["violation"].sum() == info.messages.down["average"].sum() == DEVICES
     assert info.messages.down["poll"].sum() == 0
-    never = ddjax.dynamic_averaging(learners, threshold=float("inf"))
+    never = ddjax.dynamic_averaging(population, threshold=float("inf"))
     _, history = ddjax.run(never, problem, key=KEY, rounds=30, eval_every=30)
     assert history[-1].bytes.total == 0
     assert history[-1].steps == 30 * DEVICES
@@ -456,10 +460,11 @@ def test_every_poll_is_answered_and_every_sender_gets_the_average(problem):
 
 @pytest.mark.slow
 def test_server_distillation_is_distillation_on_the_complete_graph():
-    learners, problem = make_learners(("linear", "mlp")), small_problem("complete")
-    served = ddjax.fedmd(learners, reference_batch_size=REFERENCE_BATCH)
+    population, problem = make_learners(("linear", "mlp")), small_problem("complete")
+    served = ddjax.fedmd(population, reference_batch_size=REFERENCE_BATCH)
     close(
-        rounds(served, problem, 15)[0].devices, rounds(make_distillation(learners, "neighbors"), problem, 15)[0].devices
+        rounds(served, problem, 15)[0].devices,
+        rounds(make_distillation(population, "neighbors"), problem, 15)[0].devices,
     )
     _, info = served.round(jax.random.key(0), served.init(jax.random.key(0), problem), problem)
     assert info.messages.peer == {}
@@ -468,7 +473,7 @@ def test_server_distillation_is_distillation_on_the_complete_graph():
         results = [
             rounds(
                 ddjax.distillation(
-                    learners, mixer, reference_batch_size=5, consensus=consensus, consensus_step_size=STEP
+                    population, mixer, reference_batch_size=5, consensus=consensus, consensus_step_size=STEP
                 ),
                 problem,
                 10,
@@ -605,8 +610,8 @@ def test_adaptive_weights_are_the_rule_in_numpy(problem):
 
 def test_adaptive_weights_turn_away_from_a_device_that_talks_nonsense():
     problem = small_problem("complete")
-    learners = make_learners()
-    algorithm = ddjax.distillation(learners, ddjax.adaptive(), reference_batch_size=20, consensus="neighbors")
+    population = make_learners()
+    algorithm = ddjax.distillation(population, ddjax.adaptive(), reference_batch_size=20, consensus="neighbors")
     random_labels = jax.random.randint(jax.random.key(0), problem.y.shape, 0, CLASSES)
     liar = problem.private[2, : problem.sizes[2]]
     state, _ = rounds(algorithm, problem._replace(y=problem.y.at[liar].set(random_labels[liar])), 150)
@@ -619,7 +624,7 @@ def test_adaptive_weights_turn_away_from_a_device_that_talks_nonsense():
 @pytest.mark.parametrize(
     ("consensus", "mixer", "message"),
     [
-        ("tracking", mixing.gossip(), "keeps the mean"),
+        ("tracking", mixers.gossip(), "keeps the mean"),
         ("tracking", ddjax.adaptive(), "keeps the mean"),
         ("neighbors", ddjax.push_sum(), "keeps none"),
         ("neighbors", ddjax.choco(compressor("identity"), 1.0), "keeps none"),
@@ -632,7 +637,7 @@ def test_mixings_that_make_no_sense_are_refused(consensus, mixer, message):
 
 @pytest.mark.parametrize(
     "factory",
-    [ddjax.gossip, ddjax.fedavg, lambda learners: ddjax.dynamic_averaging(learners, threshold=1.0)],
+    [ddjax.gossip, ddjax.fedavg, lambda population: ddjax.dynamic_averaging(population, threshold=1.0)],
 )
 def test_different_architectures_cannot_share_parameters(factory):
     with pytest.raises(InputError, match="shares parameters"):
@@ -671,8 +676,8 @@ def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, conse
 
 def test_sent_soft_decisions_are_the_softmax(problem):
     """What fedmd averages is the plain average of softmax outputs."""
-    learners = make_learners(optimizer=optax.sgd(0.0))
-    algorithm = ddjax.fedmd(learners, reference_batch_size=20)
+    population = make_learners(optimizer=optax.sgd(0.0))
+    algorithm = ddjax.fedmd(population, reference_batch_size=20)
     state = algorithm.init(jax.random.key(0), problem)
     _, info = algorithm.round(jax.random.key(1), state, problem)
     x = np.asarray(problem.reference, float)
@@ -684,9 +689,9 @@ def test_sent_soft_decisions_are_the_softmax(problem):
 
 
 def test_a_cycle_goes_through_its_matrices(problem):
-    learners = make_learners()
+    population = make_learners()
     first, second = topology("ring", DEVICES).mixing_matrix, topology("star", DEVICES).mixing_matrix
-    algorithm = ddjax.dsgd(learners, ddjax.weighted_average())
+    algorithm = ddjax.dsgd(population, ddjax.weighted_average())
     cycle = problem._replace(mixing_matrix=jnp.asarray(np.stack([first, second]), jnp.float32))
     state, _ = rounds(algorithm, cycle, 3)
     other = None
@@ -712,7 +717,7 @@ def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
     network = ddjax.make_problem(
         ddjax.data.sources.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), topology(spec, 8).mixing_matrix
     ).mixing_matrix
-    draw = jax.jit(lambda key: networks.at(network, key, 0))
+    draw = jax.jit(lambda key: matrices.at(network, key, 0))
     matrices = np.array([draw(jax.random.key(i)) for i in range(50)])
     np.testing.assert_allclose(matrices.sum(1), 1, atol=1e-6)
     np.testing.assert_array_equal(matrices, matrices.transpose(0, 2, 1))

@@ -4,8 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from ddjax.topology import check_mixing_matrix, graph, mixing_matrix, topology
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.networks.topology import check_mixing_matrix, graph, mixing_matrix, topology
 
 SPECS = [
     "ring",
@@ -90,7 +90,7 @@ def test_iterated_eigenvalues_are_the_dense_ones(spec, tmp_path, monkeypatch):
     spec = f"{spec}:{path}" if spec == "directed_edges" else spec
     built = topology(spec, 200, stochastic="row")
     gap, limit = built.spectral_gap, built.largest_consensus_step_size()
-    monkeypatch.setattr("ddjax.topology._DENSE", 50)
+    monkeypatch.setattr("ddjax.networks.topology._DENSE", 50)
     assert built.spectral_gap == pytest.approx(gap, rel=1e-6)
     if spec.startswith("directed"):
         assert built.largest_consensus_step_size() == pytest.approx(2 * built.matrices[0].diagonal().min())

@@ -6,18 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
-import experiment
 import jax
 import numpy as np
-import options
-import plots
 import pytest
-import train
 from absl.testing import flagsaver
 
 import ddjax
-from ddjax.mixers import MIXERS
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import build, options, plots, train
+from ddjax.mixing.registry import MIXERS
 
 FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
 
@@ -128,7 +125,7 @@ def test_the_worked_example_of_the_notes_adds_a_mixer(tmp_path, monkeypatch):
     assert call(*FAST, *flags, f"--output_dir={out}") == 0
     assert summary(out)["bytes_sent_per_device"] == 3 * 6 * 64 * 10 * 4
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
-    ring = ddjax.topology.topology("ring", 4).mixing_matrix
+    ring = ddjax.topology("ring", 4).mixing_matrix
     mixed, _, _ = median.median().mix(None, x, ddjax.MixerState(), ring)
     expected = [np.median(x[[n, (n + 1) % 4, (n - 1) % 4]], axis=0) for n in range(4)]
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)
@@ -419,7 +416,7 @@ def test_every_architecture_gains_from_a_mixed_network(tmp_path):
     flags += ["--dirichlet_alpha=0.3", "--examples_per_device=50"]
     accuracy = {}
     for algorithm in ("distillation", "local"):
-        built = experiment.build(options.parse([*flags, f"--algorithm={algorithm}"]))
+        built = build.build(options.parse([*flags, f"--algorithm={algorithm}"]))
         _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=300, eval_every=300)
         accuracy[algorithm] = history[-1].score.reshape(4, 4).mean(1)
     assert (accuracy["distillation"] > accuracy["local"] + 0.1).all(), accuracy
@@ -472,7 +469,7 @@ def test_gossip_comes_close_to_fedavg_at_the_same_bytes(tmp_path):
 
 
 def test_what_cannot_fit_is_refused_before_a_file_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ddjax.memory.available", lambda: 10_000)
+    monkeypatch.setattr("ddjax.simulation.memory.available", lambda: 10_000)
     assert call("--rounds=2", f"--output_dir={tmp_path / 'run'}") == 2
     assert "needs at least" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import networks
-from ddjax.learners import Learners, round_keys, single_group
+from ddjax.learning.population import Population, round_keys, single_group
+from ddjax.networks import matrices
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyTree, Traffic
 
 
@@ -24,7 +24,7 @@ class State(NamedTuple):
     mixer: MixerState
 
 
-def dsgd(learners: Learners, mixer: Mixer) -> Algorithm:
+def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     """Decentralized SGD (Lian et al., NeurIPS 2017, algorithm 1): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
 
     Adapt-then-combine: what is mixed has already taken this round's steps. All devices start from common parameters;
@@ -38,43 +38,43 @@ def dsgd(learners: Learners, mixer: Mixer) -> Algorithm:
     Raises:
       InputError: devices of several architectures.
     """
-    single_group(learners, "this algorithm")
+    single_group(population, "this algorithm")
 
     def init(key: jax.Array, problem: Problem) -> State:
-        devices = learners.init(key, common=True)
+        devices = population.init(key, common=True)
         return State(jnp.zeros((), jnp.int32), devices, mixer.init(devices[0].params, 1))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
-        (devices,), phase = learners.train(keys.train, state.round, state.devices, problem)
-        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
+        (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
+        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
         params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, matrix)
         state = State(state.round + 1, (devices._replace(params=params),), mixer_state)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
-        return mixer.message_bytes(parameters(learners), 1)
+        return mixer.message_bytes(parameters(population), 1)
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)
 
 
-def parameters(learners: Learners) -> PyTree:
+def parameters(population: Population) -> PyTree:
     """Shapes of the stacked parameters of the one group."""
-    return jax.eval_shape(learners.init, jax.random.key(0))[0].params
+    return jax.eval_shape(population.init, jax.random.key(0))[0].params
 
 
-def local(learners: Learners) -> Algorithm:
+def local(population: Population) -> Algorithm:
     """No communication: every device learns from its own data alone, from its own start."""
 
     def init(key: jax.Array, problem: Problem) -> State:
-        return State(jnp.zeros((), jnp.int32), learners.init(key), MixerState())
+        return State(jnp.zeros((), jnp.int32), population.init(key), MixerState())
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
-        devices, phase = learners.train(round_keys(key).train, state.round, state.devices, problem)
+        devices, phase = population.train(round_keys(key).train, state.round, state.devices, problem)
         info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
         return State(state.round + 1, devices, MixerState()), info
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), lambda problem: Traffic())
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 
 
 def centralized(problem: Problem) -> Problem:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import least_squares
 from ddjax.algorithms.averaging import parameters
-from ddjax.learners import Learners
+from ddjax.learning.population import Population
+from ddjax.theory import least_squares
 from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
 
 
@@ -24,7 +24,7 @@ class State(NamedTuple):
     coefficients: jax.Array
 
 
-def co_regularization(learners: Learners, *, distillation_weight: float) -> Algorithm:
+def co_regularization(population: Population, *, distillation_weight: float) -> Algorithm:
     """The closed form as a system: there from the start, nothing is trained or sent, all data are in one place.
 
     The models are linear with squared loss, the divergence is the squared distance. Of numbers it is where
@@ -32,11 +32,11 @@ def co_regularization(learners: Learners, *, distillation_weight: float) -> Algo
     to the simplex.
 
     Args:
-      learners: as many linear models as there are solutions; nothing else of them is used.
+      population: as many linear models as there are solutions; nothing else of them is used.
       distillation_weight: `ρ`.
     """
-    devices = learners.size
-    _, outputs, features = parameters(learners)["dense"]["kernel"].shape
+    devices = population.size
+    _, outputs, features = parameters(population)["dense"]["kernel"].shape
 
     def solve(problem: Problem, weight: float) -> np.ndarray:
         equations = least_squares.normal_equations(problem, outputs)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddjax import networks, tasks
-from ddjax.learners import Learners, draw, round_keys
-from ddjax.mixing import server
-from ddjax.types import Algorithm, Device, Info, InputError, Mixer, MixerState, Problem, Traffic, suggest
+from ddjax.errors import InputError, suggest
+from ddjax.learning import tasks
+from ddjax.learning.population import Population, draw, round_keys
+from ddjax.mixing.mixers import server
+from ddjax.networks import matrices
+from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
 CONSENSUS = ("gradient", "tracking", "neighbors")
 
@@ -34,7 +36,7 @@ class State(NamedTuple):
 
 
 def distillation(
-    learners: Learners,
+    population: Population,
     mixer: Mixer,
     *,
     reference_batch_size: int,
@@ -55,7 +57,7 @@ def distillation(
     Targets over classes are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
 
     Args:
-      learners: the devices; they may be of different architectures.
+      population: the devices; they may be of different architectures.
       mixer: what replaces `Σ_m W[n, m] ·`. What it remembers of a reference example is gathered and scattered with `z`.
       reference_batch_size: `b`, examples drawn without replacement each round.
       consensus: one of the three forms.
@@ -78,9 +80,9 @@ def distillation(
         )
 
     def message(problem: Problem) -> jax.ShapeDtypeStruct:
-        devices = jax.eval_shape(learners.init, jax.random.key(0))
+        devices = jax.eval_shape(population.init, jax.random.key(0))
         rows = jax.ShapeDtypeStruct((reference_batch_size, *problem.reference.shape[1:]), problem.reference.dtype)
-        return jax.eval_shape(learners.predict, devices, rows)
+        return jax.eval_shape(population.predict, devices, rows)
 
     def init(key: jax.Array, problem: Problem) -> State:
         size = problem.reference.shape[0]
@@ -90,10 +92,10 @@ def distillation(
             )
         spec = message(problem)
         outputs = spec.shape[-1]
-        start = jnp.full((learners.size, size, outputs), tasks.of(problem.y).start(outputs), spec.dtype)
+        start = jnp.full((population.size, size, outputs), tasks.of(problem.y).start(outputs), spec.dtype)
         return State(
             round=jnp.zeros((), jnp.int32),
-            devices=learners.init(key),
+            devices=population.init(key),
             estimate=None if consensus == "neighbors" else start,
             previous=jnp.copy(start) if consensus == "tracking" else None,  # two buffers, since both are donated
             mixer=mixer.init(start, 2),
@@ -105,7 +107,7 @@ def distillation(
         whole = reference_batch_size == size  # nothing to draw
         rows = slice(None) if whole else draw(keys.reference, size, reference_batch_size)
         reference = problem.reference[rows]
-        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
+        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
 
         def gather(x: jax.Array) -> jax.Array:
             return x[:, rows]
@@ -120,11 +122,11 @@ def distillation(
 
         def train(targets: jax.Array):
             targets = jnp.clip(targets, *tasks.of(problem.y).bounds)
-            return learners.train(keys.train, state.round, state.devices, problem, reference, targets)
+            return population.train(keys.train, state.round, state.devices, problem, reference, targets)
 
         estimate, previous = state.estimate, state.previous
         if estimate is None:
-            targets, mixer_state, sent = mix(learners.predict(state.devices, reference))
+            targets, mixer_state, sent = mix(population.predict(state.devices, reference))
             devices, phase = train(targets)
         else:
             z = gather(estimate)
@@ -144,12 +146,12 @@ def distillation(
     return Algorithm(
         init=init,
         round=round,
-        predict=lambda state, x: learners.predict(state.devices, x),
+        predict=lambda state, x: population.predict(state.devices, x),
         message_bytes=lambda problem: mixer.message_bytes(message(problem), 2),
     )
 
 
-def fedmd(learners: Learners, *, reference_batch_size: int, mixer: Mixer | None = None) -> Algorithm:
+def fedmd(population: Population, *, reference_batch_size: int, mixer: Mixer | None = None) -> Algorithm:
     """Server distillation: FedMD (Li and Wang, 2019, algorithm 1).
 
     All devices send their scores on this round's public examples, the server averages them and sends the mean back.
@@ -158,8 +160,8 @@ def fedmd(learners: Learners, *, reference_batch_size: int, mixer: Mixer | None 
     reference set has no labels. It is `distillation` with consensus `neighbors` on a complete graph of uniform weights.
 
     Args:
-      learners: the devices; they may be of different architectures.
+      population: the devices; they may be of different architectures.
       reference_batch_size: `d_j`, public examples of a round.
       mixer: `mixing.server()`, unless what is sent is `encoded`.
     """
-    return distillation(learners, mixer or server(), reference_batch_size=reference_batch_size, consensus="neighbors")
+    return distillation(population, mixer or server(), reference_batch_size=reference_batch_size, consensus="neighbors")

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.algorithms.averaging import parameters
-from ddjax.learners import Learners, draw, round_keys, select, single_group
-from ddjax.mixing import stacked_bytes
-from ddjax.types import Algorithm, Device, Info, InputError, Problem, PyTree, Traffic
+from ddjax.errors import InputError
+from ddjax.learning.population import Population, draw, round_keys, single_group
+from ddjax.stacked import select, stacked_bytes
+from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
 class FedAvgState(NamedTuple):
@@ -24,42 +25,42 @@ class FedAvgState(NamedTuple):
     params: PyTree
 
 
-def fedavg(learners: Learners, *, fraction: float = 1.0) -> Algorithm:
+def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1).
 
     Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them its parameters; each takes its
-    local epochs (`E`, `learners.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
+    local epochs (`E`, `population.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
     comes back, weighted by the devices' example counts `n_k / Σ n_k` over those drawn (the form of the paper's later
     versions). Messages are the parameters, down and up. Every device predicts with the server's parameters.
 
     Args:
-      learners: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
+      population: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
       fraction: `C` in (0, 1], the part of the devices that takes part in a round.
 
     Raises:
       InputError: several architectures, or `C` outside (0, 1].
     """
-    group = single_group(learners, "fedavg")
+    group = single_group(population, "fedavg")
     if not 0 < fraction <= 1:
         raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
     # A hair more, since 0.29 × 100 falls short of 29 in floating point.
-    taking = max(int(fraction * learners.size + 1e-9), 1)
+    taking = max(int(fraction * population.size + 1e-9), 1)
 
     def init(key: jax.Array, problem: Problem) -> FedAvgState:
         return FedAvgState(jnp.zeros((), jnp.int32), group.learner.init(key).params)
 
     def round(key: jax.Array, state: FedAvgState, problem: Problem) -> tuple[FedAvgState, Info]:
         keys = round_keys(key)
-        chosen = draw(keys.mix, learners.size, taking)
+        chosen = draw(keys.mix, population.size, taking)
         clients = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
         )
-        clients, phase = learners.train_group(group, keys.train, state.round, clients, problem, chosen)
+        clients, phase = population.train_group(group, keys.train, state.round, clients, problem, chosen)
         counts = problem.sizes[chosen].astype(float)
         params = jax.tree.map(lambda leaf: jnp.tensordot(counts / counts.sum(), leaf, 1), clients.params)
 
         def of_all(values: jax.Array) -> jax.Array:
-            return jnp.zeros(learners.size, values.dtype).at[chosen].set(values, unique_indices=True)
+            return jnp.zeros(population.size, values.dtype).at[chosen].set(values, unique_indices=True)
 
         each = of_all(jnp.ones(taking, jnp.int32))
         info = Info(
@@ -72,10 +73,10 @@ def fedavg(learners: Learners, *, fraction: float = 1.0) -> Algorithm:
 
     def predict(state: FedAvgState, x: jax.Array) -> jax.Array:
         s = group.learner.predict(group.learner.restart(state.params), x)
-        return jnp.broadcast_to(s, (learners.size, *s.shape))
+        return jnp.broadcast_to(s, (population.size, *s.shape))
 
     def message_bytes(problem: Problem) -> Traffic:
-        size = stacked_bytes(parameters(learners))
+        size = stacked_bytes(parameters(population))
         return Traffic(up={"parameters": size}, down={"parameters": size})
 
     return Algorithm(init, round, predict, message_bytes)
@@ -97,7 +98,7 @@ class DynamicState(NamedTuple):
     violations: jax.Array
 
 
-def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int = 1) -> Algorithm:
+def dynamic_averaging(population: Population, *, threshold: float, check_every: int = 1) -> Algorithm:
     """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
 
     Every `check_every` rounds a device whose parameters violate the local condition `‖θ_n − r‖² ≤ Δ` sends them to the
@@ -111,21 +112,21 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
     one byte, which says whether they are the new `r`.
 
     Args:
-      learners: devices of one architecture.
+      population: devices of one architecture.
       threshold: `Δ ≥ 0`; 0 averages all at every check (periodic averaging), infinity never.
       check_every: `b`, rounds between two checks.
 
     Raises:
       InputError: several architectures, a negative `Δ` or a period below 1.
     """
-    single_group(learners, "dynamic_averaging")
+    single_group(population, "dynamic_averaging")
     if isinstance(threshold, int | float) and not threshold >= 0:
         raise InputError(f"the divergence threshold must be at least 0, got {threshold}")
     if check_every < 1:
         raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
 
     def init(key: jax.Array, problem: Problem) -> DynamicState:
-        devices = learners.init(key, common=True)
+        devices = population.init(key, common=True)
         reference = jax.tree.map(lambda leaf: leaf[0], devices[0].params)
         return DynamicState(jnp.zeros((), jnp.int32), devices, reference, jnp.zeros((), jnp.int32))
 
@@ -140,17 +141,17 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
         reference = state.reference
         violating = distance(params, reference) > threshold
         violations = state.violations + violating.sum(dtype=jnp.int32)
-        full = violations >= learners.size
+        full = violations >= population.size
         # Violators come first, the others in the order in which they would be polled.
-        order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (learners.size,))))
-        place = jnp.zeros_like(order).at[order].set(jnp.arange(learners.size))
+        order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (population.size,))))
+        place = jnp.zeros_like(order).at[order].set(jnp.arange(population.size))
 
         def mean(total: PyTree, count: jax.Array) -> PyTree:
             return jax.tree.map(lambda leaf: leaf / jnp.maximum(count, 1), total)
 
         def unbalanced(carry) -> jax.Array:
             count, total = carry
-            return (count > 0) & (count < learners.size) & (distance(mean(total, count), reference) > threshold)
+            return (count > 0) & (count < population.size) & (distance(mean(total, count), reference) > threshold)
 
         def poll(carry):
             count, total = carry
@@ -172,20 +173,20 @@ def dynamic_averaging(learners: Learners, *, threshold: float, check_every: int 
         return params, reference, violations, sent
 
     def rest(key: jax.Array, params: PyTree, state: DynamicState):
-        none = jnp.zeros(learners.size, jnp.int32)
+        none = jnp.zeros(population.size, jnp.int32)
         sent = Traffic(up={"violation": none, "answer": none}, down={"poll": none, "average": none})
         return params, state.reference, state.violations, sent
 
     def round(key: jax.Array, state: DynamicState, problem: Problem) -> tuple[DynamicState, Info]:
         keys = round_keys(key)
-        (devices,), phase = learners.train(keys.train, state.round, state.devices, problem)
+        (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
         due = (state.round + 1) % check_every == 0
         params, reference, violations, sent = jax.lax.cond(due, check, rest, keys.mix, devices.params, state)
         state = DynamicState(state.round + 1, (devices._replace(params=params),), reference, violations)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
-        size = stacked_bytes(parameters(learners))
+        size = stacked_bytes(parameters(population))
         return Traffic(up={"violation": size, "answer": size}, down={"poll": 1, "average": size + 1})
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)

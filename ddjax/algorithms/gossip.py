@@ -5,12 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import networks
 from ddjax.algorithms.averaging import parameters
-from ddjax.compression import random_subset
-from ddjax.learners import Learners, Phase, round_keys, single_group
-from ddjax.mixing import over, push_targets, split, stacked_bytes
-from ddjax.types import Algorithm, Device, Info, InputError, Problem, PyTree, Traffic
+from ddjax.errors import InputError
+from ddjax.learning.population import Phase, Population, round_keys, single_group
+from ddjax.mixing.compression import random_subset
+from ddjax.mixing.mixers import push_targets
+from ddjax.networks import matrices
+from ddjax.stacked import expand, stacked_bytes, unflatten
+from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
 class State(NamedTuple):
@@ -27,7 +29,7 @@ class State(NamedTuple):
     age: jax.Array
 
 
-def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
+def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorithm:
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
     In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
@@ -41,25 +43,25 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
     parameters; optimizer state stays at home.
 
     Args:
-      learners: devices of one architecture.
+      population: devices of one architecture.
       message_fraction: part of the parameters in a message, in (0, 1].
 
     Raises:
       InputError: several architectures, a single device, or a fraction outside (0, 1].
     """
-    single_group(learners, "gossip")
-    if learners.size < 2:
+    single_group(population, "gossip")
+    if population.size < 2:
         raise InputError("gossip needs at least two devices: one that hears of nobody never trains")
     if not 0 < message_fraction <= 1:
         raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
 
     def sent_parameters() -> tuple[int, int]:
-        total = learners.parameter_counts()[0]
+        total = population.parameter_counts()[0]
         return max(1, int(message_fraction * total + 0.5)), total
 
     def init(key: jax.Array, problem: Problem) -> State:
-        devices = learners.init(key, common=True)
-        return State(jnp.zeros((), jnp.int32), devices, jnp.zeros(learners.size, jnp.int32))
+        devices = population.init(key, common=True)
+        return State(jnp.zeros((), jnp.int32), devices, jnp.zeros(population.size, jnp.int32))
 
     def merge(key: jax.Array, params: PyTree, age: jax.Array, received: PyTree, other: jax.Array, hears: jax.Array):
         """Every device with at most one message."""
@@ -69,47 +71,47 @@ def gossip(learners: Learners, *, message_fraction: float = 1.0) -> Algorithm:
         if count == total:
             masks = jax.tree.map(lambda leaf: jnp.ones((), bool), params)
         else:
-            keys = jax.random.split(key, learners.size)
+            keys = jax.random.split(key, population.size)
             flat = jax.vmap(lambda key: random_subset(key, (total,), count))(keys)
-            masks = split(flat, params)
-        params = jax.tree.map(lambda a, b, mask: a + over(weight, a) * mask * (b - a), params, received, masks)
+            masks = unflatten(flat, params)
+        params = jax.tree.map(lambda a, b, mask: a + expand(weight, a) * mask * (b - a), params, received, masks)
         return params, jnp.where(hears, jnp.maximum(age, other), age)
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         pushing, ordering, sampling = jax.random.split(keys.mix, 3)
-        matrix = networks.at(problem.mixing_matrix, keys.graph, state.round)
+        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
         targets = push_targets(pushing, matrix)
         # Senders by whom they push to, those of one receiver in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
-        inbox = jnp.bincount(targets, length=learners.size)
+        inbox = jnp.bincount(targets, length=population.size)
         first = jnp.cumsum(inbox) - inbox
         params, age = state.devices[0].params, state.age  # as they were when pushed
 
         def one_message(carry):
             number, devices, current, totals = carry
-            sender, hears = senders[jnp.minimum(first + number, learners.size - 1)], number < inbox
+            sender, hears = senders[jnp.minimum(first + number, population.size - 1)], number < inbox
             received = jax.tree.map(lambda leaf: leaf[sender], params)
             merged, current = merge(
                 jax.random.fold_in(sampling, number), devices.params, current, received, age[sender], hears
             )
             training = jax.random.fold_in(keys.train, number)
-            (devices,), phase = learners.train(
+            (devices,), phase = population.train(
                 training, state.round, (devices._replace(params=merged),), problem, active=hears
             )
             return number + 1, devices, current + phase.steps, jax.tree.map(jnp.add, totals, phase)
 
-        nothing = jnp.zeros(learners.size)
-        totals = Phase(nothing, nothing, jnp.zeros(learners.size, jnp.int32), None)
+        nothing = jnp.zeros(population.size)
+        totals = Phase(nothing, nothing, jnp.zeros(population.size, jnp.int32), None)
         _, devices, current, totals = jax.lax.while_loop(
             lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], age, totals)
         )
-        sent = Traffic({"parameters and age": networks.pushes(matrix, targets)})
+        sent = Traffic({"parameters and age": matrices.pushes(matrix, targets)})
         info = Info(totals.loss, totals.distillation_loss, totals.steps, sent)
         return State(state.round + 1, (devices,), current), info
 
     def message_bytes(problem: Problem) -> Traffic:
         count, total = sent_parameters()
-        return Traffic({"parameters and age": stacked_bytes(parameters(learners)) // total * count + 4})
+        return Traffic({"parameters and age": stacked_bytes(parameters(population)) // total * count + 4})
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), message_bytes)
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import tasks
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import PARTITIONS, share_out
 from ddjax.data.sources import DATASETS, load, npz
-from ddjax.networks import Sparse
-from ddjax.types import InputError, Problem, working_dtype
+from ddjax.errors import InputError
+from ddjax.learning import tasks
+from ddjax.networks.matrices import Sparse
+from ddjax.types import Problem, working_dtype
 
 __all__ = ["DATASETS", "PARTITIONS", "Dataset", "load", "make_problem", "npz", "share_out"]
 

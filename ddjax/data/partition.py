@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
 
 Parts = list[np.ndarray]
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from ddjax.data.dataset import Dataset
 from ddjax.data.tables import csv
-from ddjax.types import InputError, suggest, working_dtype
+from ddjax.errors import InputError, suggest
+from ddjax.types import working_dtype
 
 
 def digits(seed: int) -> Dataset:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ddjax.data.dataset import Dataset
-from ddjax.types import InputError, suggest, working_dtype
+from ddjax.errors import InputError, suggest
+from ddjax.types import working_dtype
 
 # Different texts of one column; beyond, it is no category but a name or a number with something wrong in it.
 _CATEGORIES = 100

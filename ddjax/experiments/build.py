@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from options import ALGORITHMS, AVERAGING, BELONGS, meets
 
 import ddjax
-from ddjax import compression, data, losses, mixing, models, schedules, supervised, tasks
-from ddjax.learners import chunk_for
-from ddjax.mixers import MIXERS
-from ddjax.topology import Topology, topology
-from ddjax.types import InputError, suggest
+from ddjax import data, schedules
+from ddjax.errors import InputError, suggest
+from ddjax.experiments.options import ALGORITHMS, AVERAGING, BELONGS, meets
+from ddjax.learning import losses, supervised, tasks
+from ddjax.learning.population import chunk_for
+from ddjax.mixing import compression, mixers
+from ddjax.mixing.registry import MIXERS
+from ddjax.models import architectures
+from ddjax.networks.topology import Topology, topology
 
 # Flags that are numbers in a compiled program, not part of it: others can take their place without compiling anew.
 NUMBERS = (
@@ -36,7 +39,7 @@ class Experiment(NamedTuple):
     algorithm: ddjax.Algorithm
     problem: ddjax.Problem
     simulation: ddjax.Simulation
-    learners: ddjax.Learners
+    population: ddjax.Population
     topology: Topology
     consensus_step_size: float | None
 
@@ -72,7 +75,7 @@ def build(
         raise InputError(
             f"choco needs a fixed graph, since neighbours keep copies of one another; {given.topology!r} changes"
         )
-    groups = models.parse_models(given.models, given.devices)
+    groups = architectures.parse_models(given.models, given.devices)
     private = given.devices * (given.examples_per_device or 100)
     dataset = data.load(
         given.dataset,
@@ -105,12 +108,12 @@ def build(
     def make(numbers: Numbers) -> ddjax.Algorithm:
         return _algorithm(given, _learners(given, shapes, outputs, groups, numbers), shapes, numbers)
 
-    learners, algorithm = _learners(given, shapes, outputs, groups, numbers), make(numbers)
+    population, algorithm = _learners(given, shapes, outputs, groups, numbers), make(numbers)
     if like and like.fits(problem):
         simulation = like.on(problem, numbers)
     else:  # what does not fit together shows here, before a file is written
         simulation = ddjax.Simulation(make, problem, mesh, numbers)
-    return Experiment(algorithm, problem, simulation, learners, network, step_size)
+    return Experiment(algorithm, problem, simulation, population, network, step_size)
 
 
 def _numbers(given: flags.FlagValues) -> dict[str, float]:
@@ -176,7 +179,7 @@ def _mixer(given: flags.FlagValues, numbers: Numbers) -> ddjax.Mixer | None:
     }
     wanted = inspect.signature(factory).parameters
     mixer = factory(**{parameter: known[parameter] for parameter in wanted if parameter in known})
-    return mixing.encoded(mixer, known["compressor"]) if given.compressor and "compressor" not in wanted else mixer
+    return mixers.encoded(mixer, known["compressor"]) if given.compressor and "compressor" not in wanted else mixer
 
 
 def _usual(given: flags.FlagValues) -> tuple[str, float]:
@@ -195,12 +198,12 @@ def _weights_needed(given: flags.FlagValues, mixer: ddjax.Mixer | None) -> str:
 
 def _learners(
     given: flags.FlagValues, problem: ddjax.Problem, outputs: int, groups: list[tuple[str, int]], numbers: Numbers
-) -> ddjax.Learners:
+) -> ddjax.Population:
     task = tasks.of(problem.y)
     batch_size = given.batch_size * (given.devices if given.algorithm == "centralized" else 1)
-    learners = ddjax.Learners((), batch_size, given.local_steps, given.local_epochs)
+    population = ddjax.Population((), batch_size, given.local_steps, given.local_epochs)
     rate = schedules.schedule(given.learning_rate_schedule, numbers["learning_rate"], given.rounds)
-    steps = learners.steps_per_round(problem.private.shape[1])
+    steps = population.steps_per_round(problem.private.shape[1])
     if given.rounds * steps >= 2**31:
         raise InputError(f"{given.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     # Optax counts steps; a schedule is over rounds.
@@ -208,43 +211,43 @@ def _learners(
 
     def group(name: str, size: int) -> ddjax.Group:
         learner = ddjax.learner(
-            models.model(name, problem.x.shape[1:], outputs, given.activation, given.convolution),
+            architectures.model(name, problem.x.shape[1:], outputs, given.activation, given.convolution),
             optimizer,
             task=task,
             distillation_weight=numbers["distillation_weight"],
             divergence=task.divergences[given.divergence],
             temperature=numbers["temperature"],
-            micro_batch=given.micro_batch or models.micro_batch_for(name),
+            micro_batch=given.micro_batch or architectures.micro_batch_for(name),
         )
         return ddjax.Group(learner, size, given.device_chunk or chunk_for(name, learner))
 
-    return dataclasses.replace(learners, groups=tuple(group(*each) for each in groups))
+    return dataclasses.replace(population, groups=tuple(group(*each) for each in groups))
 
 
 def _algorithm(
-    given: flags.FlagValues, learners: ddjax.Learners, problem: ddjax.Problem, numbers: Numbers
+    given: flags.FlagValues, population: ddjax.Population, problem: ddjax.Problem, numbers: Numbers
 ) -> ddjax.Algorithm:
     mixer = _mixer(given, numbers)
     reference_batch_size = given.reference_batch_size or problem.reference.shape[0]
     match given.algorithm:
         case "dsgd" | "choco" | "push_sum" if mixer:
-            return ddjax.dsgd(learners, mixer)
+            return ddjax.dsgd(population, mixer)
         case "gossip":
-            return ddjax.gossip(learners, message_fraction=given.message_fraction)
+            return ddjax.gossip(population, message_fraction=given.message_fraction)
         case "fedavg":
-            return ddjax.fedavg(learners, fraction=given.client_fraction)
+            return ddjax.fedavg(population, fraction=given.client_fraction)
         case "dynamic_averaging":
             threshold = numbers["divergence_threshold"]
-            return ddjax.dynamic_averaging(learners, threshold=threshold, check_every=given.check_every)
+            return ddjax.dynamic_averaging(population, threshold=threshold, check_every=given.check_every)
         case "fedmd":
-            return ddjax.fedmd(learners, reference_batch_size=reference_batch_size, mixer=mixer)
+            return ddjax.fedmd(population, reference_batch_size=reference_batch_size, mixer=mixer)
         case "co_regularization":
-            if {name for name, _ in models.parse_models(given.models, given.devices)} != {"linear"}:
+            if {name for name, _ in architectures.parse_models(given.models, given.devices)} != {"linear"}:
                 raise InputError("co_regularization is a closed form for linear models; give --models=linear")
-            return ddjax.co_regularization(learners, distillation_weight=numbers["distillation_weight"])
+            return ddjax.co_regularization(population, distillation_weight=numbers["distillation_weight"])
         case "distillation" if mixer:
             return ddjax.distillation(
-                learners,
+                population,
                 mixer,
                 reference_batch_size=reference_batch_size,
                 consensus=given.consensus,
@@ -252,7 +255,7 @@ def _algorithm(
                     given.consensus_step_size_schedule, numbers["consensus_step_size"], given.rounds
                 ),
             )
-    return ddjax.local(learners)
+    return ddjax.local(population)
 
 
 def check_numbers(given: flags.FlagValues) -> None:

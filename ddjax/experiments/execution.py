@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
 
 # In which JAX is told to multiply; float64 is of everything else too.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16", "float64": "highest"}

@@ -4,16 +4,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import execution
 import jax
 from absl import flags
 
 import ddjax
-from ddjax import algorithms, compression, data, losses, models, schedules
-from ddjax.graphs import GRAPHS
-from ddjax.mixers import MIXERS
-from ddjax.topology import CHANGING, MIXING_WEIGHTS
-from ddjax.types import InputError
+from ddjax import algorithms, data, schedules
+from ddjax.errors import InputError
+from ddjax.experiments import execution
+from ddjax.learning import losses
+from ddjax.mixing import compression
+from ddjax.mixing.registry import MIXERS
+from ddjax.models import architectures
+from ddjax.networks.graphs import GRAPHS
+from ddjax.networks.topology import CHANGING, MIXING_WEIGHTS
 
 FLAGS = flags.FLAGS
 # name → the mixer of the systems that are `dsgd` over one.
@@ -85,8 +88,8 @@ SECTIONS: dict[str, dict[str, tuple]] = {
     },
     "Devices and network": {
         "devices": (32, "Number of devices."),
-        "models": ("mlp", f"{', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
-        "activation": ("gelu", f"One of {', '.join(models.ACTIVATIONS)}; the theory asks for a smooth one."),
+        "models": ("mlp", f"{', '.join(architectures.MODELS)}, or groups with counts as in linear:8+mlp:16+cnn:8."),
+        "activation": ("gelu", f"One of {', '.join(architectures.ACTIVATIONS)}; the theory asks for a smooth one."),
         "topology": (
             "ring",
             f"One of {_GRAPH_USAGE}. An edge file has a line `i j` a link, directed from i to j; alternating takes "

@@ -17,8 +17,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ddjax import tasks
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.learning import tasks
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -131,7 +131,8 @@ def _draw(axis: plt.Axes, x: np.ndarray, scores: list[np.ndarray], look: dict[st
     axis.fill_between(x, worst, best, color=look["color"], alpha=0.12, linewidth=0)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Draws what the command line names; the exit code."""
     try:
         if len(sys.argv) < 3:
             raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
@@ -139,4 +140,5 @@ if __name__ == "__main__":
         print(f"written to {sys.argv[1]}")
     except (InputError, OSError) as mistake:
         print(f"plots.py: {mistake}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0

@@ -13,16 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import execution
-import experiment
 import jax
-import options
 from absl import flags
 
 import ddjax
-from ddjax import memory, tasks
-from ddjax.simulate import Evaluation
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import build, execution, options
+from ddjax.learning import tasks
+from ddjax.simulation import memory
+from ddjax.simulation.engine import Evaluation
 
 
 def config(given: flags.FlagValues) -> dict:
@@ -83,7 +82,7 @@ def _mean(counts: tuple[int, ...]) -> int | float:
 
 def summary(
     given: flags.FlagValues,
-    built: experiment.Experiment,
+    built: build.Experiment,
     last: Evaluation,
     seconds_compile: float,
     rows: Collection[Mapping[str, Any]],
@@ -98,7 +97,7 @@ def summary(
       rows: those of `metrics.csv`, as they are or as read from there.
     """
     messages = built.algorithm.message_bytes(built.problem)
-    parameters = built.learners.parameter_counts()
+    parameters = built.population.parameter_counts()
     return {
         "algorithm": given.algorithm,
         "dataset": given.dataset,
@@ -114,7 +113,7 @@ def summary(
         },
         "consensus_step_size": built.consensus_step_size,
         "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
-        "target_accuracy": reached(rows, experiment.target_accuracies(given)),
+        "target_accuracy": reached(rows, build.target_accuracies(given)),
         "seconds_compile": round(seconds_compile, 3),
         "seconds_train": round(last.seconds_train, 3),
         "device_steps_per_second": round(last.steps / last.seconds_train, 1) if last.seconds_train else None,

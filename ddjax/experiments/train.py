@@ -12,23 +12,21 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import execution
-import experiment
 import jax
 import numpy as np
-import options
-import records
 from jax.experimental import multihost_utils
-from options import FLAGS
 from tqdm import tqdm
 
 import ddjax
-from ddjax import accounting, tasks
-from ddjax.checkpoint import Checkpoints
-from ddjax.compression import number_bytes
-from ddjax.models import parse_models
-from ddjax.simulate import Evaluation, Progress
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import build, execution, options, records
+from ddjax.experiments.options import FLAGS
+from ddjax.learning import tasks
+from ddjax.mixing.compression import number_bytes
+from ddjax.models.architectures import parse_models
+from ddjax.simulation import accounting
+from ddjax.simulation.checkpoint import Checkpoints
+from ddjax.simulation.engine import Evaluation, Progress
 
 # Flags that a resumed run may change; of these, rounds only where no schedule is stretched over them.
 _MAY_CHANGE = (
@@ -132,14 +130,14 @@ class OutputDir:
         records.replace(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
-def describe(built: experiment.Experiment) -> None:
+def describe(built: build.Experiment) -> None:
     """Says in a few lines what is being run."""
     problem, count = built.problem, np.asarray(built.problem.sizes)
-    sizes = built.learners.parameter_counts()
+    sizes = built.population.parameter_counts()
     names = [name for name, _ in parse_models(FLAGS.models, FLAGS.devices)]
     devices = ", ".join(
         f"{group.size} × {name} ({size:,} parameters)"
-        for group, name, size in zip(built.learners.groups, names, sizes, strict=True)
+        for group, name, size in zip(built.population.groups, names, sizes, strict=True)
     )
     print(f"{FLAGS.algorithm} on {FLAGS.dataset}, {FLAGS.rounds:,} rounds, {jax.default_backend()}")
     print(f"  devices    {devices}")
@@ -208,7 +206,7 @@ def train() -> None:
     """Runs what the flags describe."""
     execution.start(FLAGS)
     folder = OutputDir()
-    built = experiment.build(FLAGS)
+    built = build.build(FLAGS)
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.simulation) if FLAGS.resume else None
     if resume and resume[1].round > FLAGS.rounds:
@@ -240,7 +238,7 @@ def train() -> None:
         display.close()
         scalars.close()
         if jax.process_index() == 0 and (folder.path / "metrics.csv").exists():
-            from plots import plot  # slow to import
+            from ddjax.experiments.plots import plot  # slow to import
 
             plot(folder.path / "learning_curves.png", [folder.path])
     if jax.process_index():
@@ -250,7 +248,7 @@ def train() -> None:
     finish(folder, built, latest, display.seconds_compile)
 
 
-def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, seconds_compile: float) -> None:
+def finish(folder: OutputDir, built: build.Experiment, last: Evaluation, seconds_compile: float) -> None:
     """Writes `summary.json` and prints the table at the end."""
     summary = records.summary(FLAGS, built, last, seconds_compile, folder.rows())
     folder.summarize(summary)
@@ -263,8 +261,8 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
 
     line(last.metric, last.score)
     start = 0
-    if len(built.learners.groups) > 1:
-        for (name, _), group in zip(parse_models(FLAGS.models, FLAGS.devices), built.learners.groups, strict=True):
+    if len(built.population.groups) > 1:
+        for (name, _), group in zip(parse_models(FLAGS.models, FLAGS.devices), built.population.groups, strict=True):
             line(f"  {name}", last.score[start : start + group.size])
             start += group.size
     print(f"{'ensemble':12}{records.shown(last.metric, last.ensemble_score):>9}   of the mean soft decision")
@@ -282,5 +280,6 @@ def finish(folder: OutputDir, built: experiment.Experiment, last: Evaluation, se
     print(f"\nwritten to {folder.path}")
 
 
-if __name__ == "__main__":
-    sys.exit(options.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …"))
+def main() -> int:
+    """Runs the command; the exit code."""
+    return options.main(train, "Trains a network of simulated devices: python scripts/train.py --name=value …")

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddjax.mixing import over
-from ddjax.models import CONVOLUTIONAL
+from ddjax.errors import InputError
+from ddjax.models.architectures import CONVOLUTIONAL
 from ddjax.sharding import by_device
-from ddjax.types import Device, InputError, Learner, Problem, PyTree
+from ddjax.stacked import expand, select
+from ddjax.types import Device, Learner, Problem, PyTree
 
 
 class RoundKeys(NamedTuple):
@@ -128,7 +129,7 @@ def chunk_for(model: str, learner: Learner) -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Learners:
+class Population:
     """All devices of a network: groups of one architecture each, stacked along a leading device axis.
 
     Device numbers run through the groups in order. A homogeneous network is one group, with no special case.
@@ -200,7 +201,7 @@ class Learners:
             if active is not None:
                 taking = active[members]
                 moved = select(taking, moved, stacked)
-                phase = jax.tree.map(lambda leaf, taking=taking: jnp.where(over(taking, leaf), leaf, 0), phase)
+                phase = jax.tree.map(lambda leaf, taking=taking: jnp.where(expand(taking, leaf), leaf, 0), phase)
             parts.append((moved, phase))
         trained, phases = zip(*parts, strict=True)
         return trained, jax.tree.map(lambda *parts: jnp.concatenate(parts), *phases)
@@ -305,16 +306,11 @@ def _at_count(optimizer: Any, count: jax.Array) -> Any:
     )
 
 
-def select(chosen: jax.Array, a: PyTree, b: PyTree) -> PyTree:
-    """Of stacked pytrees, the devices of `a` where `chosen` `[N]`, else those of `b`."""
-    return jax.tree.map(lambda x, y: jnp.where(over(chosen, x), x, y), a, b)
-
-
-def single_group(learners: Learners, algorithm: str) -> Group:
+def single_group(population: Population, algorithm: str) -> Group:
     """The one group of a homogeneous network; raises `InputError` where an algorithm cannot do with several."""
-    if len(learners.groups) > 1:
+    if len(population.groups) > 1:
         raise InputError(
             f"{algorithm} shares parameters, so all devices need one architecture, but there are "
-            f"{len(learners.groups)} groups; give one model, or use distillation, which shares soft decisions"
+            f"{len(population.groups)} groups; give one model, or use distillation, which shares soft decisions"
         )
-    return learners.groups[0]
+    return population.groups[0]

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ddjax import losses, tasks
-from ddjax.types import Device, Learner, PyTree, StepInfo, suggest
+from ddjax.errors import suggest
+from ddjax.learning import losses, tasks
+from ddjax.types import Device, Learner, PyTree, StepInfo
 
 # They want function values, give every device the same noise, or take no schedule.
 _UNUSABLE_OPTIMIZERS = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
@@ -94,7 +95,7 @@ def learner(
         return jnp.full(reference.shape[0], 1 / reference.shape[0])
 
     def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
-        del key  # for learners with dropout or noise
+        del key  # for population with dropout or noise
         (loss, _), gradients = in_parts(private, micro_batch, device.params, *examples(batch))
         info = StepInfo(loss, jnp.zeros_like(loss), None)
         if targets is not None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import losses
+from ddjax.learning import losses
 
 
 class Task(NamedTuple):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.types import InputError, suggest, working_dtype
+from ddjax.errors import InputError, suggest
+from ddjax.types import working_dtype
 
 
 class Compressor(NamedTuple):

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddjax.compression import Compressor, number_bytes
-from ddjax.networks import Sparse, dense, links, pushes, row_stochastic
+from ddjax.mixing.compression import Compressor, number_bytes
+from ddjax.networks.matrices import Sparse, dense, links, pushes, row_stochastic
 from ddjax.sharding import by_column
+from ddjax.stacked import expand, flatten, stacked_bytes, unflatten
 from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
@@ -96,9 +97,9 @@ def push_sum() -> Mixer:
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         weight, last = state.rows
         # u + (x − last) with u = w last; at first w is 1 and nothing was mixed, so the numerator is x.
-        numerator = jax.tree.map(lambda x, last: x + (over(weight, x) - 1) * last, x, last)
+        numerator = jax.tree.map(lambda x, last: x + (expand(weight, x) - 1) * last, x, last)
         weight = _product(mixing_matrix, weight)
-        x = jax.tree.map(lambda u: u / over(weight, u), _product(mixing_matrix, numerator))
+        x = jax.tree.map(lambda u: u / expand(weight, u), _product(mixing_matrix, numerator))
         return x, MixerState((weight, x)), Traffic({"numerator and weight": links(mixing_matrix)})
 
     def message_bytes(x: PyTree, leading: int) -> Traffic:
@@ -178,7 +179,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     def mix(key: jax.Array, x: PyTree, state: MixerState, mixing_matrix: Any):
         sent = _along(links(mixing_matrix))
         mixing_matrix = dense(mixing_matrix)
-        flat, last = _flat(x), _flat(state.rows)
+        flat, last = flatten(x), flatten(state.rows)
         known = jnp.isfinite(last)
         last = jnp.where(known, last, 0)
         # Mean squares over the entries that n has mixed before, of all pairs at once.
@@ -201,11 +202,6 @@ def _uncompressed(mix: Callable, init: Callable = lambda x, leading: MixerState(
     return Mixer(init, mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths)
 
 
-def stacked_bytes(x: PyTree) -> int:
-    """Bytes of one device's part of a stacked pytree (leaves `[N, …]`, arrays or their shapes), uncompressed."""
-    return sum(math.prod(leaf.shape[1:]) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(x))
-
-
 def _along(links: jax.Array) -> Traffic:
     return Traffic({"value": links})
 
@@ -219,16 +215,6 @@ def _product(matrix: Any, x: PyTree) -> PyTree:
     """`W x` of either form of `W`, each leaf flattened to `[N, P]`."""
     multiply = operator.matmul if isinstance(matrix, Sparse) else _dot
     return jax.tree.map(lambda leaf: by_column(multiply, matrix, leaf.reshape(len(leaf), -1)).reshape(leaf.shape), x)
-
-
-def over(scalars: jax.Array, x: jax.Array) -> jax.Array:
-    """Scalars of the leading axes of `x`, shaped to multiply it."""
-    return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
-
-
-def _flat(x: PyTree) -> jax.Array:
-    """`[N, P]`."""
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(x)], axis=1)
 
 
 def _payload(x: PyTree) -> tuple[int, ...]:
@@ -245,13 +231,4 @@ def _compress(compressor: Compressor, key: jax.Array, x: PyTree) -> PyTree:
     compress = jax.vmap(compressor.compress)
     if len(leaves) == 1:
         return jax.tree.unflatten(structure, [compress(keys, leaves[0])])
-    return split(compress(keys, _flat(x)), x)
-
-
-def split(flat: jax.Array, x: PyTree) -> PyTree:
-    """`[N, P]` as the stacked pytree that `x` is."""
-    leaves, structure = jax.tree.flatten(x)
-    sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
-    stops = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-    parts = jnp.split(flat, stops, axis=1)
-    return jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+    return unflatten(compress(keys, flatten(x)), x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ddjax.mixing import adaptive, choco, gossip, push_sum, server, weighted_average
+from ddjax.mixing.mixers import adaptive, choco, gossip, push_sum, server, weighted_average
 from ddjax.types import Mixer
 
 # Parameters called `compressor` and `step_size` are filled in from the flags; others need a default.

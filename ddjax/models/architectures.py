@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from ddjax import convolution
-from ddjax.dense import Dense
-from ddjax.types import InputError, suggest, working_dtype
+from ddjax.errors import InputError, suggest
+from ddjax.models import convolution
+from ddjax.models.dense import Dense
+from ddjax.types import working_dtype
 
 Activation = Callable[[jax.Array], jax.Array]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import networkx as nx
 
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
 
 
 def circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:

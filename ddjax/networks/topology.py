@@ -17,9 +17,9 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
 
-from ddjax import networks
-from ddjax.graphs import GRAPHS, circulant, graph, powers_of_two
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
+from ddjax.networks.graphs import GRAPHS, circulant, graph, powers_of_two
+from ddjax.networks.matrices import Drawn, ErdosRenyi, Relabeled, sparse
 
 # Devices up to which eigenvalues are found by dense methods, in seconds, and the size of the iterative ones above.
 _DENSE = 2000
@@ -32,8 +32,8 @@ class Topology(NamedTuple):
     Attributes:
       name: the specification it was built from.
       weights: the name of the mixing weights.
-      mixing_matrix: what `Problem.mixing_matrix` takes: `[N, N]`, a cycle `[T, N, N]`, a `networks.Sparse` of either,
-        or a `networks.Drawn`.
+      mixing_matrix: what `Problem.mixing_matrix` takes: `[N, N]`, a cycle `[T, N, N]`, a `matrices.Sparse` of either,
+        or a `matrices.Drawn`.
       matrices: `T` sparse arrays `[N, N]` float64: the one, those of the cycle, or draws to estimate from.
     """
 
@@ -45,7 +45,7 @@ class Topology(NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether not all rounds have the same graph."""
-        return len(self.matrices) > 1 or isinstance(self.mixing_matrix, networks.Drawn)
+        return len(self.matrices) > 1 or isinstance(self.mixing_matrix, Drawn)
 
     @property
     def directed_edges(self) -> float:
@@ -64,7 +64,7 @@ class Topology(NamedTuple):
         rounds, devices = len(self.matrices), self.matrices[0].shape[0]
         if devices == 1:
             return 1.0
-        if isinstance(self.mixing_matrix, networks.Drawn):
+        if isinstance(self.mixing_matrix, Drawn):
             # All devices being alike, E[WᵀW] is a I + b 11ᵀ, and its trace is that of one draw on average.
             squares = sum((matrix.data**2).sum() for matrix in self.matrices) / rounds
             return float(1 - np.sqrt((squares - 1) / (devices - 1)))
@@ -199,7 +199,7 @@ MIXING_WEIGHTS = (
     "lazy_metropolis_hastings",
     "lazy_uniform",
 )
-PRODUCTS = ("dense", "gather")  # a matrix product with W [N, N], or a sum over the links of a `networks.Sparse`
+PRODUCTS = ("dense", "gather")  # a matrix product with W [N, N], or a sum over the links of a `matrices.Sparse`
 STOCHASTIC = {"doubly": (0, 1), "column": (0,), "row": (1,), "links": ()}  # axes along which sums must be 1
 _REMEDIES = {
     "doubly": "metropolis_hastings is, on undirected graphs; push_sum can do with column_uniform",
@@ -362,7 +362,7 @@ def topology(
     except InputError as error:
         raise error if str(error).startswith("topology") else InputError(f"topology {spec!r}: {error}") from None
     if (product or quickest_product(union)) == "gather":
-        form: Any = networks.sparse(*matrices)
+        form: Any = sparse(*matrices)
     else:
         stack = np.stack([matrix.toarray() for matrix in matrices])
         form = stack if len(matrices) > 1 else stack[0]
@@ -387,7 +387,7 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
             probability = math.nan
         if not 0 < probability <= 1:
             raise InputError("expected 'fresh_erdos_renyi:P' with P in (0, 1]")
-        network: Any = networks.ErdosRenyi(np.float64(probability), devices)
+        network: Any = ErdosRenyi(np.float64(probability), devices)
         draws = int(np.clip(2**22 // devices**2, 4, 64))  # at most 32 MiB
         keys = jax.random.split(jax.random.key(seed), draws)
         drawn = np.asarray(jax.lax.map(network.draw, keys), np.float64)
@@ -401,4 +401,4 @@ def _drawn(spec: str, name: str, rest: str, devices: int, weights: str, seed: in
         if not base.number_of_edges():
             raise InputError("a graph without links cannot average; give D of at least 1")
     matrix = mixing_matrix(base, weights)
-    return Topology(spec, weights, networks.Relabeled(matrix.toarray()), [matrix])
+    return Topology(spec, weights, Relabeled(matrix.toarray()), [matrix])

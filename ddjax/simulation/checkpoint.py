@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddjax.accounting import Bytes
-from ddjax.simulate import Evaluation, Simulation, Snapshot
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.simulation.accounting import Bytes
+from ddjax.simulation.engine import Evaluation, Simulation, Snapshot
 
 
 class Checkpoints:

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import accounting, sharding, tasks
-from ddjax.accounting import Bytes
-from ddjax.metrics import Measures, evaluate
-from ddjax.types import Algorithm, Info, InputError, NonFiniteError, Problem, Traffic
+from ddjax import sharding
+from ddjax.errors import InputError, NonFiniteError
+from ddjax.learning import tasks
+from ddjax.simulation import accounting
+from ddjax.simulation.accounting import Bytes
+from ddjax.simulation.metrics import Measures, evaluate
+from ddjax.types import Algorithm, Info, Problem, Traffic
 
 # Seconds of one scan that a live display can wait for; cutting a scan costs next to nothing and changes no number.
 _PACE = 0.5

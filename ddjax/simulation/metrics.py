@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import tasks
+from ddjax.learning import tasks
 from ddjax.types import Problem
 
 # Examples × devices evaluated at a time, which bounds the memory of an evaluation.

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import endpoint, networks, tasks
-from ddjax.endpoint import EndPoint
-from ddjax.learners import Learners
+from ddjax.learning import tasks
+from ddjax.learning.population import Population
+from ddjax.networks import matrices
+from ddjax.theory import endpoint
+from ddjax.theory.endpoint import EndPoint
 from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
 
@@ -34,55 +36,55 @@ class Quantities(NamedTuple):
     consensus_error: jax.Array
 
 
-def of_distillation(learners: Learners, state: Any, problem: Problem, mixer: Mixer | None = None) -> Quantities:
+def of_distillation(population: Population, state: Any, problem: Problem, mixer: Mixer | None = None) -> Quantities:
     """Of a state of `distillation` or `fedmd`.
 
     Args:
-      learners: the devices' learners.
+      population: the devices' population.
       state: after any round.
       problem: the data.
       mixer: without memory, of `neighbors`, which keeps no `z_n`: they are what it makes of the soft decisions. With
         `None` what depends on them is NaN there.
     """
-    s = learners.predict(state.devices, problem.reference)
+    s = population.predict(state.devices, problem.reference)
     mean, own = s.mean(0), state.estimate
     if own is None:
         own = jnp.full_like(s, jnp.nan)
         if mixer is not None:
             key = jax.random.key(0)
-            matrix = networks.at(problem.mixing_matrix, key, state.round)
+            matrix = matrices.at(problem.mixing_matrix, key, state.round)
             own = mixer.mix(key, s, MixerState(), matrix)[0]
-    values, common = gradients(learners, state.devices, problem, jnp.broadcast_to(mean, s.shape))
-    _, separate = gradients(learners, state.devices, problem, jnp.clip(own, *tasks.of(problem.y).bounds))
+    values, common = gradients(population, state.devices, problem, jnp.broadcast_to(mean, s.shape))
+    _, separate = gradients(population, state.devices, problem, jnp.clip(own, *tasks.of(problem.y).bounds))
     error = ((own - mean) ** 2).sum(-1).mean(-1)
     return Quantities(values.mean(), _norms(common), _norms(separate), error)
 
 
-def of_averaging(learners: Learners, state: Any, problem: Problem) -> Quantities:
+def of_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
     """Of a state of `dsgd` or another system that brings parameters together."""
     (devices,) = state.devices
     mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), devices.params)
-    values, common = gradients(learners, (devices._replace(params=mean),), problem)
-    _, separate = gradients(learners, state.devices, problem)
+    values, common = gradients(population, (devices._replace(params=mean),), problem)
+    _, separate = gradients(population, state.devices, problem)
     together = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), common)
     error = _norms((jax.tree.map(jnp.subtract, devices.params, mean),))
     return Quantities(values.mean(), _norms(together), _norms(separate), error)
 
 
-def of_devices_alone(learners: Learners, state: Any, problem: Problem) -> Quantities:
+def of_devices_alone(population: Population, state: Any, problem: Problem) -> Quantities:
     """Of a state of `local` or `centralized`; there is no consensus and so NaN for its error."""
-    values, separate = gradients(learners, state.devices, problem)
-    norms, nothing = _norms(separate), jnp.full(learners.size, jnp.nan)
+    values, separate = gradients(population, state.devices, problem)
+    norms, nothing = _norms(separate), jnp.full(population.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
 
 
 def gradients(
-    learners: Learners, devices: tuple[Device, ...], problem: Problem, targets: jax.Array | None = None
+    population: Population, devices: tuple[Device, ...], problem: Problem, targets: jax.Array | None = None
 ) -> tuple[jax.Array, tuple[PyTree, ...]]:
     """Each device's loss and gradient on all its private and all reference data.
 
     Args:
-      learners: the devices' learners.
+      population: the devices' population.
       devices: a stacked `Device` a group.
       problem: the data.
       targets: `[N, R, K]`; `None` for the private loss alone.
@@ -102,7 +104,7 @@ def gradients(
     shared = problem.x, problem.y, reference
     counted = _counted(problem)
     values, found, start = [], [], 0
-    for group, stacked in zip(learners.groups, devices, strict=True):
+    for group, stacked in zip(population.groups, devices, strict=True):
         members = slice(start, start + group.size)
         start += group.size
         target = None if targets is None else targets[members]
@@ -122,11 +124,11 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
     return jnp.concatenate([of(group) for group in stacked])
 
 
-def end_points(learners: Learners, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
+def end_points(population: Population, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
     """What kind of point a run came to.
 
     Args:
-      learners: the devices' learners.
+      population: the devices' population.
       state: the last one.
       problem: the data.
       measure: what was measured, which says of what loss. Of `of_distillation` it is `L_n(·; z̄)` of a device, with `z̄`
@@ -142,16 +144,16 @@ def end_points(learners: Learners, state: Any, problem: Problem, measure: Callab
     if measure is of_averaging:
 
         def loss(params: PyTree, batches: tuple) -> jax.Array:
-            return jax.vmap(learners.groups[0].learner.objective, (None, 0))(params, batches).mean()
+            return jax.vmap(population.groups[0].learner.objective, (None, 0))(params, batches).mean()
 
         mean = jax.tree.map(lambda leaf: leaf.mean(0), state.devices[0].params)
         return [endpoint.examine(loss, mean, batch(slice(None)))]
     target: tuple = ()
     if measure is of_distillation:
-        target = problem.reference, learners.predict(state.devices, problem.reference).mean(0)
+        target = problem.reference, population.predict(state.devices, problem.reference).mean(0)
     found: list[EndPoint] = []
     start = 0
-    for group, stacked in zip(learners.groups, state.devices, strict=True):
+    for group, stacked in zip(population.groups, state.devices, strict=True):
         for n in range(min(group.size, devices - start)):
             params = jax.tree.map(lambda leaf, n=n: leaf[n], stacked.params)
             objective = group.learner.objective

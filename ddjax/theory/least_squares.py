@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 
-from ddjax import tasks
-from ddjax.types import InputError, Problem
+from ddjax.errors import InputError
+from ddjax.learning import tasks
+from ddjax.types import Problem
 
 # Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
 LARGEST = 4000

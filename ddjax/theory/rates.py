@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from scipy import integrate, stats
 
-from ddjax.types import InputError
+from ddjax.errors import InputError
 
 
 class Slope(NamedTuple):

@@ -38,19 +38,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import execution
 import jax
 import numpy as np
-import options
-import workloads
 from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from workloads import REFERENCE_SIZE, WORK, Case
 
 import ddjax
-from ddjax import models
-from ddjax.graphs import GRAPHS
-from ddjax.types import Algorithm, InputError, Problem, suggest
+from ddjax.errors import InputError, suggest
+from ddjax.experiments import execution, options
+from ddjax.experiments.benchmarks import workloads
+from ddjax.experiments.benchmarks.workloads import REFERENCE_SIZE, WORK, Case
+from ddjax.models import architectures
+from ddjax.networks.graphs import GRAPHS
+from ddjax.types import Algorithm, Problem
 
 _PAUSE = 0.3  # s; PyTorch's threads go on spinning for a while when they have nothing to do
 PARTS = ("local_sgd", "reference_pass")  # of distillation
@@ -61,7 +61,7 @@ FLAGS = flags.FlagValues()
 _SECTIONS: dict[str, dict[str, tuple]] = {
     "What is measured (each a comma list)": {
         "work": ("local_sgd,distillation,dsgd", f"Of {', '.join(WORK)}."),
-        "models": ("linear,mlp", f"Of {', '.join(models.MODELS)}, or groups with counts as in linear:8+mlp:8."),
+        "models": ("linear,mlp", f"Of {', '.join(architectures.MODELS)}, or groups with counts as in linear:8+mlp:8."),
         "devices": ("64", "Numbers of devices."),
         "batch_size": ("16", "Private examples of a step."),
         "topology": ("ring", "Fixed graphs, as train.py takes them."),
@@ -115,7 +115,7 @@ def cases() -> list[Case]:
             reference_batch_size=FLAGS.reference_batch_size if work == "distillation" else None,
             device_chunk=FLAGS.device_chunk,
             micro_batch=FLAGS.micro_batch,
-            convolution=convolution if any(name in spec for name in models.CONVOLUTIONAL) else "",
+            convolution=convolution if any(name in spec for name in architectures.CONVOLUTIONAL) else "",
             mixing_product=FLAGS.mixing_product,
             precision=precision,
         )
@@ -154,7 +154,8 @@ class Simulated:
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
     """The same work as a PyTorch loop, where jax runs: seconds of so many rounds."""
     import torch  # an optional extra
-    import torch_baseline
+
+    from ddjax.experiments.benchmarks import torch_baseline
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -334,6 +335,7 @@ def benchmark() -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Runs the command; the exit code."""
     summary = "Measures simulated devices: python scripts/benchmark.py --name=value …"
-    sys.exit(options.main(benchmark, summary, sections=_SECTIONS, flag_values=FLAGS))
+    return options.main(benchmark, summary, sections=_SECTIONS, flag_values=FLAGS)

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 
 import ddjax
-from ddjax import models
 from ddjax.algorithms.averaging import State
-from ddjax.learners import chunk_for
-from ddjax.supervised import in_parts
-from ddjax.topology import Topology, topology
+from ddjax.learning.population import chunk_for
+from ddjax.learning.supervised import in_parts
+from ddjax.models import architectures
+from ddjax.networks.topology import Topology, topology
 from ddjax.types import Algorithm, Device, Info, Learner, MixerState, Problem, StepInfo, Traffic
 
 WORK = ("local_sgd", "distillation", "dsgd")
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Architectures and how many devices have them."""
-        return models.parse_models(self.models, self.devices)
+        return architectures.parse_models(self.models, self.devices)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def problem(case: Case) -> Problem:
 def learner(name: str, input_shape: tuple[int, ...], convolution: str = "", micro_batch: int = 0) -> Learner:
     """A device of the benchmark."""
     return ddjax.learner(
-        models.model(name, input_shape, CLASSES, convolution=convolution),
+        architectures.model(name, input_shape, CLASSES, convolution=convolution),
         optax.sgd(LEARNING_RATE),
         distillation_weight=DISTILLATION_WEIGHT,
         micro_batch=micro_batch,
@@ -102,43 +102,43 @@ def reference_pass(inner: Learner, micro_batch: int) -> Learner:
     return inner._replace(step=step)
 
 
-def reference_passes(learners: ddjax.Learners, reference_batch_size: int) -> Algorithm:
+def reference_passes(population: ddjax.Population, reference_batch_size: int) -> Algorithm:
     """Rounds in which every device takes the step of a `reference_pass`, and nothing else happens."""
 
     def init(key: jax.Array, problem: Problem) -> State:
-        return State(jnp.zeros((), jnp.int32), learners.init(key), MixerState())
+        return State(jnp.zeros((), jnp.int32), population.init(key), MixerState())
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         # A window that moves: nothing is drawn, and nothing stays the same that a compiler could take out of the loop.
         start = state.round % (REFERENCE_SIZE - reference_batch_size + 1)
         reference = jax.lax.dynamic_slice_in_dim(problem.reference, start, reference_batch_size)
-        targets = jnp.full((learners.size, reference_batch_size, CLASSES), 1 / CLASSES)
-        devices, phase = learners.train(key, state.round, state.devices, problem, reference, targets)
+        targets = jnp.full((population.size, reference_batch_size, CLASSES), 1 / CLASSES)
+        devices, phase = population.train(key, state.round, state.devices, problem, reference, targets)
         info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
         return State(state.round + 1, devices, MixerState()), info
 
-    return Algorithm(init, round, lambda state, x: learners.predict(state.devices, x), lambda problem: Traffic())
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 
 
 def algorithm(work: str, case: Case) -> Algorithm:
     """The system that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
     groups = []
     for name, size in case.groups:
-        micro_batch = case.micro_batch or models.micro_batch_for(name)
+        micro_batch = case.micro_batch or architectures.micro_batch_for(name)
         one = learner(name, case.input_shape, case.convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
         groups.append(ddjax.Group(measured, size, case.device_chunk or chunk_for(name, one)))
-    learners = ddjax.Learners(groups, case.batch_size)
+    population = ddjax.Population(groups, case.batch_size)
     if work == "reference_pass":
-        return reference_passes(learners, case.reference_batch_size or 0)
+        return reference_passes(population, case.reference_batch_size or 0)
     if work == "distillation":
         return ddjax.distillation(
-            learners,
+            population,
             ddjax.weighted_average(),
             reference_batch_size=case.reference_batch_size or 0,
             consensus_step_size=CONSENSUS_STEP_SIZE,
         )
-    return ddjax.dsgd(learners, ddjax.weighted_average()) if work == "dsgd" else ddjax.local(learners)
+    return ddjax.dsgd(population, ddjax.weighted_average()) if work == "dsgd" else ddjax.local(population)
 
 
 def device_step(case: Case) -> tuple[float, float]:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import execution
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ddjax.tasks import TASKS
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import execution
+from ddjax.learning.tasks import TASKS
 
 _PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values need no name in a label
 

@@ -13,22 +13,30 @@ import json
 import math
 import re
 import string
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import experiment
 import numpy as np
-import options
 import pandas as pd
 from absl import flags
-from plots import AXES
-from records import replace
-from report_data import Curves, Sweep, curves, over_rounds, pick_target, reach, read, silent_curves, summarize
-from report_figures import Drawing, Line, Panel, draw, say, swatch
 
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import build, options
+from ddjax.experiments.plots import AXES
+from ddjax.experiments.records import replace
+from ddjax.experiments.reports.data import (
+    Curves,
+    Sweep,
+    curves,
+    over_rounds,
+    pick_target,
+    reach,
+    read,
+    silent_curves,
+    summarize,
+)
+from ddjax.experiments.reports.figures import Drawing, Line, Panel, draw, say, swatch
 
 FLAGS = flags.FlagValues()
 _SECTIONS: dict[str, dict[str, tuple]] = {
@@ -297,7 +305,7 @@ def report(arguments: list[str]) -> None:
         )
     folders = [Path(argument).expanduser() for argument in arguments]
     output = Path(FLAGS.output).expanduser() if FLAGS.output else folders[0] / "report"
-    goals = experiment.target_accuracies(FLAGS)
+    goals = build.target_accuracies(FLAGS)
     sweep = read(folders)
     found = curves(sweep, FLAGS.x)
     former = _former(output)
@@ -323,6 +331,7 @@ def report(arguments: list[str]) -> None:
     print(f"written to {output / 'report.html'}")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Runs the command; the exit code."""
     summary = "Reports sweeps: python scripts/report.py SWEEP_DIR... --name=value …"
-    sys.exit(options.main(report, summary, sections=_SECTIONS, flag_values=FLAGS, arguments="SWEEP_DIR..."))
+    return options.main(report, summary, sections=_SECTIONS, flag_values=FLAGS, arguments="SWEEP_DIR...")

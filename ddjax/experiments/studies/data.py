@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from plan import Cell
 from scipy import integrate
 
 import ddjax
-from ddjax import convergence, least_squares, rates, schedules, tasks
-from ddjax.topology import Topology
-from ddjax.types import InputError
+from ddjax import schedules
+from ddjax.errors import InputError
+from ddjax.experiments.sweeps.plan import Cell
+from ddjax.learning import tasks
+from ddjax.networks.topology import Topology
+from ddjax.theory import convergence, least_squares, rates
 
 MEASURES: dict[str, Callable] = {
     "distillation": convergence.of_distillation,

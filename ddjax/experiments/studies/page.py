@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import records
-from convergence_data import Curve, above_rounding
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from plots import COLORS, STYLES, plt
+
+from ddjax.experiments import records
+from ddjax.experiments.plots import COLORS, STYLES, plt
+from ddjax.experiments.studies.data import Curve, above_rounding
 
 _QUANTITIES = {
     "gradient_norm_sq_mean": "squared gradient norm, mean over devices",

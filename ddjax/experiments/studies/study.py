@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import convergence_report
-import execution
-import experiment
 import jax
 import numpy as np
-import options
-import plan
-import records
 from absl import flags
-from convergence_data import (
+from tqdm import tqdm
+
+import ddjax
+from ddjax.errors import InputError
+from ddjax.experiments import build, execution, options, records
+from ddjax.experiments.studies import page
+from ddjax.experiments.studies.data import (
     MEASURES,
     Curve,
     alike,
@@ -38,12 +38,9 @@ from convergence_data import (
     theory,
     weight,
 )
-from plan import Cell
-from tqdm import tqdm
-
-import ddjax
-from ddjax import convergence, least_squares, rates
-from ddjax.types import InputError
+from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps.plan import Cell
+from ddjax.theory import convergence, least_squares, rates
 
 FLAGS = flags.FlagValues()
 # Of train.py, where nothing is said: linear least squares on all data at once.
@@ -104,7 +101,7 @@ def prepare(cells: Sequence[Cell]) -> dict[str, float]:
     for cell in cells:
         given, step = cell.given, cell.given.learning_rate
         given["learning_rate"].value = step or 1.0
-        built = experiment.build(given)
+        built = build.build(given)
         if not wanted:
             continue
         solved = given.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
@@ -136,7 +133,7 @@ def prepare(cells: Sequence[Cell]) -> dict[str, float]:
     return {name: derived[name] for name in wanted}
 
 
-def form(cell: Cell, built: experiment.Experiment) -> tuple[str, np.ndarray, float]:
+def form(cell: Cell, built: build.Experiment) -> tuple[str, np.ndarray, float]:
     """How devices come to consensus: form, `W`, `ζ`; devices alone are like neighbors that are not listened to."""
     consensus = cell.given.consensus if cell.given.algorithm == "distillation" else "neighbors"
     return consensus, built.topology.matrices[0].toarray(), built.consensus_step_size or 0.0
@@ -155,8 +152,8 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
     first: Any = None
     for cell in cells:
         # On several places numbers are constants of the program, and default step sizes may differ with the graph.
-        built = experiment.build(cell.given, like=first and first.simulation if jax.device_count() == 1 else None)
-        if first is None:  # one function and one set of learners for all seeds, since they are compiled for one
+        built = build.build(cell.given, like=first and first.simulation if jax.device_count() == 1 else None)
+        if first is None:  # one function and one set of population for all seeds, since they are compiled for one
             first, measure = built, _measure(given, built, closed_form(cell, built.problem))
         key = jax.random.key(cell.given.seed)
         simulation = built.simulation
@@ -184,11 +181,11 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
             matrices = built.topology.matrices
             facts["spectral_gap"].append(built.topology.spectral_gap)
             facts["neighbors"].append(degrees(matrices))
-            if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
+            if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.matrices.Drawn):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
         if FLAGS.endpoints:
             kind = MEASURES[given.algorithm]
-            ends = convergence.end_points(first.learners, state, built.problem, kind, FLAGS.endpoints)
+            ends = convergence.end_points(first.population, state, built.problem, kind, FLAGS.endpoints)
             facts["endpoints"] += [{"seed": cell.given.seed, **end._asdict()} for end in ends]
         progress.update()
     if None in facts["spectral_gap"]:
@@ -209,23 +206,23 @@ def degrees(matrices: Sequence[Any]) -> list[int]:
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
 
-def _measure(given: flags.FlagValues, built: experiment.Experiment, solved: bool) -> Callable:
+def _measure(given: flags.FlagValues, built: build.Experiment, solved: bool) -> Callable:
     kind = MEASURES[given.algorithm]
     if kind is convergence.of_distillation:
         mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
         if given.algorithm == "fedmd" or (given.mixing == "server" and not given.compressor):
             mixer = ddjax.server()
-        elif plain(given) and not isinstance(built.topology.mixing_matrix, ddjax.networks.Drawn):
+        elif plain(given) and not isinstance(built.topology.mixing_matrix, ddjax.networks.matrices.Drawn):
             mixer = ddjax.weighted_average()
         kind = partial(kind, mixer=mixer)
 
     def measure(state: Any, problem: ddjax.Problem) -> tuple:
-        return kind(built.learners, state, problem), convergence.coefficients(state.devices) if solved else None
+        return kind(built.population, state, problem), convergence.coefficients(state.devices) if solved else None
 
     return measure
 
 
-def against(cell: Cell, built: experiment.Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+def against(cell: Cell, built: build.Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Distances to the solution, and what theory says of a run with constant steps on all data.
 
     That is `predicted_distance`, how far from the solution devices come to rest, and `predicted_rate`, the logarithm of
@@ -312,8 +309,8 @@ def study() -> int:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
             with jax.default_matmul_precision(execution.matmul_precision(group[0].given)):
                 found.append(run(group, label or group[0].given.algorithm, known, progress))
-            convergence_report.tables(folder, found, summary := _summary(found, len(curves)))
-    convergence_report.page(folder, found, summary)
+            page.tables(folder, found, summary := _summary(found, len(curves)))
+    page.page(folder, found, summary)
     print((folder / "summary.md").read_text())
     print(f"written to {folder}")
     lost = [curve.label for curve in found if not np.isfinite(curve.values["objective"][:, -1]).all()]
@@ -322,6 +319,7 @@ def study() -> int:
     return 3 if lost else 0
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Runs the command; the exit code."""
     text = "Measures convergence against theory: python scripts/convergence.py --name=value,value …"
-    sys.exit(options.main(study, text, sections=SECTIONS, flag_values=FLAGS))
+    return options.main(study, text, sections=SECTIONS, flag_values=FLAGS)

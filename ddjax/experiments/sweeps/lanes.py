@@ -11,18 +11,17 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-import execution
-import experiment
 import jax
-import records
-from plan import Cell
-from store import Store
 from tqdm import tqdm
 
 import ddjax
-from ddjax import memory, sharding
-from ddjax.simulate import Progress
-from ddjax.types import InputError
+from ddjax import sharding
+from ddjax.errors import InputError
+from ddjax.experiments import build, execution, records
+from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.sweeps.store import Store
+from ddjax.simulation import memory
+from ddjax.simulation.engine import Progress
 
 _COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
 
@@ -194,7 +193,7 @@ def run(
 
     try:
         with jax.default_matmul_precision(execution.matmul_precision(given)):
-            built = experiment.build(given, mesh, like)
+            built = build.build(given, mesh, like)
             records.memory_needed(built.simulation)
             for _, latest in ddjax.evaluations(
                 built.simulation,

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import options
 from absl import flags
-from experiment import NUMBERS
 
-from ddjax.types import InputError, suggest
+from ddjax.errors import InputError, suggest
+from ddjax.experiments import options
+from ddjax.experiments.build import NUMBERS
 
 # Flags of train.py that a sweep has no use for: it goes on by itself where it was stopped, in one process a shard.
 _LEFT_OUT = ("output_dir", "resume", "checkpoint_every", "coordinator_address", "num_processes", "process_id")

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import options
 import pandas as pd
-import records
-from plan import Cell
 
-from ddjax.types import InputError
+from ddjax.errors import InputError
+from ddjax.experiments import options, records
+from ddjax.experiments.sweeps.plan import Cell
 
 _CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
 _TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]

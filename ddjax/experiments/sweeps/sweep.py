@@ -13,22 +13,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import execution
-import experiment
 import jax
 import jax.numpy as jnp
-import options
-import plan
-import records
-import workloads
 from absl import flags
-from lanes import Display, Program, duration, work
-from plan import SECTIONS, Cell
-from store import Store
 
 import ddjax
-from ddjax import memory, sharding
-from ddjax.types import InputError
+from ddjax import sharding
+from ddjax.errors import InputError
+from ddjax.experiments import build, execution, options, records
+from ddjax.experiments.benchmarks import workloads
+from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps.lanes import Display, Program, duration, work
+from ddjax.experiments.sweeps.plan import SECTIONS, Cell
+from ddjax.experiments.sweeps.store import Store
+from ddjax.simulation import memory
 
 FLAGS = flags.FlagValues()
 options.define(SECTIONS, FLAGS)
@@ -47,22 +45,22 @@ def program(cells: Sequence[Cell], peak: float) -> Program:
     cell = cells[0]
     try:
         execution.check_backend(cell.given)
-        built = experiment.build(cell.given, sharding.mesh(jax.local_devices()[:1]))
+        built = build.build(cell.given, sharding.mesh(jax.local_devices()[:1]))
         records.memory_needed(built.simulation)
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
-    seconds = operations(built.learners, built.problem, cell.given) / (_SHARE * peak)
+    seconds = operations(built.population, built.problem, cell.given) / (_SHARE * peak)
     seconds += _ROUND * cell.given.rounds + _COMPILE / len(cells)
     return Program(cells, memory.estimate(built.simulation)[1], seconds)
 
 
-def operations(learners: ddjax.Learners, problem: ddjax.Problem, given: flags.FlagValues) -> float:
+def operations(population: ddjax.Population, problem: ddjax.Problem, given: flags.FlagValues) -> float:
     """About how many a run takes: three forward passes a training example, one an evaluated one, of every device."""
-    devices = jax.eval_shape(learners.init, jax.random.key(0))
+    devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
-    forward = sum(workloads.products(jax.make_jaxpr(learners.predict)(devices, one)))
+    forward = sum(workloads.products(jax.make_jaxpr(population.predict)(devices, one)))
     held = problem.private.shape[1]
-    seen = learners.steps_per_round(held) * (learners.batch_size or held)
+    seen = population.steps_per_round(held) * (population.batch_size or held)
     if "reference_batch_size" not in options.unused(given):
         seen += given.reference_batch_size or problem.reference.shape[0]
     evaluated = len(problem.x_test) + len(problem.reference)
@@ -97,7 +95,7 @@ def sweep() -> int:
     records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
     for cell in cells:
         try:
-            experiment.check_numbers(cell.given)
+            build.check_numbers(cell.given)
         except InputError as error:
             raise InputError(f"cell {cell.label}: {error}") from None
     store = Store(folder(cells), cells)
@@ -135,6 +133,7 @@ def sweep() -> int:
     return 3
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Runs the command; the exit code."""
     summary = "Runs every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    sys.exit(options.main(sweep, summary, sections=SECTIONS, flag_values=FLAGS))
+    return options.main(sweep, summary, sections=SECTIONS, flag_values=FLAGS)
