@@ -1,17 +1,14 @@
 """ddjax: devices that learn together over a network by distributed distillation, simulated in JAX."""
 
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
-from ddjax.algorithms import (
-    centralized,
-    co_regularization,
-    distillation,
-    dsgd,
-    dynamic_averaging,
-    fedavg,
-    fedmd,
-    gossip,
-    local,
-)
+from ddjax.algorithms.centralized import centralized
+from ddjax.algorithms.co_regularization import co_regularization
+from ddjax.algorithms.distillation import distillation, fedmd
+from ddjax.algorithms.dsgd import dsgd
+from ddjax.algorithms.dynamic_averaging import dynamic_averaging
+from ddjax.algorithms.fedavg import fedavg
+from ddjax.algorithms.gossip import gossip
+from ddjax.algorithms.local import local
 from ddjax.data import make_problem
 from ddjax.errors import InputError, NonFiniteError
 from ddjax.learning.population import Group, Population

@@ -23,10 +23,10 @@ class Problem(NamedTuple):
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
       y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict (see `tasks.of`).
-      private: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
-      sizes: `[N]` how many of them count, so that unequal devices cost no copies.
+      private_indices: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
+      private_counts: `[N]` how many of them count, so that unequal devices cost no copies.
       reference: `[R, …]` the public unlabeled reference set.
-      mixing_matrix: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`. Of a
+      network: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`. Of a
         network that changes, `[T, N, N]` for a cycle of `T` rounds, or a `networks.Drawn` for a fresh graph each round.
         A fixed one or a cycle may be a `networks.Sparse` of `E` links.
       x_test: `[T, …]` test inputs, held by no device.
@@ -35,10 +35,10 @@ class Problem(NamedTuple):
 
     x: jax.Array
     y: jax.Array
-    private: jax.Array
-    sizes: jax.Array
+    private_indices: jax.Array
+    private_counts: jax.Array
     reference: jax.Array
-    mixing_matrix: Any
+    network: Any
     x_test: jax.Array
     y_test: jax.Array
 

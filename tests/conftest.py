@@ -18,7 +18,7 @@ DEVICES, CLASSES, DIMENSIONS = 6, 3, 5
 
 def small_problem(spec="ring", partition="quantity", devices=DEVICES, product="", **kwargs):
     dataset = synthetic_classification(0, devices, 120, 60, CLASSES, DIMENSIONS, heterogeneity=0.5)
-    matrix = topology(spec, devices, product=product).mixing_matrix
+    matrix = topology(spec, devices, product=product).network
     return ddjax.make_problem(dataset, matrix, partition=partition, reference_size=20, **kwargs)
 
 
@@ -28,7 +28,7 @@ def image_problem(devices=4, side=8):
     x = rng.integers(0, 256, (100, side, side), dtype=np.uint8)
     y = rng.integers(0, CLASSES, 100).astype(np.int32)
     dataset = ddjax.data.Dataset(x[:80], y[:80], x[80:], y[80:], CLASSES)
-    return ddjax.make_problem(dataset, topology("ring", devices).mixing_matrix, partition="iid", reference_size=20)
+    return ddjax.make_problem(dataset, topology("ring", devices).network, partition="iid", reference_size=20)
 
 
 @pytest.fixture

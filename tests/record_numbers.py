@@ -70,8 +70,9 @@ def runs() -> Iterator[tuple[str, str, str]]:
         yield f"{consensus}-{mixing}", "train", LINEAR + f"--consensus={consensus} --mixing={mixing}"
     for algorithm in ALGORITHMS:
         model = "linear" if algorithm == "co_regularization" else "mlp"
-        yield algorithm, "train", BASE + f"--models={model} --algorithm={algorithm} --check_every=2"
-        yield f"regression-{algorithm}", "train", REGRESSION + f"--algorithm={algorithm} --check_every=2"
+        check = " --check_every=2" if algorithm == "dynamic_averaging" else ""
+        yield algorithm, "train", BASE + f"--models={model} --algorithm={algorithm}{check}"
+        yield f"regression-{algorithm}", "train", REGRESSION + f"--algorithm={algorithm}{check}"
     for algorithm in ("dsgd", "gossip", "distillation", "fedavg", "choco"):
         yield (
             f"two-places-{algorithm}",

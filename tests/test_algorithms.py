@@ -69,12 +69,12 @@ class Drawn:
         keys = round_keys(round_key)
         self.reference = np.asarray(draw(keys.reference, problem.reference.shape[0], reference_batch_size))
         self.private = []
-        for n, size in enumerate(np.asarray(problem.sizes)):
+        for n, size in enumerate(np.asarray(problem.private_counts)):
             per_step = []
             for number in range(local_steps):
                 key = jax.random.fold_in(jax.random.fold_in(keys.train, n), number)
                 drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, size)
-                per_step.append(np.asarray(problem.private)[n, np.asarray(drawn)])
+                per_step.append(np.asarray(problem.private_indices)[n, np.asarray(drawn)])
             self.private.append(per_step)
 
 
@@ -99,7 +99,7 @@ def test_distillation_is_the_paper_pseudocode_in_numpy(consensus, local_steps):
     count = 20
     state, states = rounds(algorithm, problem, count)
 
-    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.mixing_matrix, float)
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
     x_reference = np.asarray(problem.reference, float)
     dense = states[0].devices[0].params["dense"]
     theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
@@ -136,7 +136,7 @@ def test_dsgd_is_the_paper_pseudocode_in_numpy():
     problem = small_problem("directed_exponential")
     algorithm = ddjax.dsgd(make_learners(), ddjax.weighted_average())
     state, states = rounds(algorithm, problem, 20)
-    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.mixing_matrix, float)
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
     dense = states[0].devices[0].params["dense"]
     theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
     for t in range(20):
@@ -171,7 +171,7 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
         for i in range(group.size):
             singles.append((step, predict))
             devices.append(jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
-    w = np.asarray(problem.mixing_matrix)
+    w = np.asarray(problem.network)
     z = np.full((8, problem.reference.shape[0], CLASSES), 1 / CLASSES, np.float32)
     previous = z.copy()
     for t in range(4):
@@ -209,7 +209,7 @@ def test_zero_weight_is_isolated_training(problem, consensus):
 
 
 def test_identity_mixing_is_isolated_training(problem):
-    problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
+    problem = problem._replace(network=jnp.eye(DEVICES))
     population = make_learners()
     mixed, states = rounds(ddjax.dsgd(population, ddjax.weighted_average()), problem, 10)
     local = ddjax.local(population)
@@ -220,8 +220,8 @@ def test_identity_mixing_is_isolated_training(problem):
 
 
 def test_no_device_hears_of_another_without_links(problem):
-    problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
-    changed = problem._replace(y=problem.y.at[problem.private[2, : problem.sizes[2]]].set(0))
+    problem = problem._replace(network=jnp.eye(DEVICES))
+    changed = problem._replace(y=problem.y.at[problem.private_indices[2, : problem.private_counts[2]]].set(0))
     algorithm = make_distillation(make_learners())
     (a, _), (b, _) = rounds(algorithm, problem, 10), rounds(algorithm, changed, 10)
     same = (a.estimate == b.estimate).all((1, 2))
@@ -264,7 +264,7 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
     }
     mixer = ddjax.weighted_average()
-    mixed, _, sent = mixer.mix(None, x, mixer.init(x, 1), problem.mixing_matrix)
+    mixed, _, sent = mixer.mix(None, x, mixer.init(x, 1), problem.network)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b.mean(0), atol=1e-6), x, mixed)
     np.testing.assert_array_equal(sent.peer["value"], np.roll(np.eye(DEVICES), 1, 0) + np.roll(np.eye(DEVICES), -1, 0))
     assert mixer.message_bytes(x, 1).peer == {"value": (6 + 1) * 4}
@@ -286,7 +286,7 @@ def test_gradient_consensus_settles_at_the_closed_form():
     )
     state, states = rounds(algorithm, problem, 150)
     s = np.asarray(population.predict(states[0].devices, problem.reference), float)
-    w = np.asarray(problem.mixing_matrix, float)
+    w = np.asarray(problem.network, float)
     expected = np.einsum("nm,mrk->nrk", STEP * np.linalg.inv((1 + STEP) * np.eye(DEVICES) - w), s)
     close(state.estimate, expected, 1e-5)
 

@@ -37,7 +37,7 @@ DEVICES = 6
 
 def regression(spec="ring", devices=DEVICES, **arguments):
     dataset = synthetic_regression(0, devices, 150, 60, 4, 0.1, 1.0)
-    matrix = topology(spec, devices, product="dense").mixing_matrix
+    matrix = topology(spec, devices, product="dense").network
     return ddjax.make_problem(dataset, matrix, partition="iid", reference_size=30, **arguments)
 
 
@@ -57,7 +57,7 @@ def test_the_stationary_point_is_that_of_a_generic_solver_and_of_the_paper(float
     uniform = np.full((DEVICES, DEVICES), 1 / DEVICES)
     found = least_squares.resting_point(equations, weight, uniform)
     x, y, reference = (np.asarray(a, float) for a in (problem.x, problem.y, problem.reference))
-    own = [np.asarray(rows)[:size] for rows, size in zip(problem.private, problem.sizes, strict=True)]
+    own = [np.asarray(rows)[:size] for rows, size in zip(problem.private_indices, problem.private_counts, strict=True)]
 
     def features(a):
         return np.hstack([a, np.ones((len(a), 1))])
@@ -79,7 +79,7 @@ def test_without_weight_devices_are_alone_and_with_all_weight_they_agree(float64
     uniform = np.full((DEVICES, DEVICES), 1 / DEVICES)
     alone = least_squares.resting_point(equations, 1e-12, uniform)
     for n in range(DEVICES):
-        rows = np.asarray(problem.private[n, : problem.sizes[n]])
+        rows = np.asarray(problem.private_indices[n, : problem.private_counts[n]])
         a = np.hstack([np.asarray(problem.x)[rows], np.ones((len(rows), 1))])
         np.testing.assert_allclose(alone[n], np.linalg.lstsq(a, np.asarray(problem.y)[rows])[0], rtol=1e-8)
     agreed = least_squares.resting_point(equations, 1e9, uniform)
@@ -92,7 +92,7 @@ def test_without_weight_devices_are_alone_and_with_all_weight_they_agree(float64
 @pytest.mark.parametrize("consensus", ["gradient", "neighbors", "tracking"])
 def test_targets_follow_as_predicted(consensus):
     """The recursion of `z` with soft decisions that stand still, iterated."""
-    matrix = topology("ring", 7, product="dense").mixing_matrix
+    matrix = topology("ring", 7, product="dense").network
     s = np.random.default_rng(0).normal(size=(7, 3))
     z, previous = np.zeros((7, 3)), np.zeros((7, 3))
     for _ in range(3000):
@@ -109,8 +109,8 @@ def test_gradients_are_those_of_the_normal_equations(float64):
     """`2 [(H_n + ρ G) θ_n − A_nᵀ y_n / m_n − ρ Xᵀ z_n / R]` on unequal devices, and `step` follows them."""
     problem, weight = regression(), 0.7
     dataset = synthetic_regression(0, DEVICES, 150, 60, 4, 0.1, 1.0)
-    problem = ddjax.make_problem(dataset, problem.mixing_matrix, partition="quantity", reference_size=30)
-    assert np.ptp(problem.sizes) > 0
+    problem = ddjax.make_problem(dataset, problem.network, partition="quantity", reference_size=30)
+    assert np.ptp(problem.private_counts) > 0
     population = linear_learners(problem, weight, 1.0)
     devices = population.init(KEY)
     targets = np.random.default_rng(1).normal(size=(DEVICES, 30, 1))
@@ -147,7 +147,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
     np.testing.assert_allclose(found.consensus_error, ((z - mean) ** 2).sum(-1).mean(-1), rtol=1e-5)
     objectives = []
     for n in range(population.size):
-        rows = problem.private[n, : problem.sizes[n]]
+        rows = problem.private_indices[n, : problem.private_counts[n]]
         params = jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params)
         kernel, bias = params["dense"]["kernel"], params["dense"]["bias"]
 
@@ -168,7 +168,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
 def few_examples():
     """Two examples a device of ten dimensions: not even all of them determine a model."""
     dataset = synthetic_regression(0, DEVICES, 40, 20, 30, 0.1, 1.0)
-    matrix = topology("complete", DEVICES, product="dense").mixing_matrix
+    matrix = topology("complete", DEVICES, product="dense").network
     return ddjax.make_problem(dataset, matrix, partition="iid", examples_per_device=2, reference_size=10)
 
 
@@ -209,7 +209,7 @@ def test_the_slowest_direction_shrinks_by_the_factor_said(consensus):
     """The recursion of coefficients as a loop in NumPy, on a ring, until one direction is left."""
     problem, weight, zeta = regression(), 0.7, 0.05
     equations = least_squares.normal_equations(problem, 1)
-    matrix = topology("ring", DEVICES, product="dense").mixing_matrix
+    matrix = topology("ring", DEVICES, product="dense").network
     eigenvalues = np.linalg.eigvalsh(matrix)
     curvatures, pull = least_squares.curvatures(equations, weight)
     eta = rates.step_size(curvatures, pull, eigenvalues, consensus, zeta)
@@ -255,7 +255,7 @@ def test_targets_that_no_device_keeps_are_those_of_the_mixer(problem):
     algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=5, consensus="neighbors")
     state = algorithm.init(KEY, problem)
     s = np.asarray(population.predict(state.devices, problem.reference))
-    weights = np.asarray(problem.mixing_matrix)
+    weights = np.asarray(problem.network)
     found = convergence.of_distillation(population, state, problem, ddjax.weighted_average())
     expected = ((np.einsum("nm,mrk->nrk", weights, s) - s.mean(0)) ** 2).sum(-1).mean(-1)
     np.testing.assert_allclose(found.consensus_error, expected, rtol=1e-4)
@@ -285,7 +285,7 @@ def test_a_mixed_network_is_measured_device_by_device(problem):
     for group, devices in zip(groups, state.devices, strict=True):
         for member in range(group.size):
             params = jax.tree.map(lambda leaf, member=member: leaf[member], devices.params)
-            rows = problem.private[n, : problem.sizes[n]]
+            rows = problem.private_indices[n, : problem.private_counts[n]]
             batch = problem.x[rows], problem.y[rows], None
             gradient = jax.jit(jax.grad(group.learner.objective))(params, batch, problem.reference, mean)
             norm = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))
@@ -372,7 +372,7 @@ def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
     for n, end in enumerate(ends):
         params = jax.tree.map(lambda leaf, n=n: leaf[n], state.devices[0].params)
         flat, unravel = ravel_pytree(params)
-        rows = problem.private[n, : problem.sizes[n]]
+        rows = problem.private_indices[n, : problem.private_counts[n]]
 
         def loss(flat, rows=rows, unravel=unravel):
             def f(x):

@@ -76,13 +76,13 @@ def test_private_reference_and_test_examples_are_disjoint(partition):
     reference, test = np.asarray(problem.reference)[:, 0], np.asarray(problem.x_test)[:, 0]
     assert sorted([*private, *reference, *test]) == list(range(120))
     assert (private % 3 == np.asarray(problem.y)).all()
-    held = [problem.private[n, : problem.sizes[n]] for n in range(4)]
+    held = [problem.private_indices[n, : problem.private_counts[n]] for n in range(4)]
     assert sorted(np.concatenate(held)) == list(range(60))
 
 
 def test_examples_per_device_and_eval_examples():
     problem = ddjax.make_problem(tagged(), np.ones((4, 4)) / 4, partition="iid", examples_per_device=5, eval_examples=7)
-    assert problem.sizes.tolist() == [5, 5, 5, 5]
+    assert problem.private_counts.tolist() == [5, 5, 5, 5]
     assert len(problem.x_test) == len(problem.y_test) == 7
     assert len(problem.x) == 20
 
@@ -91,7 +91,9 @@ def test_synthetic_heterogeneity_and_its_natural_partition():
     def spread(h):
         dataset = load(f"synthetic_classification:4:6:{h}", devices=5, train=1000, seed=0)
         problem = ddjax.make_problem(dataset, np.ones((5, 5)) / 5, partition="natural", reference_size=100)
-        means = [np.asarray(problem.x[problem.private[n, : problem.sizes[n]]]).mean(0) for n in range(5)]
+        means = [
+            np.asarray(problem.x[problem.private_indices[n, : problem.private_counts[n]]]).mean(0) for n in range(5)
+        ]
         assert dataset.outputs == 4
         assert dataset.x_train.shape == (1000, 6)
         return np.var(means, axis=0).mean()
@@ -297,7 +299,7 @@ def test_files_that_are_no_npz(tmp_path):
 )
 def test_too_little_data_is_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
-        ddjax.make_problem(tagged(), topology("ring", 4).mixing_matrix, **kwargs)
+        ddjax.make_problem(tagged(), topology("ring", 4).network, **kwargs)
 
 
 @pytest.mark.parametrize("spec", ["digit", "synthetic_classification:1", "synthetic_classification:3:x", "mnist"])

@@ -37,7 +37,7 @@ def make_problem(spec="ring", outputs=1, **kwargs):
     dataset = ddjax.data.load(f"synthetic_regression:{DIMENSIONS}", devices=DEVICES, train=200)
     turned = np.random.default_rng(1).normal(size=(1, outputs))
     dataset = dataset._replace(y_train=dataset.y_train @ turned, y_test=dataset.y_test @ turned, outputs=outputs)
-    matrix = topology(spec, DEVICES).mixing_matrix
+    matrix = topology(spec, DEVICES).network
     return ddjax.make_problem(dataset, matrix, **{"partition": "natural", "reference_size": 40} | kwargs)
 
 
@@ -67,7 +67,10 @@ def smoothness(problem, weight):
     """Of the quadratic that a device minimizes, the largest over devices."""
     shared = with_bias(np.asarray(problem.reference))
     gram = weight * shared.T @ shared / len(shared)
-    own = [with_bias(np.asarray(problem.x)[held[:m]]) for held, m in zip(problem.private, problem.sizes, strict=True)]
+    own = [
+        with_bias(np.asarray(problem.x)[held[:m]])
+        for held, m in zip(problem.private_indices, problem.private_counts, strict=True)
+    ]
     return max(2 * np.linalg.eigvalsh(a.T @ a / len(a) + gram)[-1] for a in own)
 
 
@@ -90,7 +93,7 @@ def test_distillation_of_numbers_is_the_pseudocode_in_numpy(consensus):
     problem = make_problem("barabasi_albert:2", OUTPUTS)
     state, states = rounds(make_distillation(make_learners(problem), consensus), problem, 20)
 
-    x, y, w, public = (np.asarray(a) for a in (problem.x, problem.y, problem.mixing_matrix, problem.reference))
+    x, y, w, public = (np.asarray(a) for a in (problem.x, problem.y, problem.network, problem.reference))
     x, public = with_bias(x), with_bias(public)
     theta = coefficients(states[0])
     z = np.zeros((DEVICES, len(public), OUTPUTS))
@@ -138,9 +141,9 @@ def test_isolated_devices_end_at_least_squares(case):
     """Without a link a device is its own average: the distillation loss pulls to where it is."""
     problem = make_problem()
     if case == "no links":
-        problem = problem._replace(mixing_matrix=jnp.eye(DEVICES))
+        problem = problem._replace(network=jnp.eye(DEVICES))
     found = settle(problem, "tracking", 0.0 if case == "no weight" else WEIGHT, 20_000)
-    for n, (held, m) in enumerate(zip(problem.private, problem.sizes, strict=True)):
+    for n, (held, m) in enumerate(zip(problem.private_indices, problem.private_counts, strict=True)):
         a, y = (np.asarray(array)[held[:m]] for array in (problem.x, problem.y))
         assert distance(found[n], np.linalg.lstsq(with_bias(a), y)[0]) < 1e-8
 

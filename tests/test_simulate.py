@@ -94,7 +94,7 @@ def test_bytes_are_exact_integers():
 
 def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):
     algorithm = make_distillation(make_learners())
-    poisoned = problem._replace(x=problem.x.at[problem.private[4, : problem.sizes[4]]].set(jnp.nan))
+    poisoned = problem._replace(x=problem.x.at[problem.private_indices[4, : problem.private_counts[4]]].set(jnp.nan))
 
     def breaks_in_round_6(key, state, problem):
         good, bad = algorithm.round(key, state, problem), algorithm.round(key, state, poisoned)

@@ -37,7 +37,7 @@ ROUND = 3
 
 def both(spec):
     """The matrix of one round in either form."""
-    matrices = (small_problem(spec, devices=DEVICES, product=product).mixing_matrix for product in ("dense", "gather"))
+    matrices = (small_problem(spec, devices=DEVICES, product=product).network for product in ("dense", "gather"))
     return [matrices.at(matrix, jax.random.key(0), ROUND) for matrix in matrices]
 
 
@@ -59,12 +59,12 @@ def test_products_and_links_are_those_of_the_dense_matrix(spec):
 
 def test_hubs_do_not_widen_all_rows():
     devices = 3000
-    star = topology("star", devices).mixing_matrix
+    star = topology("star", devices).network
     assert [slots.shape for slots in star.slots] == [(devices - 1, 1), (1, 3008)]
-    regular = topology("random_regular:5", devices).mixing_matrix
+    regular = topology("random_regular:5", devices).network
     assert [slots.shape for slots in regular.slots] == [(devices, 5)]
     assert regular.place is None
-    free = topology("barabasi_albert:4", devices).mixing_matrix
+    free = topology("barabasi_albert:4", devices).network
     assert sum(slots.size for slots in free.slots) < 4 * len(free.weights)
 
 
@@ -105,7 +105,7 @@ def test_push_sum_averages_where_only_columns_sum_to_one(tmp_path):
     mixed, mixer = x, ddjax.push_sum()
     state, mix = mixer.init(x, 1), jax.jit(mixer.mix)
     for _ in range(60):
-        mixed, state, _ = mix(None, mixed, state, built.mixing_matrix)
+        mixed, state, _ = mix(None, mixed, state, built.network)
     close(mixed, jnp.broadcast_to(x.mean(0), x.shape), 1e-5)
 
 
@@ -156,7 +156,7 @@ def test_whole_runs_are_equal_in_either_form(name, spec):
         simulation = ddjax.Simulation(algorithm, problem)
         history = ddjax.evaluations(simulation, key=jax.random.key(0), rounds=12, eval_every=12)
         *_, (snapshot, last) = history
-        rows = list(accounting.by_link(snapshot.messages, algorithm.message_bytes(problem), problem.mixing_matrix))
+        rows = list(accounting.by_link(snapshot.messages, algorithm.message_bytes(problem), problem.network))
         found.append((snapshot.state, last.bytes, rows))
     (state, sent, links), (sparse_state, sparse_sent, sparse_links) = found
     close(sparse_state, state, 1e-4)
@@ -207,9 +207,9 @@ def test_a_round_of_ten_thousand_devices_makes_no_array_of_their_pairs(name):
     devices = 10_000
     problem = small_problem(devices=2)
     problem = problem._replace(
-        private=jnp.zeros((devices, 2), jnp.int32),
-        sizes=jnp.full(devices, 2),
-        mixing_matrix=topology("ring", devices).mixing_matrix,
+        private_indices=jnp.zeros((devices, 2), jnp.int32),
+        private_counts=jnp.full(devices, 2),
+        network=topology("ring", devices).network,
     )
     algorithm = ALGORITHMS[name](make_learners(size=devices))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
@@ -228,8 +228,8 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
         ("ring", 512),
         ("exponential", 512),
     ]
-    assert isinstance(topology("ring", 64).mixing_matrix, matrices.Sparse)
-    assert topology("ring", 64, product="dense").mixing_matrix.shape == (64, 64)
+    assert isinstance(topology("ring", 64).network, matrices.Sparse)
+    assert topology("ring", 64, product="dense").network.shape == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_products_that_do_not_exist_are_named(spec, product, message):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_smallest_networks(devices):
-    matrix = topology("ring", devices, product="gather").mixing_matrix
+    matrix = topology("ring", devices, product="gather").network
     assert matrix.shape == (devices, devices)
     x = jnp.arange(3.0 * devices).reshape(devices, 3)
     close(matrix @ x, jnp.broadcast_to(x.mean(0), x.shape))

@@ -59,7 +59,7 @@ def same_parameters(devices, expected, tolerance=1e-4):
 
 
 def arrays(problem):
-    return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.mixing_matrix, float)
+    return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
 
 
 def local_step(pair, rows, x, y):
@@ -112,7 +112,7 @@ def test_choco_gossip_reaches_the_average(spec):
         "a": jax.random.normal(jax.random.key(0), (DEVICES, 4, 3)),
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
     }
-    mixer, matrix = ddjax.choco(compressor(spec), 0.1), small_problem().mixing_matrix
+    mixer, matrix = ddjax.choco(compressor(spec), 0.1), small_problem().network
     state, mean = mixer.init(x, 1), jax.tree.map(lambda leaf: leaf.mean(0), x)
     step = jax.jit(mixer.mix)
     for t in range(600):
@@ -126,7 +126,7 @@ def test_choco_gossip_reaches_the_average(spec):
 
 
 def test_push_sum_is_the_algorithm_box_in_numpy():
-    problem = small_problem(devices=3)._replace(mixing_matrix=UNBALANCED)
+    problem = small_problem(devices=3)._replace(network=UNBALANCED)
     algorithm = ddjax.dsgd(make_learners(size=3), ddjax.push_sum())
     state, states = rounds(algorithm, problem, 25)
     x, y, p = arrays(problem)
@@ -171,7 +171,7 @@ def test_push_sum_on_a_doubly_stochastic_matrix_is_dsgd():
 def test_tracking_over_push_sum_reaches_the_exact_mean():
     """Frozen population: every row, drawn as often as it may be, ends at the mean of the soft decisions."""
     population = make_learners(size=3, optimizer=optax.sgd(0.0))
-    problem = small_problem(devices=3)._replace(mixing_matrix=UNBALANCED)
+    problem = small_problem(devices=3)._replace(network=UNBALANCED)
     algorithm = ddjax.distillation(population, ddjax.push_sum(), reference_batch_size=7, consensus="tracking")
     state, states = rounds(algorithm, problem, 400)
     s = population.predict(states[0].devices, problem.reference)
@@ -184,7 +184,7 @@ def test_the_consensus_step_size_of_push_sum_is_stable_up_to_its_limit(tmp_path)
     path.write_text("0 1\n0 2\n0 3\n1 2\n2 0\n3 2\n")
     built = topology(f"directed_edges:{path}", 4, stochastic="column")
     limit = built.largest_consensus_step_size()
-    mixer, matrix = ddjax.push_sum(), jnp.asarray(built.mixing_matrix, jnp.float32)
+    mixer, matrix = ddjax.push_sum(), jnp.asarray(built.network, jnp.float32)
     start = jax.random.normal(jax.random.key(0), (4, 3))
 
     def size_after(step_size):
@@ -219,7 +219,7 @@ def test_gossip_is_the_algorithm_box_in_numpy():
     for t in range(12):
         keys = round_keys(jax.random.fold_in(KEY, t))
         pushing, ordering, _ = jax.random.split(keys.mix, 3)
-        targets = np.asarray(mixers.push_targets(pushing, problem.mixing_matrix))
+        targets = np.asarray(mixers.push_targets(pushing, problem.network))
         order = np.asarray(jax.random.uniform(ordering, targets.shape))
         sent_theta, sent_age = list(own), age.copy()
         for n in range(DEVICES):
@@ -230,8 +230,8 @@ def test_gossip_is_the_algorithm_box_in_numpy():
                 merged = tuple((1 - a) * mine + a * theirs for mine, theirs in zip(own[n], sent_theta[m], strict=True))
                 age[n] = max(age[n], sent_age[m])
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(keys.train, number), n), 0)
-                drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, problem.sizes[n])
-                own[n] = local_step(merged, np.asarray(problem.private)[n, np.asarray(drawn)], x, y)
+                drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, problem.private_counts[n])
+                own[n] = local_step(merged, np.asarray(problem.private_indices)[n, np.asarray(drawn)], x, y)
                 age[n] += 1
     assert most > 1  # some device heard of several in one round
     same_parameters(state.devices, own)
@@ -242,7 +242,7 @@ def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
     problem = small_problem("barabasi_albert:2")
     algorithm = ddjax.gossip(make_learners())
     state = algorithm.init(jax.random.key(0), problem)
-    links = np.asarray(mixers.links(problem.mixing_matrix))
+    links = np.asarray(mixers.links(problem.network))
     step = jax.jit(algorithm.round)
     for t in range(20):
         before = state
@@ -289,7 +289,7 @@ def test_subsampled_gossip_merges_the_sampled_part_alone():
 
 def test_the_gossip_mixer_keeps_the_mean_in_expectation_on_a_regular_graph():
     """4,000 draws, 5 means at 5.5 standard errors: wrong once in a million; and always within the convex hull."""
-    x, matrix = jax.random.normal(jax.random.key(0), (DEVICES, 5)), small_problem().mixing_matrix
+    x, matrix = jax.random.normal(jax.random.key(0), (DEVICES, 5)), small_problem().network
     mix = jax.vmap(lambda key: ddjax.mixing.mixers.gossip().mix(key, x, ddjax.MixerState(), matrix)[0])
     mixed = np.asarray(mix(jax.random.split(jax.random.key(1), 4000)))
     means = mixed.mean(1)
@@ -309,7 +309,7 @@ def test_fedavg_is_the_algorithm_box_in_numpy():
     algorithm = ddjax.fedavg(population, fraction=0.5)
     state, states = rounds(algorithm, problem, 5)
     x, y, _ = arrays(problem)
-    private, sizes = np.asarray(problem.private), np.asarray(problem.sizes)
+    private, sizes = np.asarray(problem.private_indices), np.asarray(problem.private_counts)
     assert len(set(sizes)) > 1
     dense = states[0].params["dense"]
     server = np.asarray(dense["kernel"], float), np.asarray(dense["bias"], float)
@@ -341,7 +341,9 @@ def test_fedavg_with_all_devices_and_one_full_batch_is_gradient_descent_on_the_p
     x, y, _ = arrays(problem)
     dense = states[0].params["dense"]
     pooled = np.asarray(dense["kernel"], float), np.asarray(dense["bias"], float)
-    rows = np.concatenate([np.asarray(p)[:size] for p, size in zip(problem.private, problem.sizes, strict=True)])
+    rows = np.concatenate(
+        [np.asarray(p)[:size] for p, size in zip(problem.private_indices, problem.private_counts, strict=True)]
+    )
     for _ in range(10):
         pooled = local_step(pooled, rows, x, y)
     close(state.params["dense"]["kernel"], pooled[0], 1e-5)
@@ -424,7 +426,7 @@ def test_dynamic_averaging_between_always_and_never(problem):
     """Δ = 0 synchronises at every check, which is D-SGD with a uniform W at those rounds; Δ = ∞ never sends."""
     population = make_learners()
     always = ddjax.dynamic_averaging(population, threshold=0.0, check_every=1)
-    uniform = problem._replace(mixing_matrix=jnp.full((DEVICES, DEVICES), 1 / DEVICES))
+    uniform = problem._replace(network=jnp.full((DEVICES, DEVICES), 1 / DEVICES))
     close(
         rounds(always, problem, 10)[0].devices,
         rounds(ddjax.dsgd(population, ddjax.weighted_average()), uniform, 10)[0].devices,
@@ -544,7 +546,11 @@ def test_co_regularization_runs_as_a_system(problem):
     state, history = ddjax.run(algorithm, problem, key=KEY, rounds=2, eval_every=1)
     targets = np.eye(CLASSES)[np.asarray(problem.y)]
     expected = co_regularized(
-        *(np.asarray(a) for a in (problem.x, targets, problem.private, problem.sizes, problem.reference)), 1.0
+        *(
+            np.asarray(a)
+            for a in (problem.x, targets, problem.private_indices, problem.private_counts, problem.reference)
+        ),
+        1.0,
     )
     np.testing.assert_allclose(state.coefficients, expected, atol=1e-4)
     x = with_bias(np.asarray(problem.x_test))
@@ -560,9 +566,9 @@ def test_co_regularization_runs_as_a_system(problem):
 def test_encoded_messages_keep_the_mean_and_the_limit(problem, spec):
     x = jax.nn.softmax(3 * jax.random.normal(jax.random.key(0), (DEVICES, 4, CLASSES)))
     mixer = ddjax.encoded(ddjax.weighted_average(), compressor(spec))
-    mixed, _, _ = mixer.mix(jax.random.key(0), x, mixer.init(x, 2), problem.mixing_matrix)
+    mixed, _, _ = mixer.mix(jax.random.key(0), x, mixer.init(x, 2), problem.network)
     np.testing.assert_allclose(mixed.mean(0), x.mean(0), atol=1e-6)
-    w = np.asarray(problem.mixing_matrix, float)
+    w = np.asarray(problem.network, float)
     q = np.stack([compressor(spec).compress(None, row) for row in x])
     expected = [x[n] + sum(w[n, m] * (q[m] - q[n]) for m in range(DEVICES)) for n in range(DEVICES)]
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
@@ -587,7 +593,7 @@ def test_encoding_shrinks_the_way_up_and_leaves_the_weights_of_push_sum():
 
 def test_adaptive_weights_are_the_rule_in_numpy(problem):
     forgetting = 0.2
-    mixer, w = ddjax.adaptive(forgetting), np.asarray(problem.mixing_matrix, float)
+    mixer, w = ddjax.adaptive(forgetting), np.asarray(problem.network, float)
     x = jax.random.normal(jax.random.key(0), (DEVICES, 4, CLASSES))
     state, last, spread = mixer.init(x, 2), None, np.ones((DEVICES, DEVICES))
     for t in range(6):
@@ -603,7 +609,7 @@ def test_adaptive_weights_are_the_rule_in_numpy(problem):
             total = sum(1 / spread[n, m] for m in neighbours)
             heard = sum(values[m] / spread[n, m] for m in neighbours) / total
             expected[n] = w[n, n] * values[n] + (1 - w[n, n]) * heard
-        x, state, _ = mixer.mix(None, x, state, problem.mixing_matrix)
+        x, state, _ = mixer.mix(None, x, state, problem.network)
         np.testing.assert_allclose(x, expected, atol=1e-5)
         last = expected
 
@@ -613,7 +619,7 @@ def test_adaptive_weights_turn_away_from_a_device_that_talks_nonsense():
     population = make_learners()
     algorithm = ddjax.distillation(population, ddjax.adaptive(), reference_batch_size=20, consensus="neighbors")
     random_labels = jax.random.randint(jax.random.key(0), problem.y.shape, 0, CLASSES)
-    liar = problem.private[2, : problem.sizes[2]]
+    liar = problem.private_indices[2, : problem.private_counts[2]]
     state, _ = rounds(algorithm, problem._replace(y=problem.y.at[liar].set(random_labels[liar])), 150)
     spread = np.asarray(state.mixer.rest)
     others = [n for n in range(DEVICES) if n != 2]
@@ -690,13 +696,13 @@ def test_sent_soft_decisions_are_the_softmax(problem):
 
 def test_a_cycle_goes_through_its_matrices(problem):
     population = make_learners()
-    first, second = topology("ring", DEVICES).mixing_matrix, topology("star", DEVICES).mixing_matrix
+    first, second = topology("ring", DEVICES).network, topology("star", DEVICES).network
     algorithm = ddjax.dsgd(population, ddjax.weighted_average())
-    cycle = problem._replace(mixing_matrix=jnp.asarray(np.stack([first, second]), jnp.float32))
+    cycle = problem._replace(network=jnp.asarray(np.stack([first, second]), jnp.float32))
     state, _ = rounds(algorithm, cycle, 3)
     other = None
     for matrix in (first, second, first):
-        fixed = problem._replace(mixing_matrix=jnp.asarray(matrix, jnp.float32))
+        fixed = problem._replace(network=jnp.asarray(matrix, jnp.float32))
         other, _ = rounds(algorithm, fixed, 1, state=other)
     close(state.devices, other.devices, 0)
 
@@ -715,8 +721,8 @@ def test_one_peer_exponential_averages_exactly_after_one_cycle(devices):
 @pytest.mark.parametrize("spec", ["random_matching", "fresh_random_regular:3", "fresh_erdos_renyi:0.4"])
 def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
     network = ddjax.make_problem(
-        ddjax.data.sources.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), topology(spec, 8).mixing_matrix
-    ).mixing_matrix
+        ddjax.data.sources.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), topology(spec, 8).network
+    ).network
     draw = jax.jit(lambda key: matrices.at(network, key, 0))
     matrices = np.array([draw(jax.random.key(i)) for i in range(50)])
     np.testing.assert_allclose(matrices.sum(1), 1, atol=1e-6)
@@ -733,7 +739,7 @@ def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
 
 def test_random_matchings_are_uniform():
     """Of 6 devices all 15 pairs alike: 3,000 matchings, 5 standard errors for each (wrong once in 10⁵)."""
-    network = topology("random_matching", 6).mixing_matrix
+    network = topology("random_matching", 6).network
     drawn = jax.vmap(network.draw)(jax.random.split(jax.random.key(0), 3000))
     often = np.asarray(drawn != 0).mean(0)[np.triu_indices(6, 1)]
     assert np.abs(often - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 3000)
@@ -746,7 +752,7 @@ def test_disagreement_shrinks_at_the_spectral_gap_of_drawn_graphs(spec):
     built = topology(spec, 12)
     x = np.random.default_rng(1).normal(size=12)
     x -= x.mean()
-    draws = jax.vmap(built.mixing_matrix.draw)(jax.random.split(jax.random.key(3), 2000))
+    draws = jax.vmap(built.network.draw)(jax.random.split(jax.random.key(3), 2000))
     left = ((np.asarray(draws, float) @ x) ** 2).sum(1) / (x**2).sum()
     slack = 0.03 if "erdos" in spec else 0
     assert abs(left.mean() - (1 - built.spectral_gap) ** 2) < 5 * left.std() / np.sqrt(2000) + slack

@@ -38,7 +38,7 @@ def test_every_graph_averages(spec, devices):
     if (spec, devices) == ("erdos_renyi:0.5", 2):
         pytest.skip("one edge, there or not")
     built = topology(spec, devices, seed=1)
-    w = built.mixing_matrix
+    w = built.network
     np.testing.assert_allclose(w.sum(0), 1, atol=1e-12)
     np.testing.assert_allclose(w.sum(1), 1, atol=1e-12)
     assert w.min() >= 0
@@ -129,7 +129,7 @@ def test_largest_consensus_step_size_is_where_iteration_starts_to_diverge(spec):
     limit = built.largest_consensus_step_size()
 
     def radius(step):
-        return np.abs(np.linalg.eigvals(built.mixing_matrix - step * np.eye(16))).max()
+        return np.abs(np.linalg.eigvals(built.network - step * np.eye(16))).max()
 
     assert radius(limit * 0.99) < 1
     assert radius(limit * 1.01) > 1
@@ -138,7 +138,7 @@ def test_largest_consensus_step_size_is_where_iteration_starts_to_diverge(spec):
 def test_lazy_weights_halve_the_gap():
     eager, lazy = topology("ring", 9), topology("ring", 9, "lazy_metropolis_hastings")
     assert lazy.spectral_gap == pytest.approx(eager.spectral_gap / 2)
-    assert np.linalg.eigvalsh(lazy.mixing_matrix).min() > 0
+    assert np.linalg.eigvalsh(lazy.network).min() > 0
 
 
 def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
@@ -151,7 +151,7 @@ def test_edge_file(tmp_path):
     path = tmp_path / "graph.txt"
     path.write_text("# a path\n0 1\n1 2\n\n2 3 # last\n")
     expected = mixing_matrix(nx.path_graph(4)).toarray()
-    np.testing.assert_array_equal(topology(f"edges:{path}", 4).mixing_matrix, expected)
+    np.testing.assert_array_equal(topology(f"edges:{path}", 4).network, expected)
 
 
 @pytest.mark.parametrize(

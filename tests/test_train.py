@@ -125,7 +125,7 @@ def test_the_worked_example_of_the_notes_adds_a_mixer(tmp_path, monkeypatch):
     assert call(*FAST, *flags, f"--output_dir={out}") == 0
     assert summary(out)["bytes_sent_per_device"] == 3 * 6 * 64 * 10 * 4
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
-    ring = ddjax.topology("ring", 4).mixing_matrix
+    ring = ddjax.topology("ring", 4).network
     mixed, _, _ = median.median().mix(None, x, ddjax.MixerState(), ring)
     expected = [np.median(x[[n, (n + 1) % 4, (n - 1) % 4]], axis=0) for n in range(4)]
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax.algorithms.averaging import parameters
 from ddjax.learning.population import Population
 from ddjax.theory import least_squares
 from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
@@ -36,7 +35,7 @@ def co_regularization(population: Population, *, distillation_weight: float) -> 
       distillation_weight: `ρ`.
     """
     devices = population.size
-    _, outputs, features = parameters(population)["dense"]["kernel"].shape
+    _, outputs, features = population.parameters["dense"]["kernel"].shape
 
     def solve(problem: Problem, weight: float) -> np.ndarray:
         equations = least_squares.normal_equations(problem, outputs)

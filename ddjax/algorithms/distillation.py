@@ -107,7 +107,7 @@ def distillation(
         whole = reference_batch_size == size  # nothing to draw
         rows = slice(None) if whole else draw(keys.reference, size, reference_batch_size)
         reference = problem.reference[rows]
-        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
+        matrix = matrices.at(problem.network, keys.graph, state.round)
 
         def gather(x: jax.Array) -> jax.Array:
             return x[:, rows]

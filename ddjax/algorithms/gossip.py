@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.algorithms.averaging import parameters
 from ddjax.errors import InputError
 from ddjax.learning.population import Phase, Population, round_keys, single_group
 from ddjax.mixing.compression import random_subset
@@ -80,7 +79,7 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         pushing, ordering, sampling = jax.random.split(keys.mix, 3)
-        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
+        matrix = matrices.at(problem.network, keys.graph, state.round)
         targets = push_targets(pushing, matrix)
         # Senders by whom they push to, those of one receiver in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
@@ -112,6 +111,6 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
 
     def message_bytes(problem: Problem) -> Traffic:
         count, total = sent_parameters()
-        return Traffic({"parameters and age": stacked_bytes(parameters(population)) // total * count + 4})
+        return Traffic({"parameters and age": stacked_bytes(population.parameters) // total * count + 4})
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)

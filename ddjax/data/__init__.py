@@ -37,7 +37,7 @@ def make_problem(
 
     Args:
       dataset: what to share out.
-      mixing_matrix: as `Topology.mixing_matrix` is: `[N, N]`, `[T, N, N]`, a `networks.Sparse` or a `networks.Drawn`.
+      mixing_matrix: as `Topology.network` is: `[N, N]`, `[T, N, N]`, a `networks.Sparse` or a `networks.Drawn`.
       partition: a key of `PARTITIONS`, or `natural`: each device holds what was made for it. Default `dirichlet`, where
         there are numbers to predict `iid`.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
@@ -81,10 +81,10 @@ def make_problem(
     return Problem(
         x=jnp.asarray(as_inputs(dataset.x_train[rows])),
         y=jnp.asarray(y_train[rows]),
-        private=jnp.asarray(held),
-        sizes=jnp.asarray(sizes),
+        private_indices=jnp.asarray(held),
+        private_counts=jnp.asarray(sizes),
         reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
-        mixing_matrix=_working(mixing_matrix),
+        network=_working(mixing_matrix),
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(y_test[test]),
     )

@@ -86,7 +86,7 @@ def build(
     )
     problem = data.make_problem(
         dataset,
-        network.mixing_matrix,
+        network.network,
         partition=given.partition,
         dirichlet_alpha=given.dirichlet_alpha,
         examples_per_device=given.examples_per_device,
@@ -203,7 +203,7 @@ def _learners(
     batch_size = given.batch_size * (given.devices if given.algorithm == "centralized" else 1)
     population = ddjax.Population((), batch_size, given.local_steps, given.local_epochs)
     rate = schedules.schedule(given.learning_rate_schedule, numbers["learning_rate"], given.rounds)
-    steps = population.steps_per_round(problem.private.shape[1])
+    steps = population.steps_per_round(problem.private_indices.shape[1])
     if given.rounds * steps >= 2**31:
         raise InputError(f"{given.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     # Optax counts steps; a schedule is over rounds.

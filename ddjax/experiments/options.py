@@ -8,7 +8,8 @@ import jax
 from absl import flags
 
 import ddjax
-from ddjax import algorithms, data, schedules
+from ddjax import data, schedules
+from ddjax.algorithms.distillation import CONSENSUS
 from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.learning import losses
@@ -121,7 +122,7 @@ SECTIONS: dict[str, dict[str, tuple]] = {
         "check_every": (10, "Rounds between checks of dynamic_averaging."),
     },
     "Distillation": {
-        "consensus": ("gradient", f"Form of the consensus step: {', '.join(algorithms.CONSENSUS)}."),
+        "consensus": ("gradient", f"Form of the consensus step: {', '.join(CONSENSUS)}."),
         "consensus_step_size": (
             0.0,
             "zeta, step size of the gradient form; 0 for 0.5, or less where the graph asks for it.",

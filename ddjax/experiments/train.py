@@ -132,7 +132,7 @@ class OutputDir:
 
 def describe(built: build.Experiment) -> None:
     """Says in a few lines what is being run."""
-    problem, count = built.problem, np.asarray(built.problem.sizes)
+    problem, count = built.problem, np.asarray(built.problem.private_counts)
     sizes = built.population.parameter_counts()
     names = [name for name, _ in parse_models(FLAGS.models, FLAGS.devices)]
     devices = ", ".join(
@@ -244,7 +244,7 @@ def train() -> None:
     if jax.process_index():
         return
     message_bytes = built.algorithm.message_bytes(built.problem)
-    folder.add_links(accounting.by_link(snapshot.messages, message_bytes, built.problem.mixing_matrix))
+    folder.add_links(accounting.by_link(snapshot.messages, message_bytes, built.problem.network))
     finish(folder, built, latest, display.seconds_compile)
 
 

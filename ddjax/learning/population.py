@@ -218,7 +218,7 @@ class Population:
         targets: jax.Array | None = None,
     ) -> tuple[Device, Phase]:
         """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise."""
-        n_max = problem.private.shape[1]
+        n_max = problem.private_indices.shape[1]
         steps = self.steps_per_round(n_max)
 
         def one(shared, device, n, held, size, target):
@@ -244,7 +244,9 @@ class Population:
 
         shared = (key, round, problem.x, problem.y, reference)
         numbers = jnp.arange(self.size)[ids]
-        return group.map(one, shared, stacked, numbers, problem.private[ids], problem.sizes[ids], targets)
+        return group.map(
+            one, shared, stacked, numbers, problem.private_indices[ids], problem.private_counts[ids], targets
+        )
 
     def _draws(self, key: jax.Array, held: jax.Array, size: jax.Array) -> Callable[[jax.Array], tuple]:
         """Of one device, number of a step → (its key, rows of its minibatch, their weights, whether it is taken)."""
@@ -286,6 +288,11 @@ class Population:
                 for group, stacked in zip(self.groups, devices, strict=True)
             ]
         )
+
+    @property
+    def parameters(self) -> PyTree:
+        """Shapes of the stacked parameters of the one group, `[N, …]`."""
+        return jax.eval_shape(self.init, jax.random.key(0))[0].params
 
     def parameter_counts(self) -> list[int]:
         """Parameters of one device of each group."""

@@ -1,6 +1,6 @@
 """The forms of a mixing matrix, and that of a round, inside the jitted loop.
 
-A `Problem.mixing_matrix` is `[N, N]`, or `[T, N, N]` gone through in a cycle; either of these as `Sparse`; or something
+A `Problem.network` is `[N, N]`, or `[T, N, N]` gone through in a cycle; either of these as `Sparse`; or something
 drawn anew each round. Functions here that take a `W` take that of one round, `[N, N]` or `Sparse`; *by link* means
 `[N, N]` like `W`, or of a `Sparse` one `[E]` like its weights.
 """

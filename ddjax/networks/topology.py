@@ -32,20 +32,20 @@ class Topology(NamedTuple):
     Attributes:
       name: the specification it was built from.
       weights: the name of the mixing weights.
-      mixing_matrix: what `Problem.mixing_matrix` takes: `[N, N]`, a cycle `[T, N, N]`, a `matrices.Sparse` of either,
+      network: what `Problem.network` takes: `[N, N]`, a cycle `[T, N, N]`, a `matrices.Sparse` of either,
         or a `matrices.Drawn`.
       matrices: `T` sparse arrays `[N, N]` float64: the one, those of the cycle, or draws to estimate from.
     """
 
     name: str
     weights: str
-    mixing_matrix: Any
+    network: Any
     matrices: Sequence[scipy.sparse.csr_array]
 
     @property
     def changes(self) -> bool:
         """Whether not all rounds have the same graph."""
-        return len(self.matrices) > 1 or isinstance(self.mixing_matrix, Drawn)
+        return len(self.matrices) > 1 or isinstance(self.network, Drawn)
 
     @property
     def directed_edges(self) -> float:
@@ -64,7 +64,7 @@ class Topology(NamedTuple):
         rounds, devices = len(self.matrices), self.matrices[0].shape[0]
         if devices == 1:
             return 1.0
-        if isinstance(self.mixing_matrix, Drawn):
+        if isinstance(self.network, Drawn):
             # All devices being alike, E[WᵀW] is a I + b 11ᵀ, and its trace is that of one draw on average.
             squares = sum((matrix.data**2).sum() for matrix in self.matrices) / rounds
             return float(1 - np.sqrt((squares - 1) / (devices - 1)))

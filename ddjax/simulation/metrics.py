@@ -37,7 +37,7 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
       predict: `x [B, …] → [N, B, K]` soft decisions.
       problem: its test and reference sets are used.
     """
-    devices, measure = problem.sizes.shape[0], tasks.of(problem.y).measure
+    devices, measure = problem.private_counts.shape[0], tasks.of(problem.y).measure
 
     def test(x, y):
         s = predict(x)

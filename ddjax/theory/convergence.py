@@ -52,7 +52,7 @@ def of_distillation(population: Population, state: Any, problem: Problem, mixer:
         own = jnp.full_like(s, jnp.nan)
         if mixer is not None:
             key = jax.random.key(0)
-            matrix = matrices.at(problem.mixing_matrix, key, state.round)
+            matrix = matrices.at(problem.network, key, state.round)
             own = mixer.mix(key, s, MixerState(), matrix)[0]
     values, common = gradients(population, state.devices, problem, jnp.broadcast_to(mean, s.shape))
     _, separate = gradients(population, state.devices, problem, jnp.clip(own, *tasks.of(problem.y).bounds))
@@ -108,7 +108,7 @@ def gradients(
         members = slice(start, start + group.size)
         start += group.size
         target = None if targets is None else targets[members]
-        arguments = stacked, problem.private[members], counted[members], target
+        arguments = stacked, problem.private_indices[members], counted[members], target
         _, (value, gradient) = group.map(partial(one, group.learner), shared, (), *arguments)
         values.append(value)
         found.append(gradient)
@@ -138,7 +138,7 @@ def end_points(population: Population, state: Any, problem: Problem, measure: Ca
     counted = _counted(problem)
 
     def batch(n: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        held = problem.private[n]
+        held = problem.private_indices[n]
         return problem.x[held], problem.y[held], counted[n]
 
     if measure is of_averaging:
@@ -164,7 +164,7 @@ def end_points(population: Population, state: Any, problem: Problem, measure: Ca
 
 def _counted(problem: Problem) -> jax.Array:
     """`[N, n_max]` 1 where a place of `private` counts."""
-    return (jnp.arange(problem.private.shape[1]) < problem.sizes[:, None]).astype(problem.x.dtype)
+    return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 
 
 def coefficients(devices: tuple[Device, ...]) -> jax.Array:

@@ -37,7 +37,10 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
         return np.hstack([flat, np.ones((len(flat), 1))])
 
     x, y = features(problem.x), np.asarray(tasks.of(problem.y).targets(np.asarray(problem.y), outputs), np.float64)
-    held = [rows[:size] for rows, size in zip(np.asarray(problem.private), np.asarray(problem.sizes), strict=True)]
+    held = [
+        rows[:size]
+        for rows, size in zip(np.asarray(problem.private_indices), np.asarray(problem.private_counts), strict=True)
+    ]
     reference = features(problem.reference)
     return NormalEquations(
         np.array([x[rows].T @ x[rows] / len(rows) for rows in held]),

@@ -147,7 +147,7 @@ class Network:
         self.on_gpu = device == "cuda"
         self.reference = _images(problem.reference).to(device)
         self.devices = []
-        for name, rows in zip(models, np.asarray(problem.private), strict=True):
+        for name, rows in zip(models, np.asarray(problem.private_indices), strict=True):
             model = MODELS[name](self.reference.shape[1:], classes).to(device)
             optimizer = torch.optim.SGD(model.parameters(), learning_rate)
             labels = torch.from_numpy(np.asarray(problem.y)[rows]).long()

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 
 import ddjax
-from ddjax.algorithms.averaging import State
+from ddjax.algorithms.local import State
 from ddjax.learning.population import chunk_for
 from ddjax.learning.supervised import in_parts
 from ddjax.models import architectures
 from ddjax.networks.topology import Topology, topology
-from ddjax.types import Algorithm, Device, Info, Learner, MixerState, Problem, StepInfo, Traffic
+from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
 
 WORK = ("local_sgd", "distillation", "dsgd")
 CLASSES, PRIVATE_EXAMPLES, REFERENCE_SIZE = 10, 100, 2000
@@ -65,10 +65,10 @@ def problem(case: Case) -> Problem:
     return Problem(
         x=inputs(total),
         y=labels(total),
-        private=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
-        sizes=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
+        private_indices=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
+        private_counts=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
         reference=inputs(REFERENCE_SIZE),
-        mixing_matrix=jax.tree.map(jnp.asarray, case.network().mixing_matrix),
+        network=jax.tree.map(jnp.asarray, case.network().network),
         x_test=inputs(1),
         y_test=labels(1),
     )
@@ -106,7 +106,7 @@ def reference_passes(population: ddjax.Population, reference_batch_size: int) ->
     """Rounds in which every device takes the step of a `reference_pass`, and nothing else happens."""
 
     def init(key: jax.Array, problem: Problem) -> State:
-        return State(jnp.zeros((), jnp.int32), population.init(key), MixerState())
+        return State(jnp.zeros((), jnp.int32), population.init(key))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         # A window that moves: nothing is drawn, and nothing stays the same that a compiler could take out of the loop.
@@ -115,7 +115,7 @@ def reference_passes(population: ddjax.Population, reference_batch_size: int) ->
         targets = jnp.full((population.size, reference_batch_size, CLASSES), 1 / CLASSES)
         devices, phase = population.train(key, state.round, state.devices, problem, reference, targets)
         info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
-        return State(state.round + 1, devices, MixerState()), info
+        return State(state.round + 1, devices), info
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 

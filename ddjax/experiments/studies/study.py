@@ -181,7 +181,7 @@ def run(cells: Sequence[Cell], label: str, derived: dict[str, float], progress: 
             matrices = built.topology.matrices
             facts["spectral_gap"].append(built.topology.spectral_gap)
             facts["neighbors"].append(degrees(matrices))
-            if cell is cells[0] and not isinstance(built.topology.mixing_matrix, ddjax.networks.matrices.Drawn):
+            if cell is cells[0] and not isinstance(built.topology.network, ddjax.networks.matrices.Drawn):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
         if FLAGS.endpoints:
             kind = MEASURES[given.algorithm]
@@ -212,7 +212,7 @@ def _measure(given: flags.FlagValues, built: build.Experiment, solved: bool) -> 
         mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
         if given.algorithm == "fedmd" or (given.mixing == "server" and not given.compressor):
             mixer = ddjax.server()
-        elif plain(given) and not isinstance(built.topology.mixing_matrix, ddjax.networks.matrices.Drawn):
+        elif plain(given) and not isinstance(built.topology.network, ddjax.networks.matrices.Drawn):
             mixer = ddjax.weighted_average()
         kind = partial(kind, mixer=mixer)
 

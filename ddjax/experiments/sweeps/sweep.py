@@ -59,7 +59,7 @@ def operations(population: ddjax.Population, problem: ddjax.Problem, given: flag
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
     forward = sum(workloads.products(jax.make_jaxpr(population.predict)(devices, one)))
-    held = problem.private.shape[1]
+    held = problem.private_indices.shape[1]
     seen = population.steps_per_round(held) * (population.batch_size or held)
     if "reference_batch_size" not in options.unused(given):
         seen += given.reference_batch_size or problem.reference.shape[0]

@@ -1,4 +1,4 @@
-"""Systems with a server: federated averaging and dynamic model averaging."""
+"""Dynamic model averaging: devices average only when one of them has moved far from the last common model."""
 
 import functools
 from typing import NamedTuple
@@ -6,83 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.algorithms.averaging import parameters
 from ddjax.errors import InputError
-from ddjax.learning.population import Population, draw, round_keys, single_group
+from ddjax.learning.population import Population, round_keys, single_group
 from ddjax.stacked import select, stacked_bytes
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
-class FedAvgState(NamedTuple):
-    """What federated averaging carries between rounds.
-
-    Attributes:
-      round: `[]` rounds done.
-      params: the server's parameters, unstacked.
-    """
-
-    round: jax.Array
-    params: PyTree
-
-
-def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
-    """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1).
-
-    Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them its parameters; each takes its
-    local epochs (`E`, `population.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
-    comes back, weighted by the devices' example counts `n_k / Σ n_k` over those drawn (the form of the paper's later
-    versions). Messages are the parameters, down and up. Every device predicts with the server's parameters.
-
-    Args:
-      population: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
-      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
-
-    Raises:
-      InputError: several architectures, or `C` outside (0, 1].
-    """
-    group = single_group(population, "fedavg")
-    if not 0 < fraction <= 1:
-        raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
-    # A hair more, since 0.29 × 100 falls short of 29 in floating point.
-    taking = max(int(fraction * population.size + 1e-9), 1)
-
-    def init(key: jax.Array, problem: Problem) -> FedAvgState:
-        return FedAvgState(jnp.zeros((), jnp.int32), group.learner.init(key).params)
-
-    def round(key: jax.Array, state: FedAvgState, problem: Problem) -> tuple[FedAvgState, Info]:
-        keys = round_keys(key)
-        chosen = draw(keys.mix, population.size, taking)
-        clients = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
-        )
-        clients, phase = population.train_group(group, keys.train, state.round, clients, problem, chosen)
-        counts = problem.sizes[chosen].astype(float)
-        params = jax.tree.map(lambda leaf: jnp.tensordot(counts / counts.sum(), leaf, 1), clients.params)
-
-        def of_all(values: jax.Array) -> jax.Array:
-            return jnp.zeros(population.size, values.dtype).at[chosen].set(values, unique_indices=True)
-
-        each = of_all(jnp.ones(taking, jnp.int32))
-        info = Info(
-            of_all(phase.loss),
-            of_all(phase.distillation_loss),
-            of_all(phase.steps),
-            Traffic(up={"parameters": each}, down={"parameters": each}),
-        )
-        return FedAvgState(state.round + 1, params), info
-
-    def predict(state: FedAvgState, x: jax.Array) -> jax.Array:
-        s = group.learner.predict(group.learner.restart(state.params), x)
-        return jnp.broadcast_to(s, (population.size, *s.shape))
-
-    def message_bytes(problem: Problem) -> Traffic:
-        size = stacked_bytes(parameters(population))
-        return Traffic(up={"parameters": size}, down={"parameters": size})
-
-    return Algorithm(init, round, predict, message_bytes)
-
-
-class DynamicState(NamedTuple):
+class State(NamedTuple):
     """What dynamic averaging carries between rounds.
 
     Attributes:
@@ -125,10 +55,10 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
     if check_every < 1:
         raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
 
-    def init(key: jax.Array, problem: Problem) -> DynamicState:
+    def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
         reference = jax.tree.map(lambda leaf: leaf[0], devices[0].params)
-        return DynamicState(jnp.zeros((), jnp.int32), devices, reference, jnp.zeros((), jnp.int32))
+        return State(jnp.zeros((), jnp.int32), devices, reference, jnp.zeros((), jnp.int32))
 
     def distance(params: PyTree, reference: PyTree) -> jax.Array:
         squares = [
@@ -137,7 +67,7 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
         ]
         return functools.reduce(jnp.add, squares)
 
-    def check(key: jax.Array, params: PyTree, state: DynamicState):
+    def check(key: jax.Array, params: PyTree, state: State):
         reference = state.reference
         violating = distance(params, reference) > threshold
         violations = state.violations + violating.sum(dtype=jnp.int32)
@@ -172,21 +102,21 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
         )
         return params, reference, violations, sent
 
-    def rest(key: jax.Array, params: PyTree, state: DynamicState):
+    def rest(key: jax.Array, params: PyTree, state: State):
         none = jnp.zeros(population.size, jnp.int32)
         sent = Traffic(up={"violation": none, "answer": none}, down={"poll": none, "average": none})
         return params, state.reference, state.violations, sent
 
-    def round(key: jax.Array, state: DynamicState, problem: Problem) -> tuple[DynamicState, Info]:
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
         due = (state.round + 1) % check_every == 0
         params, reference, violations, sent = jax.lax.cond(due, check, rest, keys.mix, devices.params, state)
-        state = DynamicState(state.round + 1, (devices._replace(params=params),), reference, violations)
+        state = State(state.round + 1, (devices._replace(params=params),), reference, violations)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
-        size = stacked_bytes(parameters(population))
+        size = stacked_bytes(population.parameters)
         return Traffic(up={"violation": size, "answer": size}, down={"poll": 1, "average": size + 1})
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)

@@ -1,4 +1,4 @@
-"""Systems in which the devices share one architecture and, if anything, parameters."""
+"""Decentralized SGD: devices of one architecture that mix their parameters."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ddjax.learning.population import Population, round_keys, single_group
 from ddjax.networks import matrices
-from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyTree, Traffic
+from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
 
 class State(NamedTuple):
@@ -47,41 +47,12 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
-        matrix = matrices.at(problem.mixing_matrix, keys.graph, state.round)
+        matrix = matrices.at(problem.network, keys.graph, state.round)
         params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, matrix)
         state = State(state.round + 1, (devices._replace(params=params),), mixer_state)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
-        return mixer.message_bytes(parameters(population), 1)
+        return mixer.message_bytes(population.parameters, 1)
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)
-
-
-def parameters(population: Population) -> PyTree:
-    """Shapes of the stacked parameters of the one group."""
-    return jax.eval_shape(population.init, jax.random.key(0))[0].params
-
-
-def local(population: Population) -> Algorithm:
-    """No communication: every device learns from its own data alone, from its own start."""
-
-    def init(key: jax.Array, problem: Problem) -> State:
-        return State(jnp.zeros((), jnp.int32), population.init(key), MixerState())
-
-    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
-        devices, phase = population.train(round_keys(key).train, state.round, state.devices, problem)
-        info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
-        return State(state.round + 1, devices, MixerState()), info
-
-    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
-
-
-def centralized(problem: Problem) -> Problem:
-    """The same data as one device that holds all of it; `local` on this problem is centralized training.
-
-    Give its one learner `N` times the batch size, so that a round sees as many examples as a round of the others.
-    """
-    held = jnp.arange(problem.private.shape[1]) < problem.sizes[:, None]
-    rows = problem.private[held]
-    return problem._replace(private=rows[None], sizes=jnp.array([rows.size], jnp.int32), mixing_matrix=jnp.ones((1, 1)))
