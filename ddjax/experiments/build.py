@@ -202,7 +202,7 @@ def _learners(
     task = tasks.of(problem.y)
     batch_size = given.batch_size * (given.devices if given.algorithm == "centralized" else 1)
     population = ddjax.Population((), batch_size, given.local_steps, given.local_epochs)
-    rate = schedules.schedule(given.learning_rate_schedule, numbers["learning_rate"], given.rounds)
+    rate = schedules.schedule(given.learning_rate_schedule).over(numbers["learning_rate"], given.rounds)
     steps = population.steps_per_round(problem.private_indices.shape[1])
     if given.rounds * steps >= 2**31:
         raise InputError(f"{given.rounds} rounds of {steps} steps are more than can be counted; take fewer")
@@ -251,8 +251,8 @@ def _algorithm(
                 mixer,
                 reference_batch_size=reference_batch_size,
                 consensus=given.consensus,
-                consensus_step_size=schedules.schedule(
-                    given.consensus_step_size_schedule, numbers["consensus_step_size"], given.rounds
+                consensus_step_size=schedules.schedule(given.consensus_step_size_schedule).over(
+                    numbers["consensus_step_size"], given.rounds
                 ),
             )
     return ddjax.local(population)

@@ -141,8 +141,7 @@ SECTIONS: dict[str, dict[str, tuple]] = {
         "learning_rate": (0.05, "eta, step size of the optimizer."),
         "learning_rate_schedule": (
             "constant",
-            f"One of {', '.join(schedules.SCHEDULES)}; with arguments inverse_time[:TAU], inverse_power:A[:TAU], TAU "
-            "in rounds, a tenth of the run if left out.",
+            f"One of {schedules.SCHEDULES.usage()}; TAU in rounds, a tenth of the run if left out.",
         ),
         "batch_size": (16, "Private examples of a step; 0 for all that a device holds."),
         "local_steps": (1, "Optimizer steps of a round."),

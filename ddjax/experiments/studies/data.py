@@ -82,7 +82,7 @@ def plain(given: flags.FlagValues) -> bool:
 
 def step_sizes(given: flags.FlagValues, name: str, rounds: np.ndarray) -> np.ndarray:
     """`[T]` `learning_rate` or `consensus_step_size` in these rounds, as a part of its first."""
-    schedule = schedules.schedule(getattr(given, f"{name}_schedule"), 1.0, given.rounds)
+    schedule = schedules.schedule(getattr(given, f"{name}_schedule")).over(1.0, given.rounds)
     return np.broadcast_to(schedule(rounds), rounds.shape)
 
 

@@ -1,0 +1,191 @@
+"""Whatever has a name: registered once, with its usage, the bounds of its arguments and the settings that are its own.
+
+A specification is a name with its arguments after colons, such as `watts_strogatz:4:0.1`. To add something of your own,
+add an `Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networks.TOPOLOGIES`, …) when your file is
+imported; `--include=FILE.py` imports it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ddjax.errors import InputError, suggest
+
+Parser = Callable[[str], Any]
+
+
+def whole(minimum: int = 0, maximum: int = 2**31 - 1) -> Parser:
+    """A parser of whole numbers with inclusive bounds; it raises `ValueError` with what is accepted."""
+    accepted = f"a whole number of at least {minimum}" if maximum == 2**31 - 1 else f"from {minimum} to {maximum}"
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or not minimum <= int(text) <= maximum:
+            raise ValueError(f"must be {accepted}")
+        return int(text)
+
+    return parse
+
+
+def number(minimum: float = -math.inf, maximum: float = math.inf, *, positive: bool = False) -> Parser:
+    """A parser of finite numbers with inclusive bounds; `positive` leaves out 0."""
+    if positive:
+        accepted = "a positive number" if maximum == math.inf else f"a positive number up to {maximum:g}"
+    elif maximum < math.inf:
+        accepted = f"a number from {minimum:g} to {maximum:g}"
+    else:
+        accepted = f"a number of at least {minimum:g}" if minimum > -math.inf else "a number"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and minimum <= value <= maximum) or (positive and value <= 0):
+            raise ValueError(f"must be {accepted}")
+        return value
+
+    return parse
+
+
+class Argument(NamedTuple):
+    """One argument of a specification.
+
+    Attributes:
+      name: its placeholder in the usage, such as `K`.
+      parse: text to value; raises `ValueError` with what is accepted, as in `must be a positive number`.
+      optional: whether it may be left out, with all that follow it.
+    """
+
+    name: str
+    parse: Parser = str
+    optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Something that has a name.
+
+    Attributes:
+      name: what a specification begins with.
+      build: makes it; what it takes besides the arguments depends on the kind.
+      arguments: those that a specification names, in order. If the last one is a `str`, it takes what is left, colons
+        included.
+      settings: the settings that are its own: parameter of `build` → name of the setting, which fills it in.
+      uses: other settings that matter where it is chosen. A setting that entries name is not used where none of them is
+        chosen.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    arguments: tuple[Argument, ...] = ()
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    uses: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All settings that it names."""
+        return (*self.settings.values(), *self.uses)
+
+    @property
+    def usage(self) -> str:
+        """The form of a specification, such as `inverse_power:A[:TAU]`."""
+        text = self.name
+        for argument in self.arguments:
+            text += f"[:{argument.name}" if argument.optional else f":{argument.name}"
+        return text + "]" * sum(argument.optional for argument in self.arguments)
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Choice(NamedTuple, Generic[E]):
+    """A specification that was read.
+
+    Attributes:
+      spec: as it was given.
+      entry: what it names.
+      arguments: the values of its arguments; those that were left out are missing at the end.
+    """
+
+    spec: str
+    entry: E
+    arguments: tuple[Any, ...]
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the entry's `build` with `args`, the arguments of the specification, and `kwargs`.
+
+        Raises:
+          InputError: what `build` refuses, after the specification.
+        """
+        return self.entry.build(*args, *self.arguments, **kwargs)
+
+
+class Registry(Generic[E]):
+    """The entries of one kind, by name.
+
+    Args:
+      kind: what they are, for messages, such as `topology`.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._entries: dict[str, E] = {}
+
+    def add(self, entry: E) -> None:
+        """Registers an entry.
+
+        Raises:
+          InputError: the name is taken, or is none that a specification could hold.
+        """
+        if not entry.name.replace("_", "a").isalnum():
+            raise InputError(f"a {self.kind} is named by letters, digits and underscores, got {entry.name!r}")
+        if entry.name in self._entries:
+            raise InputError(f"{self.kind} {entry.name!r} is registered already; choose another name")
+        self._entries[entry.name] = entry
+
+    def __getitem__(self, name: str) -> E:
+        """The entry of that name; raises `InputError` with the nearest known name."""
+        if name not in self._entries:
+            raise suggest(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> tuple[E, ...]:
+        """All of them, in the order in which they were registered."""
+        return tuple(self._entries.values())
+
+    def usage(self) -> str:
+        """The forms of all specifications, for a help text."""
+        return ", ".join(entry.usage for entry in self._entries.values())
+
+    def parse(self, spec: str) -> Choice[E]:
+        """Reads a specification.
+
+        Raises:
+          InputError: an unknown name, or arguments that are missing, too many or out of bounds.
+        """
+        name, colon, rest = spec.partition(":")
+        entry = self[name]
+        kinds = entry.arguments
+        fields = rest.split(":", len(kinds) - 1 if kinds and kinds[-1].parse is str else -1) if colon else []
+        needed = sum(not argument.optional for argument in kinds)
+        if not needed <= len(fields) <= len(kinds) or not all(fields):
+            raise InputError(f"{self.kind} {spec!r}: expected {entry.usage!r}")
+        values = []
+        for argument, field in zip(kinds, fields, strict=False):
+            try:
+                values.append(argument.parse(field))
+            except ValueError as error:
+                raise InputError(
+                    f"{self.kind} {spec!r}: {argument.name} {error}, got {field!r}; expected {entry.usage!r}"
+                ) from None
+        return Choice(spec, entry, tuple(values))
