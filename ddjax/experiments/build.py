@@ -1,290 +1,264 @@
-"""Builds the experiment that flags describe."""
+"""Builds the experiment that settings describe."""
 
 import dataclasses
-import inspect
-import math
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from absl import flags
 
-import ddjax
 from ddjax import data, schedules
-from ddjax.errors import InputError, suggest
-from ddjax.experiments.options import ALGORITHMS, AVERAGING, BELONGS, meets
-from ddjax.learning import losses, supervised, tasks
-from ddjax.learning.population import chunk_for
-from ddjax.mixing import compression, mixers
-from ddjax.mixing.registry import MIXERS
-from ddjax.models import architectures
-from ddjax.networks.topology import Topology, topology
+from ddjax.algorithms import AlgorithmEntry
+from ddjax.errors import InputError
+from ddjax.experiments import execution, usage
+from ddjax.experiments.extensions import include
+from ddjax.experiments.fields import Role, fields
+from ddjax.experiments.settings import Settings
+from ddjax.learning import OPTIMIZERS, Group, Population, chunk_for, infer_task, supervised_learner
+from ddjax.mixing import COMPRESSORS, MIXERS, encoded
+from ddjax.models import build_model, micro_batch_for, parse_models
+from ddjax.networks import Topology, build_topology
+from ddjax.simulation import Evaluation, Progress, Simulation, Snapshot, iterate
+from ddjax.types import Algorithm, Mixer, Problem
 
-# Flags that are numbers in a compiled program, not part of it: others can take their place without compiling anew.
-NUMBERS = (
-    "learning_rate",
-    "distillation_weight",
-    "temperature",
-    "consensus_step_size",
-    "choco_step_size",
-    "divergence_threshold",
-)
-Numbers = Mapping[str, Any]
+Hyperparameters = Mapping[str, Any]
 
 
 class Experiment(NamedTuple):
-    """What the flags describe, built."""
+    """What settings describe, built.
 
-    algorithm: ddjax.Algorithm
-    problem: ddjax.Problem
-    simulation: ddjax.Simulation
-    population: ddjax.Population
+    Attributes:
+      settings: as given.
+      algorithm: what is run.
+      problem: on what.
+      simulation: both, compiled.
+      population: the devices.
+      topology: their network.
+      consensus_step_size: `ζ` as given or picked; `None` where the algorithm has none.
+    """
+
+    settings: Settings
+    algorithm: Algorithm
+    problem: Problem
+    simulation: Simulation
+    population: Population
     topology: Topology
     consensus_step_size: float | None
 
+    def run(self) -> list[Evaluation]:
+        """Runs all rounds; returns the evaluations, the first before round 1.
 
-def build(
-    given: flags.FlagValues, mesh: jax.sharding.Mesh | None = None, like: ddjax.Simulation | None = None
-) -> Experiment:
-    """Builds an experiment.
+        Raises:
+          NonFiniteError: a loss or a soft decision is no longer finite.
+        """
+        return [evaluation for _, evaluation in self.iterate()]
 
-    Args:
-      given: the flags of `options`.
-      mesh: where it will run; all accelerators if `None`.
-      like: of another experiment there, whose flags differ in seed, `NUMBERS` and data alone: its compiled programs
-        serve this one too, if shapes are the same.
+    def iterate(
+        self,
+        resume: tuple[Snapshot, Evaluation] | None = None,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Iterator[tuple[Snapshot, Evaluation]]:
+        """Yields a snapshot and its evaluation at the start, every `eval_every` rounds and after the last.
 
-    Raises:
-      InputError: flags that are wrong, or do not go together.
-    """
-    check_numbers(given)
-    if given.algorithm not in ALGORITHMS:
-        raise suggest("algorithm", given.algorithm, ALGORITHMS)
-    for name, users in BELONGS.items():
-        if given[name].present and given.algorithm not in users:
-            raise InputError(f"--{name} is not used by {given.algorithm}; it belongs to {', '.join(users)}")
-    if given["local_steps"].present and given.local_epochs:
-        raise InputError("give --local_steps or --local_epochs, not both")
-    target_accuracies(given)
-    mixer = _mixer(given, _numbers(given))
-    # What a system without neighbours does not use cannot be wrong.
-    spec, weights = (given.topology, given.mixing_weights) if meets(given) else ("ring", "")
-    network = topology(spec, given.devices, weights, given.seed, _weights_needed(given, mixer), given.mixing_product)
-    if mixer and mixer.fixed_graph and network.changes:
-        raise InputError(
-            f"choco needs a fixed graph, since neighbours keep copies of one another; {given.topology!r} changes"
-        )
-    groups = architectures.parse_models(given.models, given.devices)
-    private = given.devices * (given.examples_per_device or 100)
-    dataset = data.load(
-        given.dataset,
-        devices=given.devices,
-        train=private + given.reference_size if given.reference_size else private * 4 // 3 + 1,
-        seed=given.seed,
-        target_column=given.target_column,
-    )
-    problem = data.make_problem(
-        dataset,
-        network.network,
-        partition=given.partition,
-        dirichlet_alpha=given.dirichlet_alpha,
-        examples_per_device=given.examples_per_device,
-        reference_size=given.reference_size,
-        eval_examples=given.eval_examples,
-        seed=given.seed,
-    )
-    task = tasks.of(problem.y)
-    _check_task(given, task)
-    if given.algorithm == "centralized":
-        if len(groups) > 1:
-            raise InputError(f"centralized trains one model, but --models={given.models} names {len(groups)} groups")
-        problem, groups = ddjax.centralized(problem), [(groups[0][0], 1)]
-    step_size = _consensus_step_size(given, network)
-    numbers = _numbers(given) | {"consensus_step_size": step_size or 0.0}
-    # The program must not keep the data alive.
-    shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
-
-    def make(numbers: Numbers) -> ddjax.Algorithm:
-        return _algorithm(given, _learners(given, shapes, outputs, groups, numbers), shapes, numbers)
-
-    population, algorithm = _learners(given, shapes, outputs, groups, numbers), make(numbers)
-    if like and like.fits(problem):
-        simulation = like.on(problem, numbers)
-    else:  # what does not fit together shows here, before a file is written
-        simulation = ddjax.Simulation(make, problem, mesh, numbers)
-    return Experiment(algorithm, problem, simulation, population, network, step_size)
-
-
-def _numbers(given: flags.FlagValues) -> dict[str, float]:
-    numbers = {name: given[name].value for name in NUMBERS}
-    return numbers | {"choco_step_size": given.choco_step_size or _usual(given)[1]}
-
-
-def target_accuracies(given: flags.FlagValues) -> list[float]:
-    """What `--target_accuracy` lists."""
-    try:
-        targets = [float(target) for target in given.target_accuracy.split(",") if target]
-    except ValueError:
-        targets = [math.nan]
-    if not all(0 < target <= 1 for target in targets):
-        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {given.target_accuracy!r}")
-    return targets
-
-
-def _check_task(given: flags.FlagValues, task: tasks.Task) -> None:
-    """Refuses flags that are of classes where numbers are to be predicted."""
-    if given.divergence not in losses.DIVERGENCES:
-        raise suggest("divergence", given.divergence, losses.DIVERGENCES)
-    names = ["temperature", "target_accuracy"] if task is tasks.REGRESSION else []
-    if given.divergence not in task.divergences:
-        names.append("divergence")
-    for name in names:
-        if given[name].value != given[name].default:
-            raise InputError(
-                f"--{name}={given[name].value} is of classes, but {given.dataset} has numbers to predict; leave it out"
+        See `simulation.iterate` for the arguments and errors.
+        """
+        settings = self.settings
+        with execution.precision(settings):
+            yield from iterate(
+                self.simulation,
+                key=jax.random.key(settings.seed),
+                rounds=settings.rounds,
+                eval_every=settings.eval_every,
+                resume=resume,
+                progress=progress,
             )
 
 
-def _consensus_step_size(given: flags.FlagValues, network: Topology) -> float | None:
+def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
+    """Builds an experiment.
+
+    Args:
+      settings: what it is.
+      mesh: where it will run; on all accelerators if `None`.
+      like: the simulation of another experiment there, whose settings differ in seed, hyperparameters and data alone:
+        its compiled programs serve this one too, if shapes are the same.
+
+    Raises:
+      InputError: settings that are wrong, or do not go together.
+    """
+    include(settings.include)
+    settings.check()
+    usage.check_used(settings)
+    with execution.precision(settings):
+        return _build(settings, mesh, like)
+
+
+def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation | None) -> Experiment:
+    entry, effective = usage.algorithm(settings), usage.resolve(settings)
+    hyperparameters = _hyperparameters(entry, effective)
+    mixer = _mixer(entry, effective, hyperparameters)
+    topology = _topology(settings, entry.needed_weights(mixer, effective.consensus))
+    groups = parse_models(settings.models, settings.devices)
+    dataset = _dataset(settings)
+    problem = data.make_problem(
+        dataset,
+        topology.network,
+        partition=settings.partition,
+        dirichlet_alpha=settings.dirichlet_alpha,
+        examples_per_device=settings.examples_per_device,
+        reference_size=settings.reference_size,
+        eval_examples=settings.eval_examples,
+        seed=settings.seed,
+    )
+    _check_task(settings, problem)
+    if entry.pooled:
+        if len(groups) > 1:
+            raise InputError(
+                f"{settings.algorithm} trains one model, but --models={settings.models} names {len(groups)} groups"
+            )
+        problem, groups = data.pool(problem), [(groups[0][0], 1)]
+    step_size = _consensus_step_size(settings, topology)
+    hyperparameters |= {"consensus_step_size": step_size or 0.0}
+    # The program must not keep the data alive.
+    shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
+
+    def population(values: Hyperparameters) -> Population:
+        return _population(effective, entry, shapes, outputs, groups, values)
+
+    def make(values: Hyperparameters) -> Algorithm:
+        return _algorithm(effective, entry, population(values), shapes, values)
+
+    if like and like.fits(problem):
+        simulation = like.on(problem, hyperparameters)
+    else:  # what does not fit together shows here, before a file is written
+        simulation = Simulation(make, problem, mesh, hyperparameters)
+    return Experiment(
+        settings, make(hyperparameters), problem, simulation, population(hyperparameters), topology, step_size
+    )
+
+
+def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
+    """The settings that are data of the compiled program, with the mixer's usual ones where they are not given."""
+    names = [name for name, field in fields(Settings).items() if field.role is Role.HYPERPARAMETER]
+    usual = _usual(entry, settings)
+    return {name: getattr(settings, name) or usual.get(name, getattr(settings, name)) for name in names}
+
+
+def _usual(entry: AlgorithmEntry, settings: Settings) -> Mapping[str, Any]:
+    if not entry.mixes:
+        return {}
+    return MIXERS.parse(settings.mixing).entry.usual.get(entry.mixes, {})
+
+
+def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperparameters) -> Mixer | None:
+    """What the algorithm mixes by, if it mixes at all."""
+    if not entry.mixes:
+        return None
+    choice, usual = MIXERS.parse(settings.mixing), _usual(entry, settings)
+    compressor = settings.compressor or usual.get("compressor", "")
+    own: dict[str, Any] = {}
+    for parameter, name in choice.entry.settings.items():
+        if name == "compressor":
+            own[parameter] = COMPRESSORS.parse(compressor).build()
+        else:
+            own[parameter] = hyperparameters.get(name, getattr(settings, name))
+    mixer = choice.build(**own)
+    takes = "compressor" in choice.entry.settings.values()
+    return encoded(mixer, COMPRESSORS.parse(compressor).build()) if compressor and not takes else mixer
+
+
+def _topology(settings: Settings, stochastic: str) -> Topology:
+    """The network, with a mixing matrix of which `stochastic` sums are 1."""
+    # What an algorithm without neighbours does not use cannot be wrong.
+    uses = "topology" in usage.used(settings)
+    spec, weights = (settings.topology, settings.mixing_weights) if uses else ("ring", "")
+    return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
+
+
+def _dataset(settings: Settings) -> data.Dataset:
+    private = settings.devices * (settings.examples_per_device or 100)
+    wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
+    return data.load(
+        settings.dataset,
+        devices=settings.devices,
+        train=wanted,
+        seed=settings.seed,
+        target_column=settings.target_column,
+    )
+
+
+def _check_task(settings: Settings, problem: Problem) -> None:
+    """Refuses settings that are about classes where numbers are to be predicted."""
+    task = infer_task(problem.y)
+    names = [] if task.metric == "accuracy" else ["temperature", "target_accuracy"]
+    if settings.divergence not in task.divergences:
+        names.append("divergence")
+    known = fields(Settings)
+    for name in names:
+        if getattr(settings, name) != known[name].default:
+            raise InputError(
+                f"--{name}={getattr(settings, name)} is only for classes, but {settings.dataset} has numbers to "
+                "predict; leave it out"
+            )
+
+
+def _consensus_step_size(settings: Settings, topology: Topology) -> float | None:
     """`ζ` as given, or picked for the graph: 0.5, or three quarters of the largest stable one where that is less."""
-    if given.algorithm != "distillation" or given.consensus != "gradient":
+    if "consensus_step_size" not in usage.used(settings):
         return None
-    limit = network.largest_consensus_step_size() if given.mixing in ("average", "push_sum") else 1.0
-    step_size = given.consensus_step_size or min(0.5, 0.75 * limit)
-    if step_size >= limit:
-        raise InputError(
-            f"consensus_step_size {step_size:g} is unstable here, it must be below {limit:.3g}; take a smaller one"
-            + (", or lazy mixing weights" if given.mixing == "average" else "")
-        )
-    return step_size
+    if settings.consensus_step_size:
+        return settings.consensus_step_size
+    limit = topology.largest_consensus_step_size() if settings.mixing in ("average", "push_sum") else 1.0
+    return min(0.5, 0.75 * limit)
 
 
-def _mixer(given: flags.FlagValues, numbers: Numbers) -> ddjax.Mixer | None:
-    """What the system mixes by, if it mixes at all."""
-    names = AVERAGING | {"distillation": given.mixing, "fedmd": "server"}
-    if given.algorithm not in names:
-        return None
-    name = names[given.algorithm]
-    if name not in MIXERS:
-        raise suggest("mixing", name, MIXERS)
-    if given["choco_step_size"].present and name != "choco":
-        raise InputError("--choco_step_size is of choco; use --algorithm=choco or --mixing=choco")
-    if not 0 <= given.choco_step_size <= 1:
-        raise InputError(f"choco_step_size must lie in (0, 1], got {given.choco_step_size:g}")
-    factory = MIXERS[name]
-    known: dict[str, Any] = {
-        "compressor": compression.compressor(given.compressor or _usual(given)[0]),
-        "step_size": numbers["choco_step_size"],
-    }
-    wanted = inspect.signature(factory).parameters
-    mixer = factory(**{parameter: known[parameter] for parameter in wanted if parameter in known})
-    return mixers.encoded(mixer, known["compressor"]) if given.compressor and "compressor" not in wanted else mixer
-
-
-def _usual(given: flags.FlagValues) -> tuple[str, float]:
-    """Compressor and step size of choco where they are not given."""
-    # A hundredth of the parameters is much, of soft decisions little.
-    return ("top_k:0.01", 0.04) if given.algorithm == "choco" else ("top_k:0.1", 0.4)
-
-
-def _weights_needed(given: flags.FlagValues, mixer: ddjax.Mixer | None) -> str:
-    """Which sums of the mixing matrix must be 1."""
-    if mixer is None:
-        return "links"
-    fresh = given.algorithm == "distillation" and given.consensus == "neighbors" and not mixer.running
-    return "row" if fresh else mixer.weights
-
-
-def _learners(
-    given: flags.FlagValues, problem: ddjax.Problem, outputs: int, groups: list[tuple[str, int]], numbers: Numbers
-) -> ddjax.Population:
-    task = tasks.of(problem.y)
-    batch_size = given.batch_size * (given.devices if given.algorithm == "centralized" else 1)
-    population = ddjax.Population((), batch_size, given.local_steps, given.local_epochs)
-    rate = schedules.schedule(given.learning_rate_schedule).over(numbers["learning_rate"], given.rounds)
+def _population(
+    settings: Settings,
+    entry: AlgorithmEntry,
+    problem: Problem,
+    outputs: int,
+    groups: list[tuple[str, int]],
+    hyperparameters: Hyperparameters,
+) -> Population:
+    """All devices, on the shapes of a problem."""
+    task = infer_task(problem.y)
+    # One device that holds all data sees as many examples in a round as the whole network.
+    batch_size = settings.batch_size * (settings.devices if entry.pooled else 1)
+    population = Population((), batch_size, settings.local_steps, settings.local_epochs)
+    rate = schedules.schedule(settings.learning_rate_schedule).over(hyperparameters["learning_rate"], settings.rounds)
     steps = population.steps_per_round(problem.private_indices.shape[1])
-    if given.rounds * steps >= 2**31:
-        raise InputError(f"{given.rounds} rounds of {steps} steps are more than can be counted; take fewer")
+    if settings.rounds * steps >= 2**31:
+        raise InputError(f"{settings.rounds} rounds of {steps} steps are more than can be counted; take fewer")
     # Optax counts steps; a schedule is over rounds.
-    optimizer = supervised.optimizer(given.optimizer, lambda count: rate(count // steps))
+    optimizer = OPTIMIZERS.parse(settings.optimizer).build(lambda count: rate(count // steps))
 
-    def group(name: str, size: int) -> ddjax.Group:
-        learner = ddjax.learner(
-            architectures.model(name, problem.x.shape[1:], outputs, given.activation, given.convolution),
+    def group(name: str, size: int) -> Group:
+        learner = supervised_learner(
+            build_model(name, problem.x.shape[1:], outputs, settings.activation, settings.convolution),
             optimizer,
             task=task,
-            distillation_weight=numbers["distillation_weight"],
-            divergence=task.divergences[given.divergence],
-            temperature=numbers["temperature"],
-            micro_batch=given.micro_batch or architectures.micro_batch_for(name),
+            distillation_weight=hyperparameters["distillation_weight"],
+            divergence=task.divergences[settings.divergence],
+            temperature=hyperparameters["temperature"],
+            micro_batch=settings.micro_batch or micro_batch_for(name),
         )
-        return ddjax.Group(learner, size, given.device_chunk or chunk_for(name, learner))
+        return Group(learner, size, settings.device_chunk or chunk_for(name, learner))
 
     return dataclasses.replace(population, groups=tuple(group(*each) for each in groups))
 
 
 def _algorithm(
-    given: flags.FlagValues, population: ddjax.Population, problem: ddjax.Problem, numbers: Numbers
-) -> ddjax.Algorithm:
-    mixer = _mixer(given, numbers)
-    reference_batch_size = given.reference_batch_size or problem.reference.shape[0]
-    match given.algorithm:
-        case "dsgd" | "choco" | "push_sum" if mixer:
-            return ddjax.dsgd(population, mixer)
-        case "gossip":
-            return ddjax.gossip(population, message_fraction=given.message_fraction)
-        case "fedavg":
-            return ddjax.fedavg(population, fraction=given.client_fraction)
-        case "dynamic_averaging":
-            threshold = numbers["divergence_threshold"]
-            return ddjax.dynamic_averaging(population, threshold=threshold, check_every=given.check_every)
-        case "fedmd":
-            return ddjax.fedmd(population, reference_batch_size=reference_batch_size, mixer=mixer)
-        case "co_regularization":
-            if {name for name, _ in architectures.parse_models(given.models, given.devices)} != {"linear"}:
-                raise InputError("co_regularization is a closed form for linear models; give --models=linear")
-            return ddjax.co_regularization(population, distillation_weight=numbers["distillation_weight"])
-        case "distillation" if mixer:
-            return ddjax.distillation(
-                population,
-                mixer,
-                reference_batch_size=reference_batch_size,
-                consensus=given.consensus,
-                consensus_step_size=schedules.schedule(given.consensus_step_size_schedule).over(
-                    numbers["consensus_step_size"], given.rounds
-                ),
-            )
-    return ddjax.local(population)
-
-
-def check_numbers(given: flags.FlagValues) -> None:
-    """Raises `InputError` for a number that no run can have."""
-    positive = ("devices", "learning_rate", "local_steps", "check_every", "eval_every", "temperature")
-    non_negative = (
-        "rounds",
-        "seed",
-        "batch_size",
-        "local_epochs",
-        "reference_size",
-        "reference_batch_size",
-        "distillation_weight",
-        "consensus_step_size",
-        "checkpoint_every",
-        "examples_per_device",
-        "eval_examples",
-        "divergence_threshold",
-        "device_chunk",
-        "micro_batch",
-    )
-    for name in positive + non_negative:
-        value = getattr(given, name)
-        largest = 2**31 - 1 if isinstance(value, int) else sys.float_info.max
-        if name == "divergence_threshold" and value == math.inf:
-            continue
-        if not 0 <= value <= largest or (name in positive and value == 0):
-            raise InputError(f"{name} must be {'positive' if name in positive else 'at least 0'}, got {value}")
-    if given.checkpoint_every % given.eval_every:
-        raise InputError(
-            f"checkpoint_every {given.checkpoint_every} is not a multiple of eval_every {given.eval_every}"
-        )
+    settings: Settings,
+    entry: AlgorithmEntry,
+    population: Population,
+    problem: Problem,
+    hyperparameters: Hyperparameters,
+) -> Algorithm:
+    """The algorithm on these devices, with the settings that are its own."""
+    own = {parameter: hyperparameters.get(name, getattr(settings, name)) for parameter, name in entry.settings.items()}
+    if "reference_batch_size" in own:
+        own["reference_batch_size"] = own["reference_batch_size"] or problem.reference.shape[0]
+    if "consensus_step_size" in own:
+        schedule = schedules.schedule(settings.consensus_step_size_schedule)
+        own["consensus_step_size"] = schedule.over(own["consensus_step_size"], settings.rounds)
+    mixer = _mixer(entry, settings, hyperparameters)
+    return entry.build(population, *([mixer] if mixer else []), **own)

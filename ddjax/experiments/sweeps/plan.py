@@ -1,43 +1,45 @@
-"""The cells of a sweep: the product of comma lists of flags, less what is excluded."""
+"""The cells of a sweep: the product of comma lists of settings, less what is excluded."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from absl import flags
-
 from ddjax.errors import InputError, suggest
-from ddjax.experiments import options
-from ddjax.experiments.build import NUMBERS
+from ddjax.experiments.fields import Field, Role, Sweep, fields, setting
+from ddjax.experiments.settings import Settings
+from ddjax.experiments.usage import used, users
 
-# Flags of train.py that a sweep has no use for: it goes on by itself where it was stopped, in one process a shard.
-_LEFT_OUT = ("output_dir", "resume", "checkpoint_every", "coordinator_address", "num_processes", "process_id")
-# Flags of the sweep as a whole, not lists.
-_WHOLE = ("target_accuracy", "tensorboard", "host_devices")
-# Data of a compiled program, beside its numbers: where these alone differ, nothing compiles anew if shapes are equal.
-_DATA = ("seed", "partition", "dirichlet_alpha", "eval_every", "target_accuracy")
+_sweep = partial(setting, section="The sweep")
 
-SECTIONS: dict[str, dict[str, tuple]] = {
-    "The sweep": {
-        "seeds": (1, "How many seeds, counted from --seed; or list them there."),
-        "zip": (
-            [],
-            "Lists that go together instead of being multiplied, as in devices,rounds; repeatable.",
-        ),
-        "exclude": ([], "Cells to leave out, as in algorithm=dsgd,devices=1024; repeatable."),
-        "sweep_dir": ("", "Folder of the sweep, new or its own; default runs/sweep-<hash of the cells>."),
-        "shard": ("0/1", "i/n: of n processes on one folder this is number i, from 0, and runs every n-th cell."),
+
+@dataclasses.dataclass(frozen=True)
+class SweepSettings:
+    """The settings of a sweep as a whole."""
+
+    seeds: int = _sweep(1, "How many seeds, counted from --seed; or list them there.")
+    zip: tuple[str, ...] = _sweep(
+        (), "Lists that go together instead of being multiplied, as in devices,rounds; may be repeated."
+    )
+    exclude: tuple[str, ...] = _sweep((), "Cells to leave out, as in algorithm=dsgd,devices=1024; may be repeated.")
+    sweep_dir: str = _sweep("", "Folder of the sweep, new or its own; default runs/sweep-<hash of the cells>.")
+    shard: str = _sweep("0/1", "i/n: of n processes on one folder this is number i, from 0, and runs every n-th cell.")
+
+
+LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
+WHOLE = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.WHOLE}
+
+
+def list_fields() -> dict[str, Field]:
+    """The flags of a sweep that come from `Settings`: comma lists, and those of the sweep as a whole."""
+    lists = {name: dataclasses.replace(field, kind=str, default=str(field.default)) for name, field in LISTED.items()}
+    return {
+        name: dataclasses.replace(field, section=f"{field.section} (comma lists)")
+        for name, field in (lists | WHOLE).items()
     }
-} | {
-    f"{title} (comma lists)": {
-        name: (default if name in _WHOLE else str(default), text)
-        for name, (default, text) in section.items()
-        if name not in _LEFT_OUT
-    }
-    for title, section in options.SECTIONS.items()
-}
 
 
 class Cell(NamedTuple):
@@ -46,88 +48,93 @@ class Cell(NamedTuple):
     Attributes:
       name: the algorithm and a hash of all its settings.
       label: what tells it from the other cells.
-      given: its flags.
-      settings: flag → value as run; `None` where what is run does not use it.
+      settings: as run.
+      values: setting → value as run; `None` where what is run does not use it.
     """
 
     name: str
     label: str
-    given: flags.FlagValues
-    settings: dict[str, Any]
+    settings: Settings
+    values: dict[str, Any]
 
     @property
     def program(self) -> tuple:
         """Cells with the same one are run by the same compiled program, if shapes are the same."""
-        return tuple((name, value) for name, value in self.settings.items() if name not in (*_DATA, *NUMBERS))
+        shaping = (Role.PROGRAM, Role.EXECUTION)
+        return tuple((name, value) for name, value in self.values.items() if LISTED[name].role in shaping)
 
 
-def cells(swept: flags.FlagValues) -> list[Cell]:
+def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
     """The cells of a sweep, each once, seeds innermost.
 
-    A flag that a cell's algorithm does not use is dropped from it, and of cells that are then alike one is left:
+    A setting that a cell's algorithm does not use is dropped from it, and of cells that are then alike one is left:
     `--algorithm=local,dsgd --topology=ring,torus` is three cells.
+
+    Args:
+      lists: setting → its values as given, joined by commas.
+      whole: the settings of the sweep as a whole, such as `target_accuracy`.
+      sweep: seeds, lists that go together, exclusions.
 
     Raises:
       InputError: a list, a zip or an exclusion that is wrong, or no cell at all.
     """
-    lists = {name: str(swept[name].value).split(",") for name in _listed() if name in swept and swept[name].present}
-    whole = [f"--{name}={swept[name].value}" for name in _WHOLE if name != "host_devices" and name in swept]
-    seeds = lists.pop("seed", ["0"])
-    if swept["seeds"].present:
-        if len(seeds) > 1 or not seeds[0].isdecimal() or not 0 < swept.seeds < 2**31:
-            raise InputError(
-                f"--seeds takes a positive number, and --seed then the first, got {swept.seeds} and {seeds}"
-            )
-        seeds = [str(int(seeds[0]) + number) for number in range(swept.seeds)]
-    axes = [*_axes(lists, swept.zip), [{"seed": seed} for seed in seeds]]
-    excluded = {text: _exclusion(text) for text in swept.exclude}
+    texts = {name: text.split(",") for name, text in lists.items()}
+    seeds = _seeds(texts.pop("seed", ["0"]), sweep.seeds)
+    axes = [*_axes(texts, sweep.zip), [{"seed": seed} for seed in seeds]]
+    excluded = {text: _exclusion(text) for text in sweep.exclude}
     matched: set[str] = set()
-    found: dict[str, tuple[flags.FlagValues, dict[str, Any]]] = {}
+    found: dict[str, tuple[Settings, dict[str, Any]]] = {}
     for point in itertools.product(*axes):
-        texts = {name: text for part in point for name, text in part.items()}
-        given = options.parse([*whole, *(f"--{name}={text}" for name, text in texts.items())])
-        unused = options.unused(given)
-        given = options.parse([*whole, *(f"--{name}={text}" for name, text in texts.items() if name not in unused)])
-        settings = {name: None if name in unused else given[name].value for name in (*_listed(), "target_accuracy")}
-        outside = {text for text, values in excluded.items() if all(settings[n] == v for n, v in values.items())}
+        chosen = {name: LISTED[name].parse(text) for part in point for name, text in part.items()}
+        uses = used(Settings(**whole, **chosen))
+        settings = Settings(**whole, **{name: value for name, value in chosen.items() if name in uses})
+        values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
+        outside = {text for text, wanted in excluded.items() if all(values[n] == v for n, v in wanted.items())}
         matched |= outside
         if not outside:
-            found.setdefault(_name(settings), (given, settings))
+            found.setdefault(_name(values), (settings, values))
     if idle := [text for text in excluded if text not in matched]:
         raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
     if not found:
         raise InputError("this sweep has no cells: all are excluded")
-    if idle := [n for n in lists if n in options.BELONGS and all(s[n] is None for _, s in found.values())]:
-        raise InputError(f"--{idle[0]} is used by no cell; it belongs to {', '.join(options.BELONGS[idle[0]])}")
-    used = {name: {s[name] for _, s in found.values() if s[name] is not None} for name in _listed()}
-    varying = [name for name, values in used.items() if len(values) > 1]
-    return [Cell(name, _label(settings, varying), given, settings) for name, (given, settings) in found.items()]
+    for name in texts:
+        if not LISTED[name].shared and all(values[name] is None for _, values in found.values()):
+            raise InputError(f"--{name} is used by no cell; it belongs to {users(name)}")
+    taken = {name: {v[name] for _, v in found.values() if v[name] is not None} for name in LISTED}
+    varying = [name for name, values in taken.items() if len(values) > 1]
+    return [Cell(name, _label(values, varying), settings, values) for name, (settings, values) in found.items()]
+
+
+def _seeds(listed: list[str], count: int) -> list[str]:
+    if count == 1:
+        return listed
+    if len(listed) > 1 or not listed[0].isdecimal() or not 0 < count < 2**31:
+        raise InputError(f"--seeds takes a positive number, and --seed then the first, got {count} and {listed}")
+    return [str(int(listed[0]) + number) for number in range(count)]
 
 
 def process_precision(cells: Iterable[Cell]) -> str:
-    """float64, which JAX has for a whole process, or float32, beside which the others are set cell by cell.
+    """The precision that a process is started with: float64 if that is the cells', else float32.
 
     Raises:
-      InputError: float64 and another.
+      InputError: float64 and another, since JAX has float64 for a whole process.
     """
-    precisions = {cell.given.precision for cell in cells}
+    precisions = {cell.settings.precision for cell in cells}
     if "float64" not in precisions:
         return "float32"
     if len(precisions) > 1:
-        raise InputError(f"precision float64 is of a whole process, got {', '.join(sorted(precisions))}")
+        raise InputError(
+            f"precision float64 must be that of all cells of a process, got {', '.join(sorted(precisions))}"
+        )
     return "float64"
 
 
-def shard(swept: flags.FlagValues) -> tuple[int, int]:
-    """`--shard` as number and count."""
-    number, _, count = swept.shard.partition("/")
+def parse_shard(text: str) -> tuple[int, int]:
+    """`--shard` as number and count; raises `InputError` where it is something else."""
+    number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise InputError(f"shard is i/n with i from 0 to n - 1, as in 0/4, got {swept.shard!r}")
+        raise InputError(f"shard is i/n with i from 0 to n - 1, as in 0/4, got {text!r}")
     return int(number), int(count)
-
-
-def _listed() -> list[str]:
-    return [name for section in options.SECTIONS.values() for name in section if name not in (*_LEFT_OUT, *_WHOLE)]
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
@@ -154,30 +161,30 @@ def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[st
 
 
 def _exclusion(text: str) -> dict[str, Any]:
-    values, fresh = {}, options.parse([])
+    """The values that a cell must have to be left out."""
+    values = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"--exclude={text}: {part!r} is not FLAG=VALUE")
-        if name not in _listed():
-            raise suggest("flag to exclude by", name, _listed())
+        if name not in LISTED:
+            raise suggest("flag to exclude by", name, LISTED)
         try:
-            values[name] = fresh[name].parser.parse(value)
-        except ValueError as error:
-            raise InputError(f"--exclude={text}: {name}={value}: {error}") from None
+            values[name] = LISTED[name].parse(value)
+        except InputError as error:
+            raise InputError(f"--exclude={text}: {error}") from None
     return values
 
 
-def _name(settings: dict[str, Any]) -> str:
-    identity = {name: value for name, value in settings.items() if name != "target_accuracy"}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{settings['algorithm']}-{digest[:10]}"
+def _name(values: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return f"{values['algorithm']}-{digest[:10]}"
 
 
-def _label(settings: dict[str, Any], varying: list[str]) -> str:
+def _label(values: dict[str, Any], varying: list[str]) -> str:
     parts = [
-        str(settings[name]) if name == "algorithm" else f"{name}={settings[name]}"
+        str(values[name]) if name == "algorithm" else f"{name}={values[name]}"
         for name in varying
-        if settings[name] is not None
+        if values[name] is not None
     ]
-    return ", ".join(parts) or str(settings["algorithm"])
+    return ", ".join(parts) or str(values["algorithm"])

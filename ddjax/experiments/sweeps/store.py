@@ -4,7 +4,6 @@ Whatever is there is whole: files and folders are made aside and renamed. So a s
 several processes may share the folder.
 """
 
-import csv
 import json
 import shutil
 import uuid
@@ -15,12 +14,10 @@ from typing import Any
 import pandas as pd
 
 from ddjax.errors import InputError
-from ddjax.experiments import options, records
+from ddjax.experiments import records
+from ddjax.experiments.files import replace, write
 from ddjax.experiments.sweeps.plan import Cell
-
-_CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
-_TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
-_TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
+from ddjax.experiments.sweeps.tables import read_tables
 
 
 class Store:
@@ -37,7 +34,7 @@ class Store:
     def __init__(self, path: Path, cells: Sequence[Cell]):
         self.path, self.cells = path, cells
         self._check()
-        self._tables()  # what is damaged shows here, before anything is run
+        read_tables(self._plan(), self._folder, self._failure)  # what is damaged shows here, before anything is run
 
     def _check(self) -> None:
         path = self.path
@@ -77,9 +74,9 @@ class Store:
         """Makes the folder and writes its plan, unless another process made it another sweep's meanwhile."""
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
-        cells = {cell.name: cell.settings for cell in self.cells}
+        cells = {cell.name: cell.values | {"target_accuracy": cell.settings.target_accuracy} for cell in self.cells}
         plan = {"command": command, "cells": cells, **records.environment()}
-        records.replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
+        replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
         (self.path / "cells").mkdir(exist_ok=True)
 
     def put(self, cell: Cell, files: dict[str, str]) -> None:
@@ -88,7 +85,7 @@ class Store:
         try:
             fresh.mkdir()
             for name, text in files.items():
-                records.write(fresh / name, text)
+                write(fresh / name, text)
             try:
                 fresh.rename(self._folder(cell.name))
             except OSError:
@@ -101,7 +98,7 @@ class Store:
     def fail(self, cell: Cell, reason: str, trace: str) -> None:
         """Records why a cell could not be run; when the sweep is started again it is tried again."""
         self._failure(cell.name).parent.mkdir(exist_ok=True)
-        records.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
+        replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
         """Writes the tables of all cells there are; returns that of failures.
@@ -110,10 +107,10 @@ class Store:
         """
         while True:
             before = self._present()
-            results, timings, failures = self._tables()
+            results, timings, failures = read_tables(self._plan(), self._folder, self._failure)
             for name, frame in (("results", results), ("timings", timings), ("failures", failures)):
-                records.replace(self.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-            records.replace(self.path / "results.parquet", results.to_parquet(index=False))
+                replace(self.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+            replace(self.path / "results.parquet", results.to_parquet(index=False))
             if before == self._present():
                 return failures
 
@@ -126,65 +123,14 @@ class Store:
     def _failure(self, name: str) -> Path:
         return self.path / "failed" / f"{name}.json"
 
-    def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Results, timings and failures, in the order of the plan, which another process may have let grow."""
-        rows: list[pd.DataFrame] = []
-        timings: list[dict[str, Any]] = []
-        failures: list[dict[str, Any]] = []
-        for name, settings in self._plan().items():
-            where = folder = self._folder(name)
-            try:
-                if folder.is_dir():
-                    with (where := folder / "metrics.csv").open(newline="") as file:
-                        table = [{n: _number(text) for n, text in row.items()} for row in csv.DictReader(file)]
-                    metrics = pd.DataFrame(table)
-                    seconds = float(metrics["seconds_train"].iloc[-1])
-                    summary = json.loads((where := folder / "summary.json").read_text())
-                    if summary["status"] == "done" and table[-1]["round"] != summary["rounds"]:
-                        raise ValueError("lines are missing")
-                    status = {"cell": name, "status": summary["status"]}
-                    flags = _typed([status | settings] * len(metrics))
-                    rows.append(pd.concat([flags, metrics.drop(columns=_CLOCK)], axis=1))
-                    if summary["status"] == "done":
-                        rate, compiling = summary["device_steps_per_second"], summary["seconds_compile"]
-                        timings.append(
-                            dict(zip(_TIMES, (name, compiling, seconds, 1e6 / rate if rate else None), strict=True))
-                        )
-                    else:
-                        failures.append(status | settings | {"reason": summary["reason"]})
-                elif (where := self._failure(name)).exists():
-                    reason = json.loads(where.read_text())["reason"]
-                    failures.append({"cell": name, "status": "failed"} | settings | {"reason": reason})
-            except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-                if not where.exists():  # a failed cell, which another process has finished meanwhile
-                    continue
-                place = where if where.parent.name == "failed" else folder
-                raise InputError(f"{str(where)!r} is damaged; remove {str(place)!r} to run that cell again") from None
-        results = pd.concat(rows, ignore_index=True) if rows else _typed([])
-        return results, pd.DataFrame(timings, columns=_TIMES), _typed(failures, "reason")
-
-
-def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
-    """Cell, status, a column per flag, in which a flag that is not used is missing, and more."""
-    types = {
-        name: _TYPES[type(default)] for section in options.SECTIONS.values() for name, (default, _) in section.items()
-    }
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["cell", "status", *types, *more])
-    return frame.astype({name: types.get(name, "string") for name in frame.columns})
-
-
-def _number(text: str) -> float:
-    """To the bit, as pandas does not promise; empty is NaN."""
-    return int(text) if text.isdecimal() else float(text or "nan")
-
 
 def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
     """The settings in which one cell differs from the one of `cells` that is most like it."""
     others = [
         [
-            f"{name}={value}, here {cell.settings.get(name)}"
+            f"{name}={value}, here {cell.values.get(name)}"
             for name, value in settings.items()
-            if name != "target_accuracy" and cell.settings.get(name) != value
+            if name != "target_accuracy" and cell.values.get(name) != value
         ]
         for cell in cells
     ]

@@ -15,21 +15,24 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
-import ddjax
 from ddjax import sharding
 from ddjax.errors import InputError
-from ddjax.experiments import build, execution, options, records
+from ddjax.experiments import execution, records
 from ddjax.experiments.benchmarks import workloads
+from ddjax.experiments.build import Experiment, build
+from ddjax.experiments.fields import fields
+from ddjax.experiments.flags import Given, run
+from ddjax.experiments.scalars import Scalars
+from ddjax.experiments.settings import Settings
 from ddjax.experiments.sweeps import plan
-from ddjax.experiments.sweeps.lanes import Display, Program, duration, work
-from ddjax.experiments.sweeps.plan import SECTIONS, Cell
+from ddjax.experiments.sweeps.lanes import work
+from ddjax.experiments.sweeps.plan import LISTED, WHOLE, Cell, SweepSettings
+from ddjax.experiments.sweeps.progress import Display, duration
+from ddjax.experiments.sweeps.queue import Program
 from ddjax.experiments.sweeps.store import Store
+from ddjax.experiments.usage import check_used, used
 from ddjax.simulation import memory
-
-FLAGS = flags.FlagValues()
-options.define(SECTIONS, FLAGS)
 
 # For the estimate: seconds that a program takes to compile and a round to start, and what part of the machine's peak in
 # products rounds reach.
@@ -44,27 +47,27 @@ def program(cells: Sequence[Cell], peak: float) -> Program:
     """
     cell = cells[0]
     try:
-        execution.check_backend(cell.given)
-        built = build.build(cell.given, sharding.mesh(jax.local_devices()[:1]))
+        execution.check_backend(cell.settings)
+        built = build(cell.settings, sharding.mesh(jax.local_devices()[:1]))
         records.memory_needed(built.simulation)
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
-    seconds = operations(built.population, built.problem, cell.given) / (_SHARE * peak)
-    seconds += _ROUND * cell.given.rounds + _COMPILE / len(cells)
+    seconds = operations(built) / (_SHARE * peak) + _ROUND * cell.settings.rounds + _COMPILE / len(cells)
     return Program(cells, memory.estimate(built.simulation)[1], seconds)
 
 
-def operations(population: ddjax.Population, problem: ddjax.Problem, given: flags.FlagValues) -> float:
-    """About how many a run takes: three forward passes a training example, one an evaluated one, of every device."""
+def operations(built: Experiment) -> float:
+    """Estimates the operations of a run: three forward passes a training example, one an evaluated one, per device."""
+    population, problem, settings = built.population, built.problem, built.settings
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
     forward = sum(workloads.products(jax.make_jaxpr(population.predict)(devices, one)))
     held = problem.private_indices.shape[1]
     seen = population.steps_per_round(held) * (population.batch_size or held)
-    if "reference_batch_size" not in options.unused(given):
-        seen += given.reference_batch_size or problem.reference.shape[0]
+    if "reference_batch_size" in used(settings):
+        seen += settings.reference_batch_size or problem.reference.shape[0]
     evaluated = len(problem.x_test) + len(problem.reference)
-    return forward * (3 * seen * given.rounds + evaluated * (given.rounds // given.eval_every + 1))
+    return forward * (3 * seen * settings.rounds + evaluated * (settings.rounds // settings.eval_every + 1))
 
 
 def peak() -> float:
@@ -78,49 +81,63 @@ def peak() -> float:
         return 2 * 1024**3 / (time.perf_counter() - start)
 
 
-def folder(cells: Sequence[Cell]) -> Path:
+def folder(given: str, cells: Sequence[Cell]) -> Path:
     """`--sweep_dir`, or a name that the same cells get again."""
     names = "".join(sorted(cell.name for cell in cells))
     try:
-        return Path(FLAGS.sweep_dir or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
+        return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
     except RuntimeError as error:
-        raise InputError(f"sweep_dir {FLAGS.sweep_dir!r}: {error}") from None
+        raise InputError(f"sweep_dir {given!r}: {error}") from None
 
 
-def sweep() -> int:
-    """Runs what the flags describe; the exit code."""
-    cells = plan.cells(FLAGS)
-    precision = plan.process_precision(cells)
-    number, count = plan.shard(FLAGS)
-    records.Scalars(Path() if FLAGS.tensorboard else None)  # is it installed?
+def check(cells: Sequence[Cell]) -> None:
+    """Checks the settings of every cell; raises `InputError` with the cell's label."""
     for cell in cells:
         try:
-            build.check_numbers(cell.given)
+            cell.settings.check()
+            check_used(cell.settings)
         except InputError as error:
             raise InputError(f"cell {cell.label}: {error}") from None
-    store = Store(folder(cells), cells)
+
+
+def programs(cells: Sequence[Cell]) -> list[Program]:
+    """The compiled programs that cells need, with estimates of what they take."""
+    alike: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.program, []).append(cell)
+    speed = peak() if cells else 0
+    return [program(group, speed) for group in alike.values()]
+
+
+def sweep(given: Given) -> int:
+    """Runs what the command line describes; returns the exit code."""
+    settings = given.take(SweepSettings)
+    whole = {name: given.values[name] for name in WHOLE}
+    lists = {name: given.values[name] for name in LISTED if name in given.present}
+    cells = plan.cells(lists, whole, settings)
+    precision = plan.process_precision(cells)
+    number, count = plan.parse_shard(settings.shard)
+    Scalars(Path() if whole["tensorboard"] else None)  # is it installed?
+    check(cells)
+    store = Store(folder(settings.sweep_dir, cells), cells)
     mine = cells[number::count]
     todo = [cell for cell in mine if not store.holds(cell)]
-    shard = f", {len(mine)} of them in shard {FLAGS.shard}" if count > 1 else ""
+    shard = f", {len(mine)} of them in shard {settings.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
-    execution.start(options.parse([f"--host_devices={FLAGS.host_devices}", f"--precision={precision}"]))
-    alike: dict[tuple, list[Cell]] = {}
-    for cell in todo:
-        alike.setdefault(cell.program, []).append(cell)
-    speed = peak() if todo else 0
-    programs = [program(group, speed) for group in alike.values()]
+    execution.start(Settings(host_devices=whole["host_devices"], precision=precision))
+    compiled = programs(todo)
     accelerators = jax.local_devices()[: len(todo)]
+    seconds = sum(program.seconds * len(program.cells) for program in compiled)
     if todo:
-        seconds = sum(program.seconds * len(program.cells) for program in programs)
         print(
-            f"{len(todo)} to do, with {len(programs)} compiled programs, {len(accelerators)} cells at a time; "
+            f"{len(todo)} to do, with {len(compiled)} compiled programs, {len(accelerators)} cells at a time; "
             f"about {duration(seconds / len(accelerators))}, as a first guess",
             flush=True,
         )
     store.create(shlex.join(["python", *sys.argv]))
     try:
         if todo:
-            work(accelerators, programs, store, Display(len(mine), len(mine) - len(todo), seconds))
+            work(accelerators, compiled, store, Display(len(mine), len(mine) - len(todo), seconds))
     finally:
         failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
@@ -134,6 +151,6 @@ def sweep() -> int:
 
 
 def main() -> int:
-    """Runs the command; the exit code."""
+    """Runs the command; returns its exit code."""
     summary = "Runs every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    return options.main(sweep, summary, sections=SECTIONS, flag_values=FLAGS)
+    return run(sweep, fields(SweepSettings) | plan.list_fields(), summary)

@@ -1,0 +1,54 @@
+"""Python files of a user that register parts of their own."""
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from ddjax.errors import InputError
+
+_included: dict[Path, ModuleType] = {}
+
+
+def include(paths: Iterable[str]) -> None:
+    """Imports Python files, each once in a process, so that what they register can be named.
+
+    Raises:
+      InputError: a file that does not exist or cannot be imported; what it registered until then stays.
+    """
+    for text in paths:
+        try:
+            path = Path(text).expanduser().resolve()
+            is_file = path.is_file()
+        except (OSError, RuntimeError, ValueError):
+            is_file = False
+        if not is_file:
+            raise InputError(f"include {text!r}: there is no such file")
+        if path in _included:
+            continue
+        name = f"ddjax_include_{path.stem}_{len(_included)}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise InputError(f"include {text!r}: a Python file is needed, named *.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise InputError(f"include {text!r} fails: {_where(error, path)}") from error
+        _included[path] = module
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The error and its last line in the file."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"{kind}{text}" + (f" (line {line})" if line else "")

@@ -1,0 +1,114 @@
+"""What is known about a setting: a field of a frozen dataclass says it once, and everything else follows from it."""
+
+import dataclasses
+import enum
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ddjax.errors import InputError
+from ddjax.registry import Registry
+
+
+class Role(enum.Enum):
+    """What a setting changes."""
+
+    HYPERPARAMETER = "a number that is data of a compiled program, so another value compiles nothing anew"
+    PROGRAM = "the compiled program: its shapes or its operations"
+    DATA = "the arrays that a program is fed"
+    SEED = "the random draws"
+    EVALUATION = "when devices are tested, and on what"
+    EXECUTION = "where and how a program runs, but not what it computes"
+    OUTPUT = "what is written"
+
+
+class Sweep(enum.Enum):
+    """How a sweep takes a setting."""
+
+    LIST = "as a comma list"
+    WHOLE = "once, for the whole sweep"
+    NEVER = "not at all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What is known about one setting.
+
+    Attributes:
+      name: of the setting and of its flag.
+      kind: `str`, `int`, `float`, `bool`, or `tuple` for a flag that may be repeated.
+      default: its value where nothing is said.
+      help: what it is, for a reader.
+      section: the title under which `--help` shows it.
+      role: what it changes.
+      unit: of its value.
+      minimum: the least value, included unless `positive`.
+      maximum: the largest value, included.
+      positive: whether 0 is refused.
+      registry: what it chooses from, by a specification.
+      shared: whether it may be given to an algorithm that does not use it, so that one flag file serves several.
+      sweep: how a sweep takes it.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    section: str
+    role: Role = Role.OUTPUT
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    positive: bool = False
+    registry: Registry | None = None
+    shared: bool = False
+    sweep: Sweep = Sweep.LIST
+
+    @property
+    def text(self) -> str:
+        """The help, with what the registry knows at this time and the unit."""
+        known = f" One of {self.registry.usage()}." if self.registry else ""
+        return self.help + known + (f" In {self.unit}." if self.unit else "")
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` stands for; raises `InputError` where it is none of this kind."""
+        try:
+            if self.kind is bool:
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            return self.kind(text)
+        except (ValueError, KeyError):
+            names = {int: "a whole number", float: "a number", bool: "true or false"}
+            raise InputError(f"--{self.name} takes {names.get(self.kind, 'a text')}, got {text!r}") from None
+
+    def check(self, value: Any) -> None:
+        """Raises `InputError` for a value of another kind or out of bounds."""
+        accepted = (int, float) if self.kind is float else (self.kind,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
+            raise InputError(f"{self.name} takes a value of type {self.kind.__name__}, got {value!r}")
+        if self.minimum is None:
+            return
+        most = self.maximum if self.maximum is not None else 2**31 - 1 if self.kind is int else sys.float_info.max
+        if not self.minimum <= value <= most or (self.positive and value == self.minimum):
+            raise InputError(f"{self.name} must be {self._accepted(value)}, got {value}")
+
+    def _accepted(self, value: float) -> str:
+        if self.maximum is not None and self.maximum < math.inf:
+            low = "above" if self.positive else "at least"
+            return f"{low} {self.minimum:g} and at most {self.maximum:g}"
+        if self.kind is int and value > 2**31 - 1:
+            return f"at most {2**31 - 1}"
+        return "a positive number" if self.positive else f"a number of at least {self.minimum:g}"
+
+
+def setting(default: Any, help: str, **about: Any) -> Any:
+    """A field of a settings class; see `Field` for what may be said `about` it."""
+    return dataclasses.field(default=default, metadata={"help": help, **about})
+
+
+def fields(settings: Any) -> Mapping[str, Field]:
+    """What is known about the fields of a settings class, or of an instance, by name."""
+    return {
+        field.name: Field(field.name, type(field.default), field.default, **field.metadata)
+        for field in dataclasses.fields(settings)
+    }

@@ -1,0 +1,126 @@
+"""Command lines: the only file that knows absl. Flags follow from the fields of settings classes."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from ddjax.errors import InputError, NonFiniteError
+from ddjax.experiments.extensions import include
+from ddjax.experiments.fields import Field
+
+
+class Given(NamedTuple):
+    """What a command line says.
+
+    Attributes:
+      values: every flag's value, by name.
+      present: the flags that were given.
+      arguments: what stands beside the flags.
+    """
+
+    values: dict[str, Any]
+    present: frozenset[str]
+    arguments: list[str]
+
+    def take(self, cls: type, **others: Any) -> Any:
+        """An instance of a settings class made of the flags that have the names of its fields, and `others`."""
+        names = cls.__dataclass_fields__.keys() & self.values.keys()
+        return cls(**{name: self.values[name] for name in names} | others)
+
+
+def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
+    """Reads a command line, and files named by `--flagfile=FILE`.
+
+    Args:
+      fields: the flags there are, by name.
+      argv: the script's name, and its arguments.
+
+    Raises:
+      InputError: an unknown flag, or a value that it does not take.
+    """
+    known = flags.FlagValues()
+    define = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean,
+        tuple: flags.DEFINE_multi_string,
+    }
+    for name, field in fields.items():
+        default = list(field.default) if field.kind is tuple else field.default
+        define[field.kind](name, default, field.help, flag_values=known)
+    try:
+        arguments = known(argv)[1:]
+    except flags.Error as error:
+        raise InputError(str(error)) from None
+    values = {
+        name: tuple(known[name].value) if field.kind is tuple else known[name].value for name, field in fields.items()
+    }
+    return Given(values, frozenset(name for name in fields if known[name].present), arguments)
+
+
+def run(
+    body: Callable[[Given], int | None],
+    fields: Mapping[str, Field],
+    summary: str,
+    argv: Sequence[str] | None = None,
+    arguments: str = "",
+) -> int:
+    """Reads a command line and runs `body` with what it says.
+
+    Args:
+      body: returns an exit code, or nothing for 0.
+      fields: the flags there are, by name.
+      summary: what the command does, for `--help`.
+      argv: the script's name and its arguments; the process's own if `None`.
+      arguments: the names of arguments beside flags, if the command takes any.
+
+    Returns:
+      The exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite, 130 interrupted.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    script = Path(argv[0]).name
+    try:
+        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+            include(value.removeprefix("--include=") for value in argv[1:] if value.startswith("--include="))
+            print(help_text(summary, fields))
+            return 0
+        given = parse(fields, argv)
+        include(given.values.get("include", ()))
+        if given.arguments and not arguments:
+            raise InputError(f"unexpected argument {given.arguments[0]!r}; flags are written --name=value")
+        return body(given) or 0
+    except NonFiniteError as error:
+        return _say(script, error, 3)
+    except (InputError, OSError, UnicodeError, MemoryError) as error:
+        return _say(script, error, 2)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _say(script, "out of memory; take fewer devices, a smaller model or a smaller reference set", 2)
+    except KeyboardInterrupt:
+        return _say(script, "interrupted; what was written is kept", 130)
+
+
+def help_text(summary: str, fields: Mapping[str, Field]) -> str:
+    """What `--help` prints: every flag with its help and its default, by section."""
+    sections: dict[str, list[Field]] = {}
+    for field in fields.values():
+        sections.setdefault(field.section, []).append(field)
+    lines = [summary, "", "Flags may also be read from a file: --flagfile=FILE."]
+    for title, members in sections.items():
+        lines += ["", f"{title}:"]
+        for field in members:
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            shown = f" (default {default})" if field.default not in ("", ()) else ""
+            lines += [f"  --{field.name}", flags.text_wrap(field.text + shown, 100, "      ")]
+    return "\n".join(lines)
+
+
+def _say(script: str, message: object, code: int) -> int:
+    print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
+    return code

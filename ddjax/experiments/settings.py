@@ -1,0 +1,312 @@
+"""Everything that an experiment can be told."""
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any
+
+from ddjax.algorithms import ALGORITHMS, CONSENSUS
+from ddjax.data import DATASETS, PARTITIONS
+from ddjax.errors import InputError
+from ddjax.experiments.fields import Role, Sweep, fields, setting
+from ddjax.learning import DIVERGENCES, OPTIMIZERS
+from ddjax.mixing import COMPRESSORS, MIXERS
+from ddjax.models import ACTIVATIONS, MODELS
+from ddjax.networks import MIXING_WEIGHTS, TOPOLOGIES
+from ddjax.schedules import SCHEDULES
+
+_run = partial(setting, section="What is run", role=Role.PROGRAM)
+_data = partial(setting, section="Data", role=Role.PROGRAM)
+_network = partial(setting, section="Devices and network", role=Role.PROGRAM)
+_mixing = partial(setting, section="Mixing and other algorithms", role=Role.PROGRAM)
+_distillation = partial(setting, section="Distillation", role=Role.PROGRAM)
+_training = partial(setting, section="Local training", role=Role.PROGRAM)
+_output = partial(setting, section="Output", role=Role.OUTPUT)
+_execution = partial(setting, section="Execution", role=Role.EXECUTION)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of one experiment; each is a flag of `train.py` of the same name.
+
+    An empty text or a 0 stands for a default that follows from the others, where the help says so. `check` refuses
+    values that no experiment can have; `experiments.build` calls it.
+    """
+
+    algorithm: str = _run("distillation", "What is run.", registry=ALGORITHMS)
+    rounds: int = _run(3000, "Communication rounds.", minimum=0)
+    seed: int = _run(0, "Seed of data split, graph, starts and minibatches.", role=Role.SEED, minimum=0)
+    include: tuple[str, ...] = _run(
+        (),
+        "A Python file of yours that registers algorithms, mixers, topologies, models, …; may be repeated.",
+        sweep=Sweep.WHOLE,
+    )
+
+    dataset: str = _data(
+        "digits",
+        "A name, or the path of a .csv, or of a .npz with x_train, y_train, x_test, y_test. Of a .npz integer x are "
+        "standardized, others not; integer y are labels, others numbers to predict.",
+        registry=DATASETS,
+    )
+    target_column: str = _data(
+        "",
+        "The column of a .csv that is learned: predicted if it holds numbers, else labels. The others are inputs.",
+    )
+    partition: str = _data(
+        "",
+        "How examples are shared out. The default is dirichlet, or iid where there are numbers to predict: dirichlet "
+        "and shards are by label.",
+        role=Role.DATA,
+        registry=PARTITIONS,
+    )
+    dirichlet_alpha: float = _data(
+        0.5,
+        "Concentration of dirichlet (labels) and quantity (sizes); a small one is uneven.",
+        role=Role.DATA,
+        shared=True,
+    )
+    examples_per_device: int = _data(0, "Mean number of private examples per device; 0 for all there are.", minimum=0)
+    reference_size: int = _data(
+        0,
+        "Examples of the reference set; 0 for a quarter of the training data, at most 2000.",
+        minimum=0,
+    )
+    eval_examples: int = _data(0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, minimum=0)
+
+    devices: int = _network(32, "Number of devices.", minimum=0, positive=True)
+    models: str = _network("mlp", "A model, or groups with counts as in linear:8+mlp:16+cnn:8.", registry=MODELS)
+    activation: str = _network(
+        "gelu",
+        "Activation function; the theory asks for a smooth one.",
+        registry=ACTIVATIONS,
+        shared=True,
+    )
+    topology: str = _network(
+        "ring",
+        "The graph. An edge file has a line `i j` for each link, directed from i to j; alternating takes fixed graphs "
+        "by turns, as in ring+edges:a.txt.",
+        registry=TOPOLOGIES,
+        shared=True,
+    )
+    mixing_weights: str = _network(
+        "",
+        "Weights of the mixing matrix. The default is metropolis_hastings, on directed graphs uniform or, if the "
+        "algorithm can do with it, column_uniform or row_uniform.",
+        registry=MIXING_WEIGHTS,
+        shared=True,
+    )
+
+    mixing: str = _mixing(
+        "average",
+        "How what devices send is mixed: soft decisions (distillation) or parameters (dsgd).",
+        registry=MIXERS,
+    )
+    compressor: str = _mixing(
+        "",
+        "How messages are compressed; K is a number, or a fraction below 1. The default is none, for choco top_k:0.01 "
+        "of parameters and top_k:0.1 of soft decisions.",
+        registry=COMPRESSORS,
+    )
+    choco_step_size: float = _mixing(
+        0.0,
+        "gamma, consensus step size of choco, up to 1; 0 for 0.04 of parameters and 0.4 of soft decisions, which suit "
+        "the default compressors. The gradient form wants it of the order of zeta.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        maximum=1,
+    )
+    message_fraction: float = _mixing(
+        1.0,
+        "Part of the parameters in a message of gossip.",
+        minimum=0,
+        maximum=1,
+        positive=True,
+    )
+    client_fraction: float = _mixing(
+        1.0,
+        "C, part of the devices in a round of fedavg.",
+        minimum=0,
+        maximum=1,
+        positive=True,
+    )
+    divergence_threshold: float = _mixing(
+        1.0,
+        "Delta of dynamic_averaging, a squared distance of parameters.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        maximum=math.inf,
+    )
+    check_every: int = _mixing(10, "Rounds between checks of dynamic_averaging.", minimum=0, positive=True)
+
+    consensus: str = _distillation("gradient", "Form of the consensus step.", registry=CONSENSUS)
+    consensus_step_size: float = _distillation(
+        0.0,
+        "zeta, step size of the gradient form; 0 for 0.5, or less where the graph asks for it.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+    )
+    consensus_step_size_schedule: str = _distillation("constant", "How zeta falls over rounds.", registry=SCHEDULES)
+    distillation_weight: float = _distillation(
+        10.0,
+        "rho, weight of the divergence beside the private loss.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        shared=True,
+    )
+    divergence: str = _distillation(
+        "squared_euclidean",
+        "Divergence between soft decision and target; between predicted numbers only squared_euclidean.",
+        registry=DIVERGENCES,
+    )
+    temperature: float = _distillation(
+        1.0,
+        "Softmax temperature of the soft decisions over classes.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        positive=True,
+    )
+    reference_batch_size: int = _distillation(
+        64,
+        "Reference examples drawn, and sent, each round; 0 for all.",
+        minimum=0,
+        shared=True,
+    )
+
+    optimizer: str = _training("sgd", "The optimizer, by its Optax name.", registry=OPTIMIZERS, shared=True)
+    learning_rate: float = _training(
+        0.05,
+        "eta, step size of the optimizer.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        positive=True,
+        shared=True,
+    )
+    learning_rate_schedule: str = _training(
+        "constant",
+        "How the learning rate falls over rounds; TAU is in rounds, a tenth of the run if left out.",
+        registry=SCHEDULES,
+        shared=True,
+    )
+    batch_size: int = _training(
+        16,
+        "Private examples of a step; 0 for all that a device holds.",
+        minimum=0,
+        shared=True,
+    )
+    local_steps: int = _training(1, "Optimizer steps of a round.", minimum=0, positive=True, shared=True)
+    local_epochs: int = _training(
+        0,
+        "Passes over a device's own examples in a round, instead of --local_steps.",
+        minimum=0,
+        shared=True,
+    )
+
+    output_dir: str = _output(
+        "",
+        "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.",
+        sweep=Sweep.NEVER,
+    )
+    eval_every: int = _output(100, "Rounds between evaluations.", role=Role.EVALUATION, minimum=0, positive=True)
+    target_accuracy: str = _output(
+        "",
+        "Mean accuracies, as in 0.6,0.7; the summary says when and after what bytes each was met.",
+        sweep=Sweep.WHOLE,
+    )
+    checkpoint_every: int = _output(
+        0,
+        "Rounds between checkpoints, a multiple of --eval_every; 0 for none.",
+        minimum=0,
+        sweep=Sweep.NEVER,
+    )
+    resume: bool = _output(False, "Go on from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
+    tensorboard: bool = _output(
+        False,
+        "Also write scalars for TensorBoard: pip install -e '.[tensorboard]'.",
+        sweep=Sweep.WHOLE,
+    )
+
+    device_chunk: int = _execution(
+        0,
+        "Devices vectorized at a time on one accelerator; 0 picks for the model and backend.",
+        minimum=0,
+    )
+    mixing_product: str = _execution(
+        "",
+        "How W is multiplied by: dense, as a matrix, or gather, link by link; default the quicker one.",
+        role=Role.PROGRAM,
+        shared=True,
+    )
+    convolution: str = _execution(
+        "",
+        "products, made of matrix products, or native, the backend's own; default products on CPU, else native.",
+        role=Role.PROGRAM,
+    )
+    micro_batch: int = _execution(
+        0,
+        "Examples that go forward and backward at a time; 0 picks for the model and backend.",
+        role=Role.PROGRAM,
+        minimum=0,
+        shared=True,
+    )
+    precision: str = _execution(
+        "float32",
+        "Precision of products in training: float32, tf32 or bfloat16, with consensus in float32; or float64, of "
+        "everything.",
+        role=Role.PROGRAM,
+    )
+    host_devices: int = _execution(
+        0,
+        "Shards of the device axis on a CPU; 0 for as many as cores.",
+        minimum=0,
+        sweep=Sweep.WHOLE,
+    )
+    coordinator_address: str = _execution(
+        "",
+        "host:port of process 0, where several run as one; auto where JAX finds it by itself (Slurm, Open MPI, …).",
+        sweep=Sweep.NEVER,
+    )
+    num_processes: int = _execution(0, "How many processes run as one.", sweep=Sweep.NEVER)
+    process_id: int = _execution(
+        -1,
+        "Which of them this is, from 0; process 0 writes the files, the others are silent.",
+        sweep=Sweep.NEVER,
+    )
+
+    def check(self) -> None:
+        """Refuses values that no experiment can have, and settings that the algorithm does not use.
+
+        Raises:
+          InputError: the first of them.
+        """
+        for name, field in fields(self).items():
+            field.check(getattr(self, name))
+        if self.checkpoint_every % self.eval_every:
+            raise InputError(
+                f"checkpoint_every {self.checkpoint_every} is not a multiple of eval_every {self.eval_every}"
+            )
+        if self.local_steps != 1 and self.local_epochs:
+            raise InputError("give --local_steps or --local_epochs, not both")
+        self.target_accuracies()
+
+    def target_accuracies(self) -> list[float]:
+        """The mean accuracies that `target_accuracy` lists; raises `InputError` where it lists something else."""
+        return parse_accuracies(self.target_accuracy)
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its name, as JSON takes it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+
+def parse_accuracies(text: str) -> list[float]:
+    """Accuracies joined by commas.
+
+    Raises:
+      InputError: something else.
+    """
+    try:
+        targets = [float(target) for target in text.split(",") if target]
+    except ValueError:
+        targets = [math.nan]
+    if not all(0 < target <= 1 for target in targets):
+        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {text!r}")
+    return targets

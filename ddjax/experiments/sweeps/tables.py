@@ -1,0 +1,69 @@
+"""The tables of a sweep, made of the folders of its cells."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddjax.errors import InputError
+from ddjax.experiments.fields import fields
+from ddjax.experiments.settings import Settings
+
+_CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
+_TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
+_TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
+
+
+def read_tables(
+    plan: Mapping[str, Mapping[str, Any]], folder_of: Callable[[str], Path], failure_of: Callable[[str], Path]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Results, timings and failures, in the order of the plan, which another process may have let grow."""
+    rows: list[pd.DataFrame] = []
+    timings: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    for name, settings in plan.items():
+        where = folder = folder_of(name)
+        try:
+            if folder.is_dir():
+                with (where := folder / "metrics.csv").open(newline="") as file:
+                    table = [{n: _number(text) for n, text in row.items()} for row in csv.DictReader(file)]
+                metrics = pd.DataFrame(table)
+                seconds = float(metrics["seconds_train"].iloc[-1])
+                summary = json.loads((where := folder / "summary.json").read_text())
+                if summary["status"] == "done" and table[-1]["round"] != summary["rounds"]:
+                    raise ValueError("lines are missing")
+                status = {"cell": name, "status": summary["status"]}
+                flags = _typed([status | settings] * len(metrics))
+                rows.append(pd.concat([flags, metrics.drop(columns=_CLOCK)], axis=1))
+                if summary["status"] == "done":
+                    rate, compiling = summary["device_steps_per_second"], summary["seconds_compile"]
+                    timings.append(
+                        dict(zip(_TIMES, (name, compiling, seconds, 1e6 / rate if rate else None), strict=True))
+                    )
+                else:
+                    failures.append(status | settings | {"reason": summary["reason"]})
+            elif (where := failure_of(name)).exists():
+                reason = json.loads(where.read_text())["reason"]
+                failures.append({"cell": name, "status": "failed"} | settings | {"reason": reason})
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            if not where.exists():  # a failed cell, which another process has finished meanwhile
+                continue
+            place = where if where.parent.name == "failed" else folder
+            raise InputError(f"{str(where)!r} is damaged; remove {str(place)!r} to run that cell again") from None
+    results = pd.concat(rows, ignore_index=True) if rows else _typed([])
+    return results, pd.DataFrame(timings, columns=_TIMES), _typed(failures, "reason")
+
+
+def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+    """Cell, status, a column per flag, in which a flag that is not used is missing, and more."""
+    types = {name: _TYPES[field.kind] for name, field in fields(Settings).items() if field.kind in _TYPES}
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["cell", "status", *types, *more])
+    return frame.astype({name: types.get(name, "string") for name in frame.columns})
+
+
+def _number(text: str) -> float:
+    """To the bit, as pandas does not promise; empty is NaN."""
+    return int(text) if text.isdecimal() else float(text or "nan")

@@ -1,0 +1,71 @@
+"""Which settings an experiment uses, from what the entries of the registries say about themselves."""
+
+import dataclasses
+from typing import Any
+
+from ddjax.algorithms import ALGORITHMS, CONSENSUS
+from ddjax.algorithms.registry import AlgorithmEntry
+from ddjax.data import DATASETS, PARTITIONS, dataset_entry
+from ddjax.errors import InputError
+from ddjax.experiments.fields import fields
+from ddjax.experiments.settings import Settings
+from ddjax.mixing import MIXERS
+from ddjax.registry import Registry
+
+# Settings that choose an entry with settings of its own, in the order in which they are looked at.
+_CHOOSING: dict[str, Registry] = {"mixing": MIXERS, "consensus": CONSENSUS, "partition": PARTITIONS}
+
+
+def algorithm(settings: Settings) -> AlgorithmEntry:
+    """The entry of the algorithm; raises `InputError` for an unknown one."""
+    return ALGORITHMS.parse(settings.algorithm).entry
+
+
+def resolve(settings: Settings) -> Settings:
+    """The settings with those that a published name fixes, such as the mixing of `choco`."""
+    return dataclasses.replace(settings, **algorithm(settings).fixed)
+
+
+def _owned() -> frozenset[str]:
+    """Settings that some entry names as its own."""
+    registries: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
+    return frozenset(name for registry in registries for entry in registry.entries() for name in entry.names)
+
+
+def used(settings: Settings) -> frozenset[str]:
+    """The settings that matter to what is run: with other values of the others, its numbers are the same.
+
+    Raises:
+      InputError: an unknown name among those that are used.
+    """
+    entry, effective = algorithm(settings), resolve(settings)
+    names = set(entry.names) | set(dataset_entry(settings.dataset).names)
+    for setting, registry in _CHOOSING.items():
+        if setting in names or setting not in _owned():
+            spec = getattr(effective, setting)
+            # The default partition is by label where there are labels.
+            names |= set(registry.parse(spec or "dirichlet").entry.names)
+    if settings.local_epochs:
+        names.discard("local_steps")
+    return (frozenset(fields(Settings)) - _owned() | names) - set(entry.fixed)
+
+
+def users(name: str) -> str:
+    """The algorithms that use a setting, or the other choices that do, for a message."""
+    found = [entry.name for entry in ALGORITHMS.entries() if name in entry.names and name not in entry.fixed]
+    for setting, registry in _CHOOSING.items():
+        found += [f"--{setting}={entry.name}" for entry in registry.entries() if name in entry.names]
+    return ", ".join(found)
+
+
+def check_used(settings: Settings) -> None:
+    """Refuses settings that were changed from their default but are not used.
+
+    Raises:
+      InputError: the first of them, and what uses it.
+    """
+    uses = used(settings)
+    for name, field in fields(Settings).items():
+        value: Any = getattr(settings, name)
+        if name not in uses and not field.shared and value != field.default:
+            raise InputError(f"--{name} is not used by {settings.algorithm}; it belongs to {users(name)}")
