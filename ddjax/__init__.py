@@ -28,6 +28,8 @@ from ddjax.types import (
     Traffic,
 )
 
+__version__ = "0.2.0"
+
 __all__ = [
     "Algorithm",
     "Device",

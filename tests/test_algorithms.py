@@ -316,7 +316,7 @@ def test_schedules_follow_the_rounds():
 
 
 def test_learning_rate_schedule_counts_rounds_not_steps():
-    from ddjax.experiments.build import build
+    from ddjax.experiments.experiment import build
     from ddjax.experiments.options import parse
 
     flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from ddjax.experiments import records
-from ddjax.experiments.build import Experiment
+from ddjax.experiments.experiment import Experiment
 from ddjax.learning import tasks
 from ddjax.models import parse_models
 from ddjax.simulation.engine import Evaluation

@@ -11,7 +11,7 @@ import jax
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution
-from ddjax.experiments.build import Experiment
+from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.settings import Settings
 from ddjax.learning import tasks
 from ddjax.simulation import memory

@@ -8,7 +8,7 @@ import jax
 
 from ddjax.errors import InputError
 from ddjax.experiments import console, execution, records
-from ddjax.experiments.build import build
+from ddjax.experiments.experiment import build
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.progress import Display

@@ -12,7 +12,7 @@ import jax
 from ddjax import sharding
 from ddjax.errors import InputError, NonFiniteError
 from ddjax.experiments import records
-from ddjax.experiments.build import build
+from ddjax.experiments.experiment import build
 from ddjax.experiments.files import csv_text
 from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.sweeps.plan import Cell

@@ -20,7 +20,7 @@ from ddjax import sharding
 from ddjax.errors import InputError
 from ddjax.experiments import execution, records
 from ddjax.experiments.benchmarks import workloads
-from ddjax.experiments.build import Experiment, build
+from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.scalars import Scalars
