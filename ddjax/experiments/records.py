@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from ddjax import __version__
 from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.experiments.experiment import Experiment
@@ -25,8 +26,8 @@ def config(settings: Settings) -> dict:
 
 def environment() -> dict:
     """Versions and backend."""
-    packages = ("ddjax", "jax", "jaxlib", "flax", "optax", "numpy", "networkx")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "networkx")
+    versions = {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
     return {"versions": versions, **execution.environment()}
 
 
