@@ -1,21 +1,25 @@
 """ddjax: devices that learn together over a network by distributed distillation, simulated in JAX."""
 
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
-from ddjax.algorithms.centralized import centralized
 from ddjax.algorithms.co_regularization import co_regularization
-from ddjax.algorithms.distillation import distillation, fedmd
+from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
 from ddjax.algorithms.fedavg import fedavg
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.local import local
-from ddjax.data import make_problem
+from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import InputError, NonFiniteError
-from ddjax.learning.population import Group, Population
-from ddjax.learning.supervised import learner
-from ddjax.mixing.mixers import adaptive, choco, encoded, push_sum, server, weighted_average
-from ddjax.networks.topology import topology
-from ddjax.simulation.engine import Evaluation, Simulation, evaluations, run
+from ddjax.learning import Group, Population, supervised_learner
+from ddjax.mixing.adaptive import adaptive
+from ddjax.mixing.average import weighted_average
+from ddjax.mixing.choco import choco
+from ddjax.mixing.encoded import encoded
+from ddjax.mixing.push_sum import push_sum
+from ddjax.mixing.server import server
+from ddjax.models import build_model
+from ddjax.networks import build_topology
+from ddjax.simulation import Evaluation, Simulation, iterate, run
 from ddjax.types import (
     Algorithm,
     Device,
@@ -48,7 +52,8 @@ __all__ = [
     "Traffic",
     "adaptive",
     "algorithms",
-    "centralized",
+    "build_model",
+    "build_topology",
     "choco",
     "co_regularization",
     "data",
@@ -56,22 +61,22 @@ __all__ = [
     "dsgd",
     "dynamic_averaging",
     "encoded",
-    "evaluations",
     "fedavg",
-    "fedmd",
     "gossip",
-    "learner",
+    "iterate",
     "learning",
+    "load_dataset",
     "local",
     "make_problem",
     "mixing",
     "models",
     "networks",
+    "pool",
     "push_sum",
     "run",
     "server",
     "simulation",
+    "supervised_learner",
     "theory",
-    "topology",
     "weighted_average",
 ]

@@ -10,7 +10,7 @@ PyTree = Any
 
 
 def working_dtype() -> np.dtype:
-    """Of all floating-point arrays of a run: float32, or float64 where JAX is told to have it (`jax_enable_x64`)."""
+    """The dtype of all floating-point arrays of a run: float32, or float64 where `jax_enable_x64` is set."""
     return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
@@ -22,13 +22,12 @@ class Problem(NamedTuple):
 
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
-      y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict (see `tasks.of`).
+      y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
       private_counts: `[N]` how many of them count, so that unequal devices cost no copies.
       reference: `[R, …]` the public unlabeled reference set.
-      network: `[N, N]` `W`; `W[n, m]` is the weight device `n` gives to what it receives from `m`. Of a
-        network that changes, `[T, N, N]` for a cycle of `T` rounds, or a `networks.Drawn` for a fresh graph each round.
-        A fixed one or a cycle may be a `networks.Sparse` of `E` links.
+      network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to what
+        it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` or `[T, K]` theirs.
     """
@@ -51,7 +50,7 @@ class Device(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a local step reports, all before the step.
+    """What a local step reports, all measured before the step.
 
     Attributes:
       loss: `[]` private loss.
@@ -67,30 +66,35 @@ class StepInfo(NamedTuple):
 class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
+    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Reference
+    examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone.
+
     Attributes:
       init: `(key) → Device`.
       restart: `(params) → Device`, with a fresh optimizer.
-      step: `(key, device, (x [B, …], y [B], weight [B]), reference [b, …], targets [b, K]) → (Device, StepInfo)`, one
-        optimizer step on the weighted mean; reference and targets are `None` when the device learns from its private
-        data alone, the weight is `None` where all examples count the same.
+      gradient: `(key, params, minibatch, reference, targets) → (gradient, StepInfo)`, the gradient of the loss at
+        `params`.
+      update: `(device, gradient) → Device`, one optimizer step.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
-      objective: `(params, (x, y, weight), reference, targets) → []`, the loss whose gradient `step` follows, with the
-        same arguments.
+      objective: `(params, minibatch, reference, targets) → []`, the loss of which `gradient` is the gradient.
+      task: the `learning.tasks.Task` that is learned.
     """
 
     init: Callable[[jax.Array], Device]
     restart: Callable[[PyTree], Device]
-    step: Callable[..., tuple[Device, StepInfo]]
+    gradient: Callable[..., tuple[PyTree, StepInfo]]
+    update: Callable[[Device, PyTree], Device]
     predict: Callable[[Device, jax.Array], jax.Array]
     objective: Callable[..., jax.Array]
+    task: Any
 
 
 class Traffic(NamedTuple):
     """Messages by the way they take, then by kind: counts in one round, or (the same structure) bytes of one message.
 
     Attributes:
-      peer: from device to device, `[N, N]` counts with the receiver as row and the sender as column, as in `W`; of a
-        `networks.Sparse` `W` `[E]`, as its links are.
+      peer: from device to device, by link: `[N, N]` counts with the receiver as row and the sender as column, as in
+        `W`, or `[E]` where the network is `networks.Links`.
       up: from a device to the server, `[N]`.
       down: from the server to a device, `[N]`.
     """
@@ -122,21 +126,30 @@ class Mixer(NamedTuple):
 
     Attributes:
       init: `(x, leading) → MixerState`.
-      mix: `(key, x, MixerState, W) → (x, MixerState, Traffic)`.
+      mix: `(key, x, MixerState, NetworkRound) → (x, MixerState, Traffic)`.
       message_bytes: `(x, leading) → Traffic` of ints, from the shapes and dtypes of `x`.
-      weights: what it asks of `W`: `doubly`, `column` or `row` stochastic; a doubly stochastic one suits all.
+      name: for messages.
+      weights: what it asks of `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A
+        doubly stochastic one suits all.
       keeps_mean: whether the mean over devices survives it, as `tracking` needs.
       fixed_graph: whether neighbours must stay the same.
+      lossless: whether every message must arrive.
       running: whether `x` must be a running value, mixed again and again, and not a fresh one each round.
+      linear: whether it is multiplication by `W`, so that eigenvalues tell what is stable.
+      uses_graph: whether it looks at the network at all.
     """
 
     init: Callable[[PyTree, int], MixerState]
     mix: Callable[..., tuple[PyTree, MixerState, Traffic]]
     message_bytes: Callable[[PyTree, int], Traffic]
+    name: str = "this mixing"
     weights: str = "doubly"
     keeps_mean: bool = True
     fixed_graph: bool = False
+    lossless: bool = False
     running: bool = False
+    linear: bool = False
+    uses_graph: bool = True
 
 
 class Info(NamedTuple):
@@ -156,16 +169,18 @@ class Info(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """A whole system, as pure functions over all devices at once.
+    """A whole algorithm, as pure functions over all devices at once.
 
     Attributes:
       init: `(key, problem) → state`; a state has at least the field `round` (`[]`, rounds done).
       round: `(key, state, problem) → (state, Info)`; `key` is this round's own.
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
+      check: `(problem)`, on the host; raises `InputError` for a problem that it cannot do with. `Simulation` calls it.
     """
 
     init: Callable[[jax.Array, Problem], Any]
     round: Callable[[jax.Array, Any, Problem], tuple[Any, Info]]
     predict: Callable[[Any, jax.Array], jax.Array]
     message_bytes: Callable[[Problem], Traffic]
+    check: Callable[[Problem], None] = lambda problem: None

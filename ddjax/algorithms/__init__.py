@@ -1,1 +1,20 @@
-"""Algorithms: a local phase and a mixed quantity each, one a module."""
+"""Algorithms: a local phase and a mixed quantity each, one a module.
+
+Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`; `ddjax.dsgd` is the function.
+"""
+
+from ddjax.algorithms import co_regularization, distillation, dsgd, dynamic_averaging, fedavg, gossip, local
+from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
+
+__all__ = [
+    "ALGORITHMS",
+    "CONSENSUS",
+    "AlgorithmEntry",
+    "co_regularization",
+    "distillation",
+    "dsgd",
+    "dynamic_averaging",
+    "fedavg",
+    "gossip",
+    "local",
+]

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax.learning.population import Population
+from ddjax.algorithms.registry import ALGORITHMS, AlgorithmEntry
+from ddjax.errors import InputError
+from ddjax.learning import Population
 from ddjax.theory import least_squares
 from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
 
@@ -24,18 +26,21 @@ class State(NamedTuple):
 
 
 def co_regularization(population: Population, *, distillation_weight: float) -> Algorithm:
-    """The closed form as a system: there from the start, nothing is trained or sent, all data are in one place.
+    """Solves for where distillation ends: nothing is trained or sent, and all data are in one place.
 
-    The models are linear with squared loss, the divergence is the squared distance. Of numbers it is where
-    `distillation` by `tracking` ends; of labels, which become one-hot targets, what the models predict is not confined
-    to the simplex.
+    The models are linear with squared loss, the divergence is the squared distance. For numbers to predict it is where
+    `distillation` by `tracking` ends. Labels become one-hot targets, and what the models predict is not confined to the
+    simplex.
 
     Args:
       population: as many linear models as there are solutions; nothing else of them is used.
       distillation_weight: `ρ`.
+
+    Raises:
+      InputError: models that are not linear.
     """
     devices = population.size
-    _, outputs, features = population.parameters["dense"]["kernel"].shape
+    _, outputs, features = _linear_shapes(population)
 
     def solve(problem: Problem, weight: float) -> np.ndarray:
         equations = least_squares.normal_equations(problem, outputs)
@@ -53,4 +58,18 @@ def co_regularization(population: Population, *, distillation_weight: float) -> 
         flat = x.reshape(x.shape[0], -1)
         return jnp.einsum("bp,npk->nbk", flat, state.coefficients[:, :-1]) + state.coefficients[:, None, -1]
 
-    return Algorithm(init, round, predict, lambda problem: Traffic())
+    return Algorithm(init, round, predict, lambda problem: Traffic(), population.check)
+
+
+def _linear_shapes(population: Population) -> tuple[int, int, int]:
+    """`N, K, P` of linear devices; raises `InputError` for others."""
+    groups = jax.eval_shape(population.init, jax.random.key(0))
+    if any(set(group.params) != {"dense"} for group in groups):
+        raise InputError("co_regularization is a closed form for linear models; give --models=linear")
+    _, outputs, features = groups[0].params["dense"]["kernel"].shape
+    return population.size, outputs, features
+
+
+ALGORITHMS.add(
+    AlgorithmEntry("co_regularization", co_regularization, settings={"distillation_weight": "distillation_weight"})
+)

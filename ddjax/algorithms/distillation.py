@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddjax.errors import InputError, suggest
-from ddjax.learning import tasks
-from ddjax.learning.population import Population, draw, round_keys
-from ddjax.mixing.mixers import server
-from ddjax.networks import matrices
+from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, MIXING, TRAINING, AlgorithmEntry
+from ddjax.errors import InputError
+from ddjax.learning import Population, draw, infer_task, round_keys
+from ddjax.mixing import check_mixer
+from ddjax.networks import Network, largest_consensus_step_size
+from ddjax.networks.spectrum import gershgorin_step_size
+from ddjax.registry import Entry
+from ddjax.theory.convergence import measure_distillation
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
-
-CONSENSUS = ("gradient", "tracking", "neighbors")
 
 
 class State(NamedTuple):
@@ -21,7 +22,7 @@ class State(NamedTuple):
 
     Attributes:
       round: `[]` rounds done.
-      devices: a stacked `Device` a group.
+      devices: a stacked `Device` for each group.
       estimate: `[N, R, K]` `z`, each device's estimate of the network's average soft decision, at first uniform
         over classes, or zero for numbers; `None` for `neighbors`, which keeps none.
       previous: `[N, R, K]` `s^prev`, the soft decision at the last time the example was drawn; for `tracking` only.
@@ -61,23 +62,13 @@ def distillation(
       mixer: what replaces `Σ_m W[n, m] ·`. What it remembers of a reference example is gathered and scattered with `z`.
       reference_batch_size: `b`, examples drawn without replacement each round.
       consensus: one of the three forms.
-      consensus_step_size: `ζ`, a number or a schedule over rounds; of `gradient` only.
+      consensus_step_size: `ζ`, a number or a schedule over rounds; only for `gradient`.
 
     Raises:
-      InputError: an unknown form, a mixer that it cannot do with, or (at `init`) `b` outside 1 … R.
+      InputError: an unknown form, a mixer that it cannot do with, or (at `init`) `b` outside 1 … R. `check` refuses
+        networks and step sizes.
     """
-    if consensus not in CONSENSUS:
-        raise suggest("consensus", consensus, CONSENSUS)
-    if consensus == "tracking" and not mixer.keeps_mean:
-        raise InputError(
-            "tracking needs a mixing that keeps the mean over devices, which this one does not; "
-            "use consensus gradient or neighbors, or another mixing"
-        )
-    if consensus == "neighbors" and mixer.running:
-        raise InputError(
-            "this mixing (choco, push_sum) is of a running estimate, and consensus neighbors keeps none; "
-            "use tracking or gradient"
-        )
+    _check_form(consensus, mixer)
 
     def message(problem: Problem) -> jax.ShapeDtypeStruct:
         devices = jax.eval_shape(population.init, jax.random.key(0))
@@ -92,7 +83,7 @@ def distillation(
             )
         spec = message(problem)
         outputs = spec.shape[-1]
-        start = jnp.full((population.size, size, outputs), tasks.of(problem.y).start(outputs), spec.dtype)
+        start = jnp.full((population.size, size, outputs), infer_task(problem.y).start(outputs), spec.dtype)
         return State(
             round=jnp.zeros((), jnp.int32),
             devices=population.init(key),
@@ -107,7 +98,7 @@ def distillation(
         whole = reference_batch_size == size  # nothing to draw
         rows = slice(None) if whole else draw(keys.reference, size, reference_batch_size)
         reference = problem.reference[rows]
-        matrix = matrices.at(problem.network, keys.graph, state.round)
+        network = problem.network.at_round(keys.graph, state.round)
 
         def gather(x: jax.Array) -> jax.Array:
             return x[:, rows]
@@ -117,11 +108,11 @@ def distillation(
 
         def mix(x: jax.Array) -> tuple[jax.Array, MixerState, Traffic]:
             drawn = state.mixer._replace(rows=jax.tree.map(gather, state.mixer.rows))
-            mixed, drawn, sent = mixer.mix(keys.mix, x, drawn, matrix)
+            mixed, drawn, sent = mixer.mix(keys.mix, x, drawn, network)
             return mixed, drawn._replace(rows=jax.tree.map(scatter, state.mixer.rows, drawn.rows)), sent
 
         def train(targets: jax.Array):
-            targets = jnp.clip(targets, *tasks.of(problem.y).bounds)
+            targets = jnp.clip(targets, *infer_task(problem.y).bounds)
             return population.train(keys.train, state.round, state.devices, problem, reference, targets)
 
         estimate, previous = state.estimate, state.previous
@@ -143,25 +134,82 @@ def distillation(
         new_state = State(state.round + 1, devices, estimate, previous, mixer_state)
         return new_state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_mixer(mixer, problem.network, _weights(mixer, consensus))
+        if consensus == "tracking" and mixer.uses_graph and problem.network.loses_messages:
+            raise InputError("tracking needs every message to arrive, but this network loses messages")
+        if consensus == "gradient":
+            _check_step_size(consensus_step_size, mixer, problem.network)
+
     return Algorithm(
         init=init,
         round=round,
         predict=lambda state, x: population.predict(state.devices, x),
         message_bytes=lambda problem: mixer.message_bytes(message(problem), 2),
+        check=check,
     )
 
 
-def fedmd(population: Population, *, reference_batch_size: int, mixer: Mixer | None = None) -> Algorithm:
-    """Server distillation: FedMD (Li and Wang, 2019, algorithm 1).
+def _check_form(consensus: str, mixer: Mixer) -> None:
+    """Refuses a form of the consensus step that there is not, or that a mixer cannot do with."""
+    CONSENSUS[consensus]  # is it known?
+    if consensus == "tracking" and not mixer.keeps_mean:
+        raise InputError(
+            "tracking needs a mixing that keeps the mean over devices, which this one does not; "
+            "use consensus gradient or neighbors, or another mixing"
+        )
+    if consensus == "neighbors" and mixer.running:
+        raise InputError(
+            f"mixing {mixer.name} is for a running estimate, and consensus neighbors keeps none; use tracking or "
+            "gradient"
+        )
 
-    All devices send their scores on this round's public examples, the server averages them and sends the mean back.
-    Of the paper's choices: scores are soft decisions; digest (approach the consensus) and revisit (own data) are one
-    step on the sum of both losses, as everywhere in ddjax; there is no pretraining on labelled public data, since the
-    reference set has no labels. It is `distillation` with consensus `neighbors` on a complete graph of uniform weights.
 
-    Args:
-      population: the devices; they may be of different architectures.
-      reference_batch_size: `d_j`, public examples of a round.
-      mixer: `mixing.server()`, unless what is sent is `encoded`.
-    """
-    return distillation(population, mixer or server(), reference_batch_size=reference_batch_size, consensus="neighbors")
+def _weights(mixer: Mixer, consensus: str) -> str:
+    """Which sums of the mixing matrix must be 1: rows are enough for an average that is made anew each round."""
+    return "row" if consensus == "neighbors" and not mixer.running and mixer.uses_graph else mixer.weights
+
+
+def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: Network) -> None:
+    """Refuses a `ζ` that is unstable at the start of the run."""
+    first = float(step_size(0) if callable(step_size) else step_size)
+    limit = 1.0
+    if mixer.linear:
+        matrices = network.sample_matrices()
+        if mixer.weights != "column" and first < gershgorin_step_size(matrices):
+            return
+        limit = largest_consensus_step_size(network, matrices)
+    if first >= limit:
+        remedy = ", or lazy mixing weights" if mixer.linear and mixer.weights == "doubly" else ""
+        raise InputError(
+            f"consensus_step_size {first:g} is unstable here, it must be below {limit:.3g}; take a smaller one{remedy}"
+        )
+
+
+CONSENSUS.add(
+    Entry(
+        "gradient",
+        lambda: "gradient",
+        settings={"consensus_step_size": "consensus_step_size"},
+        uses=("consensus_step_size_schedule",),
+    )
+)
+CONSENSUS.add(Entry("tracking", lambda: "tracking"))
+CONSENSUS.add(Entry("neighbors", lambda: "neighbors"))
+
+_ENTRY = AlgorithmEntry(
+    "distillation",
+    distillation,
+    settings={"reference_batch_size": "reference_batch_size", "consensus": "consensus"},
+    uses=(*TRAINING, *MIXING, "distillation_weight", "divergence"),
+    mixes="soft_decisions",
+    weights=lambda mixer, settings: _weights(mixer, settings.consensus) if mixer else "links",
+    measure=measure_distillation,
+)
+ALGORITHMS.add(_ENTRY)
+# Server distillation, FedMD (Li and Wang, 2019, algorithm 1): all devices send their scores on this round's public
+# examples, the server averages them and sends the mean back. Scores are soft decisions here; digest (approach the
+# consensus) and revisit (own data) are one step on the sum of both losses; there is no pretraining on labelled public
+# data, since the reference set has no labels.
+ALGORITHMS.add(_ENTRY.named("fedmd", mixing="server", consensus="neighbors"))

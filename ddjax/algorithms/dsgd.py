@@ -5,17 +5,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.learning.population import Population, round_keys, single_group
-from ddjax.networks import matrices
+from ddjax.algorithms.registry import ALGORITHMS, MIXING, TRAINING, AlgorithmEntry
+from ddjax.learning import Population, round_keys, single_group
+from ddjax.mixing import check_mixer
+from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
 
 class State(NamedTuple):
-    """What these systems carry between rounds.
+    """What D-SGD carries between rounds.
 
     Attributes:
       round: `[]` rounds done.
-      devices: a stacked `Device` a group.
+      devices: a stacked `Device` for each group.
       mixer: the mixer's state.
     """
 
@@ -28,7 +30,7 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     """Decentralized SGD (Lian et al., NeurIPS 2017, algorithm 1): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
 
     Adapt-then-combine: what is mixed has already taken this round's steps. All devices start from common parameters;
-    optimizer state stays at home. One message is the parameters. What the mixer does is the system:
+    optimizer state stays at home. One message is the parameters. The mixer decides what the algorithm is:
 
     - `weighted_average()` is D-SGD;
     - `choco(compressor, γ)` is CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2);
@@ -38,7 +40,7 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     Raises:
       InputError: devices of several architectures.
     """
-    single_group(population, "this algorithm")
+    single_group(population, "dsgd")
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
@@ -47,12 +49,22 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
-        matrix = matrices.at(problem.network, keys.graph, state.round)
-        params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, matrix)
+        network = problem.network.at_round(keys.graph, state.round)
+        params, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, network)
         state = State(state.round + 1, (devices._replace(params=params),), mixer_state)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
         return mixer.message_bytes(population.parameters, 1)
 
-    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_mixer(mixer, problem.network)
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+_ENTRY = AlgorithmEntry("dsgd", dsgd, uses=(*TRAINING, *MIXING), mixes="parameters", measure=measure_averaging)
+ALGORITHMS.add(_ENTRY)
+ALGORITHMS.add(_ENTRY.named("choco", mixing="choco"))
+ALGORITHMS.add(_ENTRY.named("push_sum", mixing="push_sum"))

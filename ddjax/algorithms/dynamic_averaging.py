@@ -6,9 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
-from ddjax.learning.population import Population, round_keys, single_group
+from ddjax.learning import Population, round_keys, single_group
 from ddjax.stacked import select, stacked_bytes
+from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
@@ -17,7 +19,7 @@ class State(NamedTuple):
 
     Attributes:
       round: `[]` rounds done.
-      devices: a stacked `Device` a group.
+      devices: a stacked `Device` for each group.
       reference: `r`, the last parameters that were common to all, unstacked.
       violations: `[]` the coordinator's count `v`.
     """
@@ -119,4 +121,18 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
         size = stacked_bytes(population.parameters)
         return Traffic(up={"violation": size, "answer": size}, down={"poll": 1, "average": size + 1})
 
-    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)
+    def predict(state: State, x: jax.Array) -> jax.Array:
+        return population.predict(state.devices, x)
+
+    return Algorithm(init, round, predict, message_bytes, population.check)
+
+
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "dynamic_averaging",
+        dynamic_averaging,
+        settings={"threshold": "divergence_threshold", "check_every": "check_every"},
+        uses=TRAINING,
+        measure=measure_averaging,
+    )
+)

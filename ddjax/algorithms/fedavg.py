@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
-from ddjax.learning.population import Population, draw, round_keys, single_group
+from ddjax.learning import Population, draw, round_keys, single_group
 from ddjax.stacked import stacked_bytes
 from ddjax.types import Algorithm, Info, Problem, PyTree, Traffic
 
@@ -29,7 +30,7 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them its parameters; each takes its
     local epochs (`E`, `population.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
     comes back, weighted by the devices' example counts `n_k / Σ n_k` over those drawn (the form of the paper's later
-    versions). Messages are the parameters, down and up. Every device predicts with the server's parameters.
+    versions). A message is the parameters, down and up. Every device predicts with the server's parameters.
 
     Args:
       population: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
@@ -77,4 +78,7 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
         size = stacked_bytes(population.parameters)
         return Traffic(up={"parameters": size}, down={"parameters": size})
 
-    return Algorithm(init, round, predict, message_bytes)
+    return Algorithm(init, round, predict, message_bytes, population.check)
+
+
+ALGORITHMS.add(AlgorithmEntry("fedavg", fedavg, settings={"fraction": "client_fraction"}, uses=TRAINING))

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
-from ddjax.learning.population import Phase, Population, round_keys, single_group
+from ddjax.learning import Phase, Population, round_keys, single_group
 from ddjax.mixing.compression import random_subset
-from ddjax.mixing.mixers import push_targets
-from ddjax.networks import matrices
+from ddjax.mixing.registry import ON_GRAPH
+from ddjax.networks import check_network
 from ddjax.stacked import expand, stacked_bytes, unflatten
+from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
@@ -19,7 +21,7 @@ class State(NamedTuple):
 
     Attributes:
       round: `[]` rounds done.
-      devices: a stacked `Device` a group.
+      devices: a stacked `Device` for each group.
       age: `[N]` int32, optimizer steps behind a device's parameters.
     """
 
@@ -32,10 +34,11 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
     In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
-    uniformly. A receiver takes the messages one at a time, in random order: it merges, `θ ← (t θ + t' θ') / (t + t')`,
-    `t ← max(t, t')`, and updates, that is takes its local steps, by which the age grows (counted in steps; the paper
-    counts examples, which is the same in proportion while minibatches are equal). So a device that hears of nobody does
-    not train in that round, and one that hears of two trains twice; a round has `N` updates on the whole.
+    uniformly. A receiver takes the messages one at a time, in random order. It merges, `θ ← (t θ + t' θ') / (t + t')`,
+    `t ← max(t, t')`, and then takes its local steps, by which the age grows. Ages count steps; the paper counts
+    examples, which is the same in proportion while minibatches are equal. So a device that hears of nobody does not
+    train in that round, and one that hears of two trains twice; a round has `N` updates on the whole. A message that is
+    lost changes nothing.
 
     The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
     part; which one follows from a seed. A message is that part and the age (4 bytes). All devices start from common
@@ -79,8 +82,9 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         pushing, ordering, sampling = jax.random.split(keys.mix, 3)
-        matrix = matrices.at(problem.network, keys.graph, state.round)
-        targets = push_targets(pushing, matrix)
+        network = problem.network.at_round(keys.graph, state.round)
+        pushed = network.sent.push_targets(pushing)
+        targets = network.arriving(pushed)
         # Senders by whom they push to, those of one receiver in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
         inbox = jnp.bincount(targets, length=population.size)
@@ -105,7 +109,7 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
         _, devices, current, totals = jax.lax.while_loop(
             lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], age, totals)
         )
-        sent = Traffic({"parameters and age": matrices.pushes(matrix, targets)})
+        sent = Traffic({"parameters and age": network.sent.pushes(pushed)})
         info = Info(totals.loss, totals.distillation_loss, totals.steps, sent)
         return State(state.round + 1, (devices,), current), info
 
@@ -113,4 +117,19 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
         count, total = sent_parameters()
         return Traffic({"parameters and age": stacked_bytes(population.parameters) // total * count + 4})
 
-    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes)
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_network(problem.network, "links")
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "gossip",
+        gossip,
+        settings={"message_fraction": "message_fraction"},
+        uses=(*TRAINING, *ON_GRAPH),
+        measure=measure_averaging,
+    )
+)

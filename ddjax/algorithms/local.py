@@ -1,11 +1,14 @@
 """No communication: every device learns from its own data alone."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddjax.learning.population import Population, round_keys
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
+from ddjax.learning import Population, round_keys
+from ddjax.theory.convergence import measure_separate
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic
 
 
@@ -14,7 +17,7 @@ class State(NamedTuple):
 
     Attributes:
       round: `[]` rounds done.
-      devices: a stacked `Device` a group.
+      devices: a stacked `Device` for each group.
     """
 
     round: jax.Array
@@ -32,4 +35,12 @@ def local(population: Population) -> Algorithm:
         info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())
         return State(state.round + 1, devices), info
 
-    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
+    def predict(state: State, x: jax.Array) -> jax.Array:
+        return population.predict(state.devices, x)
+
+    return Algorithm(init, round, predict, lambda problem: Traffic(), population.check)
+
+
+_ENTRY = AlgorithmEntry("local", local, uses=TRAINING, measure=measure_separate)
+ALGORITHMS.add(_ENTRY)
+ALGORITHMS.add(dataclasses.replace(_ENTRY, name="centralized", pooled=True))

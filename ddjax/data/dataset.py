@@ -9,12 +9,13 @@ class Dataset(NamedTuple):
     """Inputs with what is to be learned of them.
 
     Attributes:
-      x_train: `[M, …]` floating-point, or integer pixels.
+      x_train: `[M, …]` floating-point numbers, integer pixels, or token ids.
       y_train: `[M]` int32 labels in `[0, K)`, or floating-point numbers to predict, `[M, K]` or `[M]`.
       x_test: `[T, …]`.
       y_test: as `y_train`.
       outputs: `K`, classes or numbers.
       owner: `[M]` the device each training example was made for, for the partition `natural`, if any.
+      tokens: whether integer inputs are token ids, which stay integers, instead of pixels.
     """
 
     x_train: np.ndarray
@@ -23,3 +24,4 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     outputs: int
     owner: np.ndarray | None = None
+    tokens: bool = False

@@ -4,11 +4,10 @@ Every function takes the labels `[M]` of the examples at hand (or numbers to pre
 returns, for each of `N` devices, the rows it holds: `total` rows in all, none of them twice, at least one each.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
-from ddjax.errors import InputError, suggest
+from ddjax.data.registry import PARTITIONS, PartitionEntry
+from ddjax.errors import InputError
 
 Parts = list[np.ndarray]
 
@@ -74,10 +73,29 @@ def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generato
     return [np.concatenate([pieces[a], pieces[b]]) for a, b in rng.permutation(2 * devices).reshape(devices, 2)]
 
 
-PARTITIONS: dict[str, Callable[[np.ndarray, int, int, np.random.Generator, float], Parts]] = {
-    f.__name__: f for f in (iid, dirichlet, shards, quantity)
-}
-_BY_LABEL = ("dirichlet", "shards")
+def natural(owner: np.ndarray, devices: int, most: int = 0) -> Parts:
+    """Every device holds what the data set made for it, `most` examples at most (0 for all).
+
+    Args:
+      owner: `[M]` the device of each example.
+      devices: `N`.
+      most: examples per device.
+
+    Raises:
+      InputError: a device without examples.
+    """
+    parts = [np.flatnonzero(owner == n)[: most or None] for n in range(devices)]
+    if empty := [n for n, part in enumerate(parts) if not len(part)]:
+        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
+    return parts
+
+
+_ALPHA = ("dirichlet_alpha",)
+PARTITIONS.add(PartitionEntry("iid", iid))
+PARTITIONS.add(PartitionEntry("dirichlet", dirichlet, uses=_ALPHA, by_label=True))
+PARTITIONS.add(PartitionEntry("shards", shards, by_label=True))
+PARTITIONS.add(PartitionEntry("quantity", quantity, uses=_ALPHA))
+PARTITIONS.add(PartitionEntry("natural", natural, by_owner=True))
 
 
 def share_out(
@@ -91,7 +109,7 @@ def share_out(
     """Shares examples out over devices.
 
     Args:
-      name: a key of `PARTITIONS`.
+      name: of an entry of `PARTITIONS` that does not go by owner.
       labels: `[M]` integers, or `[M, K]` floating-point numbers to predict.
       devices: `N`.
       rng: all randomness.
@@ -104,9 +122,8 @@ def share_out(
     Raises:
       InputError: unknown name, a split by label where there are none, too few examples, or `alpha` not positive.
     """
-    if name not in PARTITIONS:
-        raise suggest("partition", name, PARTITIONS)
-    if name in _BY_LABEL and labels.dtype.kind == "f":
+    entry = PARTITIONS[name]
+    if entry.by_label and labels.dtype.kind == "f":
         raise InputError(
             f"partition {name!r} is by label, and there are numbers to predict here; use iid, quantity or natural"
         )
@@ -123,4 +140,4 @@ def share_out(
         )
     if not 0 < alpha <= 1e6:
         raise InputError(f"dirichlet_alpha must be a positive number up to 1e6, got {alpha}")
-    return PARTITIONS[name](labels, total, devices, rng, alpha)
+    return entry.build(labels, total, devices, rng, alpha)

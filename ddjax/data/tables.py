@@ -1,19 +1,23 @@
 """Tables with named columns."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ddjax.data.dataset import Dataset
+from ddjax.data.registry import DATASETS, DatasetEntry
 from ddjax.errors import InputError, suggest
 from ddjax.types import working_dtype
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Different texts of one column; beyond, it is no category but a name or a number with something wrong in it.
 _CATEGORIES = 100
 
 
-def csv(path: str, target_column: str, seed: int) -> Dataset:
+def read_csv(path: str, target_column: str, seed: int) -> Dataset:
     """A `.csv` with a header, a fifth of its rows drawn for testing. A target of numbers is to be predicted, any
     other is of labels, numbered as sorted.
 
@@ -60,7 +64,9 @@ def csv(path: str, target_column: str, seed: int) -> Dataset:
     return Dataset(x[train], y[train], x[test], y[test], outputs)
 
 
-def _read(path: str) -> pd.DataFrame:
+def _read(path: str) -> "pd.DataFrame":
+    import pandas as pd  # slow to import
+
     try:
         table = pd.read_csv(Path(path).expanduser(), skipinitialspace=True)
     except FileNotFoundError:
@@ -72,11 +78,11 @@ def _read(path: str) -> pd.DataFrame:
     return table
 
 
-def _numeric(column: pd.Series) -> bool:
+def _numeric(column: "pd.Series") -> bool:
     return column.dtype.kind in "iuf"
 
 
-def _features(path: str, column: pd.Series, train: np.ndarray) -> np.ndarray:
+def _features(path: str, column: "pd.Series", train: np.ndarray) -> np.ndarray:
     """`[rows, …]` inputs made of a column; `train` are the rows that may be looked at."""
     if _numeric(column):
         seen = column.iloc[train]
@@ -97,3 +103,13 @@ def _standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     seen = x[train]
     scale = seen.std() if np.ptp(seen) else 1.0  # that of equal numbers may be a little above 0
     return ((x - seen.mean()) / scale).astype(working_dtype())
+
+
+DATASETS.add(
+    DatasetEntry(
+        "csv",
+        lambda wanted, path: read_csv(path, wanted.target_column, wanted.seed),
+        uses=("target_column",),
+        suffix=".csv",
+    )
+)

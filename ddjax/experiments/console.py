@@ -5,9 +5,9 @@ import numpy as np
 
 from ddjax.experiments import records
 from ddjax.experiments.experiment import Experiment
-from ddjax.learning import tasks
+from ddjax.learning import TASKS, infer_task
 from ddjax.models import parse_models
-from ddjax.simulation.engine import Evaluation
+from ddjax.simulation import Evaluation
 from ddjax.types import working_dtype
 
 
@@ -22,7 +22,7 @@ def describe(built: Experiment) -> None:
     )
     print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, {jax.default_backend()}")
     print(f"  devices    {devices}")
-    partition = settings.partition or tasks.of(problem.y).partition
+    partition = settings.partition or infer_task(problem.y).partition
     print(
         f"  data       {partition} partition, {count.min()} to {count.max()} private examples each; "
         f"{len(problem.reference)} reference, {len(problem.x_test)} test"
@@ -51,7 +51,7 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
     """
     settings = built.settings
     print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
-    task = tasks.TASKS[last.metric]
+    task = TASKS[last.metric]
 
     def line(name: str, score: np.ndarray) -> None:
         figures = (getattr(score, name)() for name in ("mean", task.worst, task.best, "std"))

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import jax
 
 from ddjax import data, schedules
-from ddjax.algorithms import AlgorithmEntry
+from ddjax.algorithms import CONSENSUS, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.experiments import execution, usage
 from ddjax.experiments.extensions import include
 from ddjax.experiments.fields import Role, fields
 from ddjax.experiments.settings import Settings
 from ddjax.learning import OPTIMIZERS, Group, Population, chunk_for, infer_task, supervised_learner
-from ddjax.mixing import COMPRESSORS, MIXERS, encoded
+from ddjax.mixing import COMPRESSORS, MIXERS
+from ddjax.mixing.encoded import encoded
 from ddjax.models import build_model, micro_batch_for, parse_models
 from ddjax.networks import Topology, build_topology
 from ddjax.simulation import Evaluation, Progress, Simulation, Snapshot, iterate
@@ -96,7 +97,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     entry, effective = usage.algorithm(settings), usage.resolve(settings)
     hyperparameters = _hyperparameters(entry, effective)
     mixer = _mixer(entry, effective, hyperparameters)
-    topology = _topology(settings, entry.needed_weights(mixer, effective.consensus))
+    topology = _topology(settings, entry.weights(mixer, effective))
     groups = parse_models(settings.models, settings.devices)
     dataset = _dataset(settings)
     problem = data.make_problem(
@@ -177,7 +178,7 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
 def _dataset(settings: Settings) -> data.Dataset:
     private = settings.devices * (settings.examples_per_device or 100)
     wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
-    return data.load(
+    return data.load_dataset(
         settings.dataset,
         devices=settings.devices,
         train=wanted,
@@ -254,7 +255,10 @@ def _algorithm(
     hyperparameters: Hyperparameters,
 ) -> Algorithm:
     """The algorithm on these devices, with the settings that are its own."""
-    own = {parameter: hyperparameters.get(name, getattr(settings, name)) for parameter, name in entry.settings.items()}
+    names = dict(entry.settings)
+    if "consensus" in names:
+        names |= CONSENSUS[settings.consensus].settings
+    own = {parameter: hyperparameters.get(name, getattr(settings, name)) for parameter, name in names.items()}
     if "reference_batch_size" in own:
         own["reference_batch_size"] = own["reference_batch_size"] or problem.reference.shape[0]
     if "consensus_step_size" in own:

@@ -4,7 +4,6 @@ import dataclasses
 import enum
 import math
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from ddjax.errors import InputError
@@ -83,22 +82,22 @@ class Field:
 
     def check(self, value: Any) -> None:
         """Raises `InputError` for a value of another kind or out of bounds."""
-        accepted = (int, float) if self.kind is float else (self.kind,)
+        accepted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             raise InputError(f"{self.name} takes a value of type {self.kind.__name__}, got {value!r}")
         if self.minimum is None:
             return
-        most = self.maximum if self.maximum is not None else 2**31 - 1 if self.kind is int else sys.float_info.max
+        largest: float = 2**31 - 1 if self.kind is int else sys.float_info.max
+        most: float = largest if self.maximum is None else self.maximum
         if not self.minimum <= value <= most or (self.positive and value == self.minimum):
-            raise InputError(f"{self.name} must be {self._accepted(value)}, got {value}")
+            raise InputError(f"{self.name} must {self._accepted}, got {value}")
 
-    def _accepted(self, value: float) -> str:
+    @property
+    def _accepted(self) -> str:
         if self.maximum is not None and self.maximum < math.inf:
-            low = "above" if self.positive else "at least"
-            return f"{low} {self.minimum:g} and at most {self.maximum:g}"
-        if self.kind is int and value > 2**31 - 1:
-            return f"at most {2**31 - 1}"
-        return "a positive number" if self.positive else f"a number of at least {self.minimum:g}"
+            return f"lie in {'(' if self.positive else '['}{self.minimum:g}, {self.maximum:g}]"
+        most = f" and at most {2**31 - 1}" if self.kind is int else ""
+        return f"be positive{most}" if self.positive else f"be at least {self.minimum:g}{most}"
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
@@ -106,7 +105,7 @@ def setting(default: Any, help: str, **about: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **about})
 
 
-def fields(settings: Any) -> Mapping[str, Field]:
+def fields(settings: Any) -> dict[str, Field]:
     """What is known about the fields of a settings class, or of an instance, by name."""
     return {
         field.name: Field(field.name, type(field.default), field.default, **field.metadata)

@@ -26,7 +26,7 @@ class Given(NamedTuple):
     present: frozenset[str]
     arguments: list[str]
 
-    def take(self, cls: type, **others: Any) -> Any:
+    def take(self, cls: Any, **others: Any) -> Any:
         """An instance of a settings class made of the flags that have the names of its fields, and `others`."""
         names = cls.__dataclass_fields__.keys() & self.values.keys()
         return cls(**{name: self.values[name] for name in names} | others)
@@ -43,7 +43,7 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
       InputError: an unknown flag, or a value that it does not take.
     """
     known = flags.FlagValues()
-    define = {
+    define: dict[type, Callable] = {
         str: flags.DEFINE_string,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
@@ -58,7 +58,8 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
     except flags.Error as error:
         raise InputError(str(error)) from None
     values = {
-        name: tuple(known[name].value) if field.kind is tuple else known[name].value for name, field in fields.items()
+        name: tuple(known[name].value or ()) if field.kind is tuple else known[name].value
+        for name, field in fields.items()
     }
     return Given(values, frozenset(name for name in fields if known[name].present), arguments)
 

@@ -7,7 +7,7 @@ import jax
 from tqdm import tqdm
 
 from ddjax.experiments import records
-from ddjax.simulation.engine import Evaluation, Progress
+from ddjax.simulation import Evaluation, Progress
 
 
 class Display:

@@ -14,9 +14,8 @@ from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.settings import Settings
-from ddjax.learning import tasks
-from ddjax.simulation import memory
-from ddjax.simulation.engine import Evaluation, Simulation
+from ddjax.learning import TASKS
+from ddjax.simulation import Evaluation, Simulation, memory
 
 
 def config(settings: Settings) -> dict:
@@ -66,7 +65,7 @@ def shown(metric: str, score: float) -> str:
 def brief(evaluation: Evaluation) -> str:
     """The mean and the worst device's score."""
     metric, score = evaluation.metric, evaluation.score
-    worst = getattr(score, tasks.TASKS[metric].worst)()
+    worst = getattr(score, TASKS[metric].worst)()
     return f"{metric} {shown(metric, score.mean())}, worst {shown(metric, worst)}"
 
 

@@ -4,6 +4,8 @@ Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary
 directed link), learning_curves.png.
 """
 
+from collections.abc import Sequence
+
 import jax
 
 from ddjax.errors import InputError
@@ -15,8 +17,7 @@ from ddjax.experiments.progress import Display
 from ddjax.experiments.run_folder import RunFolder
 from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
-from ddjax.simulation import accounting
-from ddjax.simulation.checkpoint import Checkpoints
+from ddjax.simulation import Checkpoints, accounting
 
 
 def train(given: Given) -> None:
@@ -65,7 +66,7 @@ def train(given: Given) -> None:
     print(f"\nwritten to {folder.path}")
 
 
-def main() -> int:
-    """Runs the command; returns its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
     summary = "Trains a network of simulated devices: python scripts/train.py --name=value …"
-    return run(train, fields(Settings), summary)
+    return run(train, fields(Settings), summary, argv)

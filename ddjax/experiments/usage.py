@@ -5,7 +5,7 @@ from typing import Any
 
 from ddjax.algorithms import ALGORITHMS, CONSENSUS
 from ddjax.algorithms.registry import AlgorithmEntry
-from ddjax.data import DATASETS, PARTITIONS, dataset_entry
+from ddjax.data import DATASETS, PARTITIONS, find_dataset
 from ddjax.errors import InputError
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
@@ -39,7 +39,7 @@ def used(settings: Settings) -> frozenset[str]:
       InputError: an unknown name among those that are used.
     """
     entry, effective = algorithm(settings), resolve(settings)
-    names = set(entry.names) | set(dataset_entry(settings.dataset).names)
+    names = set(entry.names) | set(find_dataset(settings.dataset).names)
     for setting, registry in _CHOOSING.items():
         if setting in names or setting not in _owned():
             spec = getattr(effective, setting)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
+from ddjax.registry import Entry, Registry
+
 Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -22,7 +24,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """`‖f − y‖²`, `[…, B, K], [B, K] → […, B]`; of predictions the divergence too, which have no logarithm."""
+    """`‖f − y‖²`, `[…, B, K], [B, K] → […, B]`; between predictions it is the divergence, too."""
     return jnp.sum((outputs - targets) ** 2, axis=-1)
 
 
@@ -48,4 +50,7 @@ def jensen_shannon(log_s: jax.Array, z: jax.Array) -> jax.Array:
     return jnp.sum(s * (log_s - log_m) + xlogy(z, z) - z * log_m, axis=-1) / 2
 
 
-DIVERGENCES: dict[str, Divergence] = {f.__name__: f for f in (squared_euclidean, kl, cross_entropy, jensen_shannon)}
+DIVERGENCES: Registry[Entry] = Registry("divergence")
+
+for _divergence in (squared_euclidean, kl, cross_entropy, jensen_shannon):
+    DIVERGENCES.add(Entry(_divergence.__name__, lambda divergence=_divergence: divergence))

@@ -1,4 +1,4 @@
-"""Many devices, stacked: the only place that knows how they are executed, and how they draw their examples."""
+"""All devices of a network, stacked: how they learn from their own examples."""
 
 import dataclasses
 import math
@@ -8,124 +8,37 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ddjax.errors import InputError
-from ddjax.models.architectures import CONVOLUTIONAL
-from ddjax.sharding import by_device
+from ddjax.learning.draws import minibatches
+from ddjax.learning.group import Group
+from ddjax.learning.tasks import CLASSIFICATION, infer_task
 from ddjax.stacked import expand, select
 from ddjax.types import Device, Learner, Problem, PyTree
 
-
-class RoundKeys(NamedTuple):
-    """The random streams of one round, the same for every algorithm: two runs see the same minibatches and graphs."""
-
-    train: jax.Array
-    reference: jax.Array
-    mix: jax.Array
-    graph: jax.Array
-
-
-def round_keys(key: jax.Array) -> RoundKeys:
-    """Splits a round's key into its streams."""
-    return RoundKeys(*jax.random.split(key, 4))
-
-
-def draw(key: jax.Array, size: int, count: int) -> jax.Array:
-    """`[count]` of the numbers `0 … size − 1`, without replacement and in random order, all alike.
-
-    The largest of random numbers: `jax.random.choice` sorts several times, which on CPU takes ten times as long.
-    """
-    return jax.lax.top_k(jax.random.uniform(key, (size,)), count)[1]
+# `(key, gradient, params, correction) → gradient` of ONE device.
+Correct = Callable[[jax.Array, PyTree, PyTree, PyTree], PyTree]
 
 
 class Phase(NamedTuple):
-    """What a local phase reports; of devices that took no part, zeros.
+    """What a local phase reports; zeros for devices that took no part.
 
     Attributes:
       loss: `[N]` private losses, each before its step, summed over the steps.
-      distillation_loss: `[N]` the same of the divergence from the targets.
+      distillation_loss: `[N]` likewise the divergences from the targets.
       steps: `[N]` int32, optimizer steps taken.
       soft_decisions: `[N, b, K]` on the reference minibatch, of the last step; `None` without targets.
+      gradients: a stacked pytree for each group, the mean over the steps of the gradients before they were corrected;
+        `None` where nothing corrects them.
     """
 
     loss: jax.Array
     distillation_loss: jax.Array
     steps: jax.Array
     soft_decisions: jax.Array | None
-
-
-class Group(NamedTuple):
-    """Devices of one architecture.
-
-    Attributes:
-      learner: how each of them learns.
-      size: number of devices.
-      chunk: devices vectorized at a time in one place, the chunks one after another; `None` for all at once.
-    """
-
-    learner: Learner
-    size: int
-    chunk: int | None = None
-
-    def map(self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree):
-        """Maps a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
-
-        Chunks are updated where they lie, so that `carried` is never there twice. The function closes over no traced
-        array; what it takes of all devices alike is `shared`.
-
-        Returns:
-          The stacked `carried` and outputs.
-        """
-
-        def here(shared: PyTree, *arguments: PyTree):
-            return self._map(jax.vmap(partial(function, shared)), *arguments)
-
-        return by_device(here, shared, carried, *arguments)
-
-    def _map(self, function: Callable, carried: PyTree, *arguments: PyTree):
-        devices = jax.tree.leaves((carried, arguments))[0].shape[0]
-        chunks = math.ceil(devices / (self.chunk or devices))
-        if chunks == 1:
-            return function(carried, *arguments)
-        size = math.ceil(devices / chunks)  # as even as can be
-
-        def apply(start: Any, size: int, carried: PyTree, outputs: PyTree):
-            def part(leaf):
-                return jax.lax.dynamic_slice_in_dim(leaf, start, size)
-
-            def put(leaf, fresh):
-                return jax.lax.dynamic_update_slice_in_dim(leaf, fresh, start, 0)
-
-            moved, fresh = function(*jax.tree.map(part, (carried, *arguments)))
-            return jax.tree.map(put, carried, moved), jax.tree.map(put, outputs, fresh)
-
-        shapes = jax.eval_shape(function, carried, *arguments)[1]
-        outputs = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        whole = devices // size
-        done = jax.lax.fori_loop(0, whole, lambda i, both: apply(i * size, size, *both), (carried, outputs))
-        return apply(whole * size, devices % size, *done) if devices % size else done
-
-
-# Of a chunk on a CPU: bytes of parameters, so that a step finds them in a core's cache, and the least devices, so that
-# its start is worth it. Measured, see BUILD_NOTES.
-_CHUNK_BYTES, _CHUNK_DEVICES = 2**19, 4
-
-
-def chunk_for(model: str, learner: Learner) -> int | None:
-    """How many devices of a model to vectorize at a time on this backend, a `Group`'s `chunk`.
-
-    Args:
-      model: a key of `models.MODELS`.
-      learner: of that model.
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    if model in CONVOLUTIONAL:
-        return 1
-    device = jax.eval_shape(learner.init, jax.random.key(0))
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(device.params))
-    return max(_CHUNK_DEVICES, _CHUNK_BYTES // size)
+    gradients: PyTree = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +74,10 @@ class Population:
         return [(group, slice(stop - group.size, stop)) for group, stop in zip(self.groups, stops, strict=True)]
 
     def init(self, key: jax.Array, common: bool = False) -> tuple[Device, ...]:
-        """Stacked devices, a group each. Device `n` starts from `fold_in(key, n)`, or all from `key` if `common`."""
+        """Stacked devices, one `Device` for each group.
+
+        Device `n` starts from `fold_in(key, n)`, or all start from `key` if `common`.
+        """
 
         def start(learner: Learner, key: jax.Array, nothing: tuple, device: jax.Array):
             return nothing, learner.init(key if common else jax.random.fold_in(key, device))
@@ -180,23 +96,35 @@ class Population:
         reference: jax.Array | None = None,
         targets: jax.Array | None = None,
         active: jax.Array | None = None,
+        correct: Correct | None = None,
+        corrections: tuple[PyTree, ...] | None = None,
     ) -> tuple[tuple[Device, ...], Phase]:
         """The local phase of one round.
 
         Args:
           key: device `n` draws from `fold_in(key, n)` alone, so its numbers do not depend on who else there is.
           round: `[]` rounds done, from which learning rate schedules count.
-          devices: a stacked `Device` a group.
+          devices: a stacked `Device` for each group.
           problem: private data.
           reference: `[b, …]` the reference minibatch.
           targets: `[N, b, K]`; `None` to learn from the private data alone.
           active: `[N]` bool, who takes part; all if `None`. The others stay as they are (and cost the same).
+          correct: what is made of the gradient before each update; it closes over no traced array.
+          corrections: what `correct` takes per device, a stacked pytree for each group.
         """
         parts = []
-        for (group, members), stacked in zip(self._members(), devices, strict=True):
-            target = None if targets is None else targets[members]
+        for number, ((group, members), stacked) in enumerate(zip(self._members(), devices, strict=True)):
             moved, phase = self.train_group(
-                group, key, round, stacked, problem, members, reference=reference, targets=target
+                group,
+                key,
+                round,
+                stacked,
+                problem,
+                members,
+                reference=reference,
+                targets=None if targets is None else targets[members],
+                correct=correct,
+                corrections=None if corrections is None else corrections[number],
             )
             if active is not None:
                 taking = active[members]
@@ -204,7 +132,11 @@ class Population:
                 phase = jax.tree.map(lambda leaf, taking=taking: jnp.where(expand(taking, leaf), leaf, 0), phase)
             parts.append((moved, phase))
         trained, phases = zip(*parts, strict=True)
-        return trained, jax.tree.map(lambda *parts: jnp.concatenate(parts), *phases)
+        gradients = None if correct is None else tuple(phase.gradients for phase in phases)
+        joined = jax.tree.map(
+            lambda *parts: jnp.concatenate(parts), *(phase._replace(gradients=None) for phase in phases)
+        )
+        return trained, joined._replace(gradients=gradients)
 
     def train_group(
         self,
@@ -216,65 +148,43 @@ class Population:
         ids: jax.Array | slice,
         reference: jax.Array | None = None,
         targets: jax.Array | None = None,
+        correct: Correct | None = None,
+        corrections: PyTree = None,
     ) -> tuple[Device, Phase]:
         """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise."""
-        n_max = problem.private_indices.shape[1]
-        steps = self.steps_per_round(n_max)
+        steps = self.steps_per_round(problem.private_indices.shape[1])
+        learner = group.learner
 
-        def one(shared, device, n, held, size, target):
+        def one(shared, device, n, held, size, target, correction):
             key, round, x, y, reference = shared
-            draw = self._draws(jax.random.fold_in(key, n), held, size)
+            draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
 
             def step(device, number):
                 own, rows, weight, takes = draw(number)
                 batch = x[rows], y[rows], weight
-                moved, info = group.learner.step(own, device, batch, reference, target)
+                gradient, info = learner.gradient(own, device.params, batch, reference, target)
+                corrected = correct(own, gradient, device.params, correction) if correct else gradient
+                moved = learner.update(device, corrected)
+                kept = gradient if correct else None
                 if takes is None:
-                    return moved, (info, jnp.int32(1))
+                    return moved, (info, jnp.int32(1), kept)
                 info = info._replace(
                     loss=jnp.where(takes, info.loss, 0), distillation_loss=jnp.where(takes, info.distillation_loss, 0)
                 )
-                return jax.tree.map(partial(jnp.where, takes), moved, device), (info, takes.astype(jnp.int32))
+                kept = jax.tree.map(lambda leaf: jnp.where(takes, leaf, 0), kept)
+                return jax.tree.map(partial(jnp.where, takes), moved, device), (info, takes.astype(jnp.int32), kept)
 
             device = device._replace(optimizer=_at_count(device.optimizer, round * steps))
-            device, (infos, taken) = jax.lax.scan(step, device, jnp.arange(steps))
+            device, (infos, taken, kept) = jax.lax.scan(step, device, jnp.arange(steps))
             taken = taken.sum(dtype=jnp.int32)
             last = None if target is None else infos.soft_decisions[taken - 1 if self.local_epochs else -1]
-            return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last)
+            mean = jax.tree.map(lambda leaf: leaf.sum(0) / taken, kept)
+            return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last, mean)
 
         shared = (key, round, problem.x, problem.y, reference)
         numbers = jnp.arange(self.size)[ids]
-        return group.map(
-            one, shared, stacked, numbers, problem.private_indices[ids], problem.private_counts[ids], targets
-        )
-
-    def _draws(self, key: jax.Array, held: jax.Array, size: jax.Array) -> Callable[[jax.Array], tuple]:
-        """Of one device, number of a step → (its key, rows of its minibatch, their weights, whether it is taken)."""
-        n_max = held.shape[0]
-        batch = self.batch_size or n_max
-
-        def with_replacement(number):
-            drawing, own = jax.random.split(jax.random.fold_in(key, number))
-            return own, held[jax.random.randint(drawing, (batch,), 0, size)], None, None
-
-        def everything(number):
-            return jax.random.fold_in(key, number), held, (jnp.arange(n_max) < size).astype(float), None
-
-        if not self.local_epochs:
-            return with_replacement if self.batch_size else everything
-        shuffling, stepping = jax.random.split(key)
-        drawn = jax.random.uniform(shuffling, (self.local_epochs, n_max))
-        orders = jnp.argsort(jnp.where(jnp.arange(n_max) < size, drawn, 2.0), axis=1)
-        per_epoch = math.ceil(n_max / batch)
-
-        def shuffled(number):
-            at = number % per_epoch * batch + jnp.arange(batch)
-            rows = held[orders[number // per_epoch, jnp.minimum(at, n_max - 1)]]
-            # A step that is not taken must not divide by zero.
-            takes = at[0] < size
-            return jax.random.fold_in(stepping, number), rows, ((at < size) | ~takes).astype(float), takes
-
-        return shuffled
+        held, counts = problem.private_indices[ids], problem.private_counts[ids]
+        return group.map(one, shared, stacked, numbers, held, counts, targets, corrections)
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
@@ -299,6 +209,30 @@ class Population:
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         return [sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(device.params)) for device in shapes]
 
+    def check(self, problem: Problem) -> None:
+        """Refuses a problem that these devices cannot learn from.
+
+        Raises:
+          InputError: other numbers of devices, targets of another task, or labels without an output.
+        """
+        counts = {
+            "the private examples of": len(problem.private_indices),
+            "the network of": problem.network.devices,
+        }
+        for what, count in counts.items():
+            if count != self.size:
+                raise InputError(f"the problem has {what} {count} devices, but there are {self.size} learners")
+        task = infer_task(problem.y)
+        if any(group.learner.task is not task for group in self.groups):
+            raise InputError(
+                f"these learners are not for targets of dtype {problem.y.dtype}; give supervised_learner the task of "
+                "infer_task(problem.y)"
+            )
+        one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
+        outputs = jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
+        if task is CLASSIFICATION and (largest := int(np.asarray(problem.y).max())) >= outputs:
+            raise InputError(f"the private examples hold the label {largest}, but the models have {outputs} outputs")
+
 
 def _at_count(optimizer: Any, count: jax.Array) -> Any:
     """Schedules go by rounds, also of a device that takes fewer steps or starts with a fresh optimizer."""
@@ -314,7 +248,7 @@ def _at_count(optimizer: Any, count: jax.Array) -> Any:
 
 
 def single_group(population: Population, algorithm: str) -> Group:
-    """The one group of a homogeneous network; raises `InputError` where an algorithm cannot do with several."""
+    """The one group of devices of one architecture; raises `InputError` if there are several."""
     if len(population.groups) > 1:
         raise InputError(
             f"{algorithm} shares parameters, so all devices need one architecture, but there are "

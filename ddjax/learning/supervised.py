@@ -1,6 +1,5 @@
 """One device's supervised learning with distillation: the only place that knows a loss."""
 
-import inspect
 from collections.abc import Callable
 
 import jax
@@ -8,36 +7,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ddjax.errors import suggest
 from ddjax.learning import losses, tasks
+from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
 
-# They want function values, give every device the same noise, or take no schedule.
-_UNUSABLE_OPTIMIZERS = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
 
-
-def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every Optax optimizer that is a function of a learning rate, by its Optax name, and `momentum` (0.9)."""
-    found: dict[str, Callable[..., optax.GradientTransformation]] = {
-        "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)
-    }
-    for name, factory in vars(optax).items():
-        if not inspect.isfunction(factory) or name.startswith(("_", "scale_by")) or name in _UNUSABLE_OPTIMIZERS:
-            continue
-        if next(iter(inspect.signature(factory).parameters), None) == "learning_rate":
-            found[name] = factory
-    return found
-
-
-def optimizer(name: str, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The named optimizer; raises `InputError` for an unknown name."""
-    known = optimizers()
-    if name not in known:
-        raise suggest("optimizer", name, known)
-    return known[name](learning_rate)
-
-
-def learner(
+def supervised_learner(
     model: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
     *,
@@ -57,10 +32,10 @@ def learner(
     Args:
       model: constructor of an NNX module `[B, …] → [B, K]`, with parameters as its only state.
       optimizer: applied to the gradient of the sum.
-      task: `tasks.CLASSIFICATION` or `tasks.REGRESSION`; `tasks.of(problem.y)` knows.
-      distillation_weight: `ρ`. It is not rescaled by `T²` as Hinton, Vinyals, Dean (2015) advise; do it here.
+      task: `tasks.CLASSIFICATION` or `tasks.REGRESSION`; `infer_task(problem.y)` knows.
+      distillation_weight: `ρ`. It is not rescaled by `T²`, as Hinton, Vinyals, Dean (2015) advise.
       divergence: `D`, one of `task.divergences` or like them; by default the squared distance.
-      temperature: `T`, of the soft decisions sent and of those compared with a target; of classification only.
+      temperature: `T`, for the soft decisions sent and for those compared with a target; only for classification.
       micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
         cache; 0 for all. The gradient is the same sum.
     """
@@ -86,7 +61,7 @@ def learner(
 
     def examples(batch: tuple) -> tuple[jax.Array, ...]:
         x, y, weight = batch
-        if tasks.of(y) is not task:
+        if infer_task(y) is not task:
             raise ValueError(f"a learner measured by {task.metric} was given targets of dtype {y.dtype}")
         share = jnp.ones(x.shape[0]) if weight is None else weight
         return x, y, share / share.sum()
@@ -94,18 +69,20 @@ def learner(
     def shares(reference: jax.Array) -> jax.Array:
         return jnp.full(reference.shape[0], 1 / reference.shape[0])
 
-    def step(key: jax.Array, device: Device, batch, reference=None, targets=None) -> tuple[Device, StepInfo]:
-        del key  # for population with dropout or noise
-        (loss, _), gradients = in_parts(private, micro_batch, device.params, *examples(batch))
-        info = StepInfo(loss, jnp.zeros_like(loss), None)
-        if targets is not None:
-            # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
-            public = reference, targets, shares(reference)
-            (distance, s), pull = in_parts(distilled, micro_batch, device.params, *public)
-            info = StepInfo(loss, distance, s)
-            gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
+    def gradient(key: jax.Array, params: PyTree, batch, reference=None, targets=None) -> tuple[PyTree, StepInfo]:
+        del key  # for learners with dropout or noise
+        (loss, _), gradients = in_parts(private, micro_batch, params, *examples(batch))
+        if targets is None:
+            return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
+        # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
+        public = reference, targets, shares(reference)
+        (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
+        gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
+        return gradients, StepInfo(loss, distance, s)
+
+    def update(device: Device, gradients: PyTree) -> Device:
         updates, state = optimizer.update(gradients, device.optimizer, device.params)
-        return Device(optax.apply_updates(device.params, updates), state), info
+        return Device(optax.apply_updates(device.params, updates), state)
 
     def objective(params: PyTree, batch, reference=None, targets=None) -> jax.Array:
         loss, _ = private(params, *examples(batch))
@@ -116,7 +93,7 @@ def learner(
     def predict(device: Device, x: jax.Array) -> jax.Array:
         return task.decision(outputs(device.params, x), temperature)
 
-    return Learner(init, restart, step, predict, objective)
+    return Learner(init, restart, gradient, update, predict, objective, task)
 
 
 def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):

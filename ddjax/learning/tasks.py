@@ -1,4 +1,4 @@
-"""What is learned, classes or numbers, and all that follows from it. Which of them it is shows in the dtype of `y`."""
+"""What is learned, classes or numbers, and all that follows from it. The dtype of `y` tells which."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,15 +15,16 @@ class Task(NamedTuple):
 
     Attributes:
       metric: the name of what is measured on the test set: `accuracy` or `mse`.
-      best, worst: `max` or `min`, which of the devices' metrics is which.
+      best: `max` or `min`, which of the devices' metrics is the best.
+      worst: the other one.
       partition: how examples are shared out where nothing is said.
       loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
       decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`: what devices send.
       compared: `(f, T) → (what a divergence takes, s)`.
       divergences: by name.
-      start: `(K) → ` the entries of `z` and `s^prev` before anything was sent.
-      bounds: of the entries of a target, to which they are clipped.
-      measure: `(s […, B, K], y [B, …]) → […, B]` of each example; the metric is its mean.
+      start: `(K) → float`, the entries of `z` and `s^prev` before anything was sent.
+      bounds: the least and the largest entry of a target; targets are clipped to them.
+      measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
       targets: `(y [M, …], K) → [M, K]`, what a squared loss compares outputs with (of NumPy arrays).
     """
 
@@ -55,7 +56,7 @@ CLASSIFICATION = Task(
     loss=losses.softmax_cross_entropy,
     decision=lambda f, temperature: jax.nn.softmax(f / temperature),
     compared=_log_softmax,
-    divergences=losses.DIVERGENCES,
+    divergences={name: losses.DIVERGENCES.parse(name).build() for name in losses.DIVERGENCES},
     start=lambda classes: 1 / classes,
     bounds=(0, 1),
     measure=lambda s, y: s.argmax(-1) == y,
@@ -82,7 +83,7 @@ REGRESSION = Task(
 TASKS = {task.metric: task for task in (CLASSIFICATION, REGRESSION)}
 
 
-def of(y: Any) -> Task:
+def infer_task(y: Any) -> Task:
     """The task whose targets are `y`: labels `[M]` of integers, or `[M, K]` floating-point numbers to predict."""
     if jnp.issubdtype(y.dtype, jnp.integer):
         return CLASSIFICATION

@@ -1,8 +1,8 @@
 """Compression of messages: what a receiver makes of one, and how many bytes it has.
 
 `δ` is the contraction that CHOCO-SGD asks for, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi, ICML
-2019, assumption 1), where it is known of every `x`. To add one: a function that returns a `Compressor`, and a line in
-`COMPRESSORS`.
+2019, assumption 1), where it is known for every `x`. To add one, write a function that returns a `Compressor` and add
+an entry to `COMPRESSORS`.
 """
 
 import math
@@ -12,8 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.errors import InputError, suggest
+from ddjax.errors import InputError
+from ddjax.registry import Argument, Entry, Registry, whole
 from ddjax.types import working_dtype
+
+COMPRESSORS: Registry[Entry] = Registry("compressor")
 
 
 class Compressor(NamedTuple):
@@ -35,12 +38,12 @@ def number_bytes() -> int:
 
 
 def identity() -> Compressor:
-    """As it is."""
+    """Leaves the message as it is."""
     return Compressor(lambda key, x: x, lambda shape: number_bytes() * math.prod(shape))
 
 
 def float16() -> Compressor:
-    """IEEE half precision, rounded to nearest; beyond ±65,504 clipped to that."""
+    """Rounds each entry to IEEE half precision; entries beyond ±65,504 are clipped to that."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.clip(x, -65504, 65504).astype(jnp.float16).astype(x.dtype)
@@ -49,7 +52,8 @@ def float16() -> Compressor:
 
 
 def uint8() -> Compressor:
-    """256 evenly spaced values from the least to the largest of a message, which it names; rounded to nearest."""
+    """Rounds each entry to the nearest of 256 evenly spaced levels between the message's minimum and maximum, which the
+    message carries."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         low, high = x.min(), x.max()
@@ -60,7 +64,7 @@ def uint8() -> Compressor:
 
 
 def top_classes(k: int) -> Compressor:
-    """The `k` most probable classes of each soft decision; what is left of its mass is spread over the others."""
+    """Keeps the `k` most probable classes of each soft decision and spreads the rest of its mass over the others."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         _, classes = jax.lax.top_k(x, k)
@@ -80,7 +84,9 @@ def top_classes(k: int) -> Compressor:
 
 
 def top_k(part: float) -> Compressor:
-    """The entries of largest magnitude, with their indices; the others are 0. `δ = k / P` (Stich et al., NeurIPS 2018).
+    """Keeps the entries of largest magnitude, with their indices; the others are 0.
+
+    `δ = k / P` (Stich et al., NeurIPS 2018).
 
     Args:
       part: how many, or below 1 the fraction.
@@ -95,7 +101,7 @@ def top_k(part: float) -> Compressor:
 
 
 def random_k(part: float) -> Compressor:
-    """Entries drawn at random, all sets of `k` alike; the others are 0. `δ = k / P`, with equality.
+    """Keeps entries drawn at random, all sets of `k` alike; the others are 0. `δ = k / P`, with equality.
 
     Which ones follows from a seed that sender and receiver share, so only values travel.
 
@@ -119,10 +125,11 @@ def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
 
 
 def qsgd(levels: int) -> Compressor:
-    """QSGD (Alistarh et al., NeurIPS 2017): norm, signs and magnitudes rounded at random to `s` levels, unbiased;
+    """QSGD (Alistarh et al., NeurIPS 2017): norm, signs and magnitudes rounded at random to `s` levels, unbiased.
 
-    then divided by `τ = 1 + min(P / s², √P / s)`, which makes it a contraction with `δ = 1 / τ` (Koloskova, Stich,
-    Jaggi, ICML 2019, section 3.5). A message is the norm and `⌈log₂(2s + 1)⌉` bits an entry, without entropy coding.
+    What is decoded is divided by `τ = 1 + min(P / s², √P / s)`, which makes it a contraction with `δ = 1 / τ`
+    (Koloskova, Stich, Jaggi, ICML 2019, section 3.5). A message is the norm and `⌈log₂(2s + 1)⌉` bits an entry,
+    without entropy coding.
     """
 
     def excess(shape: tuple[int, ...]) -> float:
@@ -142,53 +149,12 @@ def qsgd(levels: int) -> Compressor:
 
 
 def sign() -> Compressor:
-    """Signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019): `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`."""
+    """Keeps the signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019): `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.abs(x).mean() * jnp.where(x < 0, -1, 1).astype(x.dtype)
 
     return Compressor(compress, lambda shape: number_bytes() + math.ceil(math.prod(shape) / 8))
-
-
-# name → (placeholder of its argument, type, factory).
-COMPRESSORS: dict[str, tuple[str, type | None, Callable[..., Compressor]]] = {
-    "identity": ("", None, identity),
-    "float16": ("", None, float16),
-    "uint8": ("", None, uint8),
-    "sign": ("", None, sign),
-    "top_classes": ("K", int, top_classes),
-    "top_k": ("K", float, top_k),
-    "random_k": ("K", float, random_k),
-    "qsgd": ("LEVELS", int, qsgd),
-}
-
-
-def compressor(spec: str) -> Compressor:
-    """The compressor named by `spec`, such as `top_k:0.01`, `top_k:100`, `qsgd:16`, `sign`.
-
-    Raises:
-      InputError: unknown name, or an argument that is missing or out of range.
-    """
-    name, _, given = spec.partition(":")
-    if name not in COMPRESSORS:
-        raise suggest("compressor", name, COMPRESSORS)
-    placeholder, kind, build = COMPRESSORS[name]
-    usage = f"{name}:{placeholder}" if kind else name
-    if kind is None:
-        if given:
-            raise InputError(f"compressor {spec!r}: expected {usage!r}")
-        return build()
-    try:
-        argument = kind(given)
-    except ValueError:
-        raise InputError(f"compressor {spec!r}: expected {usage!r}") from None
-    # `not >` refuses NaN too; a float above 1 is a count.
-    if not 0 < argument < 2**31 or (argument >= 1 and argument != int(argument)):
-        raise InputError(
-            f"compressor {spec!r}: {placeholder} must be a positive whole number"
-            + (", or a fraction below 1" if kind is float else "")
-        )
-    return build(argument)
 
 
 def _count(part: float, shape: tuple[int, ...]) -> int:
@@ -204,3 +170,25 @@ def _count(part: float, shape: tuple[int, ...]) -> int:
 def _index_bytes(size: int) -> int:
     """Bytes of the smallest unsigned type (1, 2, 4) that names one of `size` entries."""
     return next((width for width in (1, 2) if size <= 256**width), 4)
+
+
+def _part(text: str) -> float:
+    """A positive whole number, or a fraction below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    # `not >` refuses NaN too.
+    if not 0 < value < 2**31 or (value >= 1 and value != int(value)):
+        raise ValueError("must be a positive whole number, or a fraction below 1")
+    return value
+
+
+COMPRESSORS.add(Entry("identity", identity))
+COMPRESSORS.add(Entry("float16", float16))
+COMPRESSORS.add(Entry("uint8", uint8))
+COMPRESSORS.add(Entry("sign", sign))
+COMPRESSORS.add(Entry("top_classes", top_classes, (Argument("K", whole(1)),)))
+COMPRESSORS.add(Entry("top_k", top_k, (Argument("K", _part),)))
+COMPRESSORS.add(Entry("random_k", random_k, (Argument("K", _part),)))
+COMPRESSORS.add(Entry("qsgd", qsgd, (Argument("LEVELS", whole(1)),)))

@@ -1,16 +1,26 @@
-"""The mixers by name, as `--mixing` takes them."""
+"""The mixers by name."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from ddjax.mixing.mixers import adaptive, choco, gossip, push_sum, server, weighted_average
-from ddjax.types import Mixer
+from ddjax.registry import Entry, Registry
 
-# Parameters called `compressor` and `step_size` are filled in from the flags; others need a default.
-MIXERS: dict[str, Callable[..., Mixer]] = {
-    "average": weighted_average,
-    "choco": choco,
-    "push_sum": push_sum,
-    "gossip": gossip,
-    "server": server,
-    "adaptive": adaptive,
-}
+ON_GRAPH = ("topology", "mixing_weights", "mixing_product")
+
+
+@dataclasses.dataclass(frozen=True)
+class MixerEntry(Entry):
+    """A mixer that can be named.
+
+    `build` is `(*arguments, **settings) → Mixer`.
+
+    Attributes:
+      usual: what is mixed, `parameters` or `soft_decisions` → setting → its value where it is not given.
+    """
+
+    uses: tuple[str, ...] = ON_GRAPH
+    usual: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+MIXERS: Registry[MixerEntry] = Registry("mixing")

@@ -1,11 +1,12 @@
 """Who sent how much to whom: exact counts of messages, and bytes as Python integers."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddjax.networks import Network
 from ddjax.types import Traffic
 
 
@@ -30,31 +31,22 @@ class Bytes(NamedTuple):
         return sum(self.sent) + self.server
 
 
-def count(messages: Traffic, message_bytes: Traffic, devices: int, network: Any = None) -> Bytes:
+def count(messages: Traffic, message_bytes: Traffic, devices: int, network: Network) -> Bytes:
     """Bytes of counted messages.
 
     Args:
       messages: counts as integer arrays of NumPy.
       message_bytes: bytes of one message of each kind.
       devices: `N`.
-      network: the `networks.Sparse` by whose links peers' messages are counted, if they are.
+      network: by whose links the messages from device to device are counted.
     """
 
     zeros = np.zeros(devices, object)
 
-    def of_devices(counts: np.ndarray, ends: str) -> np.ndarray:
-        if ends == "server":
-            return counts
-        if counts.ndim == 2:
-            return counts.sum(0 if ends == "senders" else 1)
-        sums = np.zeros(devices, np.int64)
-        np.add.at(sums, np.asarray(getattr(network, ends)), counts)
-        return sums
-
-    def total(way: str, ends: str = "server") -> np.ndarray:
+    def total(way: str, by_device: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
         # Python integers, which neither overflow nor round.
-        return sum((of_devices(counts[kind], ends).astype(object) * sizes[kind] for kind in counts), zeros)
+        return sum((by_device(counts[kind]).astype(object) * sizes[kind] for kind in counts), zeros)
 
     def busiest(way: str) -> int:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
@@ -65,23 +57,23 @@ def count(messages: Traffic, message_bytes: Traffic, devices: int, network: Any 
 
     up, down = total("up"), total("down")
     return Bytes(
-        sent=tuple(map(int, up + total("peer", "senders"))),
-        received=tuple(map(int, down + total("peer", "receivers"))),
+        sent=tuple(map(int, up + total("peer", network.sent_by_device))),
+        received=tuple(map(int, down + total("peer", network.received_by_device))),
         server=int(down.sum()),
         busiest_link=max(map(busiest, ("peer", "up", "down"))),
     )
 
 
-def by_link(messages: Traffic, message_bytes: Traffic, network: Any = None) -> Iterator[dict[str, str | int]]:
+def by_link(messages: Traffic, message_bytes: Traffic, network: Network) -> Iterator[dict[str, str | int]]:
     """A row for each directed link and kind of message with traffic; the server is called `server`. See `count`."""
     for way, kinds in messages._asdict().items():
         for kind, counts in kinds.items():
             places = np.nonzero(counts)
-            if way == "peer" and counts.ndim == 1:
-                ends: Any = np.asarray(network.receivers)[places], np.asarray(network.senders)[places]
+            if way == "peer":
+                ends: Any = network.ends(counts)
             else:
                 server = itertools.repeat("server")
-                ends = {"peer": places, "up": (server, *places), "down": (*places, server)}[way]
+                ends = {"up": (server, *places), "down": (*places, server)}[way]
             size = getattr(message_bytes, way)[kind]
             for receiver, sender, number in zip(*ends, counts[places].tolist(), strict=False):
                 yield {

@@ -9,7 +9,8 @@ import numpy as np
 
 from ddjax.errors import InputError
 from ddjax.simulation.accounting import Bytes
-from ddjax.simulation.engine import Evaluation, Simulation, Snapshot
+from ddjax.simulation.runner import Evaluation
+from ddjax.simulation.simulation import Simulation, Snapshot
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.extend.core import Var
 
-from ddjax.simulation.engine import Simulation
+from ddjax.simulation.simulation import Simulation
 
 
 def estimate(simulation: Simulation) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.learning import tasks
+from ddjax.learning import infer_task
 from ddjax.types import Problem
 
 # Examples × devices evaluated at a time, which bounds the memory of an evaluation.
@@ -37,7 +37,7 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
       predict: `x [B, …] → [N, B, K]` soft decisions.
       problem: its test and reference sets are used.
     """
-    devices, measure = problem.private_counts.shape[0], tasks.of(problem.y).measure
+    devices, measure = problem.private_counts.shape[0], infer_task(problem.y).measure
 
     def test(x, y):
         s = predict(x)

@@ -1,22 +1,17 @@
 """What convergence theory speaks of, measured exactly: the joint objective, full-batch gradients, consensus errors."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddjax.learning import tasks
-from ddjax.learning.population import Population
-from ddjax.networks import matrices
-from ddjax.theory import endpoint
-from ddjax.theory.endpoint import EndPoint
+from ddjax.learning import Population, infer_task
 from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
 
 class Quantities(NamedTuple):
-    """Of one round. `z̄` is the average soft decision, `θ̄` the average of parameters.
+    """What is measured in one round. `z̄` is the average soft decision, `θ̄` the average of parameters.
 
     Attributes:
       objective: `[]` of distillation the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is, for the
@@ -36,8 +31,10 @@ class Quantities(NamedTuple):
     consensus_error: jax.Array
 
 
-def of_distillation(population: Population, state: Any, problem: Problem, mixer: Mixer | None = None) -> Quantities:
-    """Of a state of `distillation` or `fedmd`.
+def measure_distillation(
+    population: Population, state: Any, problem: Problem, mixer: Mixer | None = None
+) -> Quantities:
+    """Measures a state of `distillation` or `fedmd`.
 
     Args:
       population: the devices' population.
@@ -52,16 +49,15 @@ def of_distillation(population: Population, state: Any, problem: Problem, mixer:
         own = jnp.full_like(s, jnp.nan)
         if mixer is not None:
             key = jax.random.key(0)
-            matrix = matrices.at(problem.network, key, state.round)
-            own = mixer.mix(key, s, MixerState(), matrix)[0]
+            own = mixer.mix(key, s, MixerState(), problem.network.at_round(key, state.round))[0]
     values, common = gradients(population, state.devices, problem, jnp.broadcast_to(mean, s.shape))
-    _, separate = gradients(population, state.devices, problem, jnp.clip(own, *tasks.of(problem.y).bounds))
+    _, separate = gradients(population, state.devices, problem, jnp.clip(own, *infer_task(problem.y).bounds))
     error = ((own - mean) ** 2).sum(-1).mean(-1)
     return Quantities(values.mean(), _norms(common), _norms(separate), error)
 
 
-def of_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Of a state of `dsgd` or another system that brings parameters together."""
+def measure_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
+    """Measures a state of `dsgd` or another algorithm that brings parameters together."""
     (devices,) = state.devices
     mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), devices.params)
     values, common = gradients(population, (devices._replace(params=mean),), problem)
@@ -71,8 +67,8 @@ def of_averaging(population: Population, state: Any, problem: Problem) -> Quanti
     return Quantities(values.mean(), _norms(together), _norms(separate), error)
 
 
-def of_devices_alone(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Of a state of `local` or `centralized`; there is no consensus and so NaN for its error."""
+def measure_separate(population: Population, state: Any, problem: Problem) -> Quantities:
+    """Measures a state of `local` or `centralized`. There is no consensus, so its error is NaN."""
     values, separate = gradients(population, state.devices, problem)
     norms, nothing = _norms(separate), jnp.full(population.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
@@ -102,13 +98,13 @@ def gradients(
 
     reference = None if targets is None else problem.reference
     shared = problem.x, problem.y, reference
-    counted = _counted(problem)
+    weights = counted(problem)
     values, found, start = [], [], 0
     for group, stacked in zip(population.groups, devices, strict=True):
         members = slice(start, start + group.size)
         start += group.size
         target = None if targets is None else targets[members]
-        arguments = stacked, problem.private_indices[members], counted[members], target
+        arguments = stacked, problem.private_indices[members], weights[members], target
         _, (value, gradient) = group.map(partial(one, group.learner), shared, (), *arguments)
         values.append(value)
         found.append(gradient)
@@ -124,45 +120,7 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
     return jnp.concatenate([of(group) for group in stacked])
 
 
-def end_points(population: Population, state: Any, problem: Problem, measure: Callable, devices: int) -> list[EndPoint]:
-    """What kind of point a run came to.
-
-    Args:
-      population: the devices' population.
-      state: the last one.
-      problem: the data.
-      measure: what was measured, which says of what loss. Of `of_distillation` it is `L_n(·; z̄)` of a device, with `z̄`
-        held fixed; of `of_devices_alone` its private loss; of `of_averaging` `F`, at `θ̄`, once.
-      devices: how many are examined, from the first.
-    """
-    counted = _counted(problem)
-
-    def batch(n: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        held = problem.private_indices[n]
-        return problem.x[held], problem.y[held], counted[n]
-
-    if measure is of_averaging:
-
-        def loss(params: PyTree, batches: tuple) -> jax.Array:
-            return jax.vmap(population.groups[0].learner.objective, (None, 0))(params, batches).mean()
-
-        mean = jax.tree.map(lambda leaf: leaf.mean(0), state.devices[0].params)
-        return [endpoint.examine(loss, mean, batch(slice(None)))]
-    target: tuple = ()
-    if measure is of_distillation:
-        target = problem.reference, population.predict(state.devices, problem.reference).mean(0)
-    found: list[EndPoint] = []
-    start = 0
-    for group, stacked in zip(population.groups, state.devices, strict=True):
-        for n in range(min(group.size, devices - start)):
-            params = jax.tree.map(lambda leaf, n=n: leaf[n], stacked.params)
-            objective = group.learner.objective
-            found.append(endpoint.examine(objective, params, batch(start + n), *target))
-        start += group.size
-    return found
-
-
-def _counted(problem: Problem) -> jax.Array:
+def counted(problem: Problem) -> jax.Array:
     """`[N, n_max]` 1 where a place of `private` counts."""
     return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 

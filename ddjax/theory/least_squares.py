@@ -3,16 +3,15 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.optimize
 
 from ddjax.errors import InputError
-from ddjax.learning import tasks
+from ddjax.learning import infer_task
 from ddjax.types import Problem
 
 # Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
 LARGEST = 4000
 # Eigenvalues below this part of the largest are none.
-_RANK = 1e-10
+RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
@@ -36,7 +35,7 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
         return np.hstack([flat, np.ones((len(flat), 1))])
 
-    x, y = features(problem.x), np.asarray(tasks.of(problem.y).targets(np.asarray(problem.y), outputs), np.float64)
+    x, y = features(problem.x), np.asarray(infer_task(problem.y).targets(np.asarray(problem.y), outputs), np.float64)
     held = [
         rows[:size]
         for rows, size in zip(np.asarray(problem.private_indices), np.asarray(problem.private_counts), strict=True)
@@ -89,10 +88,10 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
     """
     outputs = equations.sides.shape[-1]
     flat = equations.sides.reshape(-1, outputs)
-    return np.linalg.lstsq(_joint(equations, weight, following), flat)[0].reshape(equations.sides.shape)
+    return np.linalg.lstsq(joint_system(equations, weight, following), flat)[0].reshape(equations.sides.shape)
 
 
-def _joint(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
+def joint_system(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
     """`[N (P + 1), N (P + 1)]` of all devices' systems, coupled by their targets."""
     devices, features, _ = equations.sides.shape
     if devices * features > LARGEST:
@@ -137,7 +136,7 @@ def determined(equations: NormalEquations, weight: float) -> np.ndarray:
       InputError: more unknowns than can be solved for.
     """
     devices = len(equations.own)
-    return _curved(_joint(equations, weight, np.full((devices, devices), 1 / devices)))
+    return _curved(joint_system(equations, weight, np.full((devices, devices), 1 / devices)))
 
 
 def determined_together(equations: NormalEquations) -> np.ndarray:
@@ -147,7 +146,7 @@ def determined_together(equations: NormalEquations) -> np.ndarray:
 
 def _curved(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(matrix)
-    return vectors[:, values > _RANK * values.max()]
+    return vectors[:, values > RANK * values.max()]
 
 
 def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -167,60 +166,3 @@ def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndar
         return np.einsum("dr,tbdk->tbrk", directions, split).reshape(len(theta), -1)
 
     return np.linalg.norm(along(coefficients - solution), axis=1) / np.linalg.norm(along(solution[None]))
-
-
-def factor(
-    equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
-) -> float:
-    """The factor by which distances shrink in a round once all but the slowest direction is gone.
-
-    A direction that shrinks by `q` a round sees targets `F(q) s`: `ζ (q I − W + ζ I)⁻¹` of `gradient`, `W` of
-    `neighbors`, `(1 − 1/q) (q I − W)⁻¹ W` of `tracking`. So `q = 1 − η ν`, with `ν` the smallest eigenvalue of the
-    joint system of `resting_point`, twice, with `F(q)`: solved for `q`. No quicker than that, nor than the graph mixes.
-    Of directed graphs the symmetric part of `F` is taken.
-
-    Args:
-      equations: of the problem.
-      weight: `ρ`.
-      step_size: `η`.
-      consensus: the form of the consensus step.
-      matrix: `W` `[N, N]`.
-      zeta: `ζ`, of `gradient`.
-
-    Raises:
-      InputError: more unknowns than can be solved for.
-    """
-    identity, eigenvalues = np.eye(len(matrix)), np.linalg.eigvals(matrix)
-    apart = np.delete(eigenvalues, np.argmin(np.abs(eigenvalues - 1)))
-    mixing = np.abs(apart - (zeta if consensus == "gradient" else 0)).max(initial=0.0)
-    directions = determined(equations, weight)
-
-    def short(lost: float) -> float:
-        """`η ν` less `1 − q`."""
-        q = 1 - lost
-        if consensus == "gradient":
-            following = zeta * np.linalg.inv((q + zeta) * identity - matrix)
-        elif consensus == "tracking":
-            following = -lost / q * np.linalg.solve(q * identity - matrix, matrix)
-        else:
-            following = matrix
-        joint = 2 * _joint(equations, weight, (following + following.T) / 2)
-        if directions.shape[1] < len(joint):
-            joint = directions.T @ joint @ directions
-        return step_size * np.linalg.eigvalsh(joint)[0] - lost
-
-    if consensus == "neighbors":
-        return 1 - short(0.0)
-    least, most = 1e-12, (1 - mixing) if consensus == "tracking" else zeta
-    most *= 1 - 1e-6
-    if short(most) > 0:
-        return float(mixing)
-    return max(float(mixing), 1 - scipy.optimize.brentq(short, least, most, xtol=1e-15, rtol=1e-4))
-
-
-def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
-    """Smallest positive and largest eigenvalue of the devices' Hessians `2 H_n`, and the largest of `2 ρ G`."""
-    own = 2 * np.linalg.eigvalsh(equations.own)
-    positive = own[own > _RANK * own.max()]
-    pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()
-    return (float(positive.min()), float(positive.max())), float(pull)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from scipy import integrate, stats
+from scipy import integrate
 
 from ddjax.errors import InputError
 
@@ -46,6 +46,8 @@ def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale:
         found.append(np.polyfit(along, np.log(seed[usable]), 1)[0])
     low = high = np.nan
     if len(found) > 2:
+        from scipy import stats  # slow to import
+
         low, high = stats.bootstrap(
             (found,), np.mean, method="percentile", rng=np.random.default_rng(0)
         ).confidence_interval

@@ -56,7 +56,7 @@ def closed_form(cell: Cell, problem: ddjax.Problem) -> bool:
     """Whether the solution is known: linear devices with squared loss and squared distance, not too many."""
     models = {name.split(":")[0] for name in cell.given.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
-    return models == {"linear"} and tasks.of(problem.y) is tasks.REGRESSION and unknowns <= least_squares.LARGEST
+    return models == {"linear"} and infer_task(problem.y) is tasks.REGRESSION and unknowns <= least_squares.LARGEST
 
 
 def weight(cell: Cell) -> float:

@@ -19,8 +19,7 @@ from ddjax.experiments.sweeps.plan import Cell
 from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.sweeps.queue import Program, Queue, Stopped
 from ddjax.experiments.sweeps.store import Store
-from ddjax.simulation import memory
-from ddjax.simulation.engine import Progress, Simulation
+from ddjax.simulation import Progress, Simulation, memory
 
 _COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
 

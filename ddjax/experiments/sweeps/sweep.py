@@ -150,7 +150,7 @@ def sweep(given: Given) -> int:
     return 3
 
 
-def main() -> int:
-    """Runs the command; returns its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
     summary = "Runs every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    return run(sweep, fields(SweepSettings) | plan.list_fields(), summary)
+    return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv)

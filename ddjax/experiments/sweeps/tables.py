@@ -18,7 +18,7 @@ _TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
 
 
 def read_tables(
-    plan: Mapping[str, Mapping[str, Any]], folder_of: Callable[[str], Path], failure_of: Callable[[str], Path]
+    plan: Mapping[str, dict[str, Any]], folder_of: Callable[[str], Path], failure_of: Callable[[str], Path]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Results, timings and failures, in the order of the plan, which another process may have let grow."""
     rows: list[pd.DataFrame] = []

@@ -1,0 +1,40 @@
+"""Data sets by name or by path."""
+
+from ddjax.data.dataset import Dataset
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.errors import InputError
+
+
+def find_dataset(spec: str) -> DatasetEntry:
+    """The entry that a specification names, or the kind of file that a path is.
+
+    Raises:
+      InputError: an unknown name.
+    """
+    for entry in DATASETS.entries():
+        if entry.suffix and spec.endswith(entry.suffix):
+            return entry
+    name = spec.partition(":")[0]
+    if name in DATASETS and DATASETS[name].suffix:
+        raise InputError(f"dataset {spec!r}: give the path of a file, as in {DATASETS[name].usage}")
+    return DATASETS[name]
+
+
+def load_dataset(spec: str, *, devices: int = 1, train: int = 1000, seed: int = 0, target_column: str = "") -> Dataset:
+    """The data set named by `spec`.
+
+    Args:
+      spec: a name of `DATASETS` with its arguments, such as `digits` or `synthetic_classification:4:60:0.5`, or the
+        path of a file, such as `mine.npz`.
+      devices: `N`, for synthetic data.
+      train: training examples to make, for synthetic data.
+      seed: of a random split, or of synthetic data.
+      target_column: of a `.csv`, what is learned.
+
+    Raises:
+      InputError: an unknown name, malformed arguments, or what the file has wrong.
+    """
+    entry, wanted = find_dataset(spec), Wanted(seed, devices, train, target_column)
+    if target_column and "target_column" not in entry.names:
+        raise InputError(f"--target_column belongs to a .csv, and the data set is {spec!r}")
+    return entry.build(wanted, spec) if entry.suffix else DATASETS.parse(spec).build(wanted)

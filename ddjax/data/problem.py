@@ -1,0 +1,128 @@
+"""Makes a problem: a data set shared out over the devices of a network."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax.data.dataset import Dataset
+from ddjax.data.partition import share_out
+from ddjax.data.registry import PARTITIONS
+from ddjax.errors import InputError
+from ddjax.learning.tasks import infer_task
+from ddjax.networks import as_network
+from ddjax.types import Problem, working_dtype
+
+
+def make_problem(
+    dataset: Dataset,
+    network: Any,
+    *,
+    partition: str = "",
+    dirichlet_alpha: float = 0.5,
+    examples_per_device: int = 0,
+    reference_size: int = 0,
+    eval_examples: int = 0,
+    seed: int = 0,
+) -> Problem:
+    """Shares a data set out over the devices of a network.
+
+    The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
+    test examples are disjoint. Integer inputs are pixels: they are standardized by the mean and standard deviation of
+    the reference set, which all devices know. Floating-point inputs and numbers to predict are taken as they are.
+
+    Args:
+      dataset: what to share out.
+      network: a `networks.Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
+      partition: a name of `PARTITIONS`. Default `dirichlet`, where
+        there are numbers to predict `iid`.
+      dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
+      examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
+        largest number.
+      reference_size: `R`; 0 for a quarter of the training data, at most 2,000.
+      eval_examples: test examples, drawn at random; 0 for all.
+      seed: of every draw.
+
+    Raises:
+      InputError: not enough examples for what is asked, or an unknown partition.
+    """
+    network = as_network(network)
+    devices = network.devices
+    total = len(dataset.x_train)
+    reference_size = reference_size or min(2000, total // 4)
+    if not 0 < reference_size < total:
+        raise InputError(
+            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
+        )
+    if not 0 <= eval_examples <= len(dataset.x_test):
+        raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
+    if examples_per_device < 0:
+        raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
+    y_train, y_test = _targets(dataset.y_train), _targets(dataset.y_test)
+    partition = partition or infer_task(y_train).partition
+    rng = np.random.default_rng(seed)
+    reference, private = np.split(rng.permutation(total), [reference_size])
+    test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
+    if PARTITIONS[partition].by_owner:
+        if dataset.owner is None:
+            others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
+            raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
+        shares = PARTITIONS[partition].build(dataset.owner[private], devices, examples_per_device)
+    else:
+        shares = share_out(partition, y_train[private], devices, rng, dirichlet_alpha, examples_per_device)
+    parts = [private[share] for share in shares]
+    rows, held, sizes = _pooled(parts)
+    as_inputs = _as_inputs(dataset, dataset.x_train[reference])
+    return Problem(
+        x=jnp.asarray(as_inputs(dataset.x_train[rows])),
+        y=jnp.asarray(y_train[rows]),
+        private_indices=jnp.asarray(held),
+        private_counts=jnp.asarray(sizes),
+        reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
+        network=network,
+        x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
+        y_test=jnp.asarray(y_test[test]),
+    )
+
+
+def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that any device holds, and as indices into these what each holds, with its count.
+
+    Only these rows travel to the accelerator.
+    """
+    rows = np.concatenate(parts)
+    sizes = np.array([len(part) for part in parts], np.int32)
+    held = np.zeros((len(parts), sizes.max()), np.int32)
+    for n, start in enumerate(np.cumsum(sizes) - sizes):
+        held[n, : sizes[n]] = np.arange(start, start + sizes[n])
+    return rows, held, sizes
+
+
+def _targets(y: np.ndarray) -> np.ndarray:
+    return y.reshape(len(y), -1).astype(working_dtype()) if y.dtype.kind == "f" else y
+
+
+def _as_inputs(dataset: Dataset, reference: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """How inputs are made ready: token ids stay integers, numbers stay as they are, pixels are standardized."""
+    number = working_dtype().type
+    if dataset.tokens:
+        return lambda x: x.astype(np.int32, copy=False)
+    if reference.dtype.kind == "f":
+        return lambda x: x.astype(number, copy=False)
+    mean, std = number(reference.mean()), number(reference.std() or 1)
+    return lambda x: (x.astype(number) - mean) / std
+
+
+def pool(problem: Problem) -> Problem:
+    """The same data as one device that holds all of it; `local` on this problem is centralized training.
+
+    Give its one learner `N` times the batch size, so that a round sees as many examples as a round of the others.
+    """
+    held = jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]
+    rows = problem.private_indices[held]
+    return problem._replace(
+        private_indices=rows[None],
+        private_counts=jnp.array([rows.size], jnp.int32),
+        network=as_network(jnp.ones((1, 1))),
+    )

@@ -1,0 +1,97 @@
+"""Synthetic data, made for each device."""
+
+import numpy as np
+
+from ddjax.data.dataset import Dataset
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.registry import Argument, number, whole
+from ddjax.types import working_dtype
+
+
+def synthetic_classification(
+    seed: int, devices: int, train: int, test: int, classes: int = 10, dimensions: int = 60, heterogeneity: float = 1.0
+) -> Dataset:
+    """One labelling for all, inputs that differ between devices.
+
+    After Synthetic(α, β) of FedProx (Li et al., MLSys 2020): device `n` draws `x ~ N(v_n, Σ)` with `v_n ~ N(0, h² I)`
+    and diagonal `Σ_jj = j^−1.2`, labelled `argmax(A x + b)`, `A` and `b` standard normal. Heterogeneity `h = 0` makes
+    all devices alike; the larger it is, the further apart their inputs and the fewer their classes. Test examples come
+    from all devices in equal parts.
+
+    Args:
+      seed: of everything.
+      devices: `N`.
+      train: training examples in all, owned in turn.
+      test: test examples in all.
+      classes: `K`.
+      dimensions: length of an input.
+      heterogeneity: `h`.
+    """
+    rng = np.random.default_rng(seed)
+    weights, bias = rng.normal(size=(dimensions, classes)), rng.normal(size=classes)
+    scale = np.arange(1, dimensions + 1) ** -0.6
+    centers = heterogeneity * rng.normal(size=(devices, dimensions))
+    owner = np.arange(train + test) % devices
+    x = centers[owner] + scale * rng.normal(size=(train + test, dimensions))
+    y = (x @ weights + bias).argmax(1).astype(np.int32)
+    x = x.astype(working_dtype())
+    return Dataset(x[:train], y[:train], x[train:], y[train:], classes, owner[:train])
+
+
+def synthetic_regression(
+    seed: int,
+    devices: int,
+    train: int,
+    test: int,
+    dimensions: int = 10,
+    noise: float = 0.1,
+    heterogeneity: float = 0.5,
+) -> Dataset:
+    """Numbers that are linear in the input but for noise, with inputs and maps that differ between devices.
+
+    Device `n` draws `x = S (h c_n + ε)` with diagonal `S_jj² = j^−1.2 / ((1 + h²) Σ_i i^−1.2)`, so that the mean of
+    `‖x‖²` is 1, and `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard normal, and `w` and `b`
+    those of all devices. Heterogeneity `h = 0` makes all devices alike; the larger it is, the further apart are their
+    inputs and what each finds alone. Test examples come from all devices in equal parts.
+
+    Args:
+      seed: of everything.
+      devices: `N`.
+      train: training examples in all, owned in turn.
+      test: test examples in all.
+      dimensions: length of an input.
+      noise: `σ`.
+      heterogeneity: `h`.
+    """
+    rng = np.random.default_rng(seed)
+    weights, bias = rng.normal(size=dimensions), rng.normal()
+    centers, offsets = heterogeneity * rng.normal(size=(2, devices, dimensions))
+    variances = np.arange(1, dimensions + 1) ** -1.2
+    owner = np.arange(train + test) % devices
+    x = centers[owner] + rng.normal(size=(train + test, dimensions))
+    x *= np.sqrt(variances / ((1 + heterogeneity**2) * variances.sum()))
+    y = ((weights + offsets[owner]) * x).sum(1) + bias + noise * rng.normal(size=len(x))
+    x, y = x.astype(working_dtype()), y.astype(working_dtype())[:, None]
+    return Dataset(x[:train], y[:train], x[train:], y[train:], 1, owner[:train])
+
+
+def _made(make, *arguments: Argument) -> None:
+    def build(wanted: Wanted, *values: float) -> Dataset:
+        return make(wanted.seed, wanted.devices, wanted.train, max(1000, wanted.devices), *values)
+
+    optional = tuple(argument._replace(optional=True) for argument in arguments)
+    DATASETS.add(DatasetEntry(make.__name__, build, optional))
+
+
+_made(
+    synthetic_classification,
+    Argument("CLASSES", whole(2)),
+    Argument("DIMENSIONS", whole(1)),
+    Argument("HETEROGENEITY", number(0)),
+)
+_made(
+    synthetic_regression,
+    Argument("DIMENSIONS", whole(1)),
+    Argument("NOISE", number(0)),
+    Argument("HETEROGENEITY", number(0)),
+)

@@ -1,0 +1,86 @@
+"""Devices of one architecture, stacked: the only place that knows how they are executed."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.models import MODELS
+from ddjax.sharding import by_device
+from ddjax.types import Learner, PyTree
+
+
+class Group(NamedTuple):
+    """Devices of one architecture.
+
+    Attributes:
+      learner: how each of them learns.
+      size: number of devices.
+      chunk: devices vectorized at a time in one place, the chunks one after another; `None` for all at once.
+    """
+
+    learner: Learner
+    size: int
+    chunk: int | None = None
+
+    def map(self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree):
+        """Maps a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
+
+        Chunks are updated where they lie, so that `carried` is never there twice. The function closes over no traced
+        array; what it takes of all devices alike is `shared`.
+
+        Returns:
+          The stacked `carried` and outputs.
+        """
+
+        def here(shared: PyTree, *arguments: PyTree):
+            return self._map(jax.vmap(partial(function, shared)), *arguments)
+
+        return by_device(here, shared, carried, *arguments)
+
+    def _map(self, function: Callable, carried: PyTree, *arguments: PyTree):
+        devices = jax.tree.leaves((carried, arguments))[0].shape[0]
+        chunks = math.ceil(devices / (self.chunk or devices))
+        if chunks == 1:
+            return function(carried, *arguments)
+        size = math.ceil(devices / chunks)  # as even as can be
+
+        def apply(start: Any, size: int, carried: PyTree, outputs: PyTree):
+            def part(leaf):
+                return jax.lax.dynamic_slice_in_dim(leaf, start, size)
+
+            def put(leaf, fresh):
+                return jax.lax.dynamic_update_slice_in_dim(leaf, fresh, start, 0)
+
+            moved, fresh = function(*jax.tree.map(part, (carried, *arguments)))
+            return jax.tree.map(put, carried, moved), jax.tree.map(put, outputs, fresh)
+
+        shapes = jax.eval_shape(function, carried, *arguments)[1]
+        outputs = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        whole = devices // size
+        done = jax.lax.fori_loop(0, whole, lambda i, both: apply(i * size, size, *both), (carried, outputs))
+        return apply(whole * size, devices % size, *done) if devices % size else done
+
+
+# The size of a chunk on a CPU: bytes of parameters, so that a step finds them in a core's cache, and the least
+# number of devices, so that its start is worth it. Measured.
+_CHUNK_BYTES, _CHUNK_DEVICES = 2**19, 4
+
+
+def chunk_for(model: str, learner: Learner) -> int | None:
+    """The number of devices of a model to vectorize at a time on this backend, a `Group`'s `chunk`.
+
+    Args:
+      model: a name of `models.MODELS`.
+      learner: of that model.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    if MODELS[model].convolutional:
+        return 1
+    device = jax.eval_shape(learner.init, jax.random.key(0))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(device.params))
+    return max(_CHUNK_DEVICES, _CHUNK_BYTES // size)

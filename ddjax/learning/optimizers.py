@@ -1,0 +1,28 @@
+"""The optimizers by name."""
+
+import inspect
+
+import optax
+
+from ddjax.registry import Entry, Registry
+
+# They want function values, give every device the same noise, or take no schedule.
+_UNUSABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
+
+
+class OptimizerRegistry(Registry[Entry]):
+    """The optimizers of Optax that are functions of a learning rate, under their Optax names, and those added here."""
+
+    def usage(self) -> str:
+        """Some of them, since there are many."""
+        return "sgd, momentum (0.9), adam, adamw, … (any optimizer of Optax that takes a learning rate)"
+
+
+OPTIMIZERS = OptimizerRegistry("optimizer")
+OPTIMIZERS.add(Entry("momentum", lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)))
+
+for _name, _factory in vars(optax).items():
+    if not inspect.isfunction(_factory) or _name.startswith(("_", "scale_by")) or _name in _UNUSABLE:
+        continue
+    if next(iter(inspect.signature(_factory).parameters), None) == "learning_rate":
+        OPTIMIZERS.add(Entry(_name, _factory))

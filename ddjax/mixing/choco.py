@@ -1,0 +1,56 @@
+"""CHOCO-Gossip: compressed differences, added to public copies."""
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.mixing.base import compress, payload
+from ddjax.mixing.compression import Compressor
+from ddjax.mixing.registry import MIXERS, MixerEntry
+from ddjax.networks import NetworkRound
+from ddjax.types import Mixer, MixerState, PyTree, Traffic
+
+
+def choco(compressor: Compressor, step_size: float) -> Mixer:
+    """CHOCO-Gossip (Koloskova, Stich, Jaggi, ICML 2019, algorithm 1; within `dsgd`, algorithm 2, CHOCO-SGD).
+
+    Every device keeps a public copy `x̂_n` of itself, which its neighbours know as well, and sends what it lacks,
+    compressed: `x̂_n ← x̂_n + Q(x_n − x̂_n)`, then `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`. Copies start at zero. The
+    neighbours' copies are all alike, so the simulation keeps one of each device. Convergence is proved for symmetric
+    `W`.
+
+    Args:
+      compressor: `Q`.
+      step_size: `γ` in (0, 1]; the harder the compression, the smaller.
+    """
+
+    def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
+        difference = jax.tree.map(jnp.subtract, x, state.rows)
+        copies = jax.tree.map(jnp.add, state.rows, compress(compressor, key, difference))
+        x = jax.tree.map(
+            lambda x, mixed, own: x + step_size * (mixed - own), x, network.received.product(copies), copies
+        )
+        return x, MixerState(copies), Traffic({"difference": network.sent.links()})
+
+    return Mixer(
+        init=lambda x, leading: MixerState(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)),
+        mix=mix,
+        message_bytes=lambda x, leading: Traffic({"difference": compressor.message_bytes(payload(x))}),
+        name="choco",
+        fixed_graph=True,
+        lossless=True,
+        running=True,
+    )
+
+
+MIXERS.add(
+    MixerEntry(
+        "choco",
+        choco,
+        settings={"compressor": "compressor", "step_size": "choco_step_size"},
+        # A hundredth of the parameters is much, of soft decisions little.
+        usual={
+            "parameters": {"compressor": "top_k:0.01", "choco_step_size": 0.04},
+            "soft_decisions": {"compressor": "top_k:0.1", "choco_step_size": 0.4},
+        },
+    )
+)

@@ -1,0 +1,42 @@
+"""Push-sum: exact averages on directed graphs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.mixing.registry import MIXERS, MixerEntry
+from ddjax.networks import NetworkRound
+from ddjax.stacked import expand, stacked_bytes
+from ddjax.types import Mixer, MixerState, PyTree, Traffic, working_dtype
+
+
+def push_sum() -> Mixer:
+    """Push-sum (Kempe, Dobra, Gehrke, FOCS 2003); within `dsgd`, stochastic gradient push (Assran et al., ICML 2019,
+    algorithm 1). Exact averages on directed graphs, where a device knows its out-neighbours only.
+
+    A device holds a numerator `u_n` and a weight `w_n`, mixed by a column-stochastic matrix, and `x_n = u_n / w_n`.
+    What was added to `x` since the last mixing is added to the numerator, as gradients are there.
+    A message is `x` and the weight: one number, for soft decisions one a row.
+    """
+
+    def init(x: PyTree, leading: int) -> MixerState:
+        weight = jnp.ones(jax.tree.leaves(x)[0].shape[:leading])
+        return MixerState((weight, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)))
+
+    def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
+        weight, last = state.rows
+        # u + (x − last) with u = w last; at first w is 1 and nothing was mixed, so the numerator is x.
+        numerator = jax.tree.map(lambda x, last: x + (expand(weight, x) - 1) * last, x, last)
+        weight = network.received.product(weight)
+        x = jax.tree.map(lambda u: u / expand(weight, u), network.received.product(numerator))
+        return x, MixerState((weight, x)), Traffic({"numerator and weight": network.sent.links()})
+
+    def message_bytes(x: PyTree, leading: int) -> Traffic:
+        rows = math.prod(jax.tree.leaves(x)[0].shape[1:leading])
+        return Traffic({"numerator and weight": stacked_bytes(x) + working_dtype().itemsize * rows})
+
+    return Mixer(init, mix, message_bytes, name="push_sum", weights="column", lossless=True, running=True, linear=True)
+
+
+MIXERS.add(MixerEntry("push_sum", push_sum))

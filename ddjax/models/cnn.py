@@ -1,0 +1,27 @@
+"""The convolutional network."""
+
+import jax
+from flax import nnx
+
+from ddjax.models.dense import Dense
+from ddjax.models.layers import average_pool, channels, conv, with_channels
+from ddjax.models.registry import MODELS, Activation, ModelEntry
+
+
+class CNN(nnx.Module):
+    """Convolution 5×5×16, average pool, 5×5×32, average pool, dense 64."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.first = conv(channels("cnn", input_shape), 16, 5, rngs)
+        self.second = conv(16, 32, 5, rngs)
+        self.hidden = Dense((input_shape[0] // 4) * (input_shape[1] // 4) * 32, 64, rngs=rngs)
+        self.out = Dense(64, outputs, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = average_pool(self.activation(self.first(with_channels(x))))
+        x = average_pool(self.activation(self.second(x)))
+        return self.out(self.activation(self.hidden(x.reshape(x.shape[0], -1))))
+
+
+MODELS.add(ModelEntry("cnn", CNN, check=lambda shape: channels("cnn", shape), convolutional=True))

@@ -1,0 +1,22 @@
+"""The linear model."""
+
+import math
+
+import jax
+from flax import nnx
+
+from ddjax.models.dense import Dense
+from ddjax.models.registry import MODELS, Activation, ModelEntry
+
+
+class Linear(nnx.Module):
+    """Linear in the flattened input: logistic regression over classes, linear regression of numbers."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.dense = Dense(math.prod(input_shape), outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+MODELS.add(ModelEntry("linear", Linear))

@@ -1,0 +1,24 @@
+"""The multilayer perceptron."""
+
+import math
+
+import jax
+from flax import nnx
+
+from ddjax.models.dense import Dense
+from ddjax.models.registry import MODELS, Activation, ModelEntry
+
+
+class MLP(nnx.Module):
+    """One hidden layer of 128 on the flattened input."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.hidden = Dense(math.prod(input_shape), 128, rngs=rngs)
+        self.out = Dense(128, outputs, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(self.activation(self.hidden(x.reshape(x.shape[0], -1))))
+
+
+MODELS.add(ModelEntry("mlp", MLP))

@@ -1,0 +1,36 @@
+"""The models and activation functions by name."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from ddjax.registry import Entry, Registry
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A model architecture.
+
+    `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`, which maps `[B, …]` to `[B, K]`: logits, or
+    predicted numbers. Its only state is parameters.
+
+    Attributes:
+      check: `(input_shape)`; raises `InputError` for inputs that it cannot take.
+      convolutional: whether it convolves, which decides how it is executed.
+      tokens: whether it takes integer token ids instead of numbers.
+    """
+
+    check: Callable[[tuple[int, ...]], object] = tuple
+    convolutional: bool = False
+    tokens: bool = False
+
+
+MODELS: Registry[ModelEntry] = Registry("model")
+ACTIVATIONS: Registry[Entry] = Registry("activation")
+
+for _function in (nnx.elu, nnx.gelu, nnx.relu, nnx.sigmoid, nnx.silu, nnx.softplus, nnx.tanh):
+    ACTIVATIONS.add(Entry(_function.__name__, lambda function=_function: function))

@@ -1,0 +1,52 @@
+"""The residual network."""
+
+import jax
+from flax import nnx
+
+from ddjax.models.dense import Dense
+from ddjax.models.layers import GroupNorm, channels, conv, with_channels
+from ddjax.models.registry import MODELS, Activation, ModelEntry
+from ddjax.types import working_dtype
+
+
+def _norm(features: int, rngs: nnx.Rngs) -> GroupNorm:
+    return GroupNorm(features, num_groups=8, param_dtype=working_dtype(), rngs=rngs)
+
+
+class _Block(nnx.Module):
+    """Two 3×3 convolutions with GroupNorm around a shortcut, projected where the shape changes (He et al. 2016)."""
+
+    def __init__(self, in_features: int, features: int, strides: int, activation: Activation, rngs: nnx.Rngs):
+        self.first = conv(in_features, features, 3, rngs, strides, use_bias=False)
+        self.first_norm = _norm(features, rngs)
+        self.second = conv(features, features, 3, rngs, use_bias=False)
+        self.second_norm = _norm(features, rngs)
+        changes = strides != 1 or in_features != features
+        self.shortcut = conv(in_features, features, 1, rngs, strides, use_bias=False) if changes else None
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.activation(self.first_norm(self.first(x)))
+        y = self.second_norm(self.second(y))
+        return self.activation(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResNet14(nnx.Module):
+    """The paper's depth: a 3×3 stem, three stages of two blocks with 16, 32 and 64 channels, GroupNorm, mean pool."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.stem = conv(channels("resnet14", input_shape), 16, 3, rngs, use_bias=False)
+        self.stem_norm = _norm(16, rngs)
+        shapes = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
+        self.blocks = nnx.List([_Block(*shape, activation, rngs) for shape in shapes])
+        self.out = Dense(64, outputs, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.activation(self.stem_norm(self.stem(with_channels(x))))
+        for block in self.blocks:
+            x = block(x)
+        return self.out(x.mean((1, 2)))
+
+
+MODELS.add(ModelEntry("resnet14", ResNet14, check=lambda shape: channels("resnet14", shape), convolutional=True))

@@ -1,0 +1,161 @@
+"""What the eigenvalues of mixing matrices say: how quickly they mix, and what step size they allow. On the host."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+
+from ddjax.errors import InputError
+
+# Devices up to which eigenvalues are found by dense methods, in seconds, and the size of the iterative ones above.
+_DENSE = 2000
+_KRYLOV, _RESTARTS, _TOLERANCE = 40, 75, 1e-10
+
+Matrices = Sequence[scipy.sparse.csr_array]
+
+
+def spectral_gap(matrices: Matrices, drawn: bool = False) -> float | None:
+    """The part of the disagreement that a round takes away, `1 − ` the factor by which it shrinks; 1 for one device.
+
+    For one matrix this is `1 − |λ₂|`, with `λ₂` the second largest eigenvalue in modulus; for a cycle the geometric
+    mean over its rounds; for graphs drawn anew `1 − √λ₂(E[WᵀW])` (Boyd, Ghosh, Prabhakar, Shah 2006).
+
+    Args:
+      matrices: the one, those of a cycle, or draws to estimate from, `[N, N]` float64.
+      drawn: whether they are draws.
+
+    Returns:
+      `None` where it could not be found: on thousands of devices with an irregular graph that mixes very slowly.
+    """
+    rounds, devices = len(matrices), matrices[0].shape[0]
+    if devices == 1:
+        return 1.0
+    if drawn:
+        # All devices being alike, E[WᵀW] is a I + b 11ᵀ, and its trace is that of one draw on average.
+        squares = sum((matrix.data**2).sum() for matrix in matrices) / rounds
+        return float(1 - np.sqrt((squares - 1) / (devices - 1)))
+    second = _second_modulus(matrices)
+    # A root would magnify rounding.
+    return None if second is None else float(1 - (second if second > 1e-12 else 0) ** (1 / rounds))
+
+
+def largest_consensus_step_size(matrices: Matrices) -> float:
+    """The `ζ` below which `z ← W z + ζ (s − z)` is stable: every eigenvalue of `W − ζ I` inside the unit circle.
+
+    `|λ − ζ| < 1` is `ζ < Re λ + √(1 − (Im λ)²)`, smallest over the eigenvalues: 2/3 on a large ring, but 2/(d + 1)
+    on a `d`-dimensional hypercube. For several matrices it is the smallest; that suffices where they are normal. For
+    column-stochastic matrices, which push-sum uses, weights far below 1 amplify what is added: there the limit is
+    found by bisection. Where the eigenvalues of thousands of devices cannot be found it is `2 min_n W_nn`, below
+    which all is stable by Gershgorin's theorem.
+
+    Args:
+      matrices: the one, those of a cycle, or draws, `[N, N]` float64.
+
+    Raises:
+      InputError: no limit is known: column-stochastic matrices that change or are of thousands of devices, or
+        weights that all but vanish.
+    """
+    rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
+    if rows > 1e-6 and columns < 1e-6:
+        return _push_sum_limit(matrices)
+    return min(map(_step_limit, matrices))
+
+
+def gershgorin_step_size(matrices: Matrices) -> float:
+    """A consensus step size up to which every row-stochastic matrix with these or larger diagonals is stable."""
+    return float(min(2 * matrix.diagonal().min() for matrix in matrices))
+
+
+def _step_limit(matrix: scipy.sparse.csr_array) -> float:
+    eigenvalues: np.ndarray | None = _circulant_eigenvalues(matrix)
+    if eigenvalues is None and matrix.shape[0] <= _DENSE:
+        eigenvalues = _eigenvalues(matrix.toarray())
+    elif eigenvalues is None and _symmetric(matrix):
+        eigenvalues = _extreme(scipy.sparse.linalg.eigsh, matrix, which="SA")
+    if eigenvalues is None:
+        return float(2 * matrix.diagonal().min())
+    return float(np.min(eigenvalues.real + np.sqrt(np.maximum(1 - eigenvalues.imag**2, 0))))
+
+
+def _push_sum_limit(matrices: Matrices) -> float:
+    """The `ζ` up to which distillation over push-sum is stable, once the weights have settled."""
+    devices = matrices[0].shape[0]
+    reason = "which changes" if len(matrices) > 1 else f"which has over {_DENSE} devices" if devices > _DENSE else ""
+    if not reason:
+        matrix = matrices[0].toarray()
+        settled = np.linalg.matrix_power(matrix, 10_000) @ np.ones(devices)
+        if settled.min() < 1e-4:
+            reason = f"where weights settle as low as {settled.min():.1g}"
+    if reason:
+        raise InputError(
+            f"no stable consensus step size is known for push_sum on this network, {reason}; use consensus tracking, "
+            "which needs none"
+        )
+    debiased, identity = matrix / settled[:, None], np.eye(devices)
+
+    def grows(step: float) -> bool:
+        # The last mixed value v and the estimate z: v ← P (z + (w − 1) v) / w, z ← v − ζ z.
+        mixed = np.hstack([debiased * (settled - 1), debiased])
+        both = np.vstack([mixed, mixed - step * np.hstack([0 * identity, identity])])
+        return bool(np.abs(np.linalg.eigvals(both)).max() > 1 + 1e-9)
+
+    low, high = 0.0, 2.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if grows(middle) else (middle, high)
+    return low
+
+
+def _symmetric(matrix: scipy.sparse.csr_array) -> bool:
+    return (matrix != matrix.T).nnz == 0
+
+
+def _circulant_eigenvalues(matrix: scipy.sparse.csr_array) -> np.ndarray | None:
+    """In the order of the Fourier basis, which circulant matrices share; `None` of another."""
+    column = matrix[:, [0]].toarray()[:, 0]
+    entries = matrix.tocoo()
+    same = np.allclose(entries.data, column[(entries.row - entries.col) % len(column)], rtol=0, atol=1e-12)
+    return np.fft.fft(column) if same and matrix.nnz == len(column) * np.count_nonzero(column) else None
+
+
+def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    return np.linalg.eigvalsh(matrix) if np.array_equal(matrix, matrix.T) else np.linalg.eigvals(matrix)
+
+
+def _second_modulus(matrices: Matrices) -> float | None:
+    """Of the eigenvalues of the product of stochastic matrices, the second largest modulus; `None` if not found."""
+    devices = matrices[0].shape[0]
+    shared = [each for matrix in matrices if (each := _circulant_eigenvalues(matrix)) is not None]
+    if len(shared) == len(matrices):
+        eigenvalues = np.prod(shared, axis=0)
+    elif devices <= _DENSE:
+        eigenvalues = _eigenvalues(functools.reduce(lambda all, matrix: matrix @ all, matrices).toarray())
+    else:
+        return _iterated_modulus(matrices)
+    return float(np.sort(np.abs(eigenvalues))[-2])
+
+
+def _iterated_modulus(matrices: Matrices) -> float | None:
+    devices = matrices[0].shape[0]
+    symmetric = len(matrices) == 1 and _symmetric(matrices[0])
+
+    def apply(x: np.ndarray) -> np.ndarray:
+        # Less the mean, which moves the eigenvalue 1 of a row- or column-stochastic matrix to 0, and no other.
+        return functools.reduce(lambda x, matrix: matrix @ x, matrices, x) - x.mean()
+
+    operator = scipy.sparse.linalg.LinearOperator((devices, devices), apply, dtype=float)
+    found = _extreme(scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs, operator, which="LM")
+    return None if found is None else float(np.abs(found[0]))
+
+
+def _extreme(method: Callable, operator: Any, which: str) -> np.ndarray | None:
+    """An eigenvalue at the end of the spectrum by Lanczos' or Arnoldi's method; `None` if it does not converge."""
+    start = np.random.default_rng(0).normal(size=operator.shape[0])
+    limits = {"ncv": _KRYLOV, "maxiter": _RESTARTS, "tol": _TOLERANCE}
+    try:
+        return method(operator, k=1, which=which, v0=start, return_eigenvectors=False, **limits)
+    except scipy.sparse.linalg.ArpackNoConvergence:
+        return None

@@ -1,0 +1,231 @@
+"""A compiled algorithm on a problem: one jitted loop over the rounds between two evaluations."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax import sharding
+from ddjax.errors import NonFiniteError
+from ddjax.simulation.metrics import Measures, evaluate
+from ddjax.types import Algorithm, Info, Problem, Traffic
+
+
+class Snapshot(NamedTuple):
+    """What a run needs to go on from.
+
+    Attributes:
+      state: the algorithm's.
+      messages: `Traffic` of int64 counts since round 0, on the host.
+    """
+
+    state: Any
+    messages: Traffic
+
+
+class Totals(NamedTuple):
+    """Sums over rounds.
+
+    Attributes:
+      info: `Info`, summed.
+      failed: `[N]` devices whose loss was not finite in the last round.
+    """
+
+    info: Info
+    failed: jax.Array
+
+
+class Simulation:
+    """A compiled algorithm on a problem: compiles once for any number of rounds and runs.
+
+    The device axis is spread over a mesh, here and on other hosts. Every process must make the same calls with the same
+    arguments.
+
+    Args:
+      algorithm: what to run; with `hyperparameters`, a function of them that makes it.
+      problem: on what; its arrays are copied to where they are needed.
+      mesh: with the axis `devices`; all accelerators there are if `None`.
+      hyperparameters: a pytree of numbers that are data of the compiled program, as the problem is, so that `on` can
+        replace them. On a mesh of several shards they are constants.
+
+    Raises:
+      InputError: the algorithm refuses the problem.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm | Callable[[Any], Algorithm],
+        problem: Problem,
+        mesh: jax.sharding.Mesh | None = None,
+        hyperparameters: Any = None,
+    ):
+        self.mesh = mesh or sharding.mesh()
+        self._algorithm, self.hyperparameters = algorithm, hyperparameters
+        made = self._make(hyperparameters)
+        made.check(problem)
+        self.problem = self._place(problem)
+        self.message_bytes = made.message_bytes(problem)
+        key = jax.eval_shape(jax.random.key, 0)
+        with jax.set_mesh(self.mesh):
+            state = jax.eval_shape(made.init, key, problem)
+            self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, problem)
+        info = self.traced.out_info[1]
+        self.shapes = Snapshot(state, info.messages)
+        self.totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
+        self.layout = sharding.stacked(self.mesh, state)
+        self._compile()
+
+    def _make(self, traced: Any) -> Algorithm:
+        """The algorithm with these hyperparameters, inside or outside a compiled program."""
+        if isinstance(self._algorithm, Algorithm):
+            return self._algorithm
+        # What is mapped over several shards closes over no traced value.
+        return self._algorithm(self.hyperparameters if self.mesh.size > 1 else traced)
+
+    def _compile(self) -> None:
+        make, layout, whole = self._make, self.layout, sharding.replicated(self.mesh)
+
+        def init(key, problem, hyperparameters):
+            return make(hyperparameters).init(key, problem)
+
+        def measure(state, problem, hyperparameters):
+            return evaluate(partial(make(hyperparameters).predict, state), problem)
+
+        def advance(key, state, totals, problem, hyperparameters, until):
+            algorithm = make(hyperparameters)
+
+            def one(carry):
+                state, totals = carry
+                state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
+                failed = ~jnp.isfinite(info.loss + info.distillation_loss)
+                return state, Totals(jax.tree.map(jnp.add, totals.info, info), failed)
+
+            return jax.lax.while_loop(
+                lambda carry: (carry[0].round < until) & ~carry[1].failed.any(), one, (state, totals)
+            )
+
+        def record(key, state, problem, hyperparameters, rounds, measure):
+            algorithm = make(hyperparameters)
+
+            def one(carry):
+                state, info = algorithm.round(jax.random.fold_in(key, carry[0].round), carry[0], problem)
+                return state, jnp.isfinite(info.loss + info.distillation_loss).all()
+
+            def until(carry, round):
+                state, sound = jax.lax.while_loop(lambda carry: (carry[0].round < round) & carry[1], one, carry)
+                found = jax.tree.map(
+                    lambda leaf: jnp.where(sound, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf,
+                    measure(state, problem),
+                )
+                return (state, sound), found
+
+            (state, _), found = jax.lax.scan(until, (state, jnp.bool_(True)), rounds)
+            return state, found
+
+        self._init = jax.jit(init, out_shardings=layout)
+        self._measure = jax.jit(measure, out_shardings=whole)
+        # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
+        self._advance = jax.jit(advance, donate_argnums=(1, 2), out_shardings=(layout, whole))
+        self._record = jax.jit(record, static_argnums=5)
+
+    def fits(self, problem: Problem) -> bool:
+        """Whether a problem has the shapes this was compiled for."""
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (problem, self.problem))
+        return shapes[0] == shapes[1]
+
+    def on(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
+        """The same compiled programs on another problem, with other hyperparameters.
+
+        Args:
+          problem: one that `fits`.
+          hyperparameters: as given before, with other values; on several shards only the same values.
+
+        Raises:
+          ValueError: it does not fit, or its hyperparameters are other constants.
+          InputError: the algorithm refuses the problem.
+        """
+        if not self.fits(problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
+            raise ValueError(
+                "a compiled simulation takes problems of its own shapes, and other hyperparameters on one shard only"
+            )
+        self._make(hyperparameters).check(problem)
+        twin = copy.copy(self)
+        twin.problem, twin.hyperparameters = self._place(problem), hyperparameters
+        return twin
+
+    def _place(self, tree: Any, layout: Any = None) -> Any:
+        """Arrays, the same in every process, as arrays on the mesh."""
+        return jax.device_put(tree, layout or sharding.replicated(self.mesh))
+
+    def _stream(self, key: jax.Array, number: int) -> jax.Array:
+        """A stream of the run's key, on the mesh."""
+        bits = self._place(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))))
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
+
+    def init(self, key: jax.Array) -> Any:
+        """The state before the first round."""
+        with jax.set_mesh(self.mesh):
+            return self._init(self._stream(key, 0), self.problem, self.hyperparameters)
+
+    def measure(self, state: Any) -> Measures:
+        """Test and reference measures of a state.
+
+        Raises:
+          NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
+        """
+        with jax.set_mesh(self.mesh):
+            measures = self._measure(self._place(state, self.layout), self.problem, self.hyperparameters)
+        _check_finite(state, measures.finite)
+        return measures
+
+    def zeros(self) -> Totals:
+        """Totals of no round."""
+        return self._place(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.totals))
+
+    def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
+        """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
+
+        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so that no number depends on where a run is cut.
+
+        Returns:
+          The state, and the totals with these rounds added.
+
+        Raises:
+          NonFiniteError: a loss is NaN or infinite; raised after that very round.
+        """
+        state = self._place(state, self.layout)
+        with jax.set_mesh(self.mesh):
+            key = self._stream(key, 1)
+            state, totals = self._advance(key, state, totals, self.problem, self.hyperparameters, np.int32(until))
+        _check_finite(state, ~totals.failed)
+        return state, totals
+
+    def record(
+        self, key: jax.Array, state: Any, rounds: Any, measure: Callable[[Any, Problem], Any]
+    ) -> tuple[Any, Any]:
+        """Runs on and measures, all in one compiled loop, with the hyperparameters of `advance`.
+
+        Where a loss is no longer finite it stops, and what is measured from then on is NaN.
+
+        Args:
+          key: of the run.
+          state: as `init` or `advance` gave it.
+          rounds: `[T]`, increasing.
+          measure: `(state, problem)` to a pytree; the same function is compiled once.
+
+        Returns:
+          The state in the last round, and what was measured in each, stacked `[T, …]`.
+        """
+        state = self._place(state, self.layout)
+        with jax.set_mesh(self.mesh):
+            key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
+            return self._record(key, state, self.problem, self.hyperparameters, rounds, measure)
+
+
+def _check_finite(state: Any, finite: jax.Array) -> None:
+    if not finite.all():
+        raise NonFiniteError(int(state.round), int(finite.argmin()))
