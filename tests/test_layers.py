@@ -61,7 +61,9 @@ def test_absl_is_imported_in_one_file(path):
 def loaded(statement):
     """The modules that are loaded after a statement, in a fresh process."""
     program = f"import sys; {statement}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_importing_ddjax_loads_no_more_than_it_needs():

@@ -85,12 +85,13 @@ class Field:
         accepted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             raise InputError(f"{self.name} takes a value of type {self.kind.__name__}, got {value!r}")
-        if self.minimum is None:
-            return
-        largest: float = 2**31 - 1 if self.kind is int else sys.float_info.max
-        most: float = largest if self.maximum is None else self.maximum
-        if not self.minimum <= value <= most or (self.positive and value == self.minimum):
+        if self.minimum is not None and not self._within(value):
             raise InputError(f"{self.name} must {self._accepted}, got {value}")
+
+    def _within(self, value: Any) -> bool:
+        largest: float = 2**31 - 1 if self.kind is int else sys.float_info.max
+        most = largest if self.maximum is None else self.maximum
+        return self.minimum <= value <= most and not (self.positive and value == self.minimum)
 
     @property
     def _accepted(self) -> str:

@@ -11,29 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ddjax.errors import InputError
-from ddjax.learning import tasks
+from ddjax.experiments.fields import Role, fields
+from ddjax.experiments.looks import AXES, COLORS, STYLES, plt
+from ddjax.experiments.settings import Settings
+from ddjax.learning import TASKS
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_SAME_CURVE = (
-    "seed",
-    "output_dir",
-    "resume",
-    "device_chunk",
-    "host_devices",
-    "checkpoint_every",
-    "target_accuracy",
-    "tensorboard",
+# Settings that do not tell curves apart.
+_SAME_CURVE = frozenset(
+    name for name, field in fields(Settings).items() if field.role in (Role.SEED, Role.OUTPUT, Role.EXECUTION)
 )
-AXES = {"accuracy": ("test accuracy", "linear"), "mse": ("test MSE", "log")}  # of a metric
-STYLES = ("-", "--", "-.")  # after the colours have been through
 
 Curve = dict[str, np.ndarray]
 
@@ -90,11 +79,11 @@ def plot(figure: Path, runs: list[Path]) -> None:
     for run in runs:
         flags, columns = _read(run)
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
-    metrics = {metric for _, seeds in groups.values() for metric in tasks.TASKS if f"{metric}_mean" in seeds[0]}
+    metrics = {metric for _, seeds in groups.values() for metric in TASKS if f"{metric}_mean" in seeds[0]}
     if len(metrics) > 1:
         raise InputError("runs with accuracy and runs with mse have no axis in common; draw them apart")
     (metric,) = metrics
-    task = tasks.TASKS[metric]
+    task = TASKS[metric]
     labels = _labels([flags for flags, _ in groups.values()])
     fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
     for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):

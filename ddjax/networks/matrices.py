@@ -238,10 +238,15 @@ class Links(MixingMatrix):
         ]
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
-        return np.bincount(self.senders, counts, self.devices).astype(np.int64)
+        return self._count(self.senders, counts)
 
     def received_by_device(self, counts: np.ndarray) -> np.ndarray:
-        return np.bincount(self.receivers, counts, self.devices).astype(np.int64)
+        return self._count(self.receivers, counts)
+
+    def _count(self, devices: Any, counts: np.ndarray) -> np.ndarray:
+        sums = np.zeros(self.devices, np.int64)  # `np.bincount` would count in floating point
+        np.add.at(sums, np.asarray(devices), counts)
+        return sums
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (used,) = np.nonzero(counts)

@@ -1,20 +1,22 @@
-"""What `benchmark.py` measures: systems on random data, and how much useful work a round of them is."""
+"""What `benchmark.py` measures: algorithms on random data, and how much useful work a round is."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-import ddjax
-from ddjax.algorithms.local import State
-from ddjax.learning.population import chunk_for
+from ddjax.algorithms.distillation import distillation
+from ddjax.algorithms.dsgd import dsgd
+from ddjax.algorithms.local import State, local
+from ddjax.learning import Group, Population, chunk_for, supervised_learner
 from ddjax.learning.supervised import in_parts
-from ddjax.models import architectures
-from ddjax.networks.topology import Topology, topology
+from ddjax.mixing.average import weighted_average
+from ddjax.models import build_model, micro_batch_for, parse_models
+from ddjax.networks import Topology, as_network, build_topology
+from ddjax.simulation.operations import products
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
 
 WORK = ("local_sgd", "distillation", "dsgd")
@@ -40,7 +42,7 @@ class Case(NamedTuple):
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Architectures and how many devices have them."""
-        return architectures.parse_models(self.models, self.devices)
+        return parse_models(self.models, self.devices)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -49,7 +51,7 @@ class Case(NamedTuple):
 
     def network(self) -> Topology:
         """The graph that is mixed over, if any is."""
-        return topology(self.topology or "ring", self.devices, product=self.mixing_product)
+        return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
 
 
 def problem(case: Case) -> Problem:
@@ -68,7 +70,7 @@ def problem(case: Case) -> Problem:
         private_indices=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
         private_counts=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
         reference=inputs(REFERENCE_SIZE),
-        network=jax.tree.map(jnp.asarray, case.network().network),
+        network=as_network(case.network().network),
         x_test=inputs(1),
         y_test=labels(1),
     )
@@ -76,8 +78,8 @@ def problem(case: Case) -> Problem:
 
 def learner(name: str, input_shape: tuple[int, ...], convolution: str = "", micro_batch: int = 0) -> Learner:
     """A device of the benchmark."""
-    return ddjax.learner(
-        architectures.model(name, input_shape, CLASSES, convolution=convolution),
+    return supervised_learner(
+        build_model(name, input_shape, CLASSES, convolution=convolution),
         optax.sgd(LEARNING_RATE),
         distillation_weight=DISTILLATION_WEIGHT,
         micro_batch=micro_batch,
@@ -90,19 +92,21 @@ def reference_pass(inner: Learner, micro_batch: int) -> Learner:
     It moves by a trace of the gradient: of parameters that stay XLA would take work out of the loop.
     """
 
-    def step(key, device, batch, reference, targets):
+    def gradient(key, params, batch, reference, targets):
         def distance(params, x, z):
             s = inner.predict(Device(params, ()), x)
             return ((s - z) ** 2).sum() / len(reference), s
 
-        (loss, s), gradient = in_parts(distance, micro_batch, device.params, reference, targets)
-        params = jax.tree.map(lambda p, g: p - 1e-9 * g, device.params, gradient)
-        return device._replace(params=params), StepInfo(loss, loss, s)
+        (loss, s), found = in_parts(distance, micro_batch, params, reference, targets)
+        return found, StepInfo(loss, loss, s)
 
-    return inner._replace(step=step)
+    def update(device, gradient):
+        return device._replace(params=jax.tree.map(lambda p, g: p - 1e-9 * g, device.params, gradient))
+
+    return inner._replace(gradient=gradient, update=update)
 
 
-def reference_passes(population: ddjax.Population, reference_batch_size: int) -> Algorithm:
+def reference_passes(population: Population, reference_batch_size: int) -> Algorithm:
     """Rounds in which every device takes the step of a `reference_pass`, and nothing else happens."""
 
     def init(key: jax.Array, problem: Problem) -> State:
@@ -121,24 +125,24 @@ def reference_passes(population: ddjax.Population, reference_batch_size: int) ->
 
 
 def algorithm(work: str, case: Case) -> Algorithm:
-    """The system that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
+    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
     groups = []
     for name, size in case.groups:
-        micro_batch = case.micro_batch or architectures.micro_batch_for(name)
+        micro_batch = case.micro_batch or micro_batch_for(name)
         one = learner(name, case.input_shape, case.convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
-        groups.append(ddjax.Group(measured, size, case.device_chunk or chunk_for(name, one)))
-    population = ddjax.Population(groups, case.batch_size)
+        groups.append(Group(measured, size, case.device_chunk or chunk_for(name, one)))
+    population = Population(groups, case.batch_size)
     if work == "reference_pass":
         return reference_passes(population, case.reference_batch_size or 0)
     if work == "distillation":
-        return ddjax.distillation(
+        return distillation(
             population,
-            ddjax.weighted_average(),
+            weighted_average(),
             reference_batch_size=case.reference_batch_size or 0,
             consensus_step_size=CONSENSUS_STEP_SIZE,
         )
-    return ddjax.dsgd(population, ddjax.weighted_average()) if work == "dsgd" else ddjax.local(population)
+    return dsgd(population, weighted_average()) if work == "dsgd" else local(population)
 
 
 def device_step(case: Case) -> tuple[float, float]:
@@ -165,17 +169,3 @@ def device_step(case: Case) -> tuple[float, float]:
     heard = 1 + case.network().directed_edges / case.devices  # itself and its neighbours
     read = math.prod(case.input_shape) * (case.batch_size + b / case.devices)
     return float(flops + 2 * heard * message), float(4 * (4 * parameters + read + (heard + 1) * message))
-
-
-def products(jaxpr: Any) -> Iterator[float]:
-    """Operations of each matrix product and convolution, in order; those of a loop are as many as it has rounds."""
-    for equation in jaxpr.eqns:
-        shapes, params = [variable.aval.shape for variable in equation.invars], equation.params
-        outputs = equation.outvars[0].aval.size
-        if equation.primitive.name == "dot_general":
-            yield 2 * outputs * math.prod(shapes[0][axis] for axis in params["dimension_numbers"][0][0])
-        elif equation.primitive.name == "conv_general_dilated":
-            yield 2 * outputs * math.prod(shapes[1]) / shapes[1][params["dimension_numbers"].rhs_spec[0]]
-        for inner in params.values():
-            if hasattr(inner, "eqns"):
-                yield from (params.get("length", 1) * operations for operations in products(inner))

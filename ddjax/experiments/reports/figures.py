@@ -14,7 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ddjax.experiments.plots import COLORS, STYLES, plt
+from ddjax.experiments.looks import COLORS, STYLES, plt
 
 _MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
 _DASHES = {"-": "none", "--": "6 3", "-.": "7 3 2 3"}

@@ -1,27 +1,17 @@
-"""What a study of convergence leaves: its tables, its summary for machines and for readers, its figures."""
+"""What a study leaves: its tables, and its summary for machines and for readers."""
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from ddjax.experiments import records
-from ddjax.experiments.plots import COLORS, STYLES, plt
-from ddjax.experiments.studies.data import Curve, above_rounding
+from ddjax.experiments.files import csv_text, replace
+from ddjax.experiments.studies.curves import Curve
+from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
 
-_QUANTITIES = {
-    "gradient_norm_sq_mean": "squared gradient norm, mean over devices",
-    "gradient_norm_sq_max": "squared gradient norm, largest of a device",
-    "gradient_norm_sq_running": "squared gradient norm, averaged over rounds",
-    "own_gradient_norm_sq_mean": "squared gradient norm at a device's own target or model",
-    "consensus_error": "consensus error",
-    "distance_to_solution": "relative distance to the solution",
-}
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
 Slopes are of logarithms over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows): against
@@ -47,28 +37,31 @@ def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> No
     for curve in curves:
         for s, cell in enumerate(curve.cells):
             for t, number in enumerate(curve.rounds):
-                place = {"curve": curve.label, "seed": cell.given.seed, "round": int(number)}
+                place = {"curve": curve.label, "seed": cell.settings.seed, "round": int(number)}
                 rows.append(place | {name: float(values[s, t]) for name, values in curve.values.items()})
                 each = {name: values[s, t].tolist() for name, values in curve.devices.items()}
                 of_devices += [
                     place | {"device": n} | dict(zip(each, row, strict=True))
                     for n, row in enumerate(zip(*each.values(), strict=True))
                 ]
-    records.replace(folder / "convergence.csv", records.table(rows))
-    records.replace(folder / "devices.csv", records.table(of_devices))
-    records.replace(folder / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
-    records.replace(folder / "summary.md", _page(summary, {}))
+    replace(folder / "convergence.csv", csv_text(rows))
+    replace(folder / "devices.csv", csv_text(of_devices))
+    replace(folder / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+    replace(folder / "summary.md", _page(summary, {}))
 
 
 def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
     """Draws the figures, and writes the page that shows them."""
+    from ddjax.experiments.looks import plt  # slow to import
+    from ddjax.experiments.studies.figures import figures
+
     drawn = {}
-    for name, caption, figure in _figures(curves, summary):
+    for name, caption, figure in figures(curves, summary):
         for ending in ("png", "pdf"):
             figure.savefig(folder / f"{name}.{ending}", dpi=120)
         plt.close(figure)
         drawn[name] = caption
-    records.replace(folder / "summary.md", _page(summary, drawn))
+    replace(folder / "summary.md", _page(summary, drawn))
 
 
 def _plain(value: Any) -> Any:
@@ -78,144 +71,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# Figures.
-
-
-def _figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
-    """Names, captions and figures of what there is to draw."""
-    looks = [
-        {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
-        for number in range(len(curves))
-    ]
-    for name, label in _QUANTITIES.items():
-        shown = [_positive(curve.values[name]) for curve in curves]
-        if name == "gradient_norm_sq_running" and not any(name in curve.facts["theory"] for curve in curves):
-            continue
-        if any(np.isfinite(values).all(0).any() for values in shown):
-            yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
-    several = [curve for curve in curves if np.ptp(curve.devices["gradient_norm_sq"], axis=-1).any()]
-    if 0 < len(several) <= 12:  # a mean model is one
-        yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
-    for x, groups in _by_x(summary["dependence"]).items():
-        yield f"left_vs_{x.replace(' ', '_')}", f"What is left at the end against {x}", _dependence(x, groups)
-
-
-def _by_x(dependence: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    return {x: [group for group in dependence if group["x"] == x] for x in dict.fromkeys(g["x"] for g in dependence)}
-
-
-def _positive(values: Any) -> np.ndarray:
-    """For a logarithmic axis."""
-    values = np.asarray(values, float)
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
-
-
-def _over_rounds(
-    curves: Sequence[Curve],
-    summary: dict[str, Any],
-    looks: Sequence[dict[str, Any]],
-    shown: Sequence[np.ndarray],
-    name: str,
-    label: str,
-) -> Figure:
-    """Geometric mean over seeds, from least to largest as a band, with the fitted line in its window."""
-    fig, axis = plt.subplots(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
-    for curve, facts, look, values in zip(curves, summary["curves"], looks, shown, strict=True):
-        there = np.isfinite(values).all(0)
-        if not there.any():
-            continue
-        x, values = curve.rounds[there], values[:, there]
-        middle = np.exp(np.log(values).mean(0))
-        scale = facts["theory"].get(name, {}).get("scale", "log-log")
-        fit = facts["slopes"][name][scale]
-        axis.plot(x, middle, label=f"{curve.label}: slope {_slope(facts, name) or '?'}".split(" (")[0], **look)
-        axis.fill_between(x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
-        if fit:
-            fitted = np.isfinite(above_rounding(curve, name)[:, there]).all(0)
-            inside = (x >= facts["window"][0]) & (x <= facts["window"][1]) & fitted
-            line = fit["value"] * (np.log(x[inside]) if scale == "log-log" else x[inside])
-            line += np.log(middle[inside]).mean() - line.mean()
-            axis.plot(x[inside], np.exp(line), color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", yscale="log", xlabel="round", ylabel=label)
-    axis.grid(alpha=0.3)
-    fig.legend(loc="outside lower center", ncols=1, fontsize="small")
-    return fig
-
-
-def _of_devices(curves: Sequence[Curve]) -> Figure:
-    """A panel a curve, a line a device of each seed, coloured by its number of neighbours."""
-    columns = min(len(curves), 3)
-    rows = math.ceil(len(curves) / columns)
-    fig, grid = plt.subplots(
-        rows, columns, figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
-    )
-    degrees = [n for curve in curves for seed in curve.facts["neighbors"] for n in seed] or [0]
-    norm = plt.Normalize(min(degrees), max(*degrees, min(degrees) + 1))
-    for axis, curve in zip(grid.flat, curves, strict=False):
-        for s, values in enumerate(curve.devices["gradient_norm_sq"]):
-            for n, line in enumerate(_positive(values).T):
-                neighbors = curve.facts["neighbors"][s][n] if curve.facts["neighbors"] else 0
-                axis.plot(curve.rounds, line, color=plt.cm.viridis(norm(neighbors)), linewidth=0.6, alpha=0.5)
-        axis.set(xscale="log", yscale="log", xlabel="round")
-        axis.set_title(curve.label.replace(", ", "\n"), fontsize="small")
-        axis.grid(alpha=0.3)
-    for axis in grid.flat[len(curves) :]:
-        axis.remove()
-    for axis in grid[:, 0]:
-        axis.set_ylabel("squared gradient norm")
-    if len(set(degrees)) > 1:
-        shades = plt.cm.ScalarMappable(norm, "viridis")
-        fig.colorbar(shades, ax=list(grid.flat[: len(curves)]), label="neighbours of the device")
-    return fig
-
-
-def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
-    """A panel a quantity: every seed, and the fitted lines."""
-    names = [name for name in groups[0]["slopes"] if any(group["slopes"][name] for group in groups)]
-    fig, axes = plt.subplots(1, len(names), figsize=(1 + 3.6 * len(names), 4), squeeze=False, layout="constrained")
-    for axis, name in zip(axes.flat, names, strict=True):
-        for number, group in enumerate(groups):
-            if not (fit := group["slopes"][name]):
-                continue
-            color, at, values = COLORS[number % len(COLORS)], np.array(group["at"]), _positive(group["final"][name])
-            axis.plot(at, values.T, "o", color=color, markersize=4, alpha=0.6)
-            there = np.isfinite(values).all(0)
-            line = fit["value"] * np.log(at[there])
-            line, order = np.exp(line + np.log(values[:, there]).mean() - line.mean()), np.argsort(at[there])
-            label = f"{group['label']} {_interval(fit)}".strip()
-            axis.plot(at[there][order], line[order], color=color, linestyle=":", label=label)
-        axis.set(xscale="log", yscale="log", xlabel=x)
-        axis.set_title(_QUANTITIES[name].split(",")[0], fontsize="small")
-        axis.legend(fontsize="x-small", title="slopes", title_fontsize="x-small", framealpha=0.5)
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.grid(alpha=0.3)
-    return fig
-
-
-# The page.
-
-
-def _interval(fit: dict[str, Any], form: str = ".2f") -> str:
-    interval = f" [{fit['low']:{form}}, {fit['high']:{form}}]" if math.isfinite(fit["low"]) else ""
-    return f"{fit['value']:{form}}{interval}"
-
-
-def _slope(facts: dict[str, Any], name: str) -> str:
-    """A fitted slope beside what theory says of it."""
-    known = facts["theory"].get(name)
-    scale = known["scale"] if known else "log-log"
-    fit, late = facts["slopes"][name][scale], facts["slopes"][name]["log-log, late"]
-    if not fit:
-        return ""
-    if not known and late and abs(late["value"]) < 0.02:
-        return "at rest"
-    form = ".2e" if scale == "semi-log" else ".2f"
-    text = _interval(fit, form) + (" a round" if scale == "semi-log" else "")
-    if not known:
-        return text
-    return f"{text} (theory {'at most ' if known['bound'] else ''}{known['value']:{form}})"
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -288,11 +143,11 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         mixing = f"{decay:.4f} / {1 - gaps[0]:.4f}" if gaps and decay is not None else ""
         rows.append([
             curve["label"],
-            _slope(curve, "gradient_norm_sq_mean"),
+            slope_text(curve, "gradient_norm_sq_mean"),
             _range(steep),
-            _slope(curve, "gradient_norm_sq_running") if "gradient_norm_sq_running" in curve["theory"] else "",
-            _slope(curve, "consensus_error"),
-            _slope(curve, "distance_to_solution"),
+            slope_text(curve, "gradient_norm_sq_running") if "gradient_norm_sq_running" in curve["theory"] else "",
+            slope_text(curve, "consensus_error"),
+            slope_text(curve, "distance_to_solution"),
             _number(_mean(gaps), ".4f") if gaps else "",
             mixing,
         ])  # fmt: skip
@@ -311,16 +166,16 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         rows = [_ends(curve) for curve in curves if curve["endpoints"]]
         lines += _table(head, rows)
         lines += [_ABOUT_END_POINTS, ""]
-    for x, groups in _by_x(summary["dependence"]).items():
+    for x, groups in by_x(summary["dependence"]).items():
         lines += [f"## Dependence on {x}", ""]
         shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
         names = list(groups[0]["slopes"])
         rows = [
-            [group["label"], *(_interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
+            [group["label"], *(interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
             for group in groups
         ]
         lines += [f"Log-log slopes of what is left at the end, over {', '.join(shown)}.", ""]
-        lines += _table(["curves", *(_QUANTITIES[name].split(",")[0] for name in names)], rows)
+        lines += _table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows)
     lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
     return "\n".join(lines)
 

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from ddjax import sharding
 from ddjax.errors import InputError
 from ddjax.experiments import execution, records
-from ddjax.experiments.benchmarks import workloads
 from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
@@ -33,6 +32,7 @@ from ddjax.experiments.sweeps.queue import Program
 from ddjax.experiments.sweeps.store import Store
 from ddjax.experiments.usage import check_used, used
 from ddjax.simulation import memory
+from ddjax.simulation.operations import products
 
 # For the estimate: seconds that a program takes to compile and a round to start, and what part of the machine's peak in
 # products rounds reach.
@@ -61,7 +61,7 @@ def operations(built: Experiment) -> float:
     population, problem, settings = built.population, built.problem, built.settings
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
-    forward = sum(workloads.products(jax.make_jaxpr(population.predict)(devices, one)))
+    forward = sum(products(jax.make_jaxpr(population.predict)(devices, one)))
     held = problem.private_indices.shape[1]
     seen = population.steps_per_round(held) * (population.batch_size or held)
     if "reference_batch_size" in used(settings):

@@ -1,24 +1,19 @@
 """Sparse mixing matrices against dense ones, and that their cost grows with the links."""
 
 import math
-import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CLASSES, small_problem
-from test_algorithms import close, make_learners
-from test_train import FAST, call, rows
+from commands import FAST, call, rows
+from small import CLASSES, close, compressor, make_learners, one_round, small_problem
 
 import ddjax
 from ddjax.errors import InputError
-from ddjax.mixing import mixers
-from ddjax.mixing.compression import compressor
-from ddjax.mixing.registry import MIXERS
-from ddjax.networks import matrices
-from ddjax.networks.graphs import graph
-from ddjax.networks.topology import mixing_matrix, quickest_product, topology
+from ddjax.mixing import MIXERS
+from ddjax.networks import Links, NetworkRound, as_network, build_graph, build_topology, mixing_matrix
+from ddjax.networks.topology import quickest_product
 from ddjax.simulation import accounting
 from ddjax.types import Traffic
 
@@ -37,13 +32,13 @@ ROUND = 3
 
 def both(spec):
     """The matrix of one round in either form."""
-    matrices = (small_problem(spec, devices=DEVICES, product=product).network for product in ("dense", "gather"))
-    return [matrices.at(matrix, jax.random.key(0), ROUND) for matrix in matrices]
+    networks = (small_problem(spec, devices=DEVICES, product=product).network for product in ("dense", "gather"))
+    return [network.at_round(jax.random.key(0), ROUND).sent for network in networks]
 
 
 def by_link(matrix, values):
     """Values by the links of a sparse matrix, as `[N, N]`."""
-    found = np.zeros(matrix.shape, np.asarray(values).dtype)
+    found = np.zeros((matrix.devices, matrix.devices), np.asarray(values).dtype)
     found[matrix.receivers, matrix.senders] = values
     return found
 
@@ -51,20 +46,41 @@ def by_link(matrix, values):
 @pytest.mark.parametrize("spec", SPECS)
 def test_products_and_links_are_those_of_the_dense_matrix(spec):
     dense, sparse = both(spec)
-    np.testing.assert_array_equal(matrices.dense(sparse), dense)
-    np.testing.assert_array_equal(by_link(sparse, matrices.links(sparse)), matrices.links(dense))
+    np.testing.assert_array_equal(sparse.dense(), dense.dense())
+    np.testing.assert_array_equal(by_link(sparse, sparse.links()), dense.links())
+    np.testing.assert_array_equal(sparse.own_weights, dense.own_weights)
     x = jax.random.normal(jax.random.key(0), (DEVICES, 7))
-    close(jax.jit(operator.matmul)(sparse, x), np.asarray(dense, float) @ np.asarray(x, float), 1e-5)
+    expected = np.asarray(dense.dense(), float) @ np.asarray(x, float)
+    for matrix in (dense, sparse):
+        close(jax.jit(lambda matrix, x: matrix.product(x))(matrix, x), expected, 1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_thinned_and_weighted_matrices_are_those_of_numpy(spec):
+    """A link that is taken out gives its weight to its receiver; weights are divided by their sum in a row."""
+    dense, sparse = both(spec)
+    kept = np.random.default_rng(0).random((DEVICES, DEVICES)) < 0.6
+    w = np.asarray(dense.dense(), float)
+    expected = np.where(kept | np.eye(DEVICES, dtype=bool), w, 0)
+    expected += np.diag(1 - expected.sum(1))
+    close(dense.thinned(jnp.asarray(kept)).dense(), expected, 1e-6)
+    by_links = jnp.asarray(kept[sparse.receivers, sparse.senders])
+    close(sparse.thinned(by_links).dense(), expected, 1e-6)
+    own, links = np.linspace(1, 2, DEVICES), np.asarray(dense.links())
+    rows = links + np.diag(own)
+    close(dense.weighted(jnp.asarray(own), dense.links()).dense(), rows / rows.sum(1, keepdims=True), 1e-6)
+    close(sparse.weighted(jnp.asarray(own), sparse.links()).dense(), rows / rows.sum(1, keepdims=True), 1e-6)
+    np.testing.assert_allclose(sparse.sample_matrices()[0].toarray(), w, atol=1e-7)
 
 
 def test_hubs_do_not_widen_all_rows():
     devices = 3000
-    star = topology("star", devices).network
+    star = build_topology("star", devices).network
     assert [slots.shape for slots in star.slots] == [(devices - 1, 1), (1, 3008)]
-    regular = topology("random_regular:5", devices).network
+    regular = build_topology("random_regular:5", devices).network
     assert [slots.shape for slots in regular.slots] == [(devices, 5)]
     assert regular.place is None
-    free = topology("barabasi_albert:4", devices).network
+    free = build_topology("barabasi_albert:4", devices).network
     assert sum(slots.size for slots in free.slots) < 4 * len(free.weights)
 
 
@@ -77,7 +93,7 @@ def test_every_mixer_does_the_same_on_either_form(name, spec):
         "choco": lambda: ddjax.choco(compress, 0.3),
         "encoded": lambda: ddjax.encoded(ddjax.weighted_average(), compress),
     }
-    mixer = made.get(name, MIXERS.get(name))()
+    mixer = (made[name] if name in made else MIXERS[name].build)()
     one, two = jax.random.split(jax.random.key(1))
     start = {"a": jax.random.normal(one, (DEVICES, 3, 2)), "b": jax.random.normal(two, (DEVICES, 4))}
     dense, sparse = both(spec)
@@ -85,7 +101,7 @@ def test_every_mixer_does_the_same_on_either_form(name, spec):
     for matrix in (dense, sparse):
         x, state = start, mixer.init(start, 1)
         for number in range(3):
-            x, state, sent = mix(jax.random.key(number), x, state, matrix)
+            x, state, sent = mix(jax.random.key(number), x, state, NetworkRound(matrix, matrix))
         found.append((x, state, sent))
     (x, state, sent), (sparse_x, sparse_state, sparse_sent) = found
     close(sparse_x, x, 1e-5)
@@ -100,27 +116,27 @@ def test_every_mixer_does_the_same_on_either_form(name, spec):
 def test_push_sum_averages_where_only_columns_sum_to_one(tmp_path):
     path = tmp_path / "graph.txt"
     path.write_text("0 1\n1 2\n2 0\n0 2\n2 3\n3 0\n")
-    built = topology(f"directed_edges:{path}", 4, stochastic="column", product="gather")
+    built = build_topology(f"directed_edges:{path}", 4, stochastic="column", product="gather")
     x = jnp.arange(8.0).reshape(4, 2)
     mixed, mixer = x, ddjax.push_sum()
     state, mix = mixer.init(x, 1), jax.jit(mixer.mix)
     for _ in range(60):
-        mixed, state, _ = mix(None, mixed, state, built.network)
+        mixed, state, _ = mix(None, mixed, state, one_round(built.network))
     close(mixed, jnp.broadcast_to(x.mean(0), x.shape), 1e-5)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_pushes_go_to_the_same_out_neighbours_in_either_form(spec):
     dense, sparse = both(spec)
-    draw = jax.jit(mixers.push_targets)
+    draw = jax.jit(lambda key, matrix: matrix.push_targets(key))
     for number in range(5):
         key = jax.random.key(number)
         targets = draw(key, dense)
         np.testing.assert_array_equal(draw(key, sparse), targets)
-        pushed = by_link(sparse, matrices.pushes(sparse, targets))
-        np.testing.assert_array_equal(pushed, matrices.pushes(dense, targets))
-        assert (pushed <= matrices.links(dense)).all()
-        assert (pushed.sum(0) == (np.asarray(matrices.links(dense)).sum(0) > 0)).all()
+        pushed = by_link(sparse, sparse.pushes(targets))
+        np.testing.assert_array_equal(pushed, dense.pushes(targets))
+        assert (pushed <= dense.links()).all()
+        assert (pushed.sum(0) == (np.asarray(dense.links()).sum(0) > 0)).all()
 
 
 ALGORITHMS = {
@@ -154,7 +170,7 @@ def test_whole_runs_are_equal_in_either_form(name, spec):
     for product in ("dense", "gather"):
         problem = small_problem(spec, devices=devices, product=product)
         simulation = ddjax.Simulation(algorithm, problem)
-        history = ddjax.evaluations(simulation, key=jax.random.key(0), rounds=12, eval_every=12)
+        history = ddjax.iterate(simulation, key=jax.random.key(0), rounds=12, eval_every=12)
         *_, (snapshot, last) = history
         rows = list(accounting.by_link(snapshot.messages, algorithm.message_bytes(problem), problem.network))
         found.append((snapshot.state, last.bytes, rows))
@@ -185,10 +201,10 @@ def test_bytes_by_link_are_exact():
     sizes = Traffic(peer={"model": 10**12 + 1})
     by_matrix = Traffic(peer={"model": by_link(sparse, counts)})
     found = accounting.count(Traffic(peer={"model": counts}), sizes, DEVICES, sparse)
-    assert found == accounting.count(by_matrix, sizes, DEVICES)
+    assert found == accounting.count(by_matrix, sizes, DEVICES, both("barabasi_albert:2")[0])
     assert found.total == sum(map(int, counts)) * (10**12 + 1)
     rows = accounting.by_link(Traffic(peer={"model": counts}), sizes, sparse)
-    assert list(rows) == list(accounting.by_link(by_matrix, sizes))
+    assert list(rows) == list(accounting.by_link(by_matrix, sizes, both("barabasi_albert:2")[0]))
 
 
 def sizes(jaxpr):
@@ -209,7 +225,7 @@ def test_a_round_of_ten_thousand_devices_makes_no_array_of_their_pairs(name):
     problem = problem._replace(
         private_indices=jnp.zeros((devices, 2), jnp.int32),
         private_counts=jnp.full(devices, 2),
-        network=topology("ring", devices).network,
+        network=as_network(build_topology("ring", devices).network),
     )
     algorithm = ALGORITHMS[name](make_learners(size=devices))
     state = jax.eval_shape(algorithm.init, jax.random.key(0), problem)
@@ -219,7 +235,7 @@ def test_a_round_of_ten_thousand_devices_makes_no_array_of_their_pairs(name):
 
 def test_the_sparser_form_is_picked_where_it_is_quicker():
     forms = {
-        (spec, devices): quickest_product(mixing_matrix(graph(spec, devices)))
+        (spec, devices): quickest_product(mixing_matrix(build_graph(spec, devices)))
         for spec in ("ring", "exponential", "complete")
         for devices in (32, 64, 512)
     }
@@ -228,8 +244,8 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
         ("ring", 512),
         ("exponential", 512),
     ]
-    assert isinstance(topology("ring", 64).network, matrices.Sparse)
-    assert topology("ring", 64, product="dense").network.shape == (64, 64)
+    assert isinstance(build_topology("ring", 64).network, Links)
+    assert build_topology("ring", 64, product="dense").network.weights.shape == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -238,14 +254,14 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
 )
 def test_products_that_do_not_exist_are_named(spec, product, message):
     with pytest.raises(InputError, match=message):
-        topology(spec, 8, product=product)
+        build_topology(spec, 8, product=product)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_smallest_networks(devices):
-    matrix = topology("ring", devices, product="gather").network
-    assert matrix.shape == (devices, devices)
+    matrix = build_topology("ring", devices, product="gather").network
+    assert matrix.devices == devices
     x = jnp.arange(3.0 * devices).reshape(devices, 3)
-    close(matrix @ x, jnp.broadcast_to(x.mean(0), x.shape))
+    close(matrix.product(x), jnp.broadcast_to(x.mean(0), x.shape))
     if devices == 1:
-        assert mixers.push_targets(jax.random.key(0), matrix).tolist() == [1]
+        assert matrix.push_targets(jax.random.key(0)).tolist() == [1]

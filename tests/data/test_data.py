@@ -8,7 +8,7 @@ import pytest
 import ddjax
 from ddjax.data import PARTITIONS, load, share_out
 from ddjax.errors import InputError
-from ddjax.networks.topology import topology
+from ddjax.networks import build_topology
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1000)
 
@@ -299,7 +299,7 @@ def test_files_that_are_no_npz(tmp_path):
 )
 def test_too_little_data_is_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
-        ddjax.make_problem(tagged(), topology("ring", 4).network, **kwargs)
+        ddjax.make_problem(tagged(), build_topology("ring", 4).network, **kwargs)
 
 
 @pytest.mark.parametrize("spec", ["digit", "synthetic_classification:1", "synthetic_classification:3:x", "mnist"])

@@ -9,28 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from commands import FAST, call, rows, summary
 
 import ddjax
 from ddjax.errors import InputError
 from ddjax.experiments import build, options, plots, train
 from ddjax.mixing.registry import MIXERS
-
-FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
-
-
-def call(*flags):
-    """The exit code of train.py with these flags."""
-    return train.main(["train.py", *flags])
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def rows(folder):
-    """metrics.csv without what depends on the clock."""
-    with (folder / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+from ddjax.networks import build_topology
 
 
 def test_what_a_run_leaves(tmp_path, capsys):
@@ -111,7 +96,7 @@ def test_targets_are_the_first_row_that_meets_them(tmp_path):
 
 def test_the_worked_example_of_the_notes_adds_a_mixer(tmp_path, monkeypatch):
     """BUILD_NOTES: one file and one registration, and `--mixing` knows it."""
-    notes = (Path(__file__).parents[1] / "BUILD_NOTES.md").read_text()
+    notes = (Path(__file__).parents[2] / "BUILD_NOTES.md").read_text()
     example = notes.split("```python\n")[1].split("```")[0]
     (tmp_path / "median.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
@@ -123,7 +108,7 @@ def test_the_worked_example_of_the_notes_adds_a_mixer(tmp_path, monkeypatch):
     assert call(*FAST, *flags, f"--output_dir={out}") == 0
     assert summary(out)["bytes_sent_per_device"] == 3 * 6 * 64 * 10 * 4
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
-    ring = ddjax.topology("ring", 4).network
+    ring = build_topology("ring", 4).network
     mixed, _, _ = median.median().mix(None, x, ddjax.MixerState(), ring)
     expected = [np.median(x[[n, (n + 1) % 4, (n - 1) % 4]], axis=0) for n in range(4)]
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)

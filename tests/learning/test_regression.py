@@ -8,16 +8,16 @@ import numpy as np
 import optax
 import pytest
 import test_sweep
-from test_algorithms import BATCH, REFERENCE_BATCH, Drawn, rounds
-from test_systems import with_bias
-from test_train import call, rows, summary
+from commands import call, rows, summary
+from loops import Drawn, with_bias
+from small import BATCH, DIMENSIONS, REFERENCE_BATCH, STEP, WEIGHT, compressor, rounds
 
 import ddjax
 from ddjax.experiments import build, options
 from ddjax.learning import tasks
-from ddjax.mixing.compression import COMPRESSORS, compressor
-from ddjax.models import architectures
-from ddjax.networks.topology import topology
+from ddjax.mixing import COMPRESSORS
+from ddjax.models import build_model
+from ddjax.networks import as_network, build_topology
 from ddjax.simulation.metrics import evaluate
 from ddjax.theory import least_squares
 from ddjax.types import working_dtype
@@ -37,13 +37,15 @@ def make_problem(spec="ring", outputs=1, **kwargs):
     dataset = ddjax.data.load(f"synthetic_regression:{DIMENSIONS}", devices=DEVICES, train=200)
     turned = np.random.default_rng(1).normal(size=(1, outputs))
     dataset = dataset._replace(y_train=dataset.y_train @ turned, y_test=dataset.y_test @ turned, outputs=outputs)
-    matrix = topology(spec, DEVICES).network
+    matrix = build_topology(spec, DEVICES).network
     return ddjax.make_problem(dataset, matrix, **{"partition": "natural", "reference_size": 40} | kwargs)
 
 
 def make_learners(problem, rate=RATE, weight=WEIGHT, batch_size=BATCH, name="linear", **kwargs):
-    model = architectures.model(name, problem.x.shape[1:], problem.y.shape[1])
-    learner = ddjax.learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight, **kwargs)
+    model = build_model(name, problem.x.shape[1:], problem.y.shape[1])
+    learner = ddjax.supervised_learner(
+        model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight, **kwargs
+    )
     return ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size)
 
 
@@ -141,7 +143,7 @@ def test_isolated_devices_end_at_least_squares(case):
     """Without a link a device is its own average: the distillation loss pulls to where it is."""
     problem = make_problem()
     if case == "no links":
-        problem = problem._replace(network=jnp.eye(DEVICES))
+        problem = problem._replace(network=as_network(jnp.eye(DEVICES)))
     found = settle(problem, "tracking", 0.0 if case == "no weight" else WEIGHT, 20_000)
     for n, (held, m) in enumerate(zip(problem.private_indices, problem.private_counts, strict=True)):
         a, y = (np.asarray(array)[held[:m]] for array in (problem.x, problem.y))
@@ -191,7 +193,7 @@ def test_an_error_that_is_not_finite_names_its_device(size):
 def test_a_learner_refuses_targets_of_the_other_task():
     problem = make_problem()
     for task, y in ((tasks.CLASSIFICATION, problem.y), (tasks.REGRESSION, jnp.zeros(len(problem.y), jnp.int32))):
-        learner = ddjax.learner(architectures.model("linear", (DIMENSIONS,), 1), optax.sgd(RATE), task=task)
+        learner = ddjax.supervised_learner(build_model("linear", (DIMENSIONS,), 1), optax.sgd(RATE), task=task)
         with pytest.raises(ValueError, match=f"measured by {task.metric}"):
             learner.step(None, learner.init(jax.random.key(0)), (problem.x, y, None))
 
@@ -223,7 +225,7 @@ def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
     fast = ["--devices=8", "--models=linear", "--rounds=3", "--learning_rate=0.01"]
     given = options.parse(["--dataset=synthetic_regression", *fast, *flags])
     built = build.build(given)
-    run = ddjax.evaluations(built.simulation, key=jax.random.key(0), rounds=3, eval_every=3)
+    run = ddjax.iterate(built.simulation, key=jax.random.key(0), rounds=3, eval_every=3)
     for snapshot, _ in run:
         for path, leaf in jax.tree_util.tree_leaves_with_path((snapshot.state, built.problem)):
             if jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -236,8 +238,8 @@ def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
 
 @pytest.mark.usefixtures("float64")
 def test_deep_models_are_in_double_precision_too():
-    built = architectures.model("resnet14", (8, 8, 3), 2)
-    device = ddjax.learner(built, optax.sgd(RATE)).init(jax.random.key(0))
+    built = build_model("resnet14", (8, 8, 3), 2)
+    device = ddjax.supervised_learner(built, optax.sgd(RATE)).init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(device)} == {np.dtype(np.float64)}
 
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import CLASSES, DIMENSIONS, small_problem
-from test_algorithms import make_distillation, make_learners
+from small import CLASSES, DIMENSIONS, make_distillation, make_learners, small_problem
 
 import ddjax
 from ddjax import sharding
@@ -43,13 +42,13 @@ def test_a_resumed_run_is_the_same_to_the_bit(problem, tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     kwargs = {"key": KEY, "rounds": 30, "eval_every": 10}
     history = []
-    for snapshot, evaluation in ddjax.evaluations(ddjax.Simulation(algorithm, problem), **kwargs):
+    for snapshot, evaluation in ddjax.iterate(ddjax.Simulation(algorithm, problem), **kwargs):
         history.append(results(evaluation))
         if evaluation.round == 10:
             checkpoints.save(snapshot, evaluation)
             checkpoints.save(snapshot, evaluation)  # once more does no harm
     resume = Checkpoints(tmp_path / "checkpoints").restore(ddjax.Simulation(algorithm, problem))
-    resumed = list(ddjax.evaluations(ddjax.Simulation(algorithm, problem), resume=resume, **kwargs))
+    resumed = list(ddjax.iterate(ddjax.Simulation(algorithm, problem), resume=resume, **kwargs))
     for (_, evaluation), before in zip(resumed, history[1:], strict=True):
         equal(results(evaluation), before)
     equal(resumed[-1][0], snapshot)
@@ -101,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):
         return jax.tree.map(lambda g, b: jnp.where(state.round == 5, b, g), good, bad)
 
     simulation = ddjax.Simulation(algorithm._replace(round=breaks_in_round_6), problem)
-    run = ddjax.evaluations(simulation, key=KEY, rounds=50, eval_every=4)
+    run = ddjax.iterate(simulation, key=KEY, rounds=50, eval_every=4)
     assert [next(run)[1].round, next(run)[1].round] == [0, 4]
     with pytest.raises(ddjax.NonFiniteError) as error:
         next(run)
@@ -188,7 +187,7 @@ def test_import_is_light():
 def test_the_readme_example_runs(capsys):
     from pathlib import Path
 
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     example = readme.split("```python\n")[1].split("```")[0]
     exec(example.replace("rounds=500", "rounds=20").replace("eval_every=100", "eval_every=10"), {})
     assert capsys.readouterr().out.startswith("[(0, ")

@@ -5,90 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import CLASSES, DEVICES, DIMENSIONS, image_problem, small_problem
+from loops import Drawn, numpy_step, softmax
+from small import (
+    CLASSES,
+    DEVICES,
+    RATE,
+    STEP,
+    close,
+    image_problem,
+    make_distillation,
+    make_learners,
+    rounds,
+    small_problem,
+)
 
 import ddjax
 from ddjax.errors import InputError
 from ddjax.learning import losses
-from ddjax.learning.population import draw, round_keys
 from ddjax.learning.supervised import optimizer, optimizers
-from ddjax.models import architectures
-
-BATCH, REFERENCE_BATCH, RATE, WEIGHT, STEP = 4, 5, 0.2, 3.0, 0.4
-
-
-def make_learners(
-    names=("linear",), size=DEVICES, shape=(DIMENSIONS,), batch_size=BATCH, local_steps=1, chunk=None, **kwargs
-):
-    kwargs = {"distillation_weight": WEIGHT} | kwargs
-    optimizer = kwargs.pop("optimizer", None) or optax.sgd(RATE)
-    groups = [
-        ddjax.Group(
-            ddjax.learner(architectures.model(name, shape, CLASSES), optimizer, **kwargs), size // len(names), chunk
-        )
-        for name in names
-    ]
-    return ddjax.Population(tuple(groups), batch_size, local_steps)
-
-
-def make_distillation(population, consensus="gradient", step=STEP, reference_batch_size=REFERENCE_BATCH):
-    return ddjax.distillation(
-        population,
-        ddjax.weighted_average(),
-        reference_batch_size=reference_batch_size,
-        consensus=consensus,
-        consensus_step_size=step,
-    )
-
-
-def rounds(algorithm, problem, count, state=None, key=None):
-    """State after `count` rounds, and the states on the way; round t has the key `fold_in(key, t)`."""
-    key = jax.random.key(7) if key is None else key
-    state = algorithm.init(jax.random.key(3), problem) if state is None else state
-    step = jax.jit(algorithm.round)
-    states = [state]
-    for _ in range(count):
-        state, _info = step(jax.random.fold_in(key, state.round), state, problem)
-        states.append(state)
-    return states[-1], states
-
-
-def close(a, b, tolerance=1e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-class Drawn:
-    """The random draws of a round, by the documented rule; both sides of a comparison see the same."""
-
-    def __init__(self, round_key, problem, local_steps=1, reference_batch_size=REFERENCE_BATCH):
-        keys = round_keys(round_key)
-        self.reference = np.asarray(draw(keys.reference, problem.reference.shape[0], reference_batch_size))
-        self.private = []
-        for n, size in enumerate(np.asarray(problem.private_counts)):
-            per_step = []
-            for number in range(local_steps):
-                key = jax.random.fold_in(jax.random.fold_in(keys.train, n), number)
-                drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, size)
-                per_step.append(np.asarray(problem.private_indices)[n, np.asarray(drawn)])
-            self.private.append(per_step)
-
-
-def numpy_step(kernel, bias, x, y, reference, target):
-    """One SGD step of softmax regression on the distillation-regularized loss, by hand."""
-    error = (softmax(x @ kernel.T + bias) - np.eye(CLASSES)[y]) / len(x)
-    grad_kernel, grad_bias = error.T @ x, error.sum(0)
-    s = softmax(reference @ kernel.T + bias)
-    if target is not None:
-        pull = 2 * (s - target)
-        # The derivative of softmax: (diag(s) − s sᵀ) applied to the pull of the squared distance.
-        error = WEIGHT * s * (pull - (s * pull).sum(-1, keepdims=True)) / len(reference)
-        grad_kernel, grad_bias = grad_kernel + error.T @ reference, grad_bias + error.sum(0)
-    return kernel - RATE * grad_kernel, bias - RATE * grad_bias, s
+from ddjax.networks import as_network
 
 
 @pytest.mark.parametrize("local_steps", [1, 3])
@@ -99,7 +34,7 @@ def test_distillation_is_the_paper_pseudocode_in_numpy(consensus, local_steps):
     count = 20
     state, states = rounds(algorithm, problem, count)
 
-    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network.dense(), float)
     x_reference = np.asarray(problem.reference, float)
     dense = states[0].devices[0].params["dense"]
     theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
@@ -136,7 +71,7 @@ def test_dsgd_is_the_paper_pseudocode_in_numpy():
     problem = small_problem("directed_exponential")
     algorithm = ddjax.dsgd(make_learners(), ddjax.weighted_average())
     state, states = rounds(algorithm, problem, 20)
-    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network.dense(), float)
     dense = states[0].devices[0].params["dense"]
     theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
     for t in range(20):
@@ -171,7 +106,7 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
         for i in range(group.size):
             singles.append((step, predict))
             devices.append(jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
-    w = np.asarray(problem.network)
+    w = np.asarray(problem.network.dense())
     z = np.full((8, problem.reference.shape[0], CLASSES), 1 / CLASSES, np.float32)
     previous = z.copy()
     for t in range(4):
@@ -209,7 +144,7 @@ def test_zero_weight_is_isolated_training(problem, consensus):
 
 
 def test_identity_mixing_is_isolated_training(problem):
-    problem = problem._replace(network=jnp.eye(DEVICES))
+    problem = problem._replace(network=as_network(jnp.eye(DEVICES)))
     population = make_learners()
     mixed, states = rounds(ddjax.dsgd(population, ddjax.weighted_average()), problem, 10)
     local = ddjax.local(population)
@@ -220,7 +155,7 @@ def test_identity_mixing_is_isolated_training(problem):
 
 
 def test_no_device_hears_of_another_without_links(problem):
-    problem = problem._replace(network=jnp.eye(DEVICES))
+    problem = problem._replace(network=as_network(jnp.eye(DEVICES)))
     changed = problem._replace(y=problem.y.at[problem.private_indices[2, : problem.private_counts[2]]].set(0))
     algorithm = make_distillation(make_learners())
     (a, _), (b, _) = rounds(algorithm, problem, 10), rounds(algorithm, changed, 10)
@@ -286,7 +221,7 @@ def test_gradient_consensus_settles_at_the_closed_form():
     )
     state, states = rounds(algorithm, problem, 150)
     s = np.asarray(population.predict(states[0].devices, problem.reference), float)
-    w = np.asarray(problem.network, float)
+    w = np.asarray(problem.network.dense(), float)
     expected = np.einsum("nm,mrk->nrk", STEP * np.linalg.inv((1 + STEP) * np.eye(DEVICES) - w), s)
     close(state.estimate, expected, 1e-5)
 
@@ -316,8 +251,9 @@ def test_schedules_follow_the_rounds():
 
 
 def test_learning_rate_schedule_counts_rounds_not_steps():
-    from ddjax.experiments.experiment import build
     from ddjax.experiments.options import parse
+
+    from ddjax.experiments.experiment import build
 
     flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]
     scheduled = build(parse([*flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"]))
@@ -346,7 +282,7 @@ def test_only_the_drawn_rows_change(problem):
 
 
 def test_centralized_holds_all_examples(problem):
-    pooled = ddjax.centralized(problem)
+    pooled = ddjax.pool(problem)
     held = np.asarray(pooled.private[0])
     assert sorted(held) == list(range(len(problem.x)))
     assert pooled.sizes.tolist() == [len(problem.x)]

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import compressor
 
 from ddjax.errors import InputError
-from ddjax.mixing.compression import COMPRESSORS, compressor
+from ddjax.mixing import COMPRESSORS
 
 DRAWS = 4000
 
@@ -112,7 +113,9 @@ def test_bytes_of_a_message(spec, shape, size):
     assert compressor(spec).message_bytes(shape) == size
 
 
-@pytest.mark.parametrize("spec", [name if kind is None else f"{name}:2" for name, (_, kind, _) in COMPRESSORS.items()])
+@pytest.mark.parametrize(
+    "spec", [f"{entry.name}:2" if entry.arguments else entry.name for entry in COMPRESSORS.entries()]
+)
 def test_nothing_stays_nothing(spec):
     """Of zero everywhere a receiver makes zero."""
     np.testing.assert_array_equal(compressor(spec).compress(jax.random.key(0), jnp.zeros((4, 5))), 0)

@@ -9,22 +9,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Systems with every way of using the device axis; 7 devices in groups that no number of places divides.
 PROGRAM = """
 import jax, numpy as np, optax, sys
 import ddjax
-from conftest import small_problem
-from ddjax.mixing.compression import compressor
 from jax.sharding import Mesh
 
 problem = small_problem(devices=7, product=sys.argv[1])
 
 def population(*groups):
     def one(name):
-        model = ddjax.models.architectures.model(name, (5,), 3)
-        return ddjax.learner(model, optax.adam(0.01), distillation_weight=2.0)
+        model = build_model(name, (5,), 3)
+        return ddjax.supervised_learner(model, optax.adam(0.01), distillation_weight=2.0)
     return ddjax.Population([ddjax.Group(one(name), size, chunk) for name, size, chunk in groups], batch_size=4)
 
 alike = population(("mlp", 7, 2))

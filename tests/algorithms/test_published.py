@@ -5,29 +5,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import CLASSES, DEVICES, DIMENSIONS, small_problem
-from test_algorithms import (
+from loops import Drawn, numpy_step, softmax, with_bias
+from small import (
     BATCH,
+    CLASSES,
+    DEVICES,
+    DIMENSIONS,
     RATE,
     REFERENCE_BATCH,
     STEP,
-    Drawn,
     close,
+    compressor,
     make_distillation,
     make_learners,
-    numpy_step,
     rounds,
-    softmax,
+    small_problem,
 )
 
 import ddjax
 from ddjax.errors import InputError
-from ddjax.learning.population import draw, round_keys
+from ddjax.learning import draw, round_keys
 from ddjax.mixing import mixers
-from ddjax.mixing.compression import compressor
 from ddjax.mixing.registry import MIXERS
-from ddjax.networks import matrices
-from ddjax.networks.topology import topology
+from ddjax.networks import build_topology, matrices
 from ddjax.theory import least_squares
 
 KEY = jax.random.key(7)  # of `rounds`
@@ -59,7 +59,7 @@ def same_parameters(devices, expected, tolerance=1e-4):
 
 
 def arrays(problem):
-    return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network, float)
+    return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network.dense(), float)
 
 
 def local_step(pair, rows, x, y):
@@ -182,7 +182,7 @@ def test_the_consensus_step_size_of_push_sum_is_stable_up_to_its_limit(tmp_path)
     """`z ← mix(z) + ζ (0 − z)` through the mixer itself, a little below the limit and a little above."""
     path = tmp_path / "graph.txt"
     path.write_text("0 1\n0 2\n0 3\n1 2\n2 0\n3 2\n")
-    built = topology(f"directed_edges:{path}", 4, stochastic="column")
+    built = build_topology(f"directed_edges:{path}", 4, stochastic="column")
     limit = built.largest_consensus_step_size()
     mixer, matrix = ddjax.push_sum(), jnp.asarray(built.network, jnp.float32)
     start = jax.random.normal(jax.random.key(0), (4, 3))
@@ -204,7 +204,7 @@ def test_no_limit_is_made_up_for_push_sum_on_a_network_that_changes(tmp_path):
         (tmp_path / name).write_text(edges)
     spec = f"alternating:directed_edges:{tmp_path / 'a'}+directed_edges:{tmp_path / 'b'}"
     with pytest.raises(InputError, match="use consensus tracking"):
-        topology(spec, 4, stochastic="column").largest_consensus_step_size()
+        build_topology(spec, 4, stochastic="column").largest_consensus_step_size()
 
 
 # Gossip learning
@@ -495,10 +495,6 @@ def least_squares_problem():
     return x, y, private, sizes, rng.normal(size=(15, 4))
 
 
-def with_bias(x):
-    return np.hstack([x, np.ones((len(x), 1))])
-
-
 def co_regularized(x, y, private, sizes, reference, weight):
     problem = ddjax.Problem(x, y, private, sizes, reference, None, None, None)
     return least_squares.co_regularized(least_squares.normal_equations(problem, y.shape[1]), weight)
@@ -568,7 +564,7 @@ def test_encoded_messages_keep_the_mean_and_the_limit(problem, spec):
     mixer = ddjax.encoded(ddjax.weighted_average(), compressor(spec))
     mixed, _, _ = mixer.mix(jax.random.key(0), x, mixer.init(x, 2), problem.network)
     np.testing.assert_allclose(mixed.mean(0), x.mean(0), atol=1e-6)
-    w = np.asarray(problem.network, float)
+    w = np.asarray(problem.network.dense(), float)
     q = np.stack([compressor(spec).compress(None, row) for row in x])
     expected = [x[n] + sum(w[n, m] * (q[m] - q[n]) for m in range(DEVICES)) for n in range(DEVICES)]
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
@@ -593,7 +589,7 @@ def test_encoding_shrinks_the_way_up_and_leaves_the_weights_of_push_sum():
 
 def test_adaptive_weights_are_the_rule_in_numpy(problem):
     forgetting = 0.2
-    mixer, w = ddjax.adaptive(forgetting), np.asarray(problem.network, float)
+    mixer, w = ddjax.adaptive(forgetting), np.asarray(problem.network.dense(), float)
     x = jax.random.normal(jax.random.key(0), (DEVICES, 4, CLASSES))
     state, last, spread = mixer.init(x, 2), None, np.ones((DEVICES, DEVICES))
     for t in range(6):
@@ -696,7 +692,7 @@ def test_sent_soft_decisions_are_the_softmax(problem):
 
 def test_a_cycle_goes_through_its_matrices(problem):
     population = make_learners()
-    first, second = topology("ring", DEVICES).network, topology("star", DEVICES).network
+    first, second = build_topology("ring", DEVICES).network, build_topology("star", DEVICES).network
     algorithm = ddjax.dsgd(population, ddjax.weighted_average())
     cycle = problem._replace(network=jnp.asarray(np.stack([first, second]), jnp.float32))
     state, _ = rounds(algorithm, cycle, 3)
@@ -709,7 +705,7 @@ def test_a_cycle_goes_through_its_matrices(problem):
 
 @pytest.mark.parametrize("devices", [2, 8, 16])
 def test_one_peer_exponential_averages_exactly_after_one_cycle(devices):
-    built = topology("one_peer_exponential", devices)
+    built = build_topology("one_peer_exponential", devices)
     x = np.random.default_rng(0).normal(size=devices)
     for matrix in built.matrices:
         assert (matrix.count_nonzero(axis=1) <= 2).all()
@@ -721,7 +717,7 @@ def test_one_peer_exponential_averages_exactly_after_one_cycle(devices):
 @pytest.mark.parametrize("spec", ["random_matching", "fresh_random_regular:3", "fresh_erdos_renyi:0.4"])
 def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
     network = ddjax.make_problem(
-        ddjax.data.sources.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), topology(spec, 8).network
+        ddjax.data.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), build_topology(spec, 8).network
     ).network
     draw = jax.jit(lambda key: matrices.at(network, key, 0))
     matrices = np.array([draw(jax.random.key(i)) for i in range(50)])
@@ -739,7 +735,7 @@ def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
 
 def test_random_matchings_are_uniform():
     """Of 6 devices all 15 pairs alike: 3,000 matchings, 5 standard errors for each (wrong once in 10⁵)."""
-    network = topology("random_matching", 6).network
+    network = build_topology("random_matching", 6).network
     drawn = jax.vmap(network.draw)(jax.random.split(jax.random.key(0), 3000))
     often = np.asarray(drawn != 0).mean(0)[np.triu_indices(6, 1)]
     assert np.abs(often - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 3000)
@@ -749,7 +745,7 @@ def test_random_matchings_are_uniform():
 def test_disagreement_shrinks_at_the_spectral_gap_of_drawn_graphs(spec):
     """E‖x − x̄‖² after a round is (1 − gap)² times that before: 2,000 draws, 5 standard errors, and 0.03 for
     the gap itself where that is estimated from 64 draws."""
-    built = topology(spec, 12)
+    built = build_topology(spec, 12)
     x = np.random.default_rng(1).normal(size=12)
     x -= x.mean()
     draws = jax.vmap(built.network.draw)(jax.random.split(jax.random.key(3), 2000))

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from ddjax.experiments import options
 from ddjax.experiments.benchmarks import benchmark, workloads
 from ddjax.experiments.benchmarks.workloads import Case
-from ddjax.learning.population import draw, round_keys
+from ddjax.learning import draw, round_keys
 
 TINY = [
     "--models=linear",

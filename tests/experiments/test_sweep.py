@@ -22,7 +22,7 @@ import ddjax
 from ddjax.experiments import build, options, records, train
 from ddjax.experiments.sweeps import lanes, plan, sweep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2"]
 # Three systems, two sizes, two seeds.
 SMALL = ["--algorithm=local,dsgd,distillation", "--devices=4,6", "--seeds=2", *TINY[1:]]
@@ -383,7 +383,7 @@ def test_a_second_start_does_nothing_and_a_sweep_may_grow(tmp_path, capsys, fini
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(tmp_path, capsys, monkeypatch):
     out = tmp_path / "sweep"
     flags = [*TINY, "--models=mlp", "--rounds=40", "--eval_every=20", "--algorithm=local,dsgd", f"--sweep_dir={out}"]
-    run = ddjax.evaluations
+    run = ddjax.iterate
 
     def evaluations(simulation, **arguments):
         if broken and len(simulation.message_bytes.peer):

@@ -7,8 +7,7 @@ import pytest
 from test_topology import SPECS
 
 from ddjax.errors import InputError
-from ddjax.networks import graphs
-from ddjax.networks.topology import topology
+from ddjax.networks import build_topology, graphs
 from ddjax.theory import rates
 
 
@@ -47,13 +46,13 @@ STATIC = [spec for spec in SPECS if spec != "complete"]  # which agrees in one r
 @pytest.mark.parametrize("spec", STATIC)
 def test_pure_mixing_decays_at_the_second_eigenvalue(spec):
     """Within 1 %, with λ₂ from NumPy's dense eigenvalues."""
-    network = topology(spec, 16)
+    network = build_topology(spec, 16)
     eigenvalues = np.sort(np.abs(np.linalg.eigvals(network.matrices[0].toarray())))
     assert rates.mixing_decay(network.matrices) == pytest.approx(eigenvalues[-2], rel=0.01)
 
 
 def test_the_complete_graph_agrees_in_one_round():
-    assert rates.mixing_decay(topology("complete", 16).matrices) == 0
+    assert rates.mixing_decay(build_topology("complete", 16).matrices) == 0
 
 
 def test_all_static_graphs_are_covered():
@@ -82,7 +81,9 @@ def test_modes_shrink_as_predicted(consensus, eigenvalue):
 
 def test_a_step_that_suits_a_ring_diverges_on_a_directed_ring():
     scale, pull = (0.1, 2.0), 2.0
-    modes = {name: np.linalg.eigvals(topology(name, 16).matrices[0].toarray()) for name in ("ring", "directed_ring")}
+    modes = {
+        name: np.linalg.eigvals(build_topology(name, 16).matrices[0].toarray()) for name in ("ring", "directed_ring")
+    }
     steps = {name: rates.step_size(scale, pull, values, "tracking") for name, values in modes.items()}
     assert steps["directed_ring"] < steps["ring"] / 5
 

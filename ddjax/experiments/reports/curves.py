@@ -1,12 +1,8 @@
-"""What sweeps measured, as curves: read, told apart, and summed up over seeds."""
+"""How the cells of sweeps make curves, told apart and summed up over seeds."""
 
-import contextlib
-import csv
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,32 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from ddjax.errors import InputError
-from ddjax.experiments import execution
-from ddjax.learning.tasks import TASKS
+from ddjax.experiments.fields import fields
+from ddjax.experiments.reports.read import Sweep
+from ddjax.experiments.settings import Settings
 
 _PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values need no name in a label
-
-
-class Sweep(NamedTuple):
-    """What sweeps measured.
-
-    Attributes:
-      metric: what devices were tested for: `accuracy` or `mse`.
-      about: `sweep.json` of each.
-      names: of the flags.
-      cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text,
-        and of a done one, at the end, the metric (a mean over devices), that of its `worst_device`, `disagreement`,
-        `time`, and `megabytes` sent per device (a server's share counted).
-      evaluations: a row per evaluation of a done cell: `cell`, `round`, and these but `time`.
-      targets: mean accuracies of `--target_accuracy`.
-    """
-
-    metric: str
-    about: list[dict]
-    names: list[str]
-    cells: pd.DataFrame
-    evaluations: pd.DataFrame
-    targets: list[float]
+_EXECUTION = {name for name, field in fields(Settings).items() if field.section == "Execution"}
 
 
 class Curves(NamedTuple):
@@ -56,88 +32,6 @@ class Curves(NamedTuple):
     naming: list[str]
     labels: list[str]
     cells: pd.DataFrame
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    try:
-        yield path
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; a folder that sweep.py wrote is needed") from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
-
-
-def _table(path: Path, *needed: str) -> pd.DataFrame:
-    with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file, strict=True)
-    if missing := set(needed) - set(head):
-        raise ValueError(f"it has no column {min(missing)!r}")
-    if any(len(row) != len(head) for row in rows):  # pandas would fill it up
-        raise ValueError("a row is cut short")
-    return pd.DataFrame(rows, columns=head, dtype=str)
-
-
-def _read(folder: Path) -> Sweep:
-    with _reading(folder / "sweep.json") as path:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {"command": str, "cells": list, "versions": dict, "backend": str, "accelerators": list}
-        about = {name: kind(sweep[name]) for name, kind in kinds.items()}
-    with _reading(folder / "results.csv") as path:
-        table = _table(path, "cell", "status")
-        if table.empty:
-            raise InputError(f"{str(path)!r} has no row: no cell has finished yet")
-        columns = list(table.columns)
-        names = columns[columns.index("status") + 1 : columns.index("round")]
-        table = table[table["status"] == "done"]
-        metric = _common(metric for metric in TASKS if f"{metric}_mean" in columns)
-        sources = {f"{metric}_mean": metric, f"{metric}_{TASKS[metric].worst}": "worst_device"}
-        evaluations = table[["round", *sources, "disagreement"]].rename(columns=sources).astype(float)
-        evaluations["megabytes"] = table["bytes_sent_total"].astype(float) / table["devices"].astype(float) / 1e6
-        if not np.isfinite(evaluations).all(axis=None):
-            raise ValueError("a row of a done cell lacks a number")
-        evaluations = evaluations.assign(cell=table["cell"]).sort_values("round")
-        cells = table.drop_duplicates("cell").set_index("cell")[["status", *names]].assign(reason="")
-        targets = pd.to_numeric(cells["target_accuracy"].str.split(",").explode()).dropna()
-    with _reading(folder / "timings.csv") as path:
-        times = _table(path, "cell", "us_per_device_step").set_index("cell")["us_per_device_step"]
-        time = pd.to_numeric(times).reindex(cells.index)
-    with _reading(folder / "failures.csv") as path:
-        others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
-    measures = evaluations.groupby("cell").last().drop(columns="round").assign(time=time)
-    return Sweep(metric, [about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
-
-
-def _common(metrics: Iterable[str]) -> str:
-    """The one metric there is."""
-    first, *others = dict.fromkeys(metrics)
-    if others:
-        raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; report them apart")
-    return first
-
-
-def read(folders: Sequence[Path]) -> Sweep:
-    """Reads sweeps as one; a cell that several have counts once.
-
-    Raises:
-      InputError: a file that is missing or damaged, no cell that is done, or cells of different metrics.
-    """
-    sweeps = [_read(folder) for folder in folders]
-    about = [sweep.about[0] for sweep in sweeps]
-    names = list(dict.fromkeys(name for sweep in sweeps for name in sweep.names))
-    cells = pd.concat([sweep.cells for sweep in sweeps])
-    cells[names] = cells[names].fillna("")
-    place = {name: number for number, name in enumerate(name for sweep in about for name in sweep["cells"])}
-    cells = cells.assign(place=cells.index.map(place), lost=cells["status"] != "done")
-    cells = cells.sort_values(["place", "lost"])  # as planned, and what one sweep lacks from another that has it
-    cells = cells[~cells.index.duplicated()]
-    if not (cells["status"] == "done").any():
-        raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
-    evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
-    targets = sorted({target for sweep in sweeps for target in sweep.targets})
-    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets)
 
 
 def _numbers(column: pd.Series) -> pd.Series:
@@ -167,7 +61,7 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
     if x and x not in numeric:
         raise InputError(f"x takes a numeric flag with several values, got {x!r}; here {', '.join(numeric) or 'none'}")
     if not x:
-        free = [name for name in numeric if name not in execution.SECTION and not _settled(cells, name, words)]
+        free = [name for name in numeric if name not in _EXECUTION and not _settled(cells, name, words)]
         x = "devices" if "devices" in numeric else next(iter(free), "")
     cells = cells.assign(x=_numbers(cells[x]) if x else math.nan)
     naming: list[str] = []

@@ -19,31 +19,32 @@ import scipy.sparse.linalg
 from absl import flags as flags_module
 from absl.testing import flagsaver
 from jax.flatten_util import ravel_pytree
-from test_algorithms import make_distillation, make_learners
+from small import make_distillation, make_learners
 
 import ddjax
-from ddjax.data.sources import synthetic_regression
+from ddjax.data import synthetic_regression
 from ddjax.experiments import options
 from ddjax.experiments.studies import data, study
 from ddjax.experiments.sweeps import plan
 from ddjax.learning import losses, tasks
-from ddjax.networks.topology import topology
+from ddjax.models import build_model
+from ddjax.networks import build_topology
 from ddjax.theory import convergence, endpoint, least_squares, rates
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
 DEVICES = 6
 
 
 def regression(spec="ring", devices=DEVICES, **arguments):
     dataset = synthetic_regression(0, devices, 150, 60, 4, 0.1, 1.0)
-    matrix = topology(spec, devices, product="dense").network
+    matrix = build_topology(spec, devices, product="dense").network
     return ddjax.make_problem(dataset, matrix, partition="iid", reference_size=30, **arguments)
 
 
 def linear_learners(problem, weight, rate, devices=DEVICES):
-    model = ddjax.models.architectures.model("linear", problem.x.shape[1:], 1)
-    learner = ddjax.learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight)
+    model = build_model("linear", problem.x.shape[1:], 1)
+    learner = ddjax.supervised_learner(model, optax.sgd(rate), task=tasks.REGRESSION, distillation_weight=weight)
     return ddjax.Population([ddjax.Group(learner, devices)], batch_size=0)
 
 
@@ -92,7 +93,7 @@ def test_without_weight_devices_are_alone_and_with_all_weight_they_agree(float64
 @pytest.mark.parametrize("consensus", ["gradient", "neighbors", "tracking"])
 def test_targets_follow_as_predicted(consensus):
     """The recursion of `z` with soft decisions that stand still, iterated."""
-    matrix = topology("ring", 7, product="dense").network
+    matrix = build_topology("ring", 7, product="dense").network
     s = np.random.default_rng(0).normal(size=(7, 3))
     z, previous = np.zeros((7, 3)), np.zeros((7, 3))
     for _ in range(3000):
@@ -140,7 +141,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
     population = make_learners(distillation_weight=2.0)
     simulation = ddjax.Simulation(make_distillation(population), problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 5)
-    found = convergence.of_distillation(population, state, problem)
+    found = convergence.measure_distillation(population, state, problem)
     s = np.asarray(population.predict(state.devices, problem.reference))
     z = np.asarray(state.estimate)
     mean = s.mean(0)
@@ -168,7 +169,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
 def few_examples():
     """Two examples a device of ten dimensions: not even all of them determine a model."""
     dataset = synthetic_regression(0, DEVICES, 40, 20, 30, 0.1, 1.0)
-    matrix = topology("complete", DEVICES, product="dense").network
+    matrix = build_topology("complete", DEVICES, product="dense").network
     return ddjax.make_problem(dataset, matrix, partition="iid", examples_per_device=2, reference_size=10)
 
 
@@ -209,7 +210,7 @@ def test_the_slowest_direction_shrinks_by_the_factor_said(consensus):
     """The recursion of coefficients as a loop in NumPy, on a ring, until one direction is left."""
     problem, weight, zeta = regression(), 0.7, 0.05
     equations = least_squares.normal_equations(problem, 1)
-    matrix = topology("ring", DEVICES, product="dense").network
+    matrix = build_topology("ring", DEVICES, product="dense").network
     eigenvalues = np.linalg.eigvalsh(matrix)
     curvatures, pull = least_squares.curvatures(equations, weight)
     eta = rates.step_size(curvatures, pull, eigenvalues, consensus, zeta)
@@ -240,7 +241,7 @@ def test_quantities_of_averaging_are_those_of_the_mean_loss(float64):
     algorithm = ddjax.dsgd(population, ddjax.weighted_average())
     simulation = ddjax.Simulation(algorithm, problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 7)
-    found = convergence.of_averaging(population, state, problem)
+    found = convergence.measure_averaging(population, state, problem)
     equations = least_squares.normal_equations(problem, 1)
     theta = np.asarray(convergence.coefficients(state.devices))
     mean = theta.mean(0)
@@ -255,14 +256,14 @@ def test_targets_that_no_device_keeps_are_those_of_the_mixer(problem):
     algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=5, consensus="neighbors")
     state = algorithm.init(KEY, problem)
     s = np.asarray(population.predict(state.devices, problem.reference))
-    weights = np.asarray(problem.network)
-    found = convergence.of_distillation(population, state, problem, ddjax.weighted_average())
+    weights = np.asarray(problem.network.dense())
+    found = convergence.measure_distillation(population, state, problem, ddjax.weighted_average())
     expected = ((np.einsum("nm,mrk->nrk", weights, s) - s.mean(0)) ** 2).sum(-1).mean(-1)
     np.testing.assert_allclose(found.consensus_error, expected, rtol=1e-4)
-    served = convergence.of_distillation(population, state, problem, ddjax.server())
+    served = convergence.measure_distillation(population, state, problem, ddjax.server())
     np.testing.assert_allclose(served.consensus_error, 0, atol=1e-12)
     np.testing.assert_allclose(served.own_gradient_norm_sq, served.gradient_norm_sq, rtol=1e-5)
-    unknown = convergence.of_distillation(population, state, problem)
+    unknown = convergence.measure_distillation(population, state, problem)
     assert np.isnan(unknown.consensus_error).all()
     assert np.isnan(unknown.own_gradient_norm_sq).all()
     np.testing.assert_array_equal(unknown.gradient_norm_sq, found.gradient_norm_sq)
@@ -273,13 +274,13 @@ def test_a_mixed_network_is_measured_device_by_device(problem):
     """Two architectures, unequal data: every device alone, with the learner's own loss on its own examples."""
     groups = []
     for name, count in (("linear", DEVICES // 2), ("mlp", DEVICES - DEVICES // 2)):
-        model = ddjax.models.architectures.model(name, problem.x.shape[1:], int(problem.y.max()) + 1)
-        learner = ddjax.learner(model, optax.sgd(0.1), distillation_weight=2.0, temperature=2.0)
+        model = build_model(name, problem.x.shape[1:], int(problem.y.max()) + 1)
+        learner = ddjax.supervised_learner(model, optax.sgd(0.1), distillation_weight=2.0, temperature=2.0)
         groups.append(ddjax.Group(learner, count))
     population = ddjax.Population(groups, batch_size=4)
     algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=5)
     state = algorithm.init(KEY, problem)
-    found = convergence.of_distillation(population, state, problem)
+    found = convergence.measure_distillation(population, state, problem)
     mean = population.predict(state.devices, problem.reference).mean(0)
     n = 0
     for group, devices in zip(groups, state.devices, strict=True):
@@ -361,12 +362,12 @@ def test_no_verdict_without_knowledge(float64):
 def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
     """Regularized loss of an MLP's device, all layers with their own VJPs, against JAX's dense Hessian."""
     problem = regression()
-    model = ddjax.models.architectures.model("mlp", problem.x.shape[1:], 1)
-    learner = ddjax.learner(model, optax.sgd(0.1), task=tasks.REGRESSION, distillation_weight=2.0)
+    model = build_model("mlp", problem.x.shape[1:], 1)
+    learner = ddjax.supervised_learner(model, optax.sgd(0.1), task=tasks.REGRESSION, distillation_weight=2.0)
     population = ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size=0)
     algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=30)
     state = algorithm.init(KEY, problem)
-    ends = convergence.end_points(population, state, problem, convergence.of_distillation, 2)
+    ends = convergence.end_points(population, state, problem, convergence.measure_distillation, 2)
     assert len(ends) == 2
     mean = population.predict(state.devices, problem.reference).mean(0)
     for n, end in enumerate(ends):
@@ -395,10 +396,10 @@ def test_the_mean_model_is_examined_where_parameters_are_averaged(float64):
     population = linear_learners(problem, 0.0, 0.05)
     simulation = ddjax.Simulation(ddjax.dsgd(population, ddjax.weighted_average()), problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 3)
-    (end,) = convergence.end_points(population, state, problem, convergence.of_averaging, 4)
+    (end,) = convergence.end_points(population, state, problem, convergence.measure_averaging, 4)
     curvatures = 2 * np.linalg.eigvalsh(least_squares.normal_equations(problem, 1).own.mean(0))
     assert (end.smallest, end.largest) == pytest.approx((curvatures[0], curvatures[-1]), rel=1e-4)
-    found = convergence.of_averaging(population, state, problem)
+    found = convergence.measure_averaging(population, state, problem)
     assert end.gradient_norm**2 == pytest.approx(float(found.gradient_norm_sq[0]), rel=1e-8)
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from ddjax.errors import InputError
-from ddjax.models import architectures
+from ddjax.models import architectures, build_model, parse_models
 from ddjax.models.convolution import conv_general_dilated
 
 
@@ -115,14 +115,14 @@ def test_group_norm_is_that_of_flax(offset):
     ],
 )
 def test_architecture_has_the_promised_size(name, shape, parameters):
-    network = architectures.model(name, shape, 10)(nnx.Rngs(0))
+    network = build_model(name, shape, 10)(nnx.Rngs(0))
     assert sum(p.size for p in jax.tree.leaves(nnx.split(network)[1])) == parameters
     assert network(jnp.zeros((2, *shape))).shape == (2, 10)
 
 
 def test_activation_is_used():
     x = jax.random.normal(jax.random.key(0), (2, 8))
-    gelu, relu = (architectures.model("mlp", (8,), 3, activation)(nnx.Rngs(0))(x) for activation in ("gelu", "relu"))
+    gelu, relu = (build_model("mlp", (8,), 3, activation)(nnx.Rngs(0))(x) for activation in ("gelu", "relu"))
     assert not np.allclose(gelu, relu)
 
 
@@ -138,9 +138,9 @@ def test_activation_is_used():
 )
 def test_bad_models_are_refused(spec, message):
     with pytest.raises(InputError, match=message):
-        architectures.parse_models(spec, 8)
+        parse_models(spec, 8)
 
 
 def test_a_convolution_refuses_what_is_no_image():
     with pytest.raises(InputError, match="needs images"):
-        architectures.model("cnn", (60,), 10)
+        build_model("cnn", (60,), 10)

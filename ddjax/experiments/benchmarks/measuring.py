@@ -1,0 +1,169 @@
+"""Measures one row of a benchmark."""
+
+import re
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddjax.errors import InputError
+from ddjax.experiments import execution
+from ddjax.experiments.benchmarks import workloads
+from ddjax.experiments.benchmarks.settings import BenchmarkSettings
+from ddjax.experiments.benchmarks.workloads import Case
+from ddjax.experiments.settings import Settings
+from ddjax.simulation import Simulation
+from ddjax.types import Algorithm, Problem
+
+_PAUSE = 0.3  # s; PyTorch's threads go on spinning for a while when they have nothing to do
+PARTS = ("local_sgd", "reference_pass")  # of distillation
+
+
+class Simulated:
+    """A compiled simulation that goes on and on."""
+
+    def __init__(self, algorithm: Algorithm, problem: Problem):
+        self._simulation = Simulation(algorithm, problem)
+        self._key, self._done = jax.random.key(0), 0
+        self._state = self._simulation.init(self._key)
+        self.seconds_compile = self.run(0)
+
+    def run(self, rounds: int) -> float:
+        """Seconds of so many rounds."""
+        self._done += rounds
+        state, totals = jax.block_until_ready((self._state, self._simulation.zeros()))
+        start = time.perf_counter()
+        self._state, _ = jax.block_until_ready(self._simulation.advance(self._key, state, totals, self._done))
+        return time.perf_counter() - start
+
+
+def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
+    """The same work as a PyTorch loop, where jax runs: seconds of so many rounds."""
+    import torch  # an optional extra
+
+    from ddjax.experiments.benchmarks import torch_baseline
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("jax runs on a GPU, which this PyTorch cannot use; install one with CUDA")
+    network = torch_baseline.Network(
+        case.work,
+        [name for name, size in case.groups for _ in range(size)],
+        problem,
+        case.network().matrices[0],
+        workloads.CLASSES,
+        batch_size=case.batch_size,
+        reference_batch_size=case.reference_batch_size or 0,
+        learning_rate=workloads.LEARNING_RATE,
+        distillation_weight=workloads.DISTILLATION_WEIGHT,
+        consensus_step_size=workloads.CONSENSUS_STEP_SIZE,
+        device=device,
+    )
+    return network.run
+
+
+def calibrate(run: Callable[[int], float], seconds: float) -> int:
+    """The number of rounds that take so many seconds; warms up on the way."""
+    run(1)
+    rounds = 1
+    while (elapsed := run(rounds)) < seconds / 4:
+        rounds *= 2
+    return max(1, round(rounds * seconds / elapsed))
+
+
+def peaks() -> tuple[float, float]:
+    """Operations a second of a large matrix product, and bytes a second of a large copy, on all of jax's devices."""
+    devices = jax.devices()
+    side, length = (2048, 2**26) if devices[0].platform == "cpu" else (8192, 2**28)
+    each = NamedSharding(Mesh(devices, ("devices",)), PartitionSpec("devices"))
+    matrices = jax.device_put(np.random.default_rng(0).random((len(devices), side, side), np.float32), each)
+    multiply = jax.jit(lambda a: a @ a)
+    # Into memory that is there already: fresh pages cost several times the copy.
+    source = jax.device_put(np.ones((len(devices), length // len(devices)), np.float32), each)
+    target = jax.device_put(np.zeros_like(source), each)
+    copy = jax.jit(lambda source, target: source.copy(), donate_argnums=1, keep_unused=True)
+
+    def seconds(call: Callable[[], Any]) -> float:
+        jax.block_until_ready(call())
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+    def copied() -> jax.Array:
+        nonlocal target
+        target = copy(source, target)
+        return target
+
+    return 2 * len(devices) * side**3 / seconds(lambda: multiply(matrices)), 2 * source.nbytes / seconds(copied)
+
+
+def peak_memory() -> int:
+    """Bytes, so far: of the accelerators' arrays, on CPU of this process."""
+    on_accelerators = [device.memory_stats() for device in jax.local_devices()]
+    if all(on_accelerators):
+        return sum(stats["peak_bytes_in_use"] for stats in on_accelerators)
+    if (status := Path("/proc/self/status")).exists():  # getrusage counts the process this one was started from
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def measure(settings: BenchmarkSettings, where: Settings, case: Case) -> dict:
+    """Measures one row of the JSON; called in a fresh process.
+
+    Args:
+      settings: of the benchmark.
+      where: how the process is started.
+      case: the row.
+    """
+    execution.start(where)
+    data = workloads.problem(case)
+    ours = Simulated(workloads.algorithm(case.work, case), data)
+    runs: dict[str, tuple[Callable, int]] = {"ddjax": (ours.run, calibrate(ours.run, settings.seconds))}
+    memory = peak_memory()
+    others = {"torch": torch_run(case, data)} if settings.baseline else {}
+    if case.work == "distillation":
+        others |= {part: Simulated(workloads.algorithm(part, case), data).run for part in PARTS}
+    runs |= {name: (run, calibrate(run, settings.seconds)) for name, run in others.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(settings.repeats):
+        for name, (run, rounds) in runs.items():
+            time.sleep(_PAUSE)
+            times[name].append(1e6 * run(rounds) / rounds / case.devices)
+    us, to_torch, to_parts = median(times["ddjax"]), [], []
+    if "torch" in times:
+        to_torch = [theirs / own for own, theirs in zip(times["ddjax"], times["torch"], strict=True)]
+    if case.work == "distillation":
+        parts = [sum(pair) for pair in zip(*(times[part] for part in PARTS), strict=True)]
+        to_parts = [whole / part for whole, part in zip(times["ddjax"], parts, strict=True)]
+    flops, traffic = workloads.device_step(case)
+    peak_flops, peak_traffic = peaks()
+    return {
+        **case._asdict(),
+        "seconds_compile": ours.seconds_compile,
+        "us_per_device_step": us,
+        "us_per_device_step_repeats": times["ddjax"],
+        "rounds_per_repeat": runs["ddjax"][1],
+        "examples_per_second": 1e6 * (case.batch_size + (case.reference_batch_size or 0)) / us,
+        "flops_per_second": 1e6 * flops / us,
+        "peak_flops_per_second": peak_flops,
+        "bytes_per_second": 1e6 * traffic / us,
+        "peak_bytes_per_second": peak_traffic,
+        "peak_memory_bytes": memory,
+        "ratio_to_parts": median(to_parts) if to_parts else None,
+        "ratios_to_parts": to_parts,
+        "torch_us_per_device_step": median(times["torch"]) if to_torch else None,
+        "ratio_to_torch": median(to_torch) if to_torch else None,
+        "ratios_to_torch": to_torch,
+        "accelerators": [device.device_kind for device in jax.devices()],
+        "versions": {name: version(name) for name in ("jax", *(["torch"] if to_torch else []))},
+    }

@@ -1,0 +1,130 @@
+"""Which figures a report has."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from ddjax.experiments.looks import AXES
+from ddjax.experiments.reports.curves import Curves, over_rounds, silent_curves
+from ddjax.experiments.reports.figures import Line, Panel
+from ddjax.experiments.reports.read import Sweep
+
+
+def measures_of(metric: str) -> dict[str, tuple[str, str, bool]]:
+    """Each measure of a cell → axis label, what a caption says, whether its axis is logarithmic."""
+    label, scale = AXES[metric]
+    return {
+        metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
+        "worst_device": (
+            f"worst device's {label.removeprefix('test ')}",
+            f"{label[0].upper()}{label[1:]} of the worst device, after the last round.",
+            scale == "log",
+        ),
+        "disagreement": (
+            "disagreement",
+            "Disagreement after the last round: mean over devices of the squared distance of soft decisions from their "
+            "average (zero is not drawn).",
+            True,
+        ),
+        "time": (
+            "time (µs per device-step)",
+            "Time of training per device and step, without compilation. Cells that ran side by side share the machine.",
+            False,
+        ),
+    }
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, as in `2 seeds`."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def seeds(table: pd.DataFrame) -> str:
+    """How many seeds the curves have."""
+    counts = table.loc[table["done"] > 0, "done"]
+    least, most = counts.min(), counts.max()
+    return (f"{least} to " if least < most else "") + count(most, "seed")
+
+
+def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line]:
+    """The curves of a table with `curve`, `x`, and a measure and its half-width, where they can be drawn."""
+    rows = rows[np.isfinite(rows[measure])]
+    for axis, column in (("x", "x"), ("y", measure)):
+        if axis in logarithmic:
+            rows = rows[rows[column] > 0]
+    return [
+        Line(int(curve), *(some[name].to_numpy(float) for name in ("x", measure, f"± {measure}")))
+        for curve, some in rows.groupby("curve")
+    ]
+
+
+def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], picked: bool) -> list[Panel]:
+    """Every figure that has something to show; `picked` says that nobody named the goals."""
+    several = f" Mean of {seeds(table)}; {{}}: 95 % t-interval over seeds."
+    how = several if table["done"].max() > 1 else " One seed, so no interval."
+    silent = silent_curves(found.cells)
+    names = ", ".join(found.labels[curve] for curve in silent)
+    quiet = f" Left out, as nothing is sent: {names}." if names else ""
+    ticks = np.sort(found.cells.loc[found.cells["status"] == "done", "x"].dropna().unique())
+    made = _against_x(sweep.metric, found, table, ticks, goals, picked, quiet, how.format("bars"))
+    return [panel for panel in made + _over_rounds(sweep, found, ticks, quiet, how.format("bands")) if panel.lines]
+
+
+def _against_x(
+    metric: str,
+    found: Curves,
+    table: pd.DataFrame,
+    ticks: np.ndarray,
+    goals: list[float],
+    picked: bool,
+    quiet: str,
+    how: str,
+) -> list[Panel]:
+    x, free = found.x, table[table["x"].isna()]
+    if x:  # what does not use x, at each of its values
+        table = pd.concat([table.dropna(subset="x"), *(free.assign(x=tick) for tick in ticks)]).sort_values("x")
+    else:
+        table = free.assign(x=free["curve"])
+    wide = len(ticks) > 0 and 0 < 10 * ticks[0] <= ticks[-1]
+    log_x = "x" if x == "devices" or wide else ""
+    sending = table[~table["curve"].isin(silent_curves(found.cells))]
+    drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(metric).items()]
+    for goal in goals:
+        text = (
+            f"Sent per device, a server's share counted, at the first evaluation with a mean accuracy of {goal:g}; "
+            "drawn where every seed met it."
+        )
+        if picked:
+            text += " None was named: this is the largest multiple of 0.05 that two curves (or the only one) meet so."
+        drawn.append(("bytes_to_target", f"to {goal:g}", sending, f"MB per device to {goal:g}", text + quiet, "y"))
+    return [
+        Panel(
+            f"{name}_vs_{x or 'curves'}" + (f"-target={measure[3:]}" if name != measure else ""),
+            (x.replace("_", " "), label),
+            _lines(rows, measure, log_x + log_y),
+            text + how,
+            log_x + log_y,
+            ticks,
+            2 if x == "devices" else 10,
+        )
+        for name, measure, rows, label, text, log_y in drawn
+    ]
+
+
+def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how: str) -> list[Panel]:
+    cells, x, metric, (label, scale) = found.cells, found.x, sweep.metric, AXES[sweep.metric]
+    log_y = "y" * (scale == "log")
+    silent = silent_curves(cells)
+    rounds, sent = [], []
+    for tick in ticks if len(ticks) else [math.nan]:
+        rows = over_rounds(sweep, cells[(cells["x"] == tick) | cells["x"].isna()])
+        end, at = (f"-{x}={tick:g}", f", at {x} = {tick:,g}") if len(ticks) else ("", "")
+        text = f"Mean {label}{at}"
+        lines = _lines(rows.assign(x=rows["round"]), metric, log_y)
+        rounds.append(Panel(f"{metric}_vs_rounds{end}", ("round", f"mean {label}"), lines, f"{text}.{how}", log_y))
+        lines = _lines(rows.assign(x=rows["megabytes"])[~rows["curve"].isin(silent)], metric, "x" + log_y)
+        text += f", against what was sent, a server's share counted.{quiet}{how}"
+        axes = ("sent (MB per device)", f"mean {label}")
+        sent.append(Panel(f"{metric}_vs_bytes{end}", axes, lines, text, "x" + log_y))
+    return rounds + sent

@@ -1,0 +1,82 @@
+"""What a study of convergence can be told."""
+
+import dataclasses
+from functools import partial
+
+from ddjax.algorithms import ALGORITHMS
+from ddjax.errors import InputError
+from ddjax.experiments.fields import Field, Role, fields, setting
+from ddjax.experiments.sweeps.plan import WHOLE, SweepSettings, list_fields
+
+_study = partial(setting, section="The study")
+# Where nothing is said: linear least squares on all data at once.
+DEFAULTS = {
+    "dataset": "synthetic_regression",
+    "models": "linear",
+    "devices": "16",
+    "distillation_weight": "1",
+    "batch_size": "0",
+    "reference_batch_size": "0",
+    "learning_rate": "0",
+    "rounds": "0",
+}
+_HELP = {
+    "learning_rate": "eta; 0 derives it from the problem's curvature and the graph's spectrum, for linear devices with "
+    "squared loss, a constant sgd step on all data, plain mixing and a graph that stays.",
+    "rounds": "Communication rounds; 0 for as many as those devices need to a relative distance of 1e-10 (float64) or "
+    "1e-5.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """The settings of a study as a whole."""
+
+    points: int = _study(60, "At most so many rounds are measured, evenly spaced on a logarithmic scale.", minimum=2)
+    window: str = _study("", "FIRST:LAST, rounds of the fits; default the last nine tenths of the run.")
+    endpoints: int = _study(
+        0,
+        "Up to how many devices of each seed are examined at the end (curvature, perturbation); with averaging it is "
+        "the mean model.",
+        minimum=0,
+    )
+    output_dir: str = _study("", "Folder to write into, new or empty; default runs/convergence-<time>.")
+
+    def check(self) -> None:
+        """Refuses values that no study can have; raises `InputError`."""
+        for name, field in fields(self).items():
+            field.check(getattr(self, name))
+
+
+def measured() -> list[str]:
+    """The algorithms whose convergence is measured."""
+    return [entry.name for entry in ALGORITHMS.entries() if entry.measure]
+
+
+def check_algorithm(name: str) -> None:
+    """Refuses an algorithm that there are no measures for; raises `InputError`."""
+    if ALGORITHMS[name].measure is None:
+        raise InputError(f"convergence of {name!r} is not measured; accepted: {', '.join(measured())}")
+
+
+def study_fields() -> dict[str, Field]:
+    """The flags of a study: its own, those of a sweep, and lists of the settings that matter to it.
+
+    It writes no run and evaluates nothing on the test set. A setting that only algorithms without measures use is left
+    out.
+    """
+    own = fields(StudySettings)
+    sweep = {name: field for name, field in fields(SweepSettings).items() if name not in ("sweep_dir", "shard")}
+    used = {name for entry in ALGORITHMS.entries() if entry.measure for name in entry.names}
+    others = {name for entry in ALGORITHMS.entries() for name in entry.names} - used
+    lists = {
+        name: dataclasses.replace(field, default=DEFAULTS.get(name, field.default), help=_HELP.get(name, field.help))
+        for name, field in list_fields().items()
+        if field.role not in (Role.OUTPUT, Role.EVALUATION) and name not in others
+    }
+    return own | sweep | lists
+
+
+def whole_settings(values: dict) -> dict:
+    """The settings of the whole study among the values of its flags."""
+    return {name: values[name] for name in WHOLE if name in values}
