@@ -85,3 +85,10 @@ def one_round(network):
     """The round of a network that stays as it is."""
     fixed = as_network(network)
     return NetworkRound(fixed, fixed)
+
+
+def fedmd(population, reference_batch_size):
+    """Server distillation, the combination that `--algorithm=fedmd` names."""
+    return ddjax.distillation(
+        population, ddjax.server(), reference_batch_size=reference_batch_size, consensus="neighbors"
+    )

@@ -123,6 +123,8 @@ def share_out(
       InputError: unknown name, a split by label where there are none, too few examples, or `alpha` not positive.
     """
     entry = PARTITIONS[name]
+    if entry.by_owner:
+        raise InputError(f"partition {name!r} goes by the owner of an example, not by its label; see make_problem")
     if entry.by_label and labels.dtype.kind == "f":
         raise InputError(
             f"partition {name!r} is by label, and there are numbers to predict here; use iid, quantity or natural"

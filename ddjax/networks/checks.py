@@ -8,7 +8,6 @@ from ddjax.errors import InputError
 from ddjax.networks.network import Network
 
 STOCHASTIC = {"doubly": (0, 1), "column": (0,), "row": (1,), "links": ()}  # axes along which sums must be 1
-_TOLERANCE = 1e-6  # of sums; rounding weights to float32 moves a sum by less
 _REMEDIES = {
     "doubly": "metropolis_hastings is, on undirected graphs; push_sum can do with column_uniform",
     "column": "column_uniform is",
@@ -28,24 +27,27 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
     Raises:
       InputError: the first thing that is wrong, and where.
     """
-    for matrix in network.sample_matrices():
-        check_sums(matrix, stochastic)
     if fixed and network.changes:
         raise InputError(f"{fixed} needs a fixed graph, since neighbours keep copies of one another; this one changes")
     if lossless and network.loses_messages:
         raise InputError(f"{lossless} needs every message to arrive, but this network loses messages")
+    matrices = network.sample_matrices()
+    for matrix in matrices:
+        check_sums(matrix, stochastic)
     if not network.draws:
-        check_connected(sum(network.sample_matrices()))
+        check_connected(sum(matrices))
 
 
 def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
     """Refuses weights that are negative or not finite, and sums that should be 1; raises `InputError`."""
     if not np.isfinite(matrix.data).all() or matrix.data.min(initial=0) < 0:
         raise InputError(f"mixing weights must be finite and non-negative, the smallest is {matrix.data.min():g}")
+    # A user may have divided by sums in float32.
+    tolerance = max(1e-6, 4 * np.finfo(np.float32).eps * np.sqrt(matrix.shape[0]))
     for axis, kind in ((1, "row"), (0, "column")):
         sums = matrix.sum(axis)
         worst = np.abs(sums - 1).argmax()
-        if axis in STOCHASTIC[stochastic] and abs(sums[worst] - 1) > _TOLERANCE:
+        if axis in STOCHASTIC[stochastic] and abs(sums[worst] - 1) > tolerance:
             raise InputError(
                 f"a {stochastic} stochastic matrix is needed here, and {kind} {worst} sums to {sums[worst]:.6g}; "
                 + _REMEDIES[stochastic]

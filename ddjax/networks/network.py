@@ -57,7 +57,10 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
-        """On the host: the mixing matrix, those of a cycle, or some that are drawn, `[N, N]` float64."""
+        """On the host: the mixing matrix, those of a cycle, or some that are drawn, `[N, N]` float64.
+
+        Where messages may be lost, they are the matrices of what is sent.
+        """
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
         """On the host: the messages that each device sent, `[N]`, of counts by link."""

@@ -59,7 +59,7 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
         weights that all but vanish.
     """
     rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
-    if rows > 1e-6 and columns < 1e-6:
+    if rows > 1e-4 and columns < 1e-4:  # beyond rounding
         return _push_sum_limit(matrices)
     return min(map(_step_limit, matrices))
 

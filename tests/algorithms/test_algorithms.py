@@ -15,14 +15,14 @@ from small import (
     image_problem,
     make_distillation,
     make_learners,
+    one_round,
     rounds,
     small_problem,
 )
 
 import ddjax
 from ddjax.errors import InputError
-from ddjax.learning import losses
-from ddjax.learning.supervised import optimizer, optimizers
+from ddjax.learning import OPTIMIZERS, losses
 from ddjax.networks import as_network
 
 
@@ -199,7 +199,7 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
     }
     mixer = ddjax.weighted_average()
-    mixed, _, sent = mixer.mix(None, x, mixer.init(x, 1), problem.network)
+    mixed, _, sent = mixer.mix(None, x, mixer.init(x, 1), one_round(problem.network))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b.mean(0), atol=1e-6), x, mixed)
     np.testing.assert_array_equal(sent.peer["value"], np.roll(np.eye(DEVICES), 1, 0) + np.roll(np.eye(DEVICES), -1, 0))
     assert mixer.message_bytes(x, 1).peer == {"value": (6 + 1) * 4}
@@ -208,7 +208,7 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
 def test_messages_are_counted_where_they_are_sent():
     """0 sends to 1 and 2, which send to nobody: the column of the sender."""
     mixing_matrix = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]])
-    _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), ddjax.MixerState(), mixing_matrix)
+    _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), ddjax.MixerState(), one_round(mixing_matrix))
     assert sent.peer["value"].sum(0).tolist() == [2, 0, 0]
 
 
@@ -300,10 +300,10 @@ def test_reference_batch_must_fit(problem, size):
         algorithm.init(jax.random.key(0), problem)
 
 
-@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_by_name_takes_a_schedule_and_keeps_its_state_shapes(name):
     params = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
-    built = optimizer(name, lambda count: 0.01 / (1 + count))
+    built = OPTIMIZERS[name].build(lambda count: 0.01 / (1 + count))
     state = built.init(params)
     updates, after = built.update(params, state, params)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
@@ -312,7 +312,7 @@ def test_every_optimizer_by_name_takes_a_schedule_and_keeps_its_state_shapes(nam
 
 @pytest.mark.parametrize("name", ["momentum", "adam", "adamw"])
 def test_optimizers_train(problem, name):
-    algorithm = ddjax.local(make_learners(optimizer=optimizer(name, 0.01)))
+    algorithm = ddjax.local(make_learners(optimizer=OPTIMIZERS[name].build(0.01)))
     first = algorithm.round(jax.random.key(0), algorithm.init(jax.random.key(0), problem), problem)[1].loss.mean()
     state, _ = rounds(algorithm, problem, 60)
     assert algorithm.round(jax.random.key(0), state, problem)[1].loss.mean() < first

@@ -1,4 +1,4 @@
-"""The systems beside distillation, and the mixers: loops over devices in NumPy, limit cases, invariants."""
+"""The algorithms beside distillation, and the mixers: loops over devices in NumPy, limit cases, invariants."""
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,22 @@ from small import (
     STEP,
     close,
     compressor,
+    fedmd,
     make_distillation,
     make_learners,
+    matrix_of,
+    one_round,
     rounds,
     small_problem,
 )
 
 import ddjax
+from ddjax.data.synthetic import synthetic_classification
 from ddjax.errors import InputError
 from ddjax.learning import draw, round_keys
-from ddjax.mixing import mixers
-from ddjax.mixing.registry import MIXERS
-from ddjax.networks import build_topology, matrices
+from ddjax.mixing import MIXERS
+from ddjax.mixing.gossip import gossip
+from ddjax.networks import as_network, build_topology
 from ddjax.theory import least_squares
 
 KEY = jax.random.key(7)  # of `rounds`
@@ -112,11 +116,11 @@ def test_choco_gossip_reaches_the_average(spec):
         "a": jax.random.normal(jax.random.key(0), (DEVICES, 4, 3)),
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
     }
-    mixer, matrix = ddjax.choco(compressor(spec), 0.1), small_problem().network
+    mixer, network = ddjax.choco(compressor(spec), 0.1), one_round(small_problem().network)
     state, mean = mixer.init(x, 1), jax.tree.map(lambda leaf: leaf.mean(0), x)
     step = jax.jit(mixer.mix)
     for t in range(600):
-        x, state, sent = step(jax.random.key(t), x, state, matrix)
+        x, state, sent = step(jax.random.key(t), x, state, network)
     close(jax.tree.map(lambda leaf: leaf.mean(0), x), mean, 1e-4)
     assert max(float(jnp.ptp(leaf, axis=0).max()) for leaf in x.values()) < 0.05
     assert sent.peer["difference"].sum() == 2 * DEVICES
@@ -126,7 +130,7 @@ def test_choco_gossip_reaches_the_average(spec):
 
 
 def test_push_sum_is_the_algorithm_box_in_numpy():
-    problem = small_problem(devices=3)._replace(network=UNBALANCED)
+    problem = small_problem(devices=3)._replace(network=as_network(UNBALANCED))
     algorithm = ddjax.dsgd(make_learners(size=3), ddjax.push_sum())
     state, states = rounds(algorithm, problem, 25)
     x, y, p = arrays(problem)
@@ -171,7 +175,7 @@ def test_push_sum_on_a_doubly_stochastic_matrix_is_dsgd():
 def test_tracking_over_push_sum_reaches_the_exact_mean():
     """Frozen population: every row, drawn as often as it may be, ends at the mean of the soft decisions."""
     population = make_learners(size=3, optimizer=optax.sgd(0.0))
-    problem = small_problem(devices=3)._replace(network=UNBALANCED)
+    problem = small_problem(devices=3)._replace(network=as_network(UNBALANCED))
     algorithm = ddjax.distillation(population, ddjax.push_sum(), reference_batch_size=7, consensus="tracking")
     state, states = rounds(algorithm, problem, 400)
     s = population.predict(states[0].devices, problem.reference)
@@ -184,13 +188,13 @@ def test_the_consensus_step_size_of_push_sum_is_stable_up_to_its_limit(tmp_path)
     path.write_text("0 1\n0 2\n0 3\n1 2\n2 0\n3 2\n")
     built = build_topology(f"directed_edges:{path}", 4, stochastic="column")
     limit = built.largest_consensus_step_size()
-    mixer, matrix = ddjax.push_sum(), jnp.asarray(built.network, jnp.float32)
+    mixer, network = ddjax.push_sum(), one_round(built.network)
     start = jax.random.normal(jax.random.key(0), (4, 3))
 
     def size_after(step_size):
         def one(_, carry):
             z, state = carry
-            mixed, state, _ = mixer.mix(None, z, state, matrix)
+            mixed, state, _ = mixer.mix(None, z, state, network)
             return mixed - step_size * z, state
 
         return float(jnp.abs(jax.lax.fori_loop(0, 600, one, (start, mixer.init(start, 1)))[0]).max())
@@ -219,7 +223,7 @@ def test_gossip_is_the_algorithm_box_in_numpy():
     for t in range(12):
         keys = round_keys(jax.random.fold_in(KEY, t))
         pushing, ordering, _ = jax.random.split(keys.mix, 3)
-        targets = np.asarray(mixers.push_targets(pushing, problem.network))
+        targets = np.asarray(problem.network.push_targets(pushing))
         order = np.asarray(jax.random.uniform(ordering, targets.shape))
         sent_theta, sent_age = list(own), age.copy()
         for n in range(DEVICES):
@@ -242,7 +246,7 @@ def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
     problem = small_problem("barabasi_albert:2")
     algorithm = ddjax.gossip(make_learners())
     state = algorithm.init(jax.random.key(0), problem)
-    links = np.asarray(mixers.links(problem.network))
+    links = np.asarray(problem.network.links())
     step = jax.jit(algorithm.round)
     for t in range(20):
         before = state
@@ -261,8 +265,8 @@ def test_gossip_targets_are_uniform_over_the_out_neighbours():
     """4,000 draws on a star with a chord; every frequency within 5 standard errors (wrong once in 100,000)."""
     matrix = jnp.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 1]]) / 4
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: matrices.pushes(matrix, mixers.push_targets(key, matrix)))(keys)
-    out = np.asarray(mixers.links(matrix))
+    drawn = jax.vmap(lambda key: matrix.pushes(matrix.push_targets(key)))(keys)
+    out = np.asarray(matrix.links())
     expected = out / out.sum(0)
     error = np.abs(np.asarray(drawn).mean(0) - expected)
     assert (error <= 5 * np.sqrt(expected * (1 - expected) / 4000)).all()
@@ -290,7 +294,7 @@ def test_subsampled_gossip_merges_the_sampled_part_alone():
 def test_the_gossip_mixer_keeps_the_mean_in_expectation_on_a_regular_graph():
     """4,000 draws, 5 means at 5.5 standard errors: wrong once in a million; and always within the convex hull."""
     x, matrix = jax.random.normal(jax.random.key(0), (DEVICES, 5)), small_problem().network
-    mix = jax.vmap(lambda key: ddjax.mixing.mixers.gossip().mix(key, x, ddjax.MixerState(), matrix)[0])
+    mix = jax.vmap(lambda key: gossip().mix(key, x, ddjax.MixerState(), one_round(matrix))[0])
     mixed = np.asarray(mix(jax.random.split(jax.random.key(1), 4000)))
     means = mixed.mean(1)
     assert (np.abs(means.mean(0) - x.mean(0)) <= 5.5 * means.std(0) / np.sqrt(4000)).all()
@@ -463,7 +467,7 @@ def test_every_poll_is_answered_and_every_sender_gets_the_average(problem):
 @pytest.mark.slow
 def test_server_distillation_is_distillation_on_the_complete_graph():
     population, problem = make_learners(("linear", "mlp")), small_problem("complete")
-    served = ddjax.fedmd(population, reference_batch_size=REFERENCE_BATCH)
+    served = fedmd(population, REFERENCE_BATCH)
     close(
         rounds(served, problem, 15)[0].devices,
         rounds(make_distillation(population, "neighbors"), problem, 15)[0].devices,
@@ -562,7 +566,7 @@ def test_co_regularization_runs_as_a_system(problem):
 def test_encoded_messages_keep_the_mean_and_the_limit(problem, spec):
     x = jax.nn.softmax(3 * jax.random.normal(jax.random.key(0), (DEVICES, 4, CLASSES)))
     mixer = ddjax.encoded(ddjax.weighted_average(), compressor(spec))
-    mixed, _, _ = mixer.mix(jax.random.key(0), x, mixer.init(x, 2), problem.network)
+    mixed, _, _ = mixer.mix(jax.random.key(0), x, mixer.init(x, 2), one_round(problem.network))
     np.testing.assert_allclose(mixed.mean(0), x.mean(0), atol=1e-6)
     w = np.asarray(problem.network.dense(), float)
     q = np.stack([compressor(spec).compress(None, row) for row in x])
@@ -605,7 +609,7 @@ def test_adaptive_weights_are_the_rule_in_numpy(problem):
             total = sum(1 / spread[n, m] for m in neighbours)
             heard = sum(values[m] / spread[n, m] for m in neighbours) / total
             expected[n] = w[n, n] * values[n] + (1 - w[n, n]) * heard
-        x, state, _ = mixer.mix(None, x, state, problem.network)
+        x, state, _ = mixer.mix(None, x, state, one_round(problem.network))
         np.testing.assert_allclose(x, expected, atol=1e-5)
         last = expected
 
@@ -626,7 +630,7 @@ def test_adaptive_weights_turn_away_from_a_device_that_talks_nonsense():
 @pytest.mark.parametrize(
     ("consensus", "mixer", "message"),
     [
-        ("tracking", mixers.gossip(), "keeps the mean"),
+        ("tracking", gossip(), "keeps the mean"),
         ("tracking", ddjax.adaptive(), "keeps the mean"),
         ("neighbors", ddjax.push_sum(), "keeps none"),
         ("neighbors", ddjax.choco(compressor("identity"), 1.0), "keeps none"),
@@ -654,7 +658,7 @@ def test_different_architectures_cannot_share_parameters(factory):
 def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, consensus):
     problem = small_problem()
     arguments = {"choco": (compressor("top_k:4"), 0.2)}.get(name, ())
-    mixer = MIXERS[name](*arguments)
+    mixer = MIXERS[name].build(*arguments)
     refused = {("gossip", "tracking"), ("adaptive", "tracking"), ("push_sum", "neighbors"), ("choco", "neighbors")}
     try:
         algorithm = ddjax.distillation(
@@ -679,7 +683,7 @@ def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, conse
 def test_sent_soft_decisions_are_the_softmax(problem):
     """What fedmd averages is the plain average of softmax outputs."""
     population = make_learners(optimizer=optax.sgd(0.0))
-    algorithm = ddjax.fedmd(population, reference_batch_size=20)
+    algorithm = fedmd(population, 20)
     state = algorithm.init(jax.random.key(0), problem)
     _, info = algorithm.round(jax.random.key(1), state, problem)
     x = np.asarray(problem.reference, float)
@@ -692,13 +696,13 @@ def test_sent_soft_decisions_are_the_softmax(problem):
 
 def test_a_cycle_goes_through_its_matrices(problem):
     population = make_learners()
-    first, second = build_topology("ring", DEVICES).network, build_topology("star", DEVICES).network
+    first, second = (matrix_of(build_topology(name, DEVICES).network) for name in ("ring", "star"))
     algorithm = ddjax.dsgd(population, ddjax.weighted_average())
-    cycle = problem._replace(network=jnp.asarray(np.stack([first, second]), jnp.float32))
+    cycle = problem._replace(network=as_network(np.stack([first, second])))
     state, _ = rounds(algorithm, cycle, 3)
     other = None
     for matrix in (first, second, first):
-        fixed = problem._replace(network=jnp.asarray(matrix, jnp.float32))
+        fixed = problem._replace(network=as_network(matrix))
         other, _ = rounds(algorithm, fixed, 1, state=other)
     close(state.devices, other.devices, 0)
 
@@ -717,9 +721,9 @@ def test_one_peer_exponential_averages_exactly_after_one_cycle(devices):
 @pytest.mark.parametrize("spec", ["random_matching", "fresh_random_regular:3", "fresh_erdos_renyi:0.4"])
 def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
     network = ddjax.make_problem(
-        ddjax.data.synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), build_topology(spec, 8).network
+        synthetic_classification(0, 8, 200, 20, 3, 4, 0.0), build_topology(spec, 8).network
     ).network
-    draw = jax.jit(lambda key: matrices.at(network, key, 0))
+    draw = jax.jit(lambda key: network.at_round(key, 0).sent.dense())
     matrices = np.array([draw(jax.random.key(i)) for i in range(50)])
     np.testing.assert_allclose(matrices.sum(1), 1, atol=1e-6)
     np.testing.assert_array_equal(matrices, matrices.transpose(0, 2, 1))
@@ -736,7 +740,7 @@ def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
 def test_random_matchings_are_uniform():
     """Of 6 devices all 15 pairs alike: 3,000 matchings, 5 standard errors for each (wrong once in 10⁵)."""
     network = build_topology("random_matching", 6).network
-    drawn = jax.vmap(network.draw)(jax.random.split(jax.random.key(0), 3000))
+    drawn = jax.vmap(lambda key: network.at_round(key, 0).sent.dense())(jax.random.split(jax.random.key(0), 3000))
     often = np.asarray(drawn != 0).mean(0)[np.triu_indices(6, 1)]
     assert np.abs(often - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 3000)
 
@@ -748,7 +752,7 @@ def test_disagreement_shrinks_at_the_spectral_gap_of_drawn_graphs(spec):
     built = build_topology(spec, 12)
     x = np.random.default_rng(1).normal(size=12)
     x -= x.mean()
-    draws = jax.vmap(built.network.draw)(jax.random.split(jax.random.key(3), 2000))
+    draws = jax.vmap(lambda key: built.network.at_round(key, 0).sent.dense())(jax.random.split(jax.random.key(3), 2000))
     left = ((np.asarray(draws, float) @ x) ** 2).sum(1) / (x**2).sum()
     slack = 0.03 if "erdos" in spec else 0
     assert abs(left.mean() - (1 - built.spectral_gap) ** 2) < 5 * left.std() / np.sqrt(2000) + slack

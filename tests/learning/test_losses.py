@@ -24,21 +24,23 @@ S, Z = RNG.dirichlet(np.ones(5), 8), RNG.dirichlet(np.ones(5), 8)
     ],
 )
 def test_values(name, expected):
-    np.testing.assert_allclose(DIVERGENCES[name](jnp.log(S), jnp.asarray(Z)), expected, rtol=2e-5)
+    np.testing.assert_allclose(DIVERGENCES[name].build()(jnp.log(S), jnp.asarray(Z)), expected, rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_extreme_decisions_and_targets_have_finite_gradients(name):
     logits = jnp.array([[0.0, 200.0, -200.0], [0.0, 0.0, 0.0]])
     target = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    value, gradient = jax.value_and_grad(lambda x: DIVERGENCES[name](jax.nn.log_softmax(x), target).sum())(logits)
+    value, gradient = jax.value_and_grad(lambda x: DIVERGENCES[name].build()(jax.nn.log_softmax(x), target).sum())(
+        logits
+    )
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_gradient_vanishes_where_decision_equals_target(name):
-    gradient = jax.grad(lambda x: DIVERGENCES[name](jax.nn.log_softmax(x), jnp.asarray(Z)).sum())(jnp.log(Z))
+    gradient = jax.grad(lambda x: DIVERGENCES[name].build()(jax.nn.log_softmax(x), jnp.asarray(Z)).sum())(jnp.log(Z))
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 

@@ -130,7 +130,7 @@ def test_nothing_stays_nothing(spec):
         ("top_k:2.5", "positive whole number, or a fraction"),
         ("top_k:nan", "positive whole number"),
         ("qsgd:0.5", "expected 'qsgd:LEVELS'"),
-        ("qsgd:-1", "positive whole number"),
+        ("qsgd:-1", "a whole number of at least 1"),
         ("sign:1", "expected 'sign'"),
     ],
 )

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from ddjax.errors import InputError
-from ddjax.models import architectures, build_model, parse_models
+from ddjax.models import build_model, layers, parse_models
 from ddjax.models.convolution import conv_general_dilated
 
 
@@ -85,7 +85,7 @@ def test_convolution_under_vmap_and_scan():
 def test_group_norm_is_that_of_flax(offset):
     keys = jax.random.split(jax.random.key(0), 4)
     x, g = (jax.random.normal(key, (2, 5, 4, 16)) for key in keys[:2])
-    ours, flax = (norm(16, num_groups=8, rngs=nnx.Rngs(0)) for norm in (architectures._GroupNorm, nnx.GroupNorm))
+    ours, flax = (norm(16, num_groups=8, rngs=nnx.Rngs(0)) for norm in (layers.GroupNorm, nnx.GroupNorm))
     for norm in (ours, flax):
         norm.scale[...], norm.bias[...] = (jax.random.normal(key, (16,)) for key in keys[2:])
     out, pullback = jax.vjp(lambda norm, x: norm(x), ours, x + offset)
