@@ -3,7 +3,11 @@
 import csv
 import json
 
-from ddjax.experiments import train
+from ddjax.experiments import Settings, train
+from ddjax.experiments.fields import fields
+from ddjax.experiments.flags import parse
+from ddjax.experiments.sweeps import sweep as sweeps
+from ddjax.experiments.sweeps.plan import SweepSettings, list_fields
 
 FAST = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear"]
 
@@ -21,3 +25,19 @@ def rows(folder):
     """metrics.csv without what depends on the clock."""
     with (folder / "metrics.csv").open() as file:
         return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+
+
+def settings(*flags):
+    """The settings that flags of train.py stand for."""
+    return parse(fields(Settings), ["", *flags]).take(Settings)
+
+
+def sweep(*flags):
+    """The exit code of sweep.py with these flags."""
+    return sweeps.main(["sweep.py", *flags])
+
+
+def cells(*flags):
+    """The cells that flags of sweep.py stand for."""
+    given = parse(fields(SweepSettings) | list_fields(), ["", *flags])
+    return sweeps.planned(given, given.take(SweepSettings))

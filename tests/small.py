@@ -10,6 +10,22 @@ from ddjax.mixing import COMPRESSORS
 from ddjax.models import build_model
 from ddjax.networks import NetworkRound, as_network, build_topology
 
+# Fixed graphs of every kind.
+SPECS = [
+    "ring",
+    "complete",
+    "star",
+    "torus",
+    "hypercube",
+    "exponential",
+    "directed_ring",
+    "directed_exponential",
+    "erdos_renyi:0.5",
+    "watts_strogatz:4:0.3",
+    "random_regular:3",
+    "barabasi_albert:2",
+]
+
 DEVICES, CLASSES, DIMENSIONS = 6, 3, 5
 
 

@@ -31,17 +31,16 @@ class Bytes(NamedTuple):
         return sum(self.sent) + self.server
 
 
-def count(messages: Traffic, message_bytes: Traffic, devices: int, network: Network) -> Bytes:
+def count(messages: Traffic, message_bytes: Traffic, network: Network) -> Bytes:
     """Bytes of counted messages.
 
     Args:
       messages: counts as integer arrays of NumPy.
       message_bytes: bytes of one message of each kind.
-      devices: `N`.
       network: by whose links the messages from device to device are counted.
     """
 
-    zeros = np.zeros(devices, object)
+    zeros = np.zeros(network.devices, object)
 
     def total(way: str, by_device: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)

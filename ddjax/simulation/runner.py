@@ -146,7 +146,7 @@ def _evaluation(simulation: Simulation, state, messages, round, steps, loss, dis
         loss,
         distillation_loss,
         steps,
-        accounting.count(messages, simulation.message_bytes, len(score), simulation.problem.network),
+        accounting.count(messages, simulation.message_bytes, simulation.problem.network),
         seconds,
     )
 

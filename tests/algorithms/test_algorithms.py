@@ -1,5 +1,7 @@
 """Every algorithm against a plain loop over devices, its limit cases and its invariants."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,13 +253,12 @@ def test_schedules_follow_the_rounds():
 
 
 def test_learning_rate_schedule_counts_rounds_not_steps():
-    from ddjax.experiments.options import parse
+    from ddjax.experiments import Settings, build
 
-    from ddjax.experiments.experiment import build
-
-    flags = ["--algorithm=local", "--devices=4", "--models=linear", "--local_steps=2", "--rounds=4"]
-    scheduled = build(parse([*flags, "--learning_rate_schedule=inverse_time:1", "--learning_rate=0.3"]))
-    found = [build(parse([*flags, f"--learning_rate={rate}"])) for rate in (0.3, 0.15)]
+    plain_settings = Settings(algorithm="local", devices=4, models="linear", local_steps=2, rounds=4)
+    falling = dataclasses.replace(plain_settings, learning_rate_schedule="inverse_time:1", learning_rate=0.3)
+    scheduled = build(falling)
+    found = [build(dataclasses.replace(plain_settings, learning_rate=rate)) for rate in (0.3, 0.15)]
     state, _ = rounds(scheduled.algorithm, scheduled.problem, 2)
     plain = found[0].algorithm.init(jax.random.key(3), scheduled.problem)
     for built in found:  # one round at each of 0.3 / (1 + t)
@@ -283,9 +284,9 @@ def test_only_the_drawn_rows_change(problem):
 
 def test_centralized_holds_all_examples(problem):
     pooled = ddjax.pool(problem)
-    held = np.asarray(pooled.private[0])
+    held = np.asarray(pooled.private_indices[0])
     assert sorted(held) == list(range(len(problem.x)))
-    assert pooled.sizes.tolist() == [len(problem.x)]
+    assert pooled.private_counts.tolist() == [len(problem.x)]
 
 
 def test_mixed_architectures_cannot_share_parameters():

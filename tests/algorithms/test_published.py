@@ -153,11 +153,12 @@ def test_push_sum_reaches_the_exact_average_where_no_doubly_stochastic_matrix_ex
     """Also with a directed graph from a file and the weights that are built for it; plain averaging misses it."""
     irregular = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1], [1, 0, 0, 0]]) + np.eye(4)
     for matrix in (UNBALANCED, jnp.asarray(irregular / irregular.sum(0), jnp.float32)):
+        network = one_round(matrix)
         start = jax.random.normal(jax.random.key(0), (len(matrix), 5))
         mixer, plain, x = ddjax.push_sum(), start, start
         state = mixer.init(x, 1)
         for _ in range(200):
-            x, state, _ = mixer.mix(None, x, state, matrix)
+            x, state, _ = mixer.mix(None, x, state, network)
             plain = matrix @ plain
         np.testing.assert_allclose(x, np.broadcast_to(start.mean(0), x.shape), atol=1e-5)
         assert np.abs(plain - start.mean(0)).max() > 0.1
@@ -263,7 +264,7 @@ def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
 
 def test_gossip_targets_are_uniform_over_the_out_neighbours():
     """4,000 draws on a star with a chord; every frequency within 5 standard errors (wrong once in 100,000)."""
-    matrix = jnp.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 1]]) / 4
+    matrix = as_network(jnp.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 1]]) / 4)
     keys = jax.random.split(jax.random.key(0), 4000)
     drawn = jax.vmap(lambda key: matrix.pushes(matrix.push_targets(key)))(keys)
     out = np.asarray(matrix.links())
@@ -430,7 +431,7 @@ def test_dynamic_averaging_between_always_and_never(problem):
     """Δ = 0 synchronises at every check, which is D-SGD with a uniform W at those rounds; Δ = ∞ never sends."""
     population = make_learners()
     always = ddjax.dynamic_averaging(population, threshold=0.0, check_every=1)
-    uniform = problem._replace(network=jnp.full((DEVICES, DEVICES), 1 / DEVICES))
+    uniform = problem._replace(network=as_network(jnp.full((DEVICES, DEVICES), 1 / DEVICES)))
     close(
         rounds(always, problem, 10)[0].devices,
         rounds(ddjax.dsgd(population, ddjax.weighted_average()), uniform, 10)[0].devices,

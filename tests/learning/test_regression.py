@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import test_sweep
-from commands import call, rows, summary
+from commands import call, rows, settings, summary, sweep
 from loops import Drawn, with_bias
-from small import BATCH, DIMENSIONS, REFERENCE_BATCH, STEP, WEIGHT, compressor, rounds
+from small import BATCH, REFERENCE_BATCH, compressor, rounds
 
 import ddjax
-from ddjax.experiments import build, options
+from ddjax.experiments import build
 from ddjax.learning import tasks
 from ddjax.mixing import COMPRESSORS
 from ddjax.models import build_model
@@ -34,7 +33,7 @@ def single_again():
 
 
 def make_problem(spec="ring", outputs=1, **kwargs):
-    dataset = ddjax.data.load(f"synthetic_regression:{DIMENSIONS}", devices=DEVICES, train=200)
+    dataset = ddjax.load_dataset(f"synthetic_regression:{DIMENSIONS}", devices=DEVICES, train=200)
     turned = np.random.default_rng(1).normal(size=(1, outputs))
     dataset = dataset._replace(y_train=dataset.y_train @ turned, y_test=dataset.y_test @ turned, outputs=outputs)
     matrix = build_topology(spec, DEVICES).network
@@ -95,7 +94,8 @@ def test_distillation_of_numbers_is_the_pseudocode_in_numpy(consensus):
     problem = make_problem("barabasi_albert:2", OUTPUTS)
     state, states = rounds(make_distillation(make_learners(problem), consensus), problem, 20)
 
-    x, y, w, public = (np.asarray(a) for a in (problem.x, problem.y, problem.network, problem.reference))
+    x, y, public = (np.asarray(a) for a in (problem.x, problem.y, problem.reference))
+    w = np.asarray(problem.network.dense())
     x, public = with_bias(x), with_bias(public)
     theta = coefficients(states[0])
     z = np.zeros((DEVICES, len(public), OUTPUTS))
@@ -223,8 +223,8 @@ SYSTEMS = [
 @pytest.mark.parametrize("flags", SYSTEMS, ids=" ".join)
 def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
     fast = ["--devices=8", "--models=linear", "--rounds=3", "--learning_rate=0.01"]
-    given = options.parse(["--dataset=synthetic_regression", *fast, *flags])
-    built = build.build(given)
+    given = settings("--dataset=synthetic_regression", *fast, *flags)
+    built = build(given)
     run = ddjax.iterate(built.simulation, key=jax.random.key(0), rounds=3, eval_every=3)
     for snapshot, _ in run:
         for path, leaf in jax.tree_util.tree_leaves_with_path((snapshot.state, built.problem)):
@@ -334,7 +334,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
 @pytest.mark.usefixtures("single_again")
 def test_a_sweep_in_double_precision_has_the_numbers_of_single_runs(tmp_path):
     flags = [*TINY, "--dataset=synthetic_regression", "--precision=float64"]
-    assert test_sweep.call(*flags, "--seeds=2", "--host_devices=1", f"--sweep_dir={tmp_path / 'sweep'}") == 0
+    assert sweep(*flags, "--seeds=2", "--host_devices=1", f"--sweep_dir={tmp_path / 'sweep'}") == 0
     alone = tmp_path / "alone"
     assert call(*flags, "--seed=1", "--host_devices=1", f"--output_dir={alone}") == 0
     results = [rows(folder) for folder in (tmp_path / "sweep/cells").iterdir()]
@@ -343,6 +343,6 @@ def test_a_sweep_in_double_precision_has_the_numbers_of_single_runs(tmp_path):
 
 
 def test_a_sweep_has_double_precision_alone_or_not(tmp_path, capsys):
-    assert test_sweep.call(*TINY, "--precision=float32,float64", f"--sweep_dir={tmp_path / 'sweep'}") == 2
+    assert sweep(*TINY, "--precision=float32,float64", f"--sweep_dir={tmp_path / 'sweep'}") == 2
     assert "float64 is of a whole process" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

@@ -200,8 +200,8 @@ def test_bytes_by_link_are_exact():
     counts[::3] = 0
     sizes = Traffic(peer={"model": 10**12 + 1})
     by_matrix = Traffic(peer={"model": by_link(sparse, counts)})
-    found = accounting.count(Traffic(peer={"model": counts}), sizes, DEVICES, sparse)
-    assert found == accounting.count(by_matrix, sizes, DEVICES, both("barabasi_albert:2")[0])
+    found = accounting.count(Traffic(peer={"model": counts}), sizes, sparse)
+    assert found == accounting.count(by_matrix, sizes, both("barabasi_albert:2")[0])
     assert found.total == sum(map(int, counts)) * (10**12 + 1)
     rows = accounting.by_link(Traffic(peer={"model": counts}), sizes, sparse)
     assert list(rows) == list(accounting.by_link(by_matrix, sizes, both("barabasi_albert:2")[0]))

@@ -3,24 +3,10 @@
 import networkx as nx
 import numpy as np
 import pytest
+from small import SPECS
 
 from ddjax.errors import InputError
 from ddjax.networks import as_network, build_graph, build_topology, check_network, mixing_matrix
-
-SPECS = [
-    "ring",
-    "complete",
-    "star",
-    "torus",
-    "hypercube",
-    "exponential",
-    "directed_ring",
-    "directed_exponential",
-    "erdos_renyi:0.5",
-    "watts_strogatz:4:0.3",
-    "random_regular:3",
-    "barabasi_albert:2",
-]
 
 
 @pytest.mark.parametrize("devices", [2, 8, 16])

@@ -5,10 +5,12 @@ import random
 
 import numpy as np
 
+from ddjax.networks import as_network
 from ddjax.simulation.accounting import by_link, count
 from ddjax.types import Traffic
 
 DEVICES = 4
+NETWORK = as_network(np.ones((DEVICES, DEVICES)) / DEVICES)
 SIZES = Traffic(peer={"model": 10**12 + 1, "age": 4}, up={"model": 10**12 + 1}, down={"poll": 1, "model": 10**12 + 2})
 
 
@@ -44,14 +46,15 @@ def test_bytes_are_those_of_the_messages_one_by_one():
         sent[sender] += size
         received[receiver] += size
         links[sender, receiver] += size
-    found = count(counts, SIZES, DEVICES)
+    found = count(counts, SIZES, NETWORK)
     assert found.sent == tuple(sent[str(n)] for n in range(DEVICES))
     assert found.received == tuple(received[str(n)] for n in range(DEVICES))
     assert found.server == sent["server"]
     assert found.total == sum(size for *_, size in log)
     assert found.busiest_link == max(links.values())
     rows = {
-        (row["sender"], row["receiver"], row["kind"]): (row["messages"], row["bytes"]) for row in by_link(counts, SIZES)
+        (row["sender"], row["receiver"], row["kind"]): (row["messages"], row["bytes"])
+        for row in by_link(counts, SIZES, NETWORK)
     }
     expected = collections.Counter(message[:3] for message in log)
     sizes = {message[:3]: message[3] for message in log}
@@ -59,6 +62,6 @@ def test_bytes_are_those_of_the_messages_one_by_one():
 
 
 def test_no_messages_are_no_bytes():
-    found = count(Traffic(), Traffic(), 3)
+    found = count(Traffic(), Traffic(), as_network(np.ones((3, 3)) / 3))
     assert found == ((0, 0, 0), (0, 0, 0), 0, 0)
-    assert list(by_link(Traffic(), Traffic())) == []
+    assert list(by_link(Traffic(), Traffic(), NETWORK)) == []

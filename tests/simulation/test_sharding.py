@@ -1,4 +1,4 @@
-"""The same numbers wherever the devices are: one place, several, several processes, with padding or without."""
+"""The same numbers wherever the devices are: one shard, several, several processes, with padding or without."""
 
 import json
 import os
@@ -11,11 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Systems with every way of using the device axis; 7 devices in groups that no number of places divides.
+# Algorithms with every way of using the device axis; 7 devices in groups that no number of shards divides.
 PROGRAM = """
 import jax, numpy as np, optax, sys
 import ddjax
+from ddjax.models import build_model
 from jax.sharding import Mesh
+from small import compressor, small_problem
 
 problem = small_problem(devices=7, product=sys.argv[1])
 
@@ -26,7 +28,7 @@ def population(*groups):
     return ddjax.Population([ddjax.Group(one(name), size, chunk) for name, size, chunk in groups], batch_size=4)
 
 alike = population(("mlp", 7, 2))
-systems = {
+algorithms = {
     "distillation": ddjax.distillation(
         population(("linear", 3, None), ("mlp", 4, 1)), ddjax.weighted_average(), reference_batch_size=5),
     "choco": ddjax.dsgd(alike, ddjax.choco(compressor("top_k:0.5"), 0.3)),
@@ -35,9 +37,9 @@ systems = {
 }
 devices = jax.devices()
 for name in sys.argv[2:]:
-    system, found = systems[name], []
-    for places in (1, 2, 4):
-        simulation = ddjax.Simulation(system, problem, mesh=Mesh(devices[:places], ("devices",)))
+    algorithm, found = algorithms[name], []
+    for shards in (1, 2, 4):
+        simulation = ddjax.Simulation(algorithm, problem, mesh=Mesh(devices[:shards], ("devices",)))
         key = jax.random.key(3)
         state, totals = simulation.advance(key, simulation.init(key), simulation.zeros(), 15)
         measures = simulation.measure(state)
@@ -64,7 +66,7 @@ def run(arguments, **variables):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("dense", "distillation", "fedavg"), ("gather", "choco", "gossip")])
-def test_one_two_and_four_places_give_the_same_numbers(arguments):
+def test_one_two_and_four_shards_give_the_same_numbers(arguments):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     process = run(["-c", PROGRAM, *arguments], XLA_FLAGS=flags)
     out, errors = process.communicate(timeout=600)
@@ -73,7 +75,7 @@ def test_one_two_and_four_places_give_the_same_numbers(arguments):
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path):
-    """Nine devices on two processes of two places; process 0 alone writes and speaks."""
+    """Nine devices on two processes of two shards; process 0 alone writes and speaks."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"

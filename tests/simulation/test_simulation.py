@@ -150,40 +150,6 @@ def test_bad_lengths_are_refused(problem):
         ddjax.run(make_distillation(make_learners()), problem, key=KEY, rounds=3, eval_every=0)
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("constant", [2, 2, 2]),
-        ("inverse_time:4", [2, 1, 2 / 3.5]),
-        ("inverse_time", [2, 2 / 5, 2 / 11]),
-        ("cosine", [2, 1.309017, 0]),
-    ],
-)
-def test_schedules(spec, expected):
-    from ddjax.schedules import schedule
-
-    built = schedule(spec, 2.0, 10)
-    np.testing.assert_allclose([built(t) for t in (0, 4, 10)], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("spec", ["consine", "inverse_time:-1", "inverse_time:x", "cosine:3"])
-def test_bad_schedules_are_refused(spec):
-    from ddjax.schedules import schedule
-
-    with pytest.raises(InputError, match="schedule"):
-        schedule(spec, 1.0, 10)
-
-
-def test_import_is_light():
-    """No TensorFlow, no plotting, no checkpointing before they are needed."""
-    import subprocess
-    import sys
-
-    code = "import ddjax, sys; print({'tensorflow', 'matplotlib', 'orbax.checkpoint', 'sklearn'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 def test_the_readme_example_runs(capsys):
     from pathlib import Path
 

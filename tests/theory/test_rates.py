@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_topology import SPECS
+from small import SPECS
 
 from ddjax.errors import InputError
 from ddjax.networks import build_topology, graphs

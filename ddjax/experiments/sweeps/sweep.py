@@ -109,12 +109,18 @@ def programs(cells: Sequence[Cell]) -> list[Program]:
     return [program(group, speed) for group in alike.values()]
 
 
+def planned(given: Given, settings: SweepSettings) -> list[Cell]:
+    """The cells that the command line describes."""
+    whole = {name: given.values[name] for name in WHOLE}
+    lists = {name: given.values[name] for name in LISTED if name in given.present}
+    return plan.cells(lists, whole, settings)
+
+
 def sweep(given: Given) -> int:
     """Runs what the command line describes; returns the exit code."""
     settings = given.take(SweepSettings)
     whole = {name: given.values[name] for name in WHOLE}
-    lists = {name: given.values[name] for name in LISTED if name in given.present}
-    cells = plan.cells(lists, whole, settings)
+    cells = planned(given, settings)
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
     Scalars(Path() if whole["tensorboard"] else None)  # is it installed?
