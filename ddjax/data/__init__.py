@@ -1,6 +1,10 @@
 """Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
 
-from ddjax.data import digits, synthetic
+# The order in which they are registered is that of the help.
+# isort: off
+from ddjax.data import digits, synthetic, npz, tables
+
+# isort: on
 from ddjax.data.dataset import Dataset
 from ddjax.data.load import find_dataset, load_dataset
 from ddjax.data.npz import read_npz
@@ -20,9 +24,11 @@ __all__ = [
     "find_dataset",
     "load_dataset",
     "make_problem",
+    "npz",
     "pool",
     "read_csv",
     "read_npz",
     "share_out",
     "synthetic",
+    "tables",
 ]

@@ -2,7 +2,7 @@
 
 from ddjax.data.dataset import Dataset
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
-from ddjax.errors import InputError
+from ddjax.errors import InputError, suggest
 
 
 def find_dataset(spec: str) -> DatasetEntry:
@@ -14,10 +14,10 @@ def find_dataset(spec: str) -> DatasetEntry:
     for entry in DATASETS.entries():
         if entry.suffix and spec.endswith(entry.suffix):
             return entry
-    name = spec.partition(":")[0]
-    if name in DATASETS and DATASETS[name].suffix:
-        raise InputError(f"dataset {spec!r}: give the path of a file, as in {DATASETS[name].usage}")
-    return DATASETS[name]
+    named = [entry.name for entry in DATASETS.entries() if not entry.suffix]
+    if spec.partition(":")[0] not in named:
+        raise suggest(DATASETS.kind, spec, [*named, *(entry.usage for entry in DATASETS.entries() if entry.suffix)])
+    return DATASETS[spec.partition(":")[0]]
 
 
 def load_dataset(spec: str, *, devices: int = 1, train: int = 1000, seed: int = 0, target_column: str = "") -> Dataset:
@@ -36,5 +36,6 @@ def load_dataset(spec: str, *, devices: int = 1, train: int = 1000, seed: int = 
     """
     entry, wanted = find_dataset(spec), Wanted(seed, devices, train, target_column)
     if target_column and "target_column" not in entry.names:
-        raise InputError(f"--target_column belongs to a .csv, and the data set is {spec!r}")
+        takers = ", ".join(entry.usage for entry in DATASETS.entries() if "target_column" in entry.names)
+        raise InputError(f"--target_column belongs to {takers}, and the data set is {spec!r}")
     return entry.build(wanted, spec) if entry.suffix else DATASETS.parse(spec).build(wanted)

@@ -29,14 +29,14 @@ def make_problem(
     """Shares a data set out over the devices of a network.
 
     The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
-    test examples are disjoint. Integer inputs are pixels: they are standardized by the mean and standard deviation of
-    the reference set, which all devices know. Floating-point inputs and numbers to predict are taken as they are.
+    test examples are disjoint. Integer inputs are pixels, standardized by the mean and standard deviation of the
+    reference set, which all devices know; token ids stay integers (int32). Floating-point inputs and numbers to predict
+    are taken as they are.
 
     Args:
       dataset: what to share out.
       network: a `networks.Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
-      partition: a name of `PARTITIONS`. Default `dirichlet`, where
-        there are numbers to predict `iid`.
+      partition: a name of `PARTITIONS`; by default `dirichlet`, or `iid` where there are numbers to predict.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
         largest number.
@@ -45,7 +45,7 @@ def make_problem(
       seed: of every draw.
 
     Raises:
-      InputError: not enough examples for what is asked, or an unknown partition.
+      InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
     """
     network = as_network(network)
     devices = network.devices
@@ -107,11 +107,23 @@ def _as_inputs(dataset: Dataset, reference: np.ndarray) -> Callable[[np.ndarray]
     """How inputs are made ready: token ids stay integers, numbers stay as they are, pixels are standardized."""
     number = working_dtype().type
     if dataset.tokens:
+        _check_tokens(dataset)
         return lambda x: x.astype(np.int32, copy=False)
     if reference.dtype.kind == "f":
         return lambda x: x.astype(number, copy=False)
     mean, std = number(reference.mean()), number(reference.std() or 1)
     return lambda x: (x.astype(number) - mean) / std
+
+
+def _check_tokens(dataset: Dataset) -> None:
+    for split, x in (("train", dataset.x_train), ("test", dataset.x_test)):
+        if x.dtype.kind not in "iu" or x.ndim != 2:
+            raise InputError(
+                f"token ids are integers [examples, length], but x_{split} is {x.dtype} {list(x.shape)}; "
+                "take tokens=False for other inputs"
+            )
+        if x.size and not 0 <= x.min() <= x.max() < 2**31:
+            raise InputError(f"token ids lie from 0 to {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}")
 
 
 def pool(problem: Problem) -> Problem:

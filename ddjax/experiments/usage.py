@@ -55,6 +55,7 @@ def users(name: str) -> str:
     found = [entry.name for entry in ALGORITHMS.entries() if name in entry.names and name not in entry.fixed]
     for setting, registry in _CHOOSING.items():
         found += [f"--{setting}={entry.name}" for entry in registry.entries() if name in entry.names]
+    found += [f"--dataset={entry.usage}" for entry in DATASETS.entries() if name in entry.names]
     return ", ".join(found)
 
 

@@ -1,8 +1,13 @@
 """Models: Flax NNX modules from `[B, …]` to `[B, K]`, one architecture a file."""
 
-from ddjax.models import cnn, linear, mlp, resnet
+# The order in which they are registered is that of the help.
+# isort: off
+from ddjax.models import linear, mlp, cnn, resnet
+
+# isort: on
 from ddjax.models.build import CONVOLUTIONS, build_model, micro_batch_for, parse_models
 from ddjax.models.dense import Dense
+from ddjax.models.layers import numbers, token_ids
 from ddjax.models.registry import ACTIVATIONS, MODELS, Activation, ModelEntry
 
 __all__ = [
@@ -17,6 +22,8 @@ __all__ = [
     "linear",
     "micro_batch_for",
     "mlp",
+    "numbers",
     "parse_models",
     "resnet",
+    "token_ids",
 ]

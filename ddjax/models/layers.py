@@ -1,4 +1,4 @@
-"""Layers that several models share."""
+"""What several models share: the forms in which they take inputs, and small layers."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,42 @@ from flax import nnx
 from jax import lax
 
 from ddjax.errors import InputError
+from ddjax.models.registry import MODELS
 from ddjax.types import working_dtype
+
+
+def numbers(x: jax.Array) -> jax.Array:
+    """Returns `x`, the inputs of a model that computes with them.
+
+    Raises:
+      InputError: they are token ids, which are names and not amounts.
+    """
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        takers = [entry.name for entry in MODELS.entries() if entry.tokens]
+        raise InputError(
+            f"this model computes with numbers, but the inputs are token ids ({x.dtype} {list(x.shape[1:])}); "
+            f"models that take token ids: {', '.join(takers) or 'none is registered'}"
+        )
+    return x
+
+
+def token_ids(x: jax.Array) -> jax.Array:
+    """Returns `x`, the inputs `[B, L]` of a model that looks tokens up.
+
+    Raises:
+      InputError: they are numbers, or not sequences.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.integer) or x.ndim != 2:
+        raise InputError(
+            "this model needs token ids, integers [examples, length], "
+            f"but the inputs are {x.dtype} [examples, {', '.join(map(str, x.shape[1:]))}]"
+        )
+    return x
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """`[B, …] → [B, D]`; refuses token ids."""
+    return numbers(x).reshape(x.shape[0], -1)
 
 
 def conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides: int = 1, use_bias: bool = True):
@@ -23,8 +58,8 @@ def average_pool(x: jax.Array) -> jax.Array:
 
 
 def with_channels(x: jax.Array) -> jax.Array:
-    """Images `[B, height, width, channels]`; those without channels get one."""
-    return x[..., None] if x.ndim == 3 else x
+    """Images `[B, height, width, channels]`; those without channels get one. Refuses token ids."""
+    return numbers(x)[..., None] if x.ndim == 3 else numbers(x)
 
 
 def channels(model: str, input_shape: tuple[int, ...]) -> int:

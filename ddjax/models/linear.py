@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from ddjax.models.dense import Dense
+from ddjax.models.layers import flatten
 from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
@@ -16,7 +17,7 @@ class Linear(nnx.Module):
         self.dense = Dense(math.prod(input_shape), outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.dense(x.reshape(x.shape[0], -1))
+        return self.dense(flatten(x))
 
 
 MODELS.add(ModelEntry("linear", Linear))

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from ddjax.models.dense import Dense
+from ddjax.models.layers import flatten
 from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
@@ -18,7 +19,7 @@ class MLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.out(self.activation(self.hidden(x.reshape(x.shape[0], -1))))
+        return self.out(self.activation(self.hidden(flatten(x))))
 
 
 MODELS.add(ModelEntry("mlp", MLP))
