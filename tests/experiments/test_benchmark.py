@@ -5,10 +5,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from ddjax.experiments import options
 from ddjax.experiments.benchmarks import benchmark, workloads
+from ddjax.experiments.benchmarks.settings import BenchmarkSettings, cases
 from ddjax.experiments.benchmarks.workloads import Case
 from ddjax.learning import draw, round_keys
 
@@ -23,12 +22,8 @@ TINY = [
 
 
 def call(*flags):
-    """The exit code of benchmark.py with these flags; every flag not named has its default."""
-    saved = flagsaver.save_flag_values(benchmark.FLAGS)
-    try:
-        return options.main(benchmark.benchmark, "", ["benchmark.py", *flags], benchmark._SECTIONS, benchmark.FLAGS)
-    finally:
-        flagsaver.restore_flag_values(saved, benchmark.FLAGS)
+    """The exit code of benchmark.py with these flags."""
+    return benchmark.main(["benchmark.py", *flags])
 
 
 @pytest.mark.slow
@@ -111,12 +106,8 @@ def test_without_torch(monkeypatch, tmp_path, capsys):
 
 
 def test_the_lists_are_multiplied():
-    saved = flagsaver.save_flag_values(benchmark.FLAGS)
-    try:
-        benchmark.FLAGS(["", "--models=linear,mlp", "--devices=4,8", "--topology=ring,complete"])
-        counts = [case.work for case in benchmark.cases()]
-    finally:
-        flagsaver.restore_flag_values(saved, benchmark.FLAGS)
+    asked = BenchmarkSettings(models="linear,mlp", devices="4,8", topology="ring,complete")
+    counts = [case.work for case in cases(asked)]
     assert [counts.count(work) for work in workloads.WORK] == [4, 8, 8]  # local_sgd knows no graph
 
 

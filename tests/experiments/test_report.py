@@ -8,14 +8,12 @@ import shutil
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from selenium import webdriver
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 
 from ddjax.errors import InputError
-from ddjax.experiments import options
-from ddjax.experiments.reports import data, report
+from ddjax.experiments.reports import curves, panels, read, report
 
 T_3_SEEDS, T_2_SEEDS = 4.302652730, 12.70620474  # 0.975 quantiles of Student's t, 2 and 1 degrees of freedom
 ROUNDS = (0, 10, 20, 30)
@@ -87,13 +85,8 @@ def make_sweep(folder, sizes=SIZES, **changes):
 
 
 def call(*arguments):
-    """The exit code of report.py; every flag not named has its default."""
-    saved = flagsaver.save_flag_values(report.FLAGS)
-    try:
-        argv = ["report.py", *map(str, arguments)]
-        return options.main(report.report, "", argv, report._SECTIONS, report.FLAGS, "SWEEP_DIR...")
-    finally:
-        flagsaver.restore_flag_values(saved, report.FLAGS)
+    """The exit code of report.py."""
+    return report.main(["report.py", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -109,10 +102,10 @@ def reported(tmp_path_factory):
 
 
 def summed_up(folder, goals=(), x=""):
-    sweep = data.read([folder])
-    found = data.reach(sweep, data.curves(sweep, x), list(goals))
+    sweep = read.read([folder])
+    found = curves.reach(sweep, curves.curves(sweep, x), list(goals))
     measures = ["accuracy", "worst_device", "disagreement", "time", "megabytes", *(f"to {goal:g}" for goal in goals)]
-    return sweep, found, data.summarize(found.cells, measures).set_index(["curve", "x"])
+    return sweep, found, curves.summarize(found.cells, measures).set_index(["curve", "x"])
 
 
 def test_labels_name_what_varies(sweep):
@@ -143,7 +136,7 @@ def test_means_and_intervals_are_over_the_seeds_that_are_done(sweep):
 
 
 def test_one_seed_has_no_interval():
-    mean, half = data.interval(np.array([0.5]))
+    mean, half = curves.interval(np.array([0.5]))
     assert mean == 0.5
     assert math.isnan(half)
 
@@ -164,11 +157,11 @@ def test_bytes_to_a_target_are_counted_by_hand(sweep):
 def test_a_target_is_picked_that_all_seeds_of_two_curves_reach(sweep, tmp_path):
     """Of D-SGD 0.88 + 0.01 on 8 devices, of the next 0.78 + 0.02 on 16; said in the caption."""
     for name in ("results", "failures"):
-        table = data._table(sweep / f"{name}.csv").assign(target_accuracy="")
+        table = read._table(sweep / f"{name}.csv").assign(target_accuracy="")
         table.to_csv(sweep / f"{name}.csv", index=False)
     _, found, _ = summed_up(sweep)
-    assert data.silent_curves(found.cells) == {0}
-    assert data.pick_target(found.cells) == [0.8]
+    assert curves.silent_curves(found.cells) == {0}
+    assert curves.pick_target(found.cells) == [0.8]
     assert call(sweep, f"--output={tmp_path / 'out'}") == 0
     assert (tmp_path / "out" / "bytes_to_target_vs_devices-target=0.8.png").exists()
     assert "None was named: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
@@ -182,10 +175,10 @@ def test_x_is_given_or_found(tmp_path):
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("examples_per_device", LABELS)
     with pytest.raises(InputError, match="got 'devices'; here examples_per_device"):
-        data.curves(sweep, "devices")
+        curves.curves(sweep, "devices")
     sweep, found, _ = summed_up(make_sweep(tmp_path / "both", examples_per_device=lambda size: 50 + size))
     assert found.x == "devices"
-    assert data.curves(sweep, "examples_per_device").labels == LABELS
+    assert curves.curves(sweep, "examples_per_device").labels == LABELS
 
 
 def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
@@ -194,19 +187,19 @@ def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
     folder = make_sweep(tmp_path / "weights", sizes, **fixed, distillation_weight=float)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("distillation_weight", LABELS)
-    table = data.summarize(found.cells, [*report._measures("accuracy")])
-    lines = {panel.name: panel.lines for panel in report.panels(sweep, found, table, [], False)}
+    table = curves.summarize(found.cells, [*panels.measures_of("accuracy")])
+    lines = {panel.name: panel.lines for panel in panels.panels(sweep, found, table, [], False)}
     assert len(lines["accuracy_vs_rounds-distillation_weight=4"]) == 4
     assert [line.x.tolist() for line in lines["accuracy_vs_distillation_weight"]] == 4 * [[4, 8, 16]]
     assert np.ptp(lines["accuracy_vs_distillation_weight"][0].mean) == 0
 
 
 def test_labels_tell_apart_what_is_left_at_its_default(tmp_path):
-    sweep = data.read([make_sweep(tmp_path / "sizes")])
+    sweep = read.read([make_sweep(tmp_path / "sizes")])
     cells = sweep.cells[sweep.cells["topology"] == "ring"]
     kinds = cells.assign(algorithm="dsgd", topology="ring", consensus="", compressor="", distillation_weight="")
     kinds.loc[cells["algorithm"] == "distillation", "compressor"] = "uint8"
-    found = data.curves(sweep._replace(cells=kinds, names=[*sweep.names, "compressor"]))
+    found = curves.curves(sweep._replace(cells=kinds, names=[*sweep.names, "compressor"]))
     assert found.labels == ["compressor=default", "compressor=uint8"]
 
 
@@ -308,10 +301,10 @@ def test_two_sweeps_are_one_and_a_cell_of_both_counts_once(sweep, tmp_path):
         whole = (other / f"{name}.csv").read_text()
         (other / f"{name}.csv").write_text(re.sub(r"(?m)^local-.*\n", "", whole))
     _, found, table = summed_up(sweep)
-    both = data.read([other, sweep])
-    assert data.curves(both).labels == found.labels
-    cells = data.curves(both).cells
-    again = data.summarize(cells, ["accuracy", "time"]).set_index(["curve", "x"])
+    both = read.read([other, sweep])
+    assert curves.curves(both).labels == found.labels
+    cells = curves.curves(both).cells
+    again = curves.summarize(cells, ["accuracy", "time"]).set_index(["curve", "x"])
     np.testing.assert_allclose(again["± accuracy"], table["± accuracy"])
     np.testing.assert_allclose(again["time"], table["time"])
 

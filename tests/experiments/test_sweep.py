@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import errno
 import json
 import random
@@ -16,25 +17,24 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from absl.testing import flagsaver
+from commands import call as call_train
+from commands import cells as planned
+from commands import settings as settings_of
+from commands import sweep as call
 
 import ddjax
-from ddjax.experiments import build, options, records, train
-from ddjax.experiments.sweeps import lanes, plan, sweep
+from ddjax.experiments import build, experiment
+from ddjax.experiments import files as files_module
+from ddjax.experiments.fields import fields
+from ddjax.experiments.settings import Settings
+from ddjax.experiments.sweeps import queue as queues
+from ddjax.experiments.sweeps import sweep
+from ddjax.experiments.usage import used
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2"]
-# Three systems, two sizes, two seeds.
+# Three algorithms, two sizes, two seeds.
 SMALL = ["--algorithm=local,dsgd,distillation", "--devices=4,6", "--seeds=2", *TINY[1:]]
-
-
-def call(*flags):
-    """The exit code of sweep.py with these flags; every flag not named has its default."""
-    saved = flagsaver.save_flag_values(sweep.FLAGS)
-    try:
-        return options.main(sweep.sweep, "", ["sweep.py", *flags], plan.SECTIONS, sweep.FLAGS)
-    finally:
-        flagsaver.restore_flag_values(saved, sweep.FLAGS)
 
 
 def start(*flags):
@@ -45,16 +45,8 @@ def start(*flags):
 
 
 def cells(*flags):
-    """The settings of the cells that flags ask for."""
-    values = ddjax_flags()
-    values(["sweep.py", *flags])
-    return [cell.settings for cell in plan.cells(values)]
-
-
-def ddjax_flags():
-    values = sweep.flags.FlagValues()
-    options.define(plan.SECTIONS, values)
-    return values
+    """The values of the cells that flags ask for."""
+    return [cell.values for cell in planned(*flags)]
 
 
 def chosen(found, *names):
@@ -91,7 +83,7 @@ def test_what_is_not_used_makes_no_cell_of_its_own():
 
 @pytest.mark.slow
 def test_every_flag_that_a_sweep_drops_changes_nothing():
-    """What `unused` says of a system: other values of those flags give its very numbers."""
+    """Settings that are not `used` change no number."""
     other = {
         "topology": "complete",
         "distillation_weight": 3.0,
@@ -112,13 +104,12 @@ def test_every_flag_that_a_sweep_drops_changes_nothing():
         ["--algorithm=co_regularization"],
         ["--mixing=server", "--local_epochs=1"],
     ):
-        plain = options.parse([*TINY, *flags])
-        spared = {name: value for name, value in other.items() if name in options.unused(plain)}
-        changed = options.parse([*TINY, *flags])
-        for name, value in spared.items():
-            changed[name].value = value
+        plain = settings_of(*TINY, *flags)
+        spared = {name: value for name, value in other.items() if name not in used(plain)}
+        changed = dataclasses.replace(plain, **spared)
         assert spared
-        a, b = (final(build.build(given)) for given in (plain, changed))
+        # `build` refuses some of these, so that nobody thinks that they matter.
+        a, b = (final(experiment._build(settings, None, None)) for settings in (plain, changed))
         np.testing.assert_array_equal(a, b)
 
 
@@ -148,18 +139,15 @@ def test_cells_can_be_excluded():
 
 
 def test_targets_are_of_the_whole_sweep_and_do_not_name_cells():
-    plain, targeted = ddjax_flags(), ddjax_flags()
-    plain(["", "--seeds=2"])
-    targeted(["", "--seeds=2", "--target_accuracy=0.5,0.6"])
-    assert [cell.name for cell in plan.cells(plain)] == [cell.name for cell in plan.cells(targeted)]
-    assert plan.cells(targeted)[0].settings["target_accuracy"] == "0.5,0.6"
+    plain, targeted = planned("--seeds=2"), planned("--seeds=2", "--target_accuracy=0.5,0.6")
+    assert [cell.name for cell in plain] == [cell.name for cell in targeted]
+    assert targeted[0].settings.target_accuracy == "0.5,0.6"
 
 
 def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
-    values = ddjax_flags()
     numbers = ["--learning_rate=0.1,0.2", "--distillation_weight=1,2", "--consensus_step_size=0.1,0.2", "--seeds=3"]
-    values(["", *numbers, "--temperature=1,2", "--divergence=kl,squared_euclidean"])
-    programs = {cell.program for cell in plan.cells(values)}
+    found = planned(*numbers, "--temperature=1,2", "--divergence=kl,squared_euclidean")
+    programs = {cell.program for cell in found}
     assert len(programs) == 2
 
 
@@ -193,7 +181,7 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--algorithm=local", "--exclude=topology=ring"], "fits no cell"),
         (["--target_accuracy=70"], "numbers in (0, 1]"),
         (["--devices=4,2000"], "cell devices=2000: 1078 private examples are fewer"),
-        (["--precision=float32,tf32"], "is of GPUs and TPUs"),
+        (["--precision=float32,tf32"], "only available on GPUs and TPUs"),
         (["--sweep_dir=~nosuchuser/x"], "sweep_dir"),
     ],
 )
@@ -282,8 +270,8 @@ def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, caps
         written.append(path)
         keep(path, content)
 
-    keep = records.write
-    monkeypatch.setattr(records, "write", write)
+    keep = files_module.write
+    monkeypatch.setattr(files_module, "write", write)
     assert call(*SMALL, f"--sweep_dir={out}") == 2
     error = capsys.readouterr().err
     assert "No space left" in error.splitlines()[-1]
@@ -292,7 +280,7 @@ def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, caps
     assert all(
         {path.name for path in cell.iterdir()} == {"config.json", "metrics.csv", "summary.json"} for cell in stored
     )
-    monkeypatch.setattr(records, "write", keep)
+    monkeypatch.setattr(files_module, "write", keep)
     assert call(*SMALL, f"--sweep_dir={out}") == 0
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
 
@@ -306,8 +294,7 @@ def test_cells_have_the_numbers_of_single_runs(tmp_path, finished):
     for algorithm, devices, seed in (("dsgd", 6, 1), ("distillation", 4, 1), ("local", 6, 0)):
         out = tmp_path / f"{algorithm}{devices}{seed}"
         flags = [*TINY, f"--algorithm={algorithm}", f"--devices={devices}", f"--seed={seed}", f"--output_dir={out}"]
-        with flagsaver.flagsaver():
-            assert options.main(train.train, "", ["train.py", *flags]) == 0
+        assert call_train(*flags) == 0
         alone = pd.read_csv(out / "metrics.csv").drop(columns=["seconds_train", "rounds_per_second"])
         chosen = (results.algorithm == algorithm) & (results.devices == devices) & (results.seed == seed)
         pd.testing.assert_frame_equal(results[chosen].reset_index(drop=True)[list(alone)], alone, check_exact=True)
@@ -322,7 +309,7 @@ def test_numbers_are_data_of_one_program_and_give_those_of_single_runs(tmp_path,
             made.append(1)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(ddjax, "Simulation", Counted)
+    monkeypatch.setattr(experiment, "Simulation", Counted)
     out = tmp_path / "sweep"
     lists = ["--learning_rate=0.05,0.3", "--distillation_weight=1,10", "--consensus_step_size=0.2,0.5", "--seeds=2"]
     assert call(*TINY, *lists, f"--sweep_dir={out}") == 0
@@ -332,7 +319,7 @@ def test_numbers_are_data_of_one_program_and_give_those_of_single_runs(tmp_path,
     assert last["loss"].nunique() == 16
     monkeypatch.undo()
     values = {"learning_rate": 0.3, "distillation_weight": 1.0, "consensus_step_size": 0.2, "seed": 1}
-    built = build.build(options.parse([*TINY, *(f"--{name}={value}" for name, value in values.items())]))
+    built = build(settings_of(*TINY, *(f"--{name}={value}" for name, value in values.items())))
     _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(1), rounds=4, eval_every=2)
     (row,) = last[np.logical_and.reduce([last[name] == value for name, value in values.items()])].to_dict("records")
     # Constants in one program, data in the other: to rounding.
@@ -345,8 +332,16 @@ def test_one_table_with_a_row_per_evaluation_and_a_column_per_flag(finished):
     parquet = pd.read_parquet(finished / "results.parquet")
     assert len(results) == len(parquet) == 12 * 3
     assert list(results) == list(parquet)
-    flags = {name for section in options.SECTIONS.values() for name in section}
-    apart = {"output_dir", "resume", "checkpoint_every", "host_devices", "tensorboard", "coordinator_address"}
+    flags = set(fields(Settings))
+    apart = {
+        "include",
+        "output_dir",
+        "resume",
+        "checkpoint_every",
+        "host_devices",
+        "tensorboard",
+        "coordinator_address",
+    }
     assert flags - set(results) == apart | {"num_processes", "process_id"}
     assert {"cell", "status", "round", "accuracy_mean", "accuracy_min", "bytes_sent_total"} <= set(results)
     for name in ("accuracy_mean", "bytes_sent_total", "devices", "learning_rate"):
@@ -385,13 +380,13 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(tmp_path, capsys, monk
     flags = [*TINY, "--models=mlp", "--rounds=40", "--eval_every=20", "--algorithm=local,dsgd", f"--sweep_dir={out}"]
     run = ddjax.iterate
 
-    def evaluations(simulation, **arguments):
+    def sometimes(simulation, **arguments):
         if broken and len(simulation.message_bytes.peer):
             raise RuntimeError("the roof is on fire")
         return run(simulation, **arguments)
 
     broken = True
-    monkeypatch.setattr(ddjax, "evaluations", evaluations)
+    monkeypatch.setattr(experiment, "iterate", sometimes)
     assert call(*flags, "--learning_rate=0.1,1e9") == 3
     printed = capsys.readouterr()
     assert "2 failed, 1 diverged" in printed.err
@@ -418,8 +413,7 @@ def test_scalars_for_tensorboard(tmp_path):
 
     out, run = tmp_path / "sweep", tmp_path / "run"
     assert call(*TINY, "--tensorboard", f"--sweep_dir={out}") == 0
-    with flagsaver.flagsaver():
-        assert options.main(train.train, "", ["train.py", *TINY, "--tensorboard", f"--output_dir={run}"]) == 0
+    assert call_train(*TINY, "--tensorboard", f"--output_dir={run}") == 0
     (cell,) = (out / "tensorboard").iterdir()
     for folder, table in ((cell, out / "results.csv"), (run / "tensorboard", run / "metrics.csv")):
         events = EventAccumulator(str(folder))
@@ -447,7 +441,7 @@ def test_memory_bounds_what_runs_at_once():
             self.memory, self.seconds, self.cells = memory, memory, collections.deque([memory])
 
     programs = [Fake(3), Fake(4), Fake(3)]
-    queue, taken = lanes.Queue(programs, 6), []
+    queue, taken = queues.Queue(programs, 6), []
     first, _ = queue.take(None)
     assert first.memory == 4
     waiting = threading.Thread(target=lambda: taken.append(queue.take(None)[0]))
@@ -466,7 +460,7 @@ def test_a_lane_stays_with_the_program_it_has_compiled():
             self.memory, self.seconds, self.cells = 1, 1, collections.deque(cells)
 
     small, large = Fake("a", "b"), Fake("c", "d", "e")
-    queue = lanes.Queue([small, large], 100)
+    queue = queues.Queue([small, large], 100)
     assert queue.take(None)[1] == "c"
     assert queue.take(None)[1] == "a"  # another lane, another program
     assert queue.take(small)[1] == "b"
@@ -476,11 +470,10 @@ def test_a_lane_stays_with_the_program_it_has_compiled():
 
 def test_the_estimate_counts_operations():
     """Linear 64 → 10: a forward pass of a device is 2 · 640, of a training example it is taken three times."""
-    given = options.parse(["--models=linear", "--devices=4", "--rounds=10", "--eval_every=5", "--eval_examples=50"])
-    built = build.build(given)
+    built = build(Settings(models="linear", devices=4, rounds=10, eval_every=5, eval_examples=50))
     forward, references = 4 * 2 * 640, len(built.problem.reference)
     expected = forward * (3 * (16 + 64) * 10 + 3 * (50 + references))
-    assert sweep.operations(built.population, built.problem, given) == expected
+    assert sweep.operations(built) == expected
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from commands import FAST, call, rows, summary
+from commands import FAST, call, rows, settings, summary
 
 import ddjax
 from ddjax.errors import InputError
-from ddjax.experiments import build, options, plots, train
-from ddjax.mixing.registry import MIXERS
+from ddjax.experiments import build, plots, train
+from ddjax.mixing import MIXERS
 from ddjax.networks import build_topology
 
 
@@ -399,7 +399,7 @@ def test_every_architecture_gains_from_a_mixed_network(tmp_path):
     flags += ["--dirichlet_alpha=0.3", "--examples_per_device=50"]
     accuracy = {}
     for algorithm in ("distillation", "local"):
-        built = build.build(options.parse([*flags, f"--algorithm={algorithm}"]))
+        built = build(settings(*flags, f"--algorithm={algorithm}"))
         _, history = ddjax.run(built.algorithm, built.problem, key=jax.random.key(0), rounds=300, eval_every=300)
         accuracy[algorithm] = history[-1].score.reshape(4, 4).mean(1)
     assert (accuracy["distillation"] > accuracy["local"] + 0.1).all(), accuracy

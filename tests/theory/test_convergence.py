@@ -1,11 +1,5 @@
-"""What is measured of convergence, against closed forms and loops; and `scripts/convergence.py` as a user meets it."""
+"""What is measured of convergence, against closed forms and loops."""
 
-import csv
-import json
-import re
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,20 +10,16 @@ import pytest
 import scipy.linalg
 import scipy.optimize
 import scipy.sparse.linalg
-from absl import flags as flags_module
-from absl.testing import flagsaver
 from jax.flatten_util import ravel_pytree
-from small import make_distillation, make_learners
+from small import make_distillation, make_learners, matrix_of
 
 import ddjax
-from ddjax.data import synthetic_regression
-from ddjax.experiments import options
-from ddjax.experiments.studies import data, study
-from ddjax.experiments.sweeps import plan
+from ddjax.data.synthetic import synthetic_regression
 from ddjax.learning import losses, tasks
 from ddjax.models import build_model
 from ddjax.networks import build_topology
-from ddjax.theory import convergence, endpoint, least_squares, rates
+from ddjax.theory import convergence, endpoint, least_squares, least_squares_rates, rates
+from ddjax.theory.examination import examine_devices
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
@@ -38,7 +28,7 @@ DEVICES = 6
 
 def regression(spec="ring", devices=DEVICES, **arguments):
     dataset = synthetic_regression(0, devices, 150, 60, 4, 0.1, 1.0)
-    matrix = build_topology(spec, devices, product="dense").network
+    matrix = matrix_of(build_topology(spec, devices, product="dense").network)
     return ddjax.make_problem(dataset, matrix, partition="iid", reference_size=30, **arguments)
 
 
@@ -93,7 +83,7 @@ def test_without_weight_devices_are_alone_and_with_all_weight_they_agree(float64
 @pytest.mark.parametrize("consensus", ["gradient", "neighbors", "tracking"])
 def test_targets_follow_as_predicted(consensus):
     """The recursion of `z` with soft decisions that stand still, iterated."""
-    matrix = build_topology("ring", 7, product="dense").network
+    matrix = matrix_of(build_topology("ring", 7, product="dense").network)
     s = np.random.default_rng(0).normal(size=(7, 3))
     z, previous = np.zeros((7, 3)), np.zeros((7, 3))
     for _ in range(3000):
@@ -169,7 +159,7 @@ def test_quantities_of_distillation_against_a_loop(problem):
 def few_examples():
     """Two examples a device of ten dimensions: not even all of them determine a model."""
     dataset = synthetic_regression(0, DEVICES, 40, 20, 30, 0.1, 1.0)
-    matrix = build_topology("complete", DEVICES, product="dense").network
+    matrix = matrix_of(build_topology("complete", DEVICES, product="dense").network)
     return ddjax.make_problem(dataset, matrix, partition="iid", examples_per_device=2, reference_size=10)
 
 
@@ -210,11 +200,11 @@ def test_the_slowest_direction_shrinks_by_the_factor_said(consensus):
     """The recursion of coefficients as a loop in NumPy, on a ring, until one direction is left."""
     problem, weight, zeta = regression(), 0.7, 0.05
     equations = least_squares.normal_equations(problem, 1)
-    matrix = build_topology("ring", DEVICES, product="dense").network
+    matrix = matrix_of(build_topology("ring", DEVICES, product="dense").network)
     eigenvalues = np.linalg.eigvalsh(matrix)
-    curvatures, pull = least_squares.curvatures(equations, weight)
+    curvatures, pull = least_squares_rates.curvatures(equations, weight)
     eta = rates.step_size(curvatures, pull, eigenvalues, consensus, zeta)
-    factor = least_squares.factor(equations, weight, eta, consensus, matrix, zeta)
+    factor = least_squares_rates.factor(equations, weight, eta, consensus, matrix, zeta)
     follows = least_squares.follows(consensus, matrix, zeta)
     rest = least_squares.resting_point(equations, weight, follows)[..., 0]
     theta = np.random.default_rng(0).normal(size=rest.shape)
@@ -367,7 +357,7 @@ def test_curvature_of_a_network_is_that_of_its_whole_hessian(float64):
     population = ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size=0)
     algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=30)
     state = algorithm.init(KEY, problem)
-    ends = convergence.end_points(population, state, problem, convergence.measure_distillation, 2)
+    ends = examine_devices(population, state, problem, convergence.measure_distillation, 2)
     assert len(ends) == 2
     mean = population.predict(state.devices, problem.reference).mean(0)
     for n, end in enumerate(ends):
@@ -396,256 +386,8 @@ def test_the_mean_model_is_examined_where_parameters_are_averaged(float64):
     population = linear_learners(problem, 0.0, 0.05)
     simulation = ddjax.Simulation(ddjax.dsgd(population, ddjax.weighted_average()), problem)
     state, _ = simulation.advance(KEY, simulation.init(KEY), simulation.zeros(), 3)
-    (end,) = convergence.end_points(population, state, problem, convergence.measure_averaging, 4)
+    (end,) = examine_devices(population, state, problem, convergence.measure_averaging, 4)
     curvatures = 2 * np.linalg.eigvalsh(least_squares.normal_equations(problem, 1).own.mean(0))
     assert (end.smallest, end.largest) == pytest.approx((curvatures[0], curvatures[-1]), rel=1e-4)
     found = convergence.measure_averaging(population, state, problem)
     assert end.gradient_norm**2 == pytest.approx(float(found.gradient_norm_sq[0]), rel=1e-8)
-
-
-# The script.
-
-
-def call(*flags):
-    """The exit code of convergence.py with these flags; every flag not named has its default."""
-    saved = flagsaver.save_flag_values(study.FLAGS)
-    try:
-        return options.main(study.study, "", ["convergence.py", *flags], study.SECTIONS, study.FLAGS)
-    finally:
-        flagsaver.restore_flag_values(saved, study.FLAGS)
-
-
-def start(*flags):
-    """convergence.py in a process of its own, for float64 is of the whole process."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/convergence.py", *flags], capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def summary_of(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def curves_of(folder):
-    return {curve["label"]: curve for curve in summary_of(folder)["curves"]}
-
-
-def table(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.slow
-def test_least_squares_ends_where_theory_says(tmp_path):
-    """By the derived step sizes: tracking at the solution, as quick as said, the other forms at the predicted bias."""
-    out = tmp_path / "study"
-    flags = ["--topology=ring,exponential,complete", "--consensus=tracking,gradient,neighbors", "--precision=float64"]
-    start("--devices=8", *flags, "--endpoints=1", f"--output_dir={out}")
-    found = curves_of(out)
-    assert len(found) == 9
-    for label, curve in found.items():
-        (distance,), (bias,) = curve["final"]["distance_to_solution"], curve["predicted_distance"]
-        if "tracking" in label or ("complete" in label and "neighbors" in label):
-            assert distance < 1e-8
-            assert bias < 1e-8
-            assert curve["endpoints"][0]["verdict"] == "minimum"
-        else:
-            assert distance == pytest.approx(bias, rel=1e-6)
-            assert bias > 0.005
-        if "tracking" in label:
-            theory = curve["theory"]["distance_to_solution"]["value"]
-            assert curve["slopes"]["distance_to_solution"]["semi-log"]["value"] == pytest.approx(theory, rel=0.05)
-    promised = "seed round gradient_norm_sq_mean gradient_norm_sq_max consensus_error distance_to_solution"
-    rows = table(out / "convergence.csv")
-    assert set(promised.split()) <= set(rows[0])
-    assert all(
-        curve["reached"] == ("tracking" in label or ("neighbors" in label and "complete" in label))
-        for label, curve in found.items()
-    )
-    each = table(out / "devices.csv")
-    assert len(each) == 8 * len(rows)
-    largest = max(float(row["gradient_norm_sq"]) for row in each[:8])
-    assert largest == float(rows[0]["gradient_norm_sq_max"])
-    assert len({path.stem for path in out.glob("*.png")}) == len({path.stem for path in out.glob("*.pdf")}) > 5
-    page = (out / "summary.md").read_text()
-    assert "scripts/convergence.py --devices=8" in page
-    assert all((out / name).exists() for name in re.findall(r"\]\((.*?)\)", page))
-    (over,) = (group for group in summary_of(out)["dependence"] if "gradient" in group["label"])
-    gaps, left = np.log(over["at"]), np.log(over["final"]["consensus_error"][0])
-    assert over["slopes"]["consensus_error"]["value"] == pytest.approx(np.polyfit(gaps, left, 1)[0])
-
-
-@pytest.mark.slow
-def test_the_directed_ring_needs_and_gets_a_smaller_step(tmp_path):
-    """The promised command: 16 devices, relative 1e-8 with the default step size and rounds."""
-    flags = ["--devices=16", "--topology=directed_ring", "--consensus=tracking", "--precision=float64"]
-    start(*flags, f"--output_dir={tmp_path / 'study'}")
-    (curve,) = curves_of(tmp_path / "study").values()
-    assert curve["final"]["distance_to_solution"][0] < 1e-8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("topology", ["ring", "directed_ring", "one_peer_exponential"])
-def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topology):
-    """ζ falls like 1/t, so do bias and distance, on any graph; squares like its square."""
-    flags = ["--devices=8", "--precision=float64", "--rounds=30000", "--learning_rate=0.05", "--points=30"]
-    flags += ["--consensus_step_size_schedule=inverse_time:200", "--consensus_step_size=0.4"]
-    start(*flags, f"--topology={topology}", f"--output_dir={tmp_path / 'study'}")
-    (curve,) = curves_of(tmp_path / "study").values()
-    assert curve["final"]["distance_to_solution"][0] < 1e-3
-    for name, law in curve["theory"].items():
-        power = 1 if name == "distance_to_solution" else 2
-        assert law["value"] == pytest.approx(-power, abs=0.1 * power)
-        assert curve["slopes"][name]["log-log"]["value"] == pytest.approx(law["value"], abs=0.1 * power)
-
-
-@pytest.mark.slow
-def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
-    """Digits, GELU, falling steps, three seeds: the gradient of every device falls by far, the worst as the mean."""
-    out = tmp_path / "study"
-    flags = ["--dataset=digits", "--models=mlp", "--devices=6", "--batch_size=16", "--reference_batch_size=64"]
-    flags += ["--partition=dirichlet", "--reference_size=200", "--learning_rate=0.2", "--rounds=4000", "--seeds=3"]
-    flags += [f"--{name}_schedule=inverse_power:0.75:500" for name in ("learning_rate", "consensus_step_size")]
-    start(*flags, "--points=20", "--endpoints=1", "--algorithm=distillation,dsgd", f"--output_dir={out}")
-    rows = table(out / "convergence.csv")
-    for label, curve in curves_of(out).items():
-        for seed in ("0", "1", "2"):
-            worst = [float(row["gradient_norm_sq_max"]) for row in rows if (row["curve"], row["seed"]) == (label, seed)]
-            assert worst[-1] < 1e-3 * max(worst)
-        assert curve["slopes"]["gradient_norm_sq_max"]["log-log"]["high"] < -0.5
-        assert len(curve["endpoints"]) == 3
-    assert (
-        curve["slopes"]["gradient_norm_sq_running"]["log-log"]["high"]
-        < curve["theory"]["gradient_norm_sq_running"]["value"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--algorithm=fedavg"], "no measures of convergence of 'fedavg'"),
-        (["--algorithm=dsgd"], "can be derived for distillation or local"),
-        (["--models=mlp"], "can be derived for distillation or local"),
-        (["--batch_size=4"], "can be derived for distillation or local"),
-        (["--topology=random_matching"], "a graph that stays; give numbers"),
-        (["--local_steps=2"], "one constant sgd step"),
-        (["--compressor=sign"], "plain mixing"),
-        (["--consensus_step_size_schedule=cosine"], "not derived where zeta falls"),
-        (["--learning_rate=1e-9"], "rounds at step size 1e-09"),
-        (["--precision=float64,float32"], "float64 is of a whole process"),
-        (["--window=5"], "1 ≤ FIRST < LAST"),
-        (["--window=1000000:2000000"], "fits need two rounds measured"),
-        (["--consensus=gradient,trakking", "--learning_rate=0.1", "--rounds=10"], "trakking"),
-        (["--dataset=synthetic_regression:2000"], "at most 4000 coefficients"),
-        (["--window=9:5"], "1 ≤ FIRST < LAST"),
-        (["--points=1"], "points must be at least 2"),
-        (["--endpoints=-1"], "endpoints at least 0"),
-        (["--topologie=ring"], "topologie"),
-        (["--learning_rate_schedule=inverse_power"], "expected 'inverse_power:A[:TAU]'"),
-        (["--learning_rate_schedule=inverse_power:x"], "expected 'inverse_power:A[:TAU]'"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
-    out = tmp_path / "study"
-    assert call("--devices=4", f"--output_dir={out}", *flags) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
-    assert not out.exists()
-
-
-@pytest.mark.slow
-def test_systems_side_by_side(tmp_path):
-    """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
-    out = tmp_path / "study"
-    flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=6", "--seeds=2", "--endpoints=1"]
-    algorithms = "--algorithm=centralized,local,fedmd,dsgd,distillation"
-    assert call(*flags, algorithms, "--topology=random_regular:3", f"--output_dir={out}") == 0
-    found = curves_of(out)
-    assert (
-        found["centralized"]["final"]["gradient_norm_sq_mean"] == found["centralized"]["final"]["gradient_norm_sq_max"]
-    )
-    for name in ("centralized", "local", "fedmd"):
-        assert found[name]["spectral_gap"] == found[name]["neighbors"] == []
-    assert found["dsgd"]["neighbors"] == [[3] * 4] * 2
-    assert found["fedmd"]["final"]["consensus_error"] == pytest.approx([0, 0], abs=1e-12)
-    assert found["local"]["final"]["consensus_error"] == [None, None]
-    assert [len(curve["endpoints"]) for curve in found.values()] == [2] * 5
-    page = (out / "summary.md").read_text()
-    assert all(f"| {name} |" in page for name in found)
-
-
-def test_devices_alone_have_a_derived_step_too(tmp_path):
-    out = tmp_path / "study"
-    assert call("--devices=4", "--algorithm=local", "--points=5", f"--output_dir={out}") == 0
-    (curve,) = curves_of(out).values()
-    assert curve["reached"]
-
-
-def test_an_interrupted_study_keeps_the_curves_that_are_done(tmp_path, monkeypatch):
-    out, run = tmp_path / "study", study.run
-
-    def second_is_interrupted(cells, *arguments):
-        if cells[0].given.algorithm == "dsgd":
-            raise KeyboardInterrupt
-        return run(cells, *arguments)
-
-    monkeypatch.setattr(study, "run", second_is_interrupted)
-    flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=5", "--algorithm=distillation,dsgd"]
-    assert call(*flags, f"--output_dir={out}") == 130
-    assert list(curves_of(out)) == ["distillation"]
-    assert len(table(out / "convergence.csv")) == 5
-
-
-def test_laws_hold_where_their_conditions_do():
-    """Slopes that theory gives, by hand; none where the sum of ζ_t ends or was too small, or mixing is another."""
-    rounds = np.unique(np.geomspace(1, 100_000, 60).astype(int))
-
-    def laws(*flags, solved=False, zeta=0.5):
-        (cell,) = plan.cells(plan_flags("--rounds=100000", *flags))
-        facts = {"solved": solved, "consensus_step_size": zeta}
-        return {
-            name: (law["value"], law["bound"])
-            for name, law in data.theory(cell, facts, rounds, (10_000, 100_000)).items()
-        }
-
-    whole = ["--batch_size=0", "--reference_batch_size=0"]
-    falling = "--consensus_step_size_schedule=inverse_power:0.5:10"
-    close = partial(pytest.approx, abs=0.02)
-    assert laws(*whole, falling, solved=True)["distance_to_solution"] == (close(-0.5), False)
-    assert laws(*whole, falling, solved=True)["consensus_error"] == (close(-1), False)
-    assert laws(*whole, falling)["consensus_error"] == (close(-1), True)
-    both = "--learning_rate_schedule=inverse_power:0.75:10", "--consensus_step_size_schedule=inverse_power:0.75:10"
-    assert laws(*both)["consensus_error"] == (close(-0.75), True)
-    assert laws(*both, "--mixing=gossip") == laws(*both, "--compressor=sign") == {}
-    for schedule in ("inverse_power:1.5:10", "cosine", "inverse_time:2"):
-        assert laws(*whole, f"--consensus_step_size_schedule={schedule}") == {}
-    averaging = laws("--algorithm=dsgd", "--learning_rate_schedule=inverse_power:0.75:10")
-    assert averaging["consensus_error"] == (close(-1.5), True)
-    assert averaging["gradient_norm_sq_running"] == (pytest.approx(-0.25, abs=0.1), True)
-    for schedule, slope in (("constant", 0.0), ("inverse_power:3:10", 0.0)):
-        value, _ = laws("--algorithm=dsgd", f"--learning_rate_schedule={schedule}")["gradient_norm_sq_running"]
-        assert value == close(slope)
-
-
-def plan_flags(*arguments):
-    swept = flags_module.FlagValues()
-    options.define(plan.SECTIONS, swept)
-    swept(["", *arguments])
-    return swept
-
-
-def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
-    (tmp_path / "mine.txt").write_text("precious")
-    assert call("--devices=4", f"--output_dir={tmp_path}") == 2
-    assert "is not empty" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_study_that_diverges_says_so(tmp_path, capsys):
-    flags = ["--devices=4", "--learning_rate=9", "--rounds=2000", "--points=5", f"--output_dir={tmp_path / 'study'}"]
-    assert call(*flags) == 3
-    assert "no longer finite" in capsys.readouterr().err
-    assert (tmp_path / "study" / "summary.md").exists()

@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ddjax.errors import InputError
-from ddjax.experiments import records
-from ddjax.experiments.files import replace, write
+from ddjax.experiments import files, records
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.experiments.sweeps.tables import read_tables
 
@@ -76,16 +75,16 @@ class Store:
         self.path.mkdir(parents=True, exist_ok=True)
         cells = {cell.name: cell.values | {"target_accuracy": cell.settings.target_accuracy} for cell in self.cells}
         plan = {"command": command, "cells": cells, **records.environment()}
-        replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
+        files.replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
         (self.path / "cells").mkdir(exist_ok=True)
 
-    def put(self, cell: Cell, files: dict[str, str]) -> None:
+    def put(self, cell: Cell, texts: dict[str, str]) -> None:
         """Stores what a finished cell leaves (name → text), all of it or nothing."""
         fresh = self.path / "cells" / f".{cell.name}-{uuid.uuid4().hex[:8]}"
         try:
             fresh.mkdir()
-            for name, text in files.items():
-                write(fresh / name, text)
+            for name, text in texts.items():
+                files.write(fresh / name, text)
             try:
                 fresh.rename(self._folder(cell.name))
             except OSError:
@@ -98,7 +97,7 @@ class Store:
     def fail(self, cell: Cell, reason: str, trace: str) -> None:
         """Records why a cell could not be run; when the sweep is started again it is tried again."""
         self._failure(cell.name).parent.mkdir(exist_ok=True)
-        replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
+        files.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
         """Writes the tables of all cells there are; returns that of failures.
@@ -109,8 +108,8 @@ class Store:
             before = self._present()
             results, timings, failures = read_tables(self._plan(), self._folder, self._failure)
             for name, frame in (("results", results), ("timings", timings), ("failures", failures)):
-                replace(self.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-            replace(self.path / "results.parquet", results.to_parquet(index=False))
+                files.replace(self.path / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+            files.replace(self.path / "results.parquet", results.to_parquet(index=False))
             if before == self._present():
                 return failures
 
