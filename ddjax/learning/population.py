@@ -213,7 +213,7 @@ class Population:
         """Refuses a problem that these devices cannot learn from.
 
         Raises:
-          InputError: other numbers of devices, targets of another task, or labels without an output.
+          InputError: other numbers of devices, targets of another task, or labels or numbers without an output.
         """
         counts = {
             "the private examples of": len(problem.private_indices),
@@ -230,8 +230,17 @@ class Population:
             )
         one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
         outputs = jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
-        if task is CLASSIFICATION and (largest := int(np.asarray(problem.y).max())) >= outputs:
-            raise InputError(f"the private examples hold the label {largest}, but the models have {outputs} outputs")
+        for name, y in {"private": np.asarray(problem.y), "test": np.asarray(problem.y_test)}.items():
+            if task is not CLASSIFICATION:
+                if y.shape[1:] != (outputs,):
+                    raise InputError(
+                        f"the {name} examples hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
+                    )
+            elif wrong := [int(label) for label in (y.min(), y.max()) if not 0 <= label < outputs]:
+                raise InputError(
+                    f"the {name} examples hold the label {wrong[0]}, but the models' {outputs} outputs are for "
+                    f"0 … {outputs - 1}"
+                )
 
 
 def _at_count(optimizer: Any, count: jax.Array) -> Any:

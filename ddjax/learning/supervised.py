@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from ddjax.errors import InputError
 from ddjax.learning import losses, tasks
 from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
@@ -38,7 +39,12 @@ def supervised_learner(
       temperature: `T`, for the soft decisions sent and for those compared with a target; only for classification.
       micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
         cache; 0 for all. The gradient is the same sum.
+
+    Raises:
+      InputError: a temperature where numbers are predicted.
     """
+    if task is tasks.REGRESSION and isinstance(temperature, int | float) and temperature != 1:
+        raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
     divergence = divergence or task.divergences["squared_euclidean"]
