@@ -9,7 +9,7 @@ import optax
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, MIXING, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.learning import Population, draw, infer_task, round_keys
-from ddjax.mixing import check_mixer
+from ddjax.mixing import check_mixing
 from ddjax.networks import Network, largest_consensus_step_size
 from ddjax.networks.spectrum import gershgorin_step_size
 from ddjax.registry import Entry
@@ -136,7 +136,7 @@ def distillation(
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixer(mixer, problem.network, _weights(mixer, consensus))
+        check_mixing(mixer, problem.network, _weights(mixer, consensus))
         if consensus == "tracking" and mixer.uses_graph and problem.network.loses_messages:
             raise InputError("tracking needs every message to arrive, but this network loses messages")
         if consensus == "gradient":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ddjax.algorithms.registry import ALGORITHMS, MIXING, TRAINING, AlgorithmEntry
 from ddjax.learning import Population, round_keys, single_group
-from ddjax.mixing import check_mixer
+from ddjax.mixing import check_mixing
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
@@ -59,7 +59,7 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixer(mixer, problem.network)
+        check_mixing(mixer, problem.network)
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 

@@ -109,7 +109,7 @@ def share_out(
     """Shares examples out over devices.
 
     Args:
-      name: of an entry of `PARTITIONS` that does not go by owner.
+      name: a specification in `PARTITIONS` that does not go by owner.
       labels: `[M]` integers, or `[M, K]` floating-point numbers to predict.
       devices: `N`.
       rng: all randomness.
@@ -122,7 +122,8 @@ def share_out(
     Raises:
       InputError: unknown name, a split by label where there are none, too few examples, or `alpha` not positive.
     """
-    entry = PARTITIONS[name]
+    choice = PARTITIONS.parse(name)
+    entry = choice.entry
     if entry.by_owner:
         raise InputError(f"partition {name!r} goes by the owner of an example, not by its label; see make_problem")
     if entry.by_label and labels.dtype.kind == "f":
@@ -142,4 +143,4 @@ def share_out(
         )
     if not 0 < alpha <= 1e6:
         raise InputError(f"dirichlet_alpha must be a positive number up to 1e6, got {alpha}")
-    return entry.build(labels, total, devices, rng, alpha)
+    return choice.build(labels, total, devices, rng, alpha)

@@ -64,11 +64,12 @@ def make_problem(
     rng = np.random.default_rng(seed)
     reference, private = np.split(rng.permutation(total), [reference_size])
     test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
-    if PARTITIONS[partition].by_owner:
+    choice = PARTITIONS.parse(partition)
+    if choice.entry.by_owner:
         if dataset.owner is None:
             others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
             raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
-        shares = PARTITIONS[partition].build(dataset.owner[private], devices, examples_per_device)
+        shares = choice.build(dataset.owner[private], devices, examples_per_device)
     else:
         shares = share_out(partition, y_train[private], devices, rng, dirichlet_alpha, examples_per_device)
     parts = [private[share] for share in shares]

@@ -7,13 +7,22 @@ from typing import Any, NamedTuple
 import jax
 
 from ddjax import data, schedules
-from ddjax.algorithms import CONSENSUS, AlgorithmEntry
+from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.experiments import execution, usage
 from ddjax.experiments.extensions import include
 from ddjax.experiments.fields import Role, fields
 from ddjax.experiments.settings import Settings
-from ddjax.learning import OPTIMIZERS, Group, Population, chunk_for, infer_task, supervised_learner
+from ddjax.learning import (
+    CLASSIFICATION,
+    DIVERGENCES,
+    OPTIMIZERS,
+    Group,
+    Population,
+    chunk_for,
+    infer_task,
+    supervised_learner,
+)
 from ddjax.mixing import COMPRESSORS, MIXERS
 from ddjax.mixing.encoded import encoded
 from ddjax.models import build_model, micro_batch_for, parse_models
@@ -189,16 +198,14 @@ def _dataset(settings: Settings) -> data.Dataset:
 
 def _check_task(settings: Settings, problem: Problem) -> None:
     """Refuses settings that are about classes where numbers are to be predicted."""
-    task = infer_task(problem.y)
-    names = [] if task.metric == "accuracy" else ["temperature", "target_accuracy"]
-    if settings.divergence not in task.divergences:
-        names.append("divergence")
-    known = fields(Settings)
-    for name in names:
-        if getattr(settings, name) != known[name].default:
+    if infer_task(problem.y) is CLASSIFICATION:
+        DIVERGENCES.parse(settings.divergence)
+        return
+    for name in ("divergence", "temperature", "target_accuracy"):
+        value = getattr(settings, name)
+        if value != fields(Settings)[name].default:
             raise InputError(
-                f"--{name}={getattr(settings, name)} is only for classes, but {settings.dataset} has numbers to "
-                "predict; leave it out"
+                f"--{name}={value} is only for classes, but {settings.dataset} has numbers to predict; leave it out"
             )
 
 
@@ -238,7 +245,7 @@ def _population(
             optimizer,
             task=task,
             distillation_weight=hyperparameters["distillation_weight"],
-            divergence=task.divergences[settings.divergence],
+            divergence=task.divergence(settings.divergence),
             temperature=hyperparameters["temperature"],
             micro_batch=settings.micro_batch or micro_batch_for(name),
         )
@@ -265,4 +272,4 @@ def _algorithm(
         schedule = schedules.schedule(settings.consensus_step_size_schedule)
         own["consensus_step_size"] = schedule.over(own["consensus_step_size"], settings.rounds)
     mixer = _mixer(entry, settings, hyperparameters)
-    return entry.build(population, *([mixer] if mixer else []), **own)
+    return ALGORITHMS.parse(settings.algorithm).build(population, *([mixer] if mixer else []), **own)

@@ -35,7 +35,7 @@ class RunFolder:
         name = Path(settings.dataset.split(":")[0]).stem
         if settings.resume and not settings.output_dir:
             raise InputError("--resume needs the --output_dir of the run to go on with")
-        default = f"runs/{settings.algorithm}-{name}-{stamp}"
+        default = f"runs/{settings.algorithm.replace(':', '_')}-{name}-{stamp}"
         self.path = output_folder(settings.output_dir, default, settings.resume)
         self._settings = settings
         self._metrics = self.path / "metrics.csv"

@@ -10,15 +10,8 @@ from ddjax.registry import Entry, Registry
 _UNUSABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
 
 
-class OptimizerRegistry(Registry[Entry]):
-    """The optimizers of Optax that are functions of a learning rate, under their Optax names, and those added here."""
-
-    def usage(self) -> str:
-        """Some of them, since there are many."""
-        return "sgd, momentum (0.9), adam, adamw, … (any optimizer of Optax that takes a learning rate)"
-
-
-OPTIMIZERS = OptimizerRegistry("optimizer")
+# The optimizers of Optax that are functions of a learning rate, under their Optax names, and `momentum` (0.9).
+OPTIMIZERS: Registry[Entry] = Registry("optimizer")
 OPTIMIZERS.add(Entry("momentum", lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)))
 
 for _name, _factory in vars(optax).items():

@@ -159,26 +159,28 @@ class Population:
             key, round, x, y, reference = shared
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
 
-            def step(device, number):
+            def step(carry, number):
+                device, total = carry
                 own, rows, weight, takes = draw(number)
                 batch = x[rows], y[rows], weight
                 gradient, info = learner.gradient(own, device.params, batch, reference, target)
                 corrected = correct(own, gradient, device.params, correction) if correct else gradient
                 moved = learner.update(device, corrected)
-                kept = gradient if correct else None
+                summed = jax.tree.map(jnp.add, total, gradient) if correct else None
                 if takes is None:
-                    return moved, (info, jnp.int32(1), kept)
+                    return (moved, summed), (info, jnp.int32(1))
                 info = info._replace(
                     loss=jnp.where(takes, info.loss, 0), distillation_loss=jnp.where(takes, info.distillation_loss, 0)
                 )
-                kept = jax.tree.map(lambda leaf: jnp.where(takes, leaf, 0), kept)
-                return jax.tree.map(partial(jnp.where, takes), moved, device), (info, takes.astype(jnp.int32), kept)
+                taken = jax.tree.map(partial(jnp.where, takes), (moved, summed), (device, total))
+                return taken, (info, takes.astype(jnp.int32))
 
             device = device._replace(optimizer=_at_count(device.optimizer, round * steps))
-            device, (infos, taken, kept) = jax.lax.scan(step, device, jnp.arange(steps))
+            nothing = jax.tree.map(jnp.zeros_like, device.params) if correct else None
+            (device, total), (infos, taken) = jax.lax.scan(step, (device, nothing), jnp.arange(steps))
             taken = taken.sum(dtype=jnp.int32)
             last = None if target is None else infos.soft_decisions[taken - 1 if self.local_epochs else -1]
-            mean = jax.tree.map(lambda leaf: leaf.sum(0) / taken, kept)
+            mean = jax.tree.map(lambda leaf: leaf / taken, total)
             return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last, mean)
 
         shared = (key, round, problem.x, problem.y, reference)

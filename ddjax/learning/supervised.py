@@ -35,7 +35,7 @@ def supervised_learner(
       optimizer: applied to the gradient of the sum.
       task: `tasks.CLASSIFICATION` or `tasks.REGRESSION`; `infer_task(problem.y)` knows.
       distillation_weight: `ρ`. It is not rescaled by `T²`, as Hinton, Vinyals, Dean (2015) advise.
-      divergence: `D`, one of `task.divergences` or like them; by default the squared distance.
+      divergence: `D`, such as `task.divergence("kl")`; by default the squared distance.
       temperature: `T`, for the soft decisions sent and for those compared with a target; only for classification.
       micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
         cache; 0 for all. The gradient is the same sum.
@@ -47,7 +47,7 @@ def supervised_learner(
         raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
-    divergence = divergence or task.divergences["squared_euclidean"]
+    divergence = divergence or task.divergence("squared_euclidean")
 
     def outputs(params: PyTree, x: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, nnx.State(params))(x)

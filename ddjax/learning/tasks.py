@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax.errors import InputError
 from ddjax.learning import losses
 
 
@@ -21,7 +22,7 @@ class Task(NamedTuple):
       loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
       decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`: what devices send.
       compared: `(f, T) → (what a divergence takes, s)`.
-      divergences: by name.
+      divergence: `(specification) → losses.Divergence`; raises `InputError` for one that it has not.
       start: `(K) → float`, the entries of `z` and `s^prev` before anything was sent.
       bounds: the least and the largest entry of a target; targets are clipped to them.
       measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
@@ -35,7 +36,7 @@ class Task(NamedTuple):
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     decision: Callable[[jax.Array, Any], jax.Array]
     compared: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]]
-    divergences: dict[str, losses.Divergence]
+    divergence: Callable[[str], losses.Divergence]
     start: Callable[[int], float]
     bounds: tuple[float, float]
     measure: Callable[[jax.Array, jax.Array], jax.Array]
@@ -56,12 +57,19 @@ CLASSIFICATION = Task(
     loss=losses.softmax_cross_entropy,
     decision=lambda f, temperature: jax.nn.softmax(f / temperature),
     compared=_log_softmax,
-    divergences={name: losses.DIVERGENCES.parse(name).build() for name in losses.DIVERGENCES},
+    divergence=lambda spec: losses.DIVERGENCES.parse(spec).build(),
     start=lambda classes: 1 / classes,
     bounds=(0, 1),
     measure=lambda s, y: s.argmax(-1) == y,
     targets=lambda y, classes: np.eye(classes)[y],
 )
+
+
+def _between_numbers(spec: str) -> losses.Divergence:
+    if spec != "squared_euclidean":
+        raise InputError(f"divergence {spec!r} is only for classes; between predicted numbers it is squared_euclidean")
+    return losses.squared_error
+
 
 # `y [M, K]` are numbers, and the soft decision is the prediction itself. There is no temperature. Neither squared error
 # has a factor ½, so that distillation between linear models ends at the closed form of `co_regularization`, at its `ρ`.
@@ -73,7 +81,7 @@ REGRESSION = Task(
     loss=losses.squared_error,
     decision=lambda f, temperature: f,
     compared=lambda f, temperature: (f, f),
-    divergences={"squared_euclidean": losses.squared_error},
+    divergence=_between_numbers,
     start=lambda outputs: 0.0,
     bounds=(-np.inf, np.inf),
     measure=losses.squared_error,

@@ -4,7 +4,7 @@ A mixer is one module each; its function has the module's name, as in `ddjax.mix
 """
 
 from ddjax.mixing import adaptive, average, choco, encoded, gossip, push_sum, server
-from ddjax.mixing.checks import check_mixer
+from ddjax.mixing.checks import check_mixing
 from ddjax.mixing.compression import COMPRESSORS, Compressor
 from ddjax.mixing.registry import MIXERS, MixerEntry
 
@@ -15,7 +15,7 @@ __all__ = [
     "MixerEntry",
     "adaptive",
     "average",
-    "check_mixer",
+    "check_mixing",
     "choco",
     "encoded",
     "gossip",

@@ -4,7 +4,7 @@ from ddjax.networks import Network, check_network
 from ddjax.types import Mixer
 
 
-def check_mixer(mixer: Mixer, network: Network, weights: str = "") -> None:
+def check_mixing(mixer: Mixer, network: Network, weights: str = "") -> None:
     """Refuses a network that a mixer cannot do with.
 
     Args:

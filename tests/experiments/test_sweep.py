@@ -159,8 +159,8 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
     [
         (["--devises=8"], "devises"),
         (["--resume"], "resume"),
-        (["--devices=8,x"], "devices=x"),
-        (["--devices=8,"], "devices="),
+        (["--devices=8,x"], "--devices takes a whole number, got 'x'"),
+        (["--devices=8,"], "--devices takes a whole number, got ''"),
         (["--algorithm=local,dsdg"], "did you mean 'dsgd'"),
         (["stray"], "unexpected argument 'stray'"),
         (["--exclude=devices=4"], "no cells: all are excluded"),

@@ -11,7 +11,7 @@ from ddjax.algorithms import ALGORITHMS, AlgorithmEntry
 from ddjax.algorithms.registry import MIXING, TRAINING
 from ddjax.errors import InputError
 from ddjax.learning import Population, round_keys, single_group
-from ddjax.mixing import check_mixer
+from ddjax.mixing import check_mixing
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
 
@@ -52,7 +52,7 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixer(mixer._replace(lossless=True), problem.network)
+        check_mixing(mixer._replace(lossless=True), problem.network)
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 

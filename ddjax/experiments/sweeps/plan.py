@@ -178,7 +178,7 @@ def _exclusion(text: str) -> dict[str, Any]:
 
 def _name(values: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    return f"{values['algorithm']}-{digest[:10]}"
+    return f"{values['algorithm'].replace(':', '_')}-{digest[:10]}"
 
 
 def _label(values: dict[str, Any], varying: list[str]) -> str:
