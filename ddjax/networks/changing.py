@@ -135,6 +135,6 @@ def as_network(network: Any) -> Network:
         network = Cycle(Dense(stack), len(stack)) if stack.ndim == 3 else Dense(stack)
 
     def cast(leaf: Any) -> jax.Array:
-        return jnp.asarray(leaf, jnp.int32 if jnp.issubdtype(leaf.dtype, jnp.integer) else float)
+        return jnp.asarray(leaf, jnp.int32 if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else float)
 
     return jax.tree.map(cast, network)

@@ -1,0 +1,101 @@
+"""Checks of a mixer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax import sharding
+from ddjax.mixing import check_mixing
+from ddjax.networks import Network, NetworkRound, as_network, build_topology
+from ddjax.testing.base import check_traffic, close, in_double_precision, same_shapes
+from ddjax.types import Mixer, MixerState, PyTree
+
+_DEVICES, _TIMES = 6, 3
+
+
+def check_mixer(
+    make: Callable[[], Mixer],
+    *,
+    topology: str = "exponential",
+    loop: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> None:
+    """Checks a mixer on parameters and on soft decisions.
+
+    It must give the same numbers compiled and not, on dense matrices and on links, on one shard and on several; keep
+    shapes and dtypes, float64 included; stand donated arguments; keep the mean where it says so; and count its messages
+    under the names that it sizes them by.
+
+    Args:
+      make: makes the mixer; called in single and in double precision.
+      topology: a fixed graph that the mixer can do with.
+      loop: `(x [N, P], W [N, N]) → [N, P]`, its first mixing as a plain loop over devices in NumPy.
+
+    Raises:
+      AssertionError: what is wrong.
+      InputError: the mixer refuses the topology.
+    """
+    mixer = make()
+    dense, links = (
+        as_network(build_topology(topology, _DEVICES, stochastic=mixer.weights, product=product).network)
+        for product in ("dense", "gather")
+    )
+    check_mixing(mixer, dense)
+    for leading, x in ((1, _parameters()), (2, _decisions())):
+        compiled = _mix(mixer, x, leading, dense)
+        close(_mix(mixer, x, leading, dense, compile=False), compiled, "compiled or not")
+        close(_mix(mixer, x, leading, links)[:2], compiled[:2], "a dense matrix or links")
+        mixed, state, sent = compiled
+        same_shapes(mixed, x, "what is mixed")
+        same_shapes(state, jax.eval_shape(lambda x, leading=leading: mixer.init(x, leading), x), "the mixer's state")
+        check_traffic(sent, mixer.message_bytes(x, leading), (_DEVICES, _DEVICES), _DEVICES)
+        if mixer.keeps_mean:
+            after, before = (jax.tree.map(lambda leaf: leaf.mean(0), tree) for tree in (mixed, x))
+            close(after, before, "the mean over devices")
+        _check_rows(mixer, state, x, leading)
+        if jax.device_count() > 1:
+            with jax.set_mesh(sharding.mesh()):
+                shards = jax.tree.map(np.asarray, _mix(mixer, x, leading, dense))
+            close(shards, compiled, "one shard or several")
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), _decisions())
+        in_double_precision(_mix(make(), wide, 2, as_network(dense), 1)[:2], "mixed")
+    if loop:
+        _check_loop(mixer, dense, loop)
+
+
+def _parameters() -> PyTree:
+    one, two = jax.random.split(jax.random.key(1))
+    return {"a": jax.random.normal(one, (_DEVICES, 3, 2)), "b": jax.random.normal(two, (_DEVICES, 4))}
+
+
+def _decisions() -> jax.Array:
+    return jax.nn.softmax(jax.random.normal(jax.random.key(2), (_DEVICES, 5, 4)))
+
+
+def _mix(mixer: Mixer, x: PyTree, leading: int, network: Network, times: int = _TIMES, compile: bool = True) -> Any:
+    """Mixes a few times, each with a key of its own, and donates what it can."""
+    state, sent = mixer.init(x, leading), None
+    mix = jax.jit(mixer.mix, donate_argnums=(1, 2)) if compile else mixer.mix
+    x = jax.tree.map(jnp.copy, x)
+    for number in range(times):
+        round = network.at_round(jax.random.key(number), jnp.int32(number))
+        x, state, sent = mix(jax.random.key(number), x, state, NetworkRound(round.sent, round.received))
+        # Two outputs may not share a buffer that is donated next.
+        x, state = jax.tree.map(jnp.copy, (x, state))
+    return x, state, sent
+
+
+def _check_rows(mixer: Mixer, state: MixerState, x: PyTree, leading: int) -> None:
+    start = jax.tree.leaves(x)[0].shape[:leading]
+    for leaf in jax.tree.leaves(state.rows):
+        assert leaf.shape[:leading] == start, f"state.rows has a leaf of shape {leaf.shape}, which must begin {start}"
+
+
+def _check_loop(mixer: Mixer, network: Network, loop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    x = np.asarray(_parameters()["b"])
+    expected = loop(x.astype(float), network.sample_matrices()[0].toarray())
+    found, _, _ = _mix(mixer, jnp.asarray(x), 1, network, times=1)
+    close(found, expected, "the plain loop")

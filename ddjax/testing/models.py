@@ -1,0 +1,71 @@
+"""Checks of a model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from ddjax.learning import supervised_learner
+from ddjax.models import MODELS, build_model
+from ddjax.testing.base import close, in_double_precision
+from ddjax.types import Device
+
+_EXAMPLES, _OUTPUTS, _DEVICES = 6, 3, 2
+
+
+def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int = 5) -> None:
+    """Checks a registered model.
+
+    It must map `[B, …]` to `[B, K]`; have parameters as its only state, all of which have a finite gradient that is not
+    zero everywhere; treat every example for itself; give the same numbers compiled and not, and stacked over devices;
+    and be of float64 throughout where that is asked.
+
+    Args:
+      name: of the model.
+      input_shape: of one example.
+      tokens: for a model that takes token ids, how many there are.
+
+    Raises:
+      AssertionError: what is wrong.
+      InputError: an unknown name, or a shape that the model refuses.
+    """
+    learner, model = _learner(name, input_shape), build_model(name, input_shape, _OUTPUTS)
+    state = nnx.state(model(nnx.Rngs(0)))
+    params, rest = nnx.split_state(state, nnx.Param, ...)
+    assert not jax.tree.leaves(rest), f"model {name!r} has state beside its parameters: {rest}"
+    assert jax.tree.leaves(params), f"model {name!r} has no parameters"
+    x, device = _inputs(name, input_shape, tokens), learner.init(jax.random.key(0))
+    out = learner.predict(device, x)
+    assert out.shape == (_EXAMPLES, _OUTPUTS), f"model {name!r} gives {out.shape}, not {(_EXAMPLES, _OUTPUTS)}"
+    close(jax.jit(learner.predict)(device, x), out, "compiled or not")
+    close(jnp.concatenate([learner.predict(device, x[i : i + 1]) for i in range(_EXAMPLES)]), out, "example by example")
+    y = jnp.arange(_EXAMPLES) % _OUTPUTS
+    for path, leaf in jax.tree_util.tree_leaves_with_path(learner.gradient(None, device.params, (x, y, None))[0]):
+        where = f"model {name!r}: the gradient of {jax.tree_util.keystr(path)}"
+        assert np.isfinite(leaf).all(), f"{where} is not finite"
+        assert np.any(leaf != 0), f"{where} is zero, so it is not used"
+    stacked = jax.vmap(learner.init)(jax.random.split(jax.random.key(1), _DEVICES))
+    each = [learner.predict(_take(stacked, n), x) for n in range(_DEVICES)]
+    close(jax.vmap(learner.predict, (0, None))(stacked, x), jnp.stack(each), "stacked or device by device")
+    with jax.enable_x64(True):
+        wide = _learner(name, input_shape)
+        device = wide.init(jax.random.key(0))
+        in_double_precision(
+            (device.params, wide.predict(device, _inputs(name, input_shape, tokens))), f"model {name!r}"
+        )
+
+
+def _learner(name: str, input_shape: tuple[int, ...]):
+    return supervised_learner(build_model(name, input_shape, _OUTPUTS), optax.sgd(0.1))
+
+
+def _inputs(name: str, input_shape: tuple[int, ...], tokens: int) -> jax.Array:
+    shape = (_EXAMPLES, *input_shape)
+    if MODELS[name].tokens:
+        return jax.random.randint(jax.random.key(2), shape, 0, tokens)
+    return jax.random.normal(jax.random.key(2), shape)
+
+
+def _take(stacked: Device, n: int) -> Device:
+    return jax.tree.map(lambda leaf: leaf[n], stacked)

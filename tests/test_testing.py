@@ -1,0 +1,131 @@
+"""The checks for authors: every registered part passes them, and broken parts do not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import compressor
+
+import ddjax
+from ddjax.algorithms import ALGORITHMS
+from ddjax.data import DATASETS
+from ddjax.mixing import MIXERS
+from ddjax.models import MODELS
+from ddjax.testing import check_algorithm, check_dataset, check_mixer, check_model
+from ddjax.types import Traffic
+
+LOOPS = {
+    "average": lambda x, w: np.array([sum(w[n, m] * x[m] for m in range(len(w))) for n in range(len(w))]),
+    "server": lambda x, w: np.broadcast_to(x.mean(0), x.shape),
+}
+
+
+def mixer(name):
+    arguments = {"choco": (compressor("top_k:0.5"), 0.3)}.get(name, ())
+    return MIXERS[name].build(*arguments)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_mixer_passes(name):
+    check_mixer(lambda: mixer(name), loop=LOOPS.get(name))
+
+
+def algorithm(name, population):
+    entry = ALGORITHMS[name]
+    own = {
+        "reference_batch_size": 5, "message_fraction": 0.5, "fraction": 0.5, "threshold": 0.1, "check_every": 2,
+        "distillation_weight": 1.0, "consensus": entry.fixed.get("consensus", "gradient"),
+    }  # fmt: skip
+    mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
+    return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ALGORITHMS.entries() if not entry.pooled])
+def test_every_algorithm_passes(name):
+    stochastic = "column" if name == "push_sum" else "doubly"
+    check_algorithm(lambda population: algorithm(name, population), stochastic=stochastic)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_passes(name):
+    check_model(name, (8, 8))
+
+
+@pytest.mark.parametrize("spec", [entry.name for entry in DATASETS.entries() if not entry.suffix])
+def test_every_dataset_passes(spec):
+    check_dataset(spec)
+
+
+@pytest.mark.slow
+def test_mixers_and_algorithms_pass_on_two_shards():
+    program = (
+        "import test_testing as t\n"
+        "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
+        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg'):\n"
+        "    t.check_algorithm(lambda population: t.algorithm(name, population))\n"
+        "import jax; print(jax.device_count())\n"
+    )
+    here = Path(__file__).parent
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": f"{here}:{here.parent}"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+# Broken parts.
+
+
+def broken(**changes):
+    """The weighted average, with something wrong."""
+    return ddjax.weighted_average()._replace(**changes)
+
+
+def drifts(key, x, state, network):
+    mixed, state, sent = ddjax.weighted_average().mix(key, x, state, network)
+    return jax.tree.map(lambda leaf: leaf + 1e-3, mixed), state, sent
+
+
+def narrows(key, x, state, network):
+    mixed, state, sent = ddjax.weighted_average().mix(key, x, state, network)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mixed), state, sent
+
+
+def miscounts(key, x, state, network):
+    mixed, state, sent = ddjax.weighted_average().mix(key, x, state, network)
+    return mixed, state, Traffic({"other": sent.peer["value"]})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: broken(mix=drifts), "the mean over devices"),
+        (lambda: broken(mix=narrows), "asks for float64"),
+        (lambda: broken(mix=miscounts), "are counted"),
+        (lambda: broken(message_bytes=lambda x, leading: Traffic({"value": 2.5})), "not an int"),
+    ],
+)
+def test_a_broken_mixer_is_caught(make, message):
+    with pytest.raises(AssertionError, match=message):
+        check_mixer(make)
+
+
+def test_a_wrong_loop_is_caught():
+    with pytest.raises(AssertionError, match="the plain loop"):
+        check_mixer(ddjax.weighted_average, loop=lambda x, w: w.T @ x + 0.1)
+
+
+def test_a_broken_algorithm_is_caught():
+    def reports_too_little(population):
+        local = ddjax.local(population)
+
+        def round(key, state, problem):
+            state, info = local.round(key, state, problem)
+            return state, info._replace(steps=info.steps[:2])
+
+        return local._replace(round=round)
+
+    with pytest.raises(AssertionError, match=r"info.steps has shape \(2,\)"):
+        check_algorithm(reports_too_little)
