@@ -48,30 +48,18 @@ def make_problem(
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
     """
     network = as_network(network)
-    devices = network.devices
     total = len(dataset.x_train)
     reference_size = reference_size or min(2000, total // 4)
-    if not 0 < reference_size < total:
-        raise InputError(
-            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
-        )
-    if not 0 <= eval_examples <= len(dataset.x_test):
-        raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
-    if examples_per_device < 0:
-        raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
+    _check_sizes(dataset, reference_size, eval_examples, examples_per_device)
     y_train, y_test = _targets(dataset.y_train), _targets(dataset.y_test)
     partition = partition or infer_task(y_train).partition
     rng = np.random.default_rng(seed)
     reference, private = np.split(rng.permutation(total), [reference_size])
     test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
-    choice = PARTITIONS.parse(partition)
-    if choice.entry.by_owner:
-        if dataset.owner is None:
-            others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
-            raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
-        shares = choice.build(dataset.owner[private], devices, examples_per_device)
+    if PARTITIONS.parse(partition).entry.by_owner:
+        shares = _owned(dataset, private, network.devices, partition, examples_per_device)
     else:
-        shares = share_out(partition, y_train[private], devices, rng, dirichlet_alpha, examples_per_device)
+        shares = share_out(partition, y_train[private], network.devices, rng, dirichlet_alpha, examples_per_device)
     parts = [private[share] for share in shares]
     rows, held, sizes = _pooled(parts)
     as_inputs = _as_inputs(dataset, dataset.x_train[reference])
@@ -85,6 +73,26 @@ def make_problem(
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(y_test[test]),
     )
+
+
+def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, examples_per_device: int) -> None:
+    total = len(dataset.x_train)
+    if not 0 < reference_size < total:
+        raise InputError(
+            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
+        )
+    if not 0 <= eval_examples <= len(dataset.x_test):
+        raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
+    if examples_per_device < 0:
+        raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
+
+
+def _owned(dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int) -> Sequence[np.ndarray]:
+    """The places in `private` that belong to each device, by the owners of the examples."""
+    if dataset.owner is None:
+        others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
+        raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
+    return PARTITIONS.parse(partition).build(dataset.owner[private], devices, most)
 
 
 def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -113,7 +113,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     curves = summary["curves"]
-    lines = ["# Convergence study", "", f"`{summary['command']}`", "", "## Where it ends", ""]
+    lines = ["# Convergence study", "", f"`{summary['command']}`", "", *_where(curves), *_rates(curves)]
+    if any(curve["endpoints"] for curve in curves):
+        lines += ["## What kind of point it is", ""]
+        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
+        head += ["lowest ratio of a device's two", "largest gradient norm", "mean loss"]
+        head += ["loss lower along it by at most"]
+        lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
+        lines += [_ABOUT_END_POINTS, ""]
+    for x, groups in by_x(summary["dependence"]).items():
+        lines += _dependence(x, groups)
+    lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
+    return "\n".join(lines)
+
+
+def _where(curves: Sequence[dict[str, Any]]) -> list[str]:
+    """The section on where each curve ends."""
     head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm, mean / largest device"]
     head += ["at their own targets", "consensus error", "relative distance to the solution", "predicted distance"]
     rows = []
@@ -132,8 +147,11 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
             _number(final["distance_to_solution"]),
             f"{round(_mean(curve['predicted_distance']), 12):.3g}" if "predicted_distance" in curve else "",
         ])  # fmt: skip
-    lines += _table(head, rows)
-    lines += ["## Rates", ""]
+    return ["## Where it ends", "", *_table(head, rows)]
+
+
+def _rates(curves: Sequence[dict[str, Any]]) -> list[str]:
+    """The section on how quickly each curve falls."""
     head = ["curve", "squared gradient norm", "of the devices, least to most steep", "averaged over rounds"]
     head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
     rows = []
@@ -151,33 +169,25 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
             _number(_mean(gaps), ".4f") if gaps else "",
             mixing,
         ])  # fmt: skip
-    lines += _table(head, rows)
     start, end = curves[0]["window"]
-    lines += [_ABOUT_RATES.format(start=start, end=end), ""]
-    if any(curve["endpoints"] for curve in curves):
-        lines += ["## What kind of point it is", ""]
-        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += [
-            "lowest ratio of a device's two",
-            "largest gradient norm",
-            "mean loss",
-            "loss lower along it by at most",
-        ]
-        rows = [_ends(curve) for curve in curves if curve["endpoints"]]
-        lines += _table(head, rows)
-        lines += [_ABOUT_END_POINTS, ""]
-    for x, groups in by_x(summary["dependence"]).items():
-        lines += [f"## Dependence on {x}", ""]
-        shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
-        names = list(groups[0]["slopes"])
-        rows = [
-            [group["label"], *(interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
-            for group in groups
-        ]
-        lines += [f"Log-log slopes of what is left at the end, over {', '.join(shown)}.", ""]
-        lines += _table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows)
-    lines += [part for name, caption in drawn.items() for part in (f"![{caption}]({name}.png)", "")]
-    return "\n".join(lines)
+    return ["## Rates", "", *_table(head, rows), _ABOUT_RATES.format(start=start, end=end), ""]
+
+
+def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> list[str]:
+    """The section on how what is left depends on something."""
+    shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
+    names = list(groups[0]["slopes"])
+    rows = [
+        [group["label"], *(interval(fit) if (fit := group["slopes"][name]) else "" for name in names)]
+        for group in groups
+    ]
+    return [
+        f"## Dependence on {x}",
+        "",
+        f"Log-log slopes of what is left at the end, over {', '.join(shown)}.",
+        "",
+        *_table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows),
+    ]
 
 
 def _ends(curve: dict[str, Any]) -> list[str]:
