@@ -2,7 +2,6 @@
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.csgraph
 
 from ddjax.errors import InputError
 from ddjax.networks.network import Network
@@ -56,7 +55,9 @@ def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
 
 def check_connected(matrix: scipy.sparse.csr_array) -> None:
     """Refuses a graph that is not strongly connected; raises `InputError`."""
-    parts, _ = scipy.sparse.csgraph.connected_components(matrix, connection="strong")
+    from scipy.sparse.csgraph import connected_components  # slow to import
+
+    parts, _ = connected_components(matrix, connection="strong")
     if parts > 1:
         raise InputError(
             f"the graph is not connected: {parts} parts cannot reach one another; add edges, or change the seed of a "

@@ -1,6 +1,7 @@
-"""Graphs that NetworkX has no generator for, or not in the form that is needed here.
+"""Graphs, one function each, named as their specification; NetworkX makes them where it can.
 
-Convention: an edge `m → n` of a directed graph means that `m` sends to `n`.
+Every function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
+that `m` sends to `n`. This module loads NetworkX, which is slow, so others import it where they need it.
 """
 
 import math
@@ -25,7 +26,37 @@ def powers_of_two(n: int) -> list[int]:
     return [2**j for j in range(max(n - 1, 0).bit_length())]
 
 
-def torus(n: int) -> nx.Graph:
+def ring(n: int, seed: int) -> nx.Graph:
+    """Every device linked to the one before and the one after."""
+    return nx.cycle_graph(n)
+
+
+def complete(n: int, seed: int) -> nx.Graph:
+    """Every device linked to every other."""
+    return nx.complete_graph(n)
+
+
+def star(n: int, seed: int) -> nx.Graph:
+    """Device 0 linked to all others."""
+    return nx.star_graph(n - 1)
+
+
+def exponential(n: int, seed: int) -> nx.Graph:
+    """Device `i` linked to `i ± 2^j`; undirected."""
+    return circulant(n, powers_of_two(n), directed=False)
+
+
+def directed_ring(n: int, seed: int) -> nx.Graph:
+    """Every device sends to the one after."""
+    return circulant(n, [1], directed=True)
+
+
+def directed_exponential(n: int, seed: int) -> nx.Graph:
+    """Device `i` sends to `i + 2^j`."""
+    return circulant(n, powers_of_two(n), directed=True)
+
+
+def torus(n: int, seed: int) -> nx.Graph:
     """The most square periodic grid of `n` devices."""
     rows = max((d for d in range(1, math.isqrt(n) + 1) if n % d == 0), default=1)
     if rows < 2:
@@ -33,7 +64,7 @@ def torus(n: int) -> nx.Graph:
     return nx.grid_2d_graph(rows, n // rows, periodic=True)
 
 
-def hypercube(n: int) -> nx.Graph:
+def hypercube(n: int, seed: int) -> nx.Graph:
     """The hypercube of `n` devices, a power of two."""
     if n & (n - 1):
         below = 2 ** (n.bit_length() - 1)
@@ -47,8 +78,32 @@ def erdos_renyi(n: int, seed: int, p: float) -> nx.Graph:
     return (nx.fast_gnp_random_graph if n > 2000 else nx.gnp_random_graph)(n, p, seed=seed)
 
 
-def edge_list(path: str, n: int, directed: bool) -> nx.Graph:
-    """One `i j` a line; blank lines and what follows `#` are passed over."""
+def watts_strogatz(n: int, seed: int, k: int, p: float) -> nx.Graph:
+    """A ring in which each device has `k` neighbours, of which links are rewired with probability `p`."""
+    return nx.watts_strogatz_graph(n, k, p, seed=seed)
+
+
+def random_regular(n: int, seed: int, d: int) -> nx.Graph:
+    """A random graph in which each device has `d` neighbours."""
+    return nx.random_regular_graph(d, n, seed=seed)
+
+
+def barabasi_albert(n: int, seed: int, m: int) -> nx.Graph:
+    """A random graph with hubs: each device that joins links to `m` that are there."""
+    return nx.barabasi_albert_graph(n, m, seed=seed)
+
+
+def edges(n: int, seed: int, path: str) -> nx.Graph:
+    """The links in a file, one `i j` a line; blank lines and what follows `#` are passed over."""
+    return _edge_list(path, n, directed=False)
+
+
+def directed_edges(n: int, seed: int, path: str) -> nx.Graph:
+    """The links in a file, each from `i` to `j`."""
+    return _edge_list(path, n, directed=True)
+
+
+def _edge_list(path: str, n: int, directed: bool) -> nx.Graph:
     graph = nx.empty_graph(n, create_using=nx.DiGraph if directed else nx.Graph)
     try:
         lines = Path(path).expanduser().read_text().splitlines()

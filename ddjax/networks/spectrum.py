@@ -1,12 +1,11 @@
 """What the eigenvalues of mixing matrices say: how quickly they mix, and what step size they allow. On the host."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 
 from ddjax.errors import InputError
 
@@ -74,7 +73,7 @@ def _step_limit(matrix: scipy.sparse.csr_array) -> float:
     if eigenvalues is None and matrix.shape[0] <= _DENSE:
         eigenvalues = _eigenvalues(matrix.toarray())
     elif eigenvalues is None and _symmetric(matrix):
-        eigenvalues = _extreme(scipy.sparse.linalg.eigsh, matrix, which="SA")
+        eigenvalues = _extreme(matrix, symmetric=True, which="SA")
     if eigenvalues is None:
         return float(2 * matrix.diagonal().min())
     return float(np.min(eigenvalues.real + np.sqrt(np.maximum(1 - eigenvalues.imag**2, 0))))
@@ -146,16 +145,21 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
         # Less the mean, which moves the eigenvalue 1 of a row- or column-stochastic matrix to 0, and no other.
         return functools.reduce(lambda x, matrix: matrix @ x, matrices, x) - x.mean()
 
-    operator = scipy.sparse.linalg.LinearOperator((devices, devices), apply, dtype=float)
-    found = _extreme(scipy.sparse.linalg.eigsh if symmetric else scipy.sparse.linalg.eigs, operator, which="LM")
+    from scipy.sparse.linalg import LinearOperator  # slow to import
+
+    operator = LinearOperator((devices, devices), apply, dtype=float)
+    found = _extreme(operator, symmetric, which="LM")
     return None if found is None else float(np.abs(found[0]))
 
 
-def _extreme(method: Callable, operator: Any, which: str) -> np.ndarray | None:
+def _extreme(operator: Any, symmetric: bool, which: str) -> np.ndarray | None:
     """An eigenvalue at the end of the spectrum by Lanczos' or Arnoldi's method; `None` if it does not converge."""
+    from scipy.sparse import linalg  # slow to import
+
+    method = linalg.eigsh if symmetric else linalg.eigs
     start = np.random.default_rng(0).normal(size=operator.shape[0])
     limits = {"ncv": _KRYLOV, "maxiter": _RESTARTS, "tol": _TOLERANCE}
     try:
         return method(operator, k=1, which=which, v0=start, return_eigenvectors=False, **limits)
-    except scipy.sparse.linalg.ArpackNoConvergence:
+    except linalg.ArpackNoConvergence:
         return None

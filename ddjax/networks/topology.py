@@ -8,20 +8,22 @@ push-sum a column-stochastic one, and averages that need no common limit a row-s
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import networkx as nx
 import numpy as np
 import scipy.sparse
 
 from ddjax.errors import InputError, suggest
-from ddjax.networks import graphs, spectrum
+from ddjax.networks import spectrum
 from ddjax.networks.changing import Cycle, ErdosRenyi, Relabeled
 from ddjax.networks.checks import check_connected, check_sums
 from ddjax.networks.matrices import Dense, from_matrices
 from ddjax.networks.network import Network
 from ddjax.networks.weights import default_weights, mixing_matrix
 from ddjax.registry import Argument, Entry, Registry, number, whole
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Topology(NamedTuple):
@@ -134,7 +136,7 @@ def build_topology(
         raise error if str(error).startswith("topology") else InputError(f"topology {spec!r}: {error}") from None
 
 
-def build_graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
+def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
     """The graph named by `spec` on nodes `0 … devices − 1`, without self-loops.
 
     Raises:
@@ -143,15 +145,19 @@ def build_graph(spec: str, devices: int, seed: int = 0) -> nx.Graph:
     choice = TOPOLOGIES.parse(spec)
     if choice.entry.whole:
         raise InputError(f"a fixed graph is needed, and {spec!r} changes itself")
+    from networkx import NetworkXException  # slow to import
+
+    from ddjax.networks.graphs import tidy
+
     try:
-        return graphs.tidy(choice.build(devices, seed))
+        return tidy(choice.build(devices, seed))
     except InputError:
         raise
-    except (ValueError, nx.NetworkXException) as error:
+    except (ValueError, NetworkXException) as error:
         raise InputError(f"topology {spec!r} on {devices} devices: {error}; expected {choice.entry.usage!r}") from None
 
 
-def of_graphs(members: Sequence[nx.Graph], request: Request) -> Topology:
+def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
     """A network of one graph, or of several by turns."""
     devices = request.devices
     alone = [node for node in range(devices) if devices > 1 and not any(each.degree(node) for each in members)]
@@ -190,7 +196,7 @@ def _drawn_weights(request: Request) -> str:
     return "metropolis_hastings"
 
 
-def _relabeled(base: nx.Graph, request: Request) -> Topology:
+def _relabeled(base: "nx.Graph", request: Request) -> Topology:
     weights = _drawn_weights(request)
     matrix = mixing_matrix(base, weights)
     return Topology("", weights, Relabeled(matrix.toarray()), [matrix])
@@ -198,10 +204,11 @@ def _relabeled(base: nx.Graph, request: Request) -> Topology:
 
 def one_peer_exponential(request: Request) -> Topology:
     """In round `t` device `i` sends to `i + 2^(t mod log₂ N)` (Assran et al., ICML 2019)."""
+    from ddjax.networks.graphs import circulant, complete, powers_of_two
+
     devices = request.devices
-    hops = graphs.powers_of_two(devices)
-    members = [graphs.circulant(devices, [hop], directed=True) for hop in hops]
-    return of_graphs(members or [nx.empty_graph(devices)], request)
+    members = [circulant(devices, [hop], directed=True) for hop in powers_of_two(devices)]
+    return of_graphs(members or [complete(devices, 0)], request)
 
 
 def random_matching(request: Request) -> Topology:
@@ -209,7 +216,9 @@ def random_matching(request: Request) -> Topology:
     _drawn_weights(request)
     if request.devices % 2:
         raise InputError(f"expected 'random_matching' on an even number of devices, got {request.devices}")
-    return _relabeled(nx.from_edgelist((i, i + 1) for i in range(0, request.devices, 2)), request)
+    from networkx import from_edgelist  # slow to import
+
+    return _relabeled(from_edgelist((i, i + 1) for i in range(0, request.devices, 2)), request)
 
 
 def fresh_random_regular(request: Request, degree: int) -> Topology:
@@ -235,7 +244,14 @@ def alternating(request: Request, specs: str) -> Topology:
     return of_graphs(members, request)
 
 
-def _graph(name: str, build: Callable[..., nx.Graph], *arguments: Argument) -> None:
+def _graph(name: str, *arguments: Argument) -> None:
+    """Registers the graph that the function of that name in `graphs` makes."""
+
+    def build(devices: int, seed: int, *values: Any) -> "nx.Graph":
+        from ddjax.networks import graphs  # loads NetworkX, which is slow
+
+        return getattr(graphs, name)(devices, seed, *values)
+
     TOPOLOGIES.add(TopologyEntry(name, build, arguments))
 
 
@@ -243,26 +259,15 @@ def _network(name: str, build: Callable[..., Topology], *arguments: Argument) ->
     TOPOLOGIES.add(TopologyEntry(name, build, arguments, whole=True))
 
 
-_probability, _file = number(0, 1), Argument("FILE")
-_graph("ring", lambda n, seed: nx.cycle_graph(n))
-_graph("complete", lambda n, seed: nx.complete_graph(n))
-_graph("star", lambda n, seed: nx.star_graph(n - 1))
-_graph("torus", lambda n, seed: graphs.torus(n))
-_graph("hypercube", lambda n, seed: graphs.hypercube(n))
-_graph("exponential", lambda n, seed: graphs.circulant(n, graphs.powers_of_two(n), directed=False))
-_graph("directed_ring", lambda n, seed: graphs.circulant(n, [1], directed=True))
-_graph("directed_exponential", lambda n, seed: graphs.circulant(n, graphs.powers_of_two(n), directed=True))
-_graph("erdos_renyi", graphs.erdos_renyi, Argument("P", _probability))
-_graph(
-    "watts_strogatz",
-    lambda n, seed, k, p: nx.watts_strogatz_graph(n, k, p, seed=seed),
-    Argument("K", whole()),
-    Argument("P", _probability),
-)
-_graph("random_regular", lambda n, seed, d: nx.random_regular_graph(d, n, seed=seed), Argument("D", whole()))
-_graph("barabasi_albert", lambda n, seed, m: nx.barabasi_albert_graph(n, m, seed=seed), Argument("M", whole()))
-_graph("edges", lambda n, seed, path: graphs.edge_list(path, n, directed=False), _file)
-_graph("directed_edges", lambda n, seed, path: graphs.edge_list(path, n, directed=True), _file)
+_probability = Argument("P", number(0, 1))
+for _name in ("ring", "complete", "star", "torus", "hypercube", "exponential", "directed_ring", "directed_exponential"):
+    _graph(_name)
+_graph("erdos_renyi", _probability)
+_graph("watts_strogatz", Argument("K", whole()), _probability)
+_graph("random_regular", Argument("D", whole()))
+_graph("barabasi_albert", Argument("M", whole()))
+_graph("edges", Argument("FILE"))
+_graph("directed_edges", Argument("FILE"))
 _network("one_peer_exponential", one_peer_exponential)
 _network("random_matching", random_matching)
 _network("fresh_random_regular", fresh_random_regular, Argument("D", whole()))

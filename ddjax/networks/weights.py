@@ -1,14 +1,16 @@
 """Weights of mixing matrices on a graph."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import networkx as nx
 import numpy as np
 import scipy.sparse
 
 from ddjax.errors import InputError
 from ddjax.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class Adjacency(NamedTuple):
@@ -32,7 +34,7 @@ Weights = Callable[[Adjacency], scipy.sparse.csr_array]
 MIXING_WEIGHTS: Registry[Entry] = Registry("mixing weights")
 
 
-def default_weights(graph: nx.Graph, stochastic: str = "doubly") -> str:
+def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
     """`metropolis_hastings`; on a directed graph `uniform`, or where that is not doubly stochastic and need not be,
     `column_uniform` or `row_uniform`."""
     if not graph.is_directed():
@@ -43,7 +45,7 @@ def default_weights(graph: nx.Graph, stochastic: str = "doubly") -> str:
     return "column_uniform" if stochastic == "column" else "row_uniform"
 
 
-def mixing_matrix(graph: nx.Graph, weights: str = "") -> scipy.sparse.csr_array:
+def mixing_matrix(graph: "nx.Graph", weights: str = "") -> scipy.sparse.csr_array:
     """A stochastic matrix on the graph, sparse `[N, N]` float64.
 
     Args:
@@ -58,6 +60,8 @@ def mixing_matrix(graph: nx.Graph, weights: str = "") -> scipy.sparse.csr_array:
     # NetworkX has A[m, n] = 1 for the edge m → n; the receiver is the row of W.
     matrix = scipy.sparse.csr_array((nodes, nodes))
     if graph.number_of_edges():
+        import networkx as nx  # slow to import
+
         matrix = nx.to_scipy_sparse_array(graph, nodelist=range(nodes), weight=None, dtype=float).T.tocsr()
     return choice.build(Adjacency(matrix, matrix.sum(1), matrix.sum(0), graph.is_directed()))
 
