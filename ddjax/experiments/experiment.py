@@ -72,15 +72,20 @@ class Experiment(NamedTuple):
         See `simulation.iterate` for the arguments and errors.
         """
         settings = self.settings
-        with execution.precision(settings):
-            yield from iterate(
-                self.simulation,
-                key=jax.random.key(settings.seed),
-                rounds=settings.rounds,
-                eval_every=settings.eval_every,
-                resume=resume,
-                progress=progress,
-            )
+        steps = iterate(
+            self.simulation,
+            key=jax.random.key(settings.seed),
+            rounds=settings.rounds,
+            eval_every=settings.eval_every,
+            resume=resume,
+            progress=progress,
+        )
+        while True:
+            with execution.precision(settings):  # not while the caller has its turn
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
 
 def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
