@@ -9,12 +9,12 @@ from ddjax.types import PyTree
 
 
 def expand(scalars: jax.Array, x: jax.Array) -> jax.Array:
-    """Scalars of the leading axes of `x`, shaped to multiply it."""
+    """Reshapes scalars, one for each index of the leading axes of `x`, so that they multiply it."""
     return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
 
 
 def select(chosen: jax.Array, a: PyTree, b: PyTree) -> PyTree:
-    """Of stacked pytrees, the devices of `a` where `chosen` `[N]`, else those of `b`."""
+    """Takes devices from the stacked pytree `a` where `chosen` `[N]` is true, and from `b` elsewhere."""
     return jax.tree.map(lambda x, y: jnp.where(expand(chosen, x), x, y), a, b)
 
 

@@ -23,7 +23,7 @@ def iid(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, 
 
 
 def quantity(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Like labels, unlike amounts: shares drawn from Dirichlet(alpha) over devices (Li et al., ICDE 2022)."""
+    """Shares of unlike size with like labels, drawn from Dirichlet(alpha) over devices (Li et al., ICDE 2022)."""
     shares = rng.dirichlet(np.full(devices, alpha))
     cuts = np.cumsum(_sizes(shares, total))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)

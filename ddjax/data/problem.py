@@ -88,7 +88,7 @@ def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, exam
 
 
 def _owned(dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int) -> Sequence[np.ndarray]:
-    """The places in `private` that belong to each device, by the owners of the examples."""
+    """The positions in `private` that belong to each device, by the owners of the examples."""
     if dataset.owner is None:
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
         raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
@@ -136,7 +136,7 @@ def _check_tokens(dataset: Dataset) -> None:
 
 
 def pool(problem: Problem) -> Problem:
-    """The same data as one device that holds all of it; `local` on this problem is centralized training.
+    """Gives all data to one device; `local` on this problem is centralized training.
 
     Give its one learner `N` times the batch size, so that a round sees as many examples as a round of the others.
     """

@@ -102,7 +102,7 @@ def _host_devices(count: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Where this process runs, for its records."""
+    """The backend, accelerators and number of processes, for records."""
     return {
         "backend": jax.default_backend(),
         "accelerators": [device.device_kind for device in jax.devices()],

@@ -54,7 +54,7 @@ class RunFolder:
         check_resume(self._settings, saved)
 
     def rows(self) -> list[dict[str, str]]:
-        """Those of `metrics.csv`; raises `InputError` where it is missing or damaged."""
+        """The rows of `metrics.csv`; raises `InputError` where it is missing or damaged."""
         try:
             with self._metrics.open(newline="") as file:
                 rows = list(csv.DictReader(file, strict=True))

@@ -49,7 +49,7 @@ def conv_general_dilated(
 
 
 class _Window(NamedTuple):
-    """Of `size` cells, sliding along an axis of length `extent` that is padded by `low` and `high`."""
+    """A window of `size` cells that slides along an axis of length `extent`, padded by `low` and `high`."""
 
     axis: int
     size: int

@@ -52,7 +52,7 @@ class Cycle(Network):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Relabeled(Network):
-    """The same graph with its devices in a random order each round, all orders alike.
+    """A graph whose devices are put in a random order each round, all orders alike.
 
     From a perfect matching this makes a uniformly random matching, from a random regular graph a random regular graph.
 

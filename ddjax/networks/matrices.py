@@ -35,11 +35,11 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def links(self) -> jax.Array:
-        """By link int32: 1 where the receiver hears of the sender. No device has a link to itself."""
+        """The links, by link int32: 1 where the receiver hears of the sender. No device has a link to itself."""
 
     @abc.abstractmethod
     def pushes(self, targets: jax.Array) -> jax.Array:
-        """By link int32: 1 where a device sends to its target. `targets` is `[N]`, with `N` for none."""
+        """The messages, by link int32: 1 where a device sends to its target. `targets` is `[N]`, with `N` for none."""
 
     @abc.abstractmethod
     def push_targets(self, key: jax.Array) -> jax.Array:

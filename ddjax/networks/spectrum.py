@@ -125,7 +125,7 @@ def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
 
 
 def _second_modulus(matrices: Matrices) -> float | None:
-    """Of the eigenvalues of the product of stochastic matrices, the second largest modulus; `None` if not found."""
+    """The second largest modulus of the eigenvalues of the product of stochastic matrices; `None` if not found."""
     devices = matrices[0].shape[0]
     shared = [each for matrix in matrices if (each := _circulant_eigenvalues(matrix)) is not None]
     if len(shared) == len(matrices):

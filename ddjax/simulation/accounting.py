@@ -27,7 +27,7 @@ class Bytes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of all devices and the server."""
+        """Bytes sent by all devices and the server."""
         return sum(self.sent) + self.server
 
 

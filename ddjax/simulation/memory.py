@@ -15,17 +15,17 @@ from ddjax.simulation.simulation import Simulation
 def estimate(simulation: Simulation) -> tuple[int, int]:
     """Bytes that a run takes at least and at its peak: of a host's memory on CPU, else of an accelerator.
 
-    The least is the problem and the state, once in each place or spread over them. The peak adds what a round makes on
+    The least is the problem and the state, once on each accelerator or spread over them. The peak adds what a round makes on
     its way, each array from where it is made to where it is last used: more than it will be, since the compiler fuses
     much of that and updates in place, but without what it needs for itself.
     """
-    places = simulation.mesh.size
+    shards = simulation.mesh.size
     # Those that share one memory.
     together = len(simulation.mesh.local_devices) if jax.default_backend() == "cpu" else 1
     state = zip(jax.tree.leaves(simulation.shapes.state), jax.tree.leaves(simulation.layout), strict=True)
     whole: float = sum(map(_nbytes, jax.tree.leaves((simulation.problem, simulation.totals))))
-    whole += sum(_nbytes(leaf) / (1 if layout.is_fully_replicated else places) for leaf, layout in state)
-    made = _made(simulation.traced.jaxpr.jaxpr, places) / places
+    whole += sum(_nbytes(leaf) / (1 if layout.is_fully_replicated else shards) for leaf, layout in state)
+    made = _made(simulation.traced.jaxpr.jaxpr, shards) / shards
     return int(together * whole), int(together * (whole + made))
 
 
@@ -44,8 +44,8 @@ def _nbytes(shape: Any) -> int:
     return math.prod(shape.shape) * shape.dtype.itemsize
 
 
-def _made(jaxpr: Any, places: int) -> int:
-    """Bytes alive at the peak of a program, in all places, beyond what it is given."""
+def _made(jaxpr: Any, shards: int) -> int:
+    """Bytes alive at the peak of a program, on all shards, beyond what it is given."""
     last: dict[Var, int] = {}
     for number, equation in enumerate(jaxpr.eqns):
         last |= {variable: number for variable in equation.invars if isinstance(variable, Var)}
@@ -54,9 +54,9 @@ def _made(jaxpr: Any, places: int) -> int:
     alive = peak = 0
     for number, equation in enumerate(jaxpr.eqns):
         made = {variable: _nbytes(variable.aval) for variable in equation.outvars if variable in last}
-        inner = max((_made(program, places) for program in _programs(equation.params)), default=0)
+        inner = max((_made(program, shards) for program in _programs(equation.params)), default=0)
         if equation.primitive.name == "shard_map":  # its program has the shapes of one place
-            inner *= places
+            inner *= shards
         peak = max(peak, alive + max(sum(made.values()), inner))
         alive += sum(made.values())
         for variable, size in made.items():

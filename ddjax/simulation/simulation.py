@@ -138,7 +138,7 @@ class Simulation:
         return shapes[0] == shapes[1]
 
     def on(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
-        """The same compiled programs on another problem, with other hyperparameters.
+        """Applies the same compiled programs to another problem, with other hyperparameters.
 
         Args:
           problem: one that `fits`.

@@ -15,7 +15,7 @@ RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
-    """Of devices with data `A_n, y_n` (a column of ones for the bias is the last) and reference inputs `X`.
+    """The normal equations of devices with data `A_n, y_n` and reference inputs `X`; the last column is ones, for the bias.
 
     Attributes:
       own: `[N, P + 1, P + 1]` `A_nᵀA_n / m_n`.
@@ -29,7 +29,7 @@ class NormalEquations(NamedTuple):
 
 
 def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
-    """Those of a problem; labels become one-hot targets of `K = outputs` classes."""
+    """Makes the normal equations of a problem; labels become one-hot targets of `K = outputs` classes."""
 
     def features(inputs: Any) -> np.ndarray:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
@@ -122,7 +122,7 @@ def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.nd
 
 
 def averaged(equations: NormalEquations) -> np.ndarray:
-    """Where devices that share parameters come to rest: all at the minimum of the mean loss. `[N, P + 1, K]`."""
+    """The point where devices that share parameters come to rest, the minimum of the mean loss. `[N, P + 1, K]`."""
     common = np.linalg.lstsq(equations.own.mean(0), equations.sides.mean(0))[0]
     return np.broadcast_to(common, equations.sides.shape)
 
@@ -140,7 +140,7 @@ def determined(equations: NormalEquations, weight: float) -> np.ndarray:
 
 
 def determined_together(equations: NormalEquations) -> np.ndarray:
-    """The same of devices that share parameters, `[P + 1, r]`."""
+    """Directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
     return _curved(equations.own.mean(0))
 
 

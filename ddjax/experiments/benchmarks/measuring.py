@@ -45,7 +45,7 @@ class Simulated:
 
 
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
-    """The same work as a PyTorch loop, where jax runs: seconds of so many rounds."""
+    """A PyTorch loop that does the same work on the same hardware; a function from rounds to seconds."""
     import torch  # an optional extra
 
     from ddjax.experiments.benchmarks import torch_baseline

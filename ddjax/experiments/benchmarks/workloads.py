@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one example: CIFAR-10's with a `resnet14`, else MNIST's."""
+        """The shape of one example: CIFAR-10's with a `resnet14`, else MNIST's."""
         return (32, 32, 3) if "resnet14" in self.models else (28, 28)
 
     def network(self) -> Topology:

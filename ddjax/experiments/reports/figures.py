@@ -175,7 +175,7 @@ def _scale(axis: plt.Axes, panel: Panel) -> None:
 
 
 def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
-    """Of ticks that lie apart enough; others stay without."""
+    """Labels for the ticks that lie far enough apart; the others get none."""
     labels, last = [], -math.inf
     places = np.log(ticks) if logarithmic else ticks
     for tick, place in zip(ticks, places, strict=True):

@@ -91,7 +91,7 @@ def _number(value: float | None, form: str = ".2e") -> str:
 
 
 def _verdict(curve: dict[str, Any]) -> str:
-    """Of where a run goes to, in words."""
+    """Says in words where a run goes to."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
     distance, what = _mean(curve["final"]["distance_to_solution"]), "distance" if curve["solved"] else "gradients"

@@ -138,7 +138,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """Of each list, or of lists zipped, what it sets by turns."""
+    """The settings that each list, or several zipped lists, set by turns."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")

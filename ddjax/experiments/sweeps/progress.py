@@ -66,7 +66,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """As a person says it."""
+    """A length of time as a person says it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

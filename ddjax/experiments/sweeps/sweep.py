@@ -40,7 +40,7 @@ _COMPILE, _ROUND, _SHARE = 4.0, 3e-4, 0.25
 
 
 def program(cells: Sequence[Cell], peak: float) -> Program:
-    """Cells of one compiled program, with an estimate of what they take; `peak` is of products in one place.
+    """Cells of one compiled program, with an estimate of what they take; `peak` is that of products on one accelerator.
 
     Raises:
       InputError: the first of them cannot be built, or needs more memory than there is.
@@ -71,7 +71,7 @@ def operations(built: Experiment) -> float:
 
 
 def peak() -> float:
-    """Operations a second of a matrix product, in one place."""
+    """Operations a second of a matrix product, on one accelerator."""
     with jax.default_device(jax.local_devices()[0]):
         matrix = jnp.ones((1024, 1024))
         multiply = jax.jit(jnp.matmul)
