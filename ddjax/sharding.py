@@ -1,7 +1,8 @@
 """The device axis over several accelerators, hosts, or host devices of one CPU: a `jax.sharding.Mesh` of one axis.
 
 Layout never changes a result, except for the order of a few sums over devices. What belongs to one device is computed
-on one shard. Where the number of devices does not divide evenly, the padding is cut off again before anything sees it. The mesh is ambient (`jax.set_mesh`, done by `Simulation`); without one everything runs on one accelerator.
+on one shard. Where the number of devices does not divide evenly, the padding is cut off again before anything sees it.
+The mesh is ambient (`jax.set_mesh`, done by `Simulation`); without one everything runs on one accelerator.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
     """The layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
 
-    A leaf whose leading axis does not divide evenly is kept whole on every accelerator; inside a call it is spread as well.
+    A leaf whose leading axis does not divide evenly is kept whole on every accelerator. Inside a call it is spread, too.
     """
 
     def layout(leaf) -> NamedSharding:

@@ -19,7 +19,7 @@ class Group(NamedTuple):
     Attributes:
       learner: how each of them learns.
       size: number of devices.
-      chunk: devices vectorized at a time in one place, the chunks one after another; `None` for all at once.
+      chunk: devices vectorized at a time on one shard, the chunks one after another; `None` for all at once.
     """
 
     learner: Learner

@@ -15,9 +15,9 @@ from ddjax.simulation.simulation import Simulation
 def estimate(simulation: Simulation) -> tuple[int, int]:
     """Bytes that a run takes at least and at its peak: of a host's memory on CPU, else of an accelerator.
 
-    The least is the problem and the state, once on each accelerator or spread over them. The peak adds what a round makes on
-    its way, each array from where it is made to where it is last used: more than it will be, since the compiler fuses
-    much of that and updates in place, but without what it needs for itself.
+    The least is the problem and the state, which lie whole on each accelerator or spread over them. The peak adds what a
+    round makes on its way, each array from where it is made to where it is last used. That is more than it will be,
+    since the compiler fuses much of it and updates in place, but it leaves out what the compiler needs for itself.
     """
     shards = simulation.mesh.size
     # Those that share one memory.
@@ -55,7 +55,7 @@ def _made(jaxpr: Any, shards: int) -> int:
     for number, equation in enumerate(jaxpr.eqns):
         made = {variable: _nbytes(variable.aval) for variable in equation.outvars if variable in last}
         inner = max((_made(program, shards) for program in _programs(equation.params)), default=0)
-        if equation.primitive.name == "shard_map":  # its program has the shapes of one place
+        if equation.primitive.name == "shard_map":  # its program has the shapes of one shard
             inner *= shards
         peak = max(peak, alive + max(sum(made.values()), inner))
         alive += sum(made.values())

@@ -15,7 +15,9 @@ RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
-    """The normal equations of devices with data `A_n, y_n` and reference inputs `X`; the last column is ones, for the bias.
+    """The normal equations of devices with data `A_n, y_n` and reference inputs `X`.
+
+    The last column of the inputs is ones, for the bias.
 
     Attributes:
       own: `[N, P + 1, P + 1]` `A_nᵀA_n / m_n`.
@@ -71,7 +73,7 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
 
 
 def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """Where devices come to rest whose targets are `z = F s`: `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`.
+    """Solves for where devices with targets `z = F s` rest: `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`.
 
     With `F = 11ᵀ/N` it is `co_regularized`. Where the data do not determine a solution, the one of least norm.
 

@@ -17,7 +17,7 @@ class Program:
     Attributes:
       cells: those left to do.
       memory: bytes of one of them at the peak of a round.
-      seconds: estimate of one of them, in one place.
+      seconds: estimate for one of them, on one accelerator.
     """
 
     def __init__(self, cells: Sequence[Cell], memory: int, seconds: float):
