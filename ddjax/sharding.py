@@ -40,7 +40,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
     """The layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
 
-    A leaf whose leading axis does not divide evenly is kept whole on every accelerator. Inside a call it is spread, too.
+    A leaf whose leading axis does not divide evenly is kept whole on every accelerator. Inside a call it is spread too.
     """
 
     def layout(leaf) -> NamedSharding:

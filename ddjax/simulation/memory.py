@@ -15,8 +15,8 @@ from ddjax.simulation.simulation import Simulation
 def estimate(simulation: Simulation) -> tuple[int, int]:
     """Bytes that a run takes at least and at its peak: of a host's memory on CPU, else of an accelerator.
 
-    The least is the problem and the state, which lie whole on each accelerator or spread over them. The peak adds what a
-    round makes on its way, each array from where it is made to where it is last used. That is more than it will be,
+    The least is the problem and the state, which lie whole on each accelerator or spread over them. The peak adds what
+    a round makes on its way, each array from where it is made to where it is last used. That is more than it will be,
     since the compiler fuses much of it and updates in place, but it leaves out what the compiler needs for itself.
     """
     shards = simulation.mesh.size
