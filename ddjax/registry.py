@@ -5,6 +5,7 @@ add an `Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networ
 imported; `--include=FILE.py` imports it.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -71,21 +72,24 @@ class Entry:
       build: makes it; what it takes besides the arguments depends on the kind.
       arguments: those that a specification names, in order. If the last one is a `str`, it takes what is left, colons
         included.
-      settings: the settings that are its own: parameter of `build` → name of the setting, which fills it in.
-      uses: other settings that matter where it is chosen. A setting that entries name is not used where none of them is
+      uses: settings that matter where it is chosen. A setting that entries name is not used where none of them is
         chosen.
     """
 
     name: str
     build: Callable[..., Any]
     arguments: tuple[Argument, ...] = ()
-    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     uses: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """All settings that it names."""
-        return (*self.settings.values(), *self.uses)
+        return (*self.taken, *self.uses)
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Settings that are passed to `build`."""
+        return ()
 
     @property
     def usage(self) -> str:
@@ -94,6 +98,21 @@ class Entry:
         for argument in self.arguments:
             text += f"[:{argument.name}" if argument.optional else f":{argument.name}"
         return text + "]" * sum(argument.optional for argument in self.arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfiguredEntry(Entry):
+    """Something that has a name, made with settings.
+
+    Attributes:
+      settings: parameter of `build` → name of the setting that fills it in.
+    """
+
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        return tuple(self.settings.values())
 
 
 E = TypeVar("E", bound=Entry)
@@ -113,12 +132,23 @@ class Choice(NamedTuple, Generic[E]):
     arguments: tuple[Any, ...]
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the entry's `build` with `args`, the arguments of the specification, and `kwargs`.
-
-        Raises:
-          InputError: what `build` refuses, after the specification.
-        """
+        """Calls the entry's `build` with `args`, the arguments of the specification, and `kwargs`."""
         return self.entry.build(*args, *self.arguments, **kwargs)
+
+
+_registries: list["Registry"] = []
+
+
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """Takes back what is registered inside, in any registry, if the inside fails."""
+    before = [dict(registry._entries) for registry in _registries]
+    try:
+        yield
+    except BaseException:
+        for registry, entries in zip(_registries, before, strict=False):
+            registry._entries = entries
+        raise
 
 
 class Registry(Generic[E]):
@@ -131,6 +161,8 @@ class Registry(Generic[E]):
     def __init__(self, kind: str):
         self.kind = kind
         self._entries: dict[str, E] = {}
+        self._closed = False
+        _registries.append(self)
 
     def add(self, entry: E) -> None:
         """Registers an entry.
@@ -140,9 +172,15 @@ class Registry(Generic[E]):
         """
         if not entry.name.replace("_", "a").isalnum():
             raise InputError(f"a {self.kind} is named by letters, digits and underscores, got {entry.name!r}")
+        if self._closed:
+            raise InputError(f"{self.kind} {entry.name!r}: this registry takes no further entries")
         if entry.name in self._entries:
             raise InputError(f"{self.kind} {entry.name!r} is registered already; choose another name")
         self._entries[entry.name] = entry
+
+    def close(self) -> None:
+        """Takes no further entries."""
+        self._closed = True
 
     def __getitem__(self, name: str) -> E:
         """The entry of that name; raises `InputError` with the nearest known name."""

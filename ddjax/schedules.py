@@ -12,13 +12,13 @@ class Schedule(NamedTuple):
     """How a step size falls over rounds.
 
     Attributes:
-      over: `(initial, rounds) → optax.Schedule`: the step size in round `t` (counted from 0) of a run of `rounds`.
+      step_sizes: `(initial, rounds) → optax.Schedule`, the step size in round `t` (counted from 0) of such a run.
       stretches: whether it depends on how long the run is.
       power: `a` where it falls like `t^−a` in the end, 0 where it stays; `None` where it reaches zero.
       tau: `(rounds) → ` the rounds in which `1 + t/τ` doubles.
     """
 
-    over: Callable[[float, int], optax.Schedule]
+    step_sizes: Callable[[float, int], optax.Schedule]
     stretches: bool
     power: float | None
     tau: Callable[[int], float] = float
@@ -44,11 +44,11 @@ def inverse_power(power: float, tau: float | None = None) -> Schedule:
     def rounds_to_double(rounds: int) -> float:
         return max(rounds / 10, 1) if tau is None else tau
 
-    def over(initial: float, rounds: int) -> optax.Schedule:
+    def step_sizes(initial: float, rounds: int) -> optax.Schedule:
         slow = rounds_to_double(rounds)
         return lambda t: initial / (1 + t / slow) ** power
 
-    return Schedule(over, stretches=tau is None, power=power, tau=rounds_to_double)
+    return Schedule(step_sizes, stretches=tau is None, power=power, tau=rounds_to_double)
 
 
 def cosine() -> Schedule:

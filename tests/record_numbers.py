@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -186,7 +187,8 @@ def record(checkout: Path, folder: Path, output: Path, run: tuple[str, str, str]
     target = folder / name.replace(":", "_").replace("+", "_")
     where = "--sweep_dir" if script == "sweep" else "--output_dir"
     command = [sys.executable, str(checkout / "scripts" / f"{script}.py"), *flags.split(), f"{where}={target}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(checkout)}  # before what is installed
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"{name}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
     for table in ("metrics.csv", "links.csv", "results.csv", "convergence.csv"):

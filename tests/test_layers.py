@@ -28,15 +28,14 @@ LAZY = ("networkx", "pandas", "sklearn", "matplotlib", "orbax", "tensorboard", "
 
 
 def imports(path):
-    """Every module that a file imports, inside functions too, as `a.b.c`, and whether it is imported at the top."""
+    """Every module that a file imports, inside functions too, as `a.b.c`."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        top = node in tree.body
         if isinstance(node, ast.Import):
-            yield from ((alias.name, top) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module, top
-            yield from ((f"{node.module}.{alias.name}", top) for alias in node.names)
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def files():
@@ -46,7 +45,7 @@ def files():
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_each_room_imports_only_from_those_before_it(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for module, _ in imports(path):
+    for module in imports(path):
         parts = module.split(".")
         if parts[0] == "ddjax" and len(parts) > 1 and parts[1] in RANK:
             assert RANK[parts[1]] <= RANK[room], f"{path}: {module}"
@@ -55,7 +54,7 @@ def test_each_room_imports_only_from_those_before_it(path):
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_absl_is_imported_in_one_file(path):
     if path != PACKAGE / "experiments/flags.py":
-        assert not any(module.split(".")[0] == "absl" for module, _ in imports(path))
+        assert not any(module.split(".")[0] == "absl" for module in imports(path))
 
 
 def loaded(statement):

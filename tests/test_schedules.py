@@ -18,7 +18,7 @@ from ddjax.schedules import SCHEDULES, schedule
     ],
 )
 def test_schedules(spec, expected):
-    built = schedule(spec).over(2.0, 10)
+    built = schedule(spec).step_sizes(2.0, 10)
     np.testing.assert_allclose([built(t) for t in (0, 4, 10)], expected, atol=1e-6)
 
 
@@ -38,7 +38,7 @@ def test_every_schedule_is_among_the_specs():
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_schedule_stretches_if_and_only_if_its_values_depend_on_the_rounds(spec):
     known = schedule(spec)
-    short, long = known.over(1.0, 40), known.over(1.0, 80)
+    short, long = known.step_sizes(1.0, 40), known.step_sizes(1.0, 80)
     same = all(float(short(t)) == float(long(t)) for t in range(40))
     assert same != known.stretches
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, MIXING, TRAINING, AlgorithmEntry
-from ddjax.errors import InputError
+from ddjax.errors import InputError, check_number
 from ddjax.learning import Population, draw, infer_task, round_keys
 from ddjax.mixing import check_mixing
 from ddjax.networks import Network, largest_consensus_step_size
 from ddjax.networks.spectrum import gershgorin_step_size
-from ddjax.registry import Entry
+from ddjax.registry import ConfiguredEntry
 from ddjax.theory.convergence import measure_distillation
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic
 
@@ -136,9 +136,8 @@ def distillation(
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixing(mixer, problem.network, _weights(mixer, consensus))
-        if consensus == "tracking" and mixer.uses_graph and problem.network.loses_messages:
-            raise InputError("tracking needs every message to arrive, but this network loses messages")
+        lossless = "tracking" if consensus == "tracking" else ""
+        check_mixing(mixer, problem.network, _weights(mixer, consensus), lossless)
         if consensus == "gradient":
             _check_step_size(consensus_step_size, mixer, problem.network)
 
@@ -174,6 +173,7 @@ def _weights(mixer: Mixer, consensus: str) -> str:
 def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: Network) -> None:
     """Refuses a `ζ` that is unstable at the start of the run."""
     first = float(step_size(0) if callable(step_size) else step_size)
+    check_number("consensus_step_size", first)
     limit = 1.0
     if mixer.linear:
         matrices = network.sample_matrices()
@@ -188,15 +188,16 @@ def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: N
 
 
 CONSENSUS.add(
-    Entry(
+    ConfiguredEntry(
         "gradient",
         lambda: "gradient",
         settings={"consensus_step_size": "consensus_step_size"},
         uses=("consensus_step_size_schedule",),
     )
 )
-CONSENSUS.add(Entry("tracking", lambda: "tracking"))
-CONSENSUS.add(Entry("neighbors", lambda: "neighbors"))
+CONSENSUS.add(ConfiguredEntry("tracking", lambda: "tracking"))
+CONSENSUS.add(ConfiguredEntry("neighbors", lambda: "neighbors"))
+CONSENSUS.close()  # a round of `distillation` knows these forms
 
 _ENTRY = AlgorithmEntry(
     "distillation",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ddjax.registry import Entry, Registry
+from ddjax.registry import ConfiguredEntry, Registry
 from ddjax.types import Mixer
 
 # Settings of the local training, which every algorithm that trains uses.
@@ -23,7 +23,7 @@ MIXING = ("mixing", "compressor")
 
 
 @dataclasses.dataclass(frozen=True)
-class AlgorithmEntry(Entry):
+class AlgorithmEntry(ConfiguredEntry):
     """An algorithm that can be named.
 
     `build` is `(population, **settings) → Algorithm`, or `(population, mixer, **settings) → Algorithm` where it mixes.
@@ -48,4 +48,4 @@ class AlgorithmEntry(Entry):
 
 
 ALGORITHMS: Registry[AlgorithmEntry] = Registry("algorithm")
-CONSENSUS: Registry[Entry] = Registry("consensus")
+CONSENSUS: Registry[ConfiguredEntry] = Registry("consensus")

@@ -89,7 +89,7 @@ class Experiment(NamedTuple):
 
 
 def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
-    """Builds an experiment.
+    """Builds an experiment. It writes nothing: the settings of output are for the commands.
 
     Args:
       settings: what it is.
@@ -101,8 +101,10 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
       InputError: settings that are wrong, or do not go together.
     """
     include(settings.include)
+    usage.check_entries()
     settings.check()
     usage.check_used(settings)
+    execution.check_backend(settings)
     with execution.precision(settings):
         return _build(settings, mesh, like)
 
@@ -131,7 +133,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
                 f"{settings.algorithm} trains one model, but --models={settings.models} names {len(groups)} groups"
             )
         problem, groups = data.pool(problem), [(groups[0][0], 1)]
-    step_size = _consensus_step_size(settings, topology)
+    step_size = _consensus_step_size(settings, mixer, topology)
     hyperparameters |= {"consensus_step_size": step_size or 0.0}
     # The program must not keep the data alive.
     shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
@@ -143,7 +145,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         return _algorithm(effective, entry, population(values), shapes, values)
 
     if like and like.fits(problem):
-        simulation = like.on(problem, hyperparameters)
+        simulation = like.with_problem(problem, hyperparameters)
     else:  # what does not fit together shows here, before a file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
     return Experiment(
@@ -214,13 +216,13 @@ def _check_task(settings: Settings, problem: Problem) -> None:
             )
 
 
-def _consensus_step_size(settings: Settings, topology: Topology) -> float | None:
+def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topology) -> float | None:
     """`ζ` as given, or picked for the graph: 0.5, or three quarters of the largest stable one where that is less."""
     if "consensus_step_size" not in usage.used(settings):
         return None
     if settings.consensus_step_size:
         return settings.consensus_step_size
-    limit = topology.largest_consensus_step_size() if settings.mixing in ("average", "push_sum") else 1.0
+    limit = topology.largest_consensus_step_size() if mixer and mixer.linear else 1.0
     return min(0.5, 0.75 * limit)
 
 
@@ -237,7 +239,9 @@ def _population(
     # One device that holds all data sees as many examples in a round as the whole network.
     batch_size = settings.batch_size * (settings.devices if entry.pooled else 1)
     population = Population((), batch_size, settings.local_steps, settings.local_epochs)
-    rate = schedules.schedule(settings.learning_rate_schedule).over(hyperparameters["learning_rate"], settings.rounds)
+    rate = schedules.schedule(settings.learning_rate_schedule).step_sizes(
+        hyperparameters["learning_rate"], settings.rounds
+    )
     steps = population.steps_per_round(problem.private_indices.shape[1])
     if settings.rounds * steps >= 2**31:
         raise InputError(f"{settings.rounds} rounds of {steps} steps are more than can be counted; take fewer")
@@ -268,13 +272,15 @@ def _algorithm(
 ) -> Algorithm:
     """The algorithm on these devices, with the settings that are its own."""
     names = dict(entry.settings)
-    if "consensus" in names:
+    if "consensus" in names.values():
         names |= CONSENSUS[settings.consensus].settings
-    own = {parameter: hyperparameters.get(name, getattr(settings, name)) for parameter, name in names.items()}
-    if "reference_batch_size" in own:
-        own["reference_batch_size"] = own["reference_batch_size"] or problem.reference.shape[0]
-    if "consensus_step_size" in own:
-        schedule = schedules.schedule(settings.consensus_step_size_schedule)
-        own["consensus_step_size"] = schedule.over(own["consensus_step_size"], settings.rounds)
+    own: dict[str, Any] = {}
+    for parameter, name in names.items():
+        value = hyperparameters.get(name, getattr(settings, name))
+        if name == "reference_batch_size":
+            value = value or problem.reference.shape[0]
+        elif name == "consensus_step_size":
+            value = schedules.schedule(settings.consensus_step_size_schedule).step_sizes(value, settings.rounds)
+        own[parameter] = value
     mixer = _mixer(entry, settings, hyperparameters)
     return ALGORITHMS.parse(settings.algorithm).build(population, *([mixer] if mixer else []), **own)

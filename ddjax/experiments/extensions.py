@@ -1,5 +1,6 @@
 """Python files of a user that register parts of their own."""
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ddjax.errors import InputError
+from ddjax.registry import all_or_nothing
 
 _included: dict[Path, ModuleType] = {}
 
@@ -15,7 +17,7 @@ def include(paths: Iterable[str]) -> None:
     """Imports Python files, each once in a process, so that what they register can be named.
 
     Raises:
-      InputError: a file that does not exist or cannot be imported; what it registered until then stays.
+      InputError: a file that does not exist or cannot be imported; what it registered until then is taken back.
     """
     for text in paths:
         try:
@@ -34,14 +36,21 @@ def include(paths: Iterable[str]) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:
+            with all_or_nothing():
+                spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise InputError(f"include {text!r} fails: {_where(error, path)}") from error
         _included[path] = module
 
 
-def _where(error: Exception, path: Path) -> str:
+def digests(paths: Iterable[str]) -> str:
+    """The names of Python files with digests of their contents, as in `mine.py:3f2a…`, by which a run is known."""
+    files = (Path(text).expanduser() for text in paths)
+    return ",".join(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in files)
+
+
+def _where(error: BaseException, path: Path) -> str:
     """The error and its last line in the file."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__

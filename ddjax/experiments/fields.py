@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any
 
-from ddjax.errors import InputError
+from ddjax.errors import InputError, check_number
 from ddjax.registry import Registry
 
 
@@ -41,7 +41,7 @@ class Field:
       help: what it is, for a reader.
       section: the title under which `--help` shows it.
       role: what it changes.
-      unit: of its value.
+      unit: what its value counts.
       minimum: the least value, included unless `positive`.
       maximum: the largest value, included.
       positive: whether 0 is refused.
@@ -66,9 +66,8 @@ class Field:
 
     @property
     def text(self) -> str:
-        """The help, with what the registry knows at this time and the unit."""
-        known = f" One of {self.registry.usage()}." if self.registry else ""
-        return self.help + known + (f" In {self.unit}." if self.unit else "")
+        """The help, with what the registry knows at this time."""
+        return self.help + (f" One of {self.registry.usage()}." if self.registry else "")
 
     def parse(self, text: str) -> Any:
         """The value that `text` stands for; raises `InputError` where it is none of this kind."""
@@ -85,20 +84,15 @@ class Field:
         accepted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             raise InputError(f"{self.name} takes a value of type {self.kind.__name__}, got {value!r}")
-        if self.minimum is not None and not self._within(value):
-            raise InputError(f"{self.name} must {self._accepted}, got {value}")
+        if self.minimum is not None:
+            self._check_bounds(value, self.minimum)
 
-    def _within(self, value: Any) -> bool:
-        largest: float = 2**31 - 1 if self.kind is int else sys.float_info.max
-        most = largest if self.maximum is None else self.maximum
-        return self.minimum <= value <= most and not (self.positive and value == self.minimum)
-
-    @property
-    def _accepted(self) -> str:
-        if self.maximum is not None and self.maximum < math.inf:
-            return f"lie in {'(' if self.positive else '['}{self.minimum:g}, {self.maximum:g}]"
-        most = f" and at most {2**31 - 1}" if self.kind is int else ""
-        return f"be positive{most}" if self.positive else f"be at least {self.minimum:g}{most}"
+    def _check_bounds(self, value: float, minimum: float) -> None:
+        largest = 2**31 - 1 if self.kind is int else sys.float_info.max
+        if self.maximum is None and value > largest:
+            raise InputError(f"{self.name} must be at most {largest:g}, got {value}")
+        bound = math.inf if self.maximum is None else self.maximum
+        check_number(self.name, value, minimum, bound, positive=self.positive)
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:

@@ -118,7 +118,10 @@ def help_text(summary: str, fields: Mapping[str, Field]) -> str:
         for field in members:
             default = str(field.default).lower() if isinstance(field.default, bool) else field.default
             shown = f" (default {default})" if field.default not in ("", ()) else ""
-            lines += [f"  --{field.name}", flags.text_wrap(field.text + shown, 100, "      ")]
+            lines += [
+                f"  --{field.name}" + (f" ({field.unit})" if field.unit else ""),
+                flags.text_wrap(field.text + shown, 100, "      "),
+            ]
     return "\n".join(lines)
 
 

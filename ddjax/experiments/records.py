@@ -13,6 +13,7 @@ from ddjax import __version__
 from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.experiments.experiment import Experiment
+from ddjax.experiments.extensions import digests
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 from ddjax.simulation import Evaluation, Simulation, memory
@@ -20,7 +21,7 @@ from ddjax.simulation import Evaluation, Simulation, memory
 
 def config(settings: Settings) -> dict:
     """What `config.json` holds: every setting as run, versions and backend."""
-    return {"flags": settings.values(), **environment()}
+    return {"flags": settings.values(), "include": digests(settings.include), **environment()}
 
 
 def environment() -> dict:

@@ -11,13 +11,14 @@ from jax.experimental import multihost_utils
 
 from ddjax.errors import InputError
 from ddjax.experiments import records
+from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Role, fields
 from ddjax.experiments.files import csv_text, output_folder, replace
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used
-from ddjax.schedules import schedule
+from ddjax.schedules import SCHEDULES, schedule
 
-_SCHEDULES = ("learning_rate_schedule", "consensus_step_size_schedule")
+_SCHEDULES = [name for name, field in fields(Settings).items() if field.registry is SCHEDULES]
 
 
 class RunFolder:
@@ -46,12 +47,16 @@ class RunFolder:
 
     def _check_config(self) -> None:
         try:
-            saved = dict(json.loads((self.path / "config.json").read_text())["flags"])
+            config = json.loads((self.path / "config.json").read_text())
+            saved = dict(config["flags"])
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"output_dir {str(self.path)!r} holds no run to resume (no readable config.json)"
             ) from None
         check_resume(self._settings, saved)
+        known, given = config.get("include", ""), digests(self._settings.include)
+        if known != given:
+            raise InputError(f"cannot resume with the included files {given or 'none'}: the run had {known or 'none'}")
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of `metrics.csv`; raises `InputError` where it is missing or damaged."""

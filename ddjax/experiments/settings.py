@@ -39,6 +39,7 @@ class Settings:
     include: tuple[str, ...] = _run(
         (),
         "A Python file of yours that registers algorithms, mixers, topologies, models, …; may be repeated.",
+        role=Role.EXECUTION,  # a run is known by the contents of the file, not by its path
         sweep=Sweep.WHOLE,
     )
 
@@ -65,13 +66,18 @@ class Settings:
         role=Role.DATA,
         shared=True,
     )
-    examples_per_device: int = _data(0, "Mean number of private examples per device; 0 for all there are.", minimum=0)
+    examples_per_device: int = _data(
+        0, "Mean number of private examples per device; 0 for all there are.", unit="examples", minimum=0
+    )
     reference_size: int = _data(
         0,
         "Examples of the reference set; 0 for a quarter of the training data, at most 2000.",
+        unit="examples",
         minimum=0,
     )
-    eval_examples: int = _data(0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, minimum=0)
+    eval_examples: int = _data(
+        0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, unit="examples", minimum=0
+    )
 
     devices: int = _network(32, "Number of devices.", minimum=0, positive=True)
     models: str = _network("mlp", "A model, or groups with counts as in linear:8+mlp:16+cnn:8.", registry=MODELS)
@@ -136,7 +142,9 @@ class Settings:
         minimum=0,
         maximum=math.inf,
     )
-    check_every: int = _mixing(10, "Rounds between checks of dynamic_averaging.", minimum=0, positive=True)
+    check_every: int = _mixing(
+        10, "Rounds between checks of dynamic_averaging.", unit="rounds", minimum=0, positive=True
+    )
 
     consensus: str = _distillation("gradient", "Form of the consensus step.", registry=CONSENSUS)
     consensus_step_size: float = _distillation(
@@ -168,6 +176,7 @@ class Settings:
     reference_batch_size: int = _distillation(
         64,
         "Reference examples drawn, and sent, each round; 0 for all.",
+        unit="examples",
         minimum=0,
         shared=True,
     )
@@ -190,6 +199,7 @@ class Settings:
     batch_size: int = _training(
         16,
         "Private examples of a step; 0 for all that a device holds.",
+        unit="examples",
         minimum=0,
         shared=True,
     )
@@ -206,7 +216,9 @@ class Settings:
         "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.",
         sweep=Sweep.NEVER,
     )
-    eval_every: int = _output(100, "Rounds between evaluations.", role=Role.EVALUATION, minimum=0, positive=True)
+    eval_every: int = _output(
+        100, "Rounds between evaluations.", role=Role.EVALUATION, unit="rounds", minimum=0, positive=True
+    )
     target_accuracy: str = _output(
         "",
         "Mean accuracies, as in 0.6,0.7; the summary says when and after what bytes each was met.",
@@ -215,6 +227,7 @@ class Settings:
     checkpoint_every: int = _output(
         0,
         "Rounds between checkpoints, a multiple of --eval_every; 0 for none.",
+        unit="rounds",
         minimum=0,
         sweep=Sweep.NEVER,
     )
@@ -228,6 +241,7 @@ class Settings:
     device_chunk: int = _execution(
         0,
         "Devices vectorized at a time on one accelerator; 0 picks for the model and backend.",
+        unit="devices",
         minimum=0,
     )
     mixing_product: str = _execution(
@@ -245,6 +259,7 @@ class Settings:
         0,
         "Examples that go forward and backward at a time; 0 picks for the model and backend.",
         role=Role.PROGRAM,
+        unit="examples",
         minimum=0,
         shared=True,
     )
@@ -273,7 +288,7 @@ class Settings:
     )
 
     def check(self) -> None:
-        """Refuses values that no experiment can have, and settings that the algorithm does not use.
+        """Refuses values that no experiment can have.
 
         Raises:
           InputError: the first of them.

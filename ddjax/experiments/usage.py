@@ -6,8 +6,8 @@ from typing import Any
 from ddjax.algorithms import ALGORITHMS, CONSENSUS
 from ddjax.algorithms.registry import AlgorithmEntry
 from ddjax.data import DATASETS, PARTITIONS, find_dataset
-from ddjax.errors import InputError
-from ddjax.experiments.fields import fields
+from ddjax.errors import InputError, suggest
+from ddjax.experiments.fields import Role, fields
 from ddjax.experiments.settings import Settings
 from ddjax.mixing import MIXERS
 from ddjax.registry import Registry
@@ -26,10 +26,36 @@ def resolve(settings: Settings) -> Settings:
     return dataclasses.replace(settings, **algorithm(settings).fixed)
 
 
+_NAMING: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
+
+
 def _owned() -> frozenset[str]:
-    """Settings that some entry names as its own."""
-    registries: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
-    return frozenset(name for registry in registries for entry in registry.entries() for name in entry.names)
+    """Settings that some entry of ddjax names as its own; an entry of a user takes no setting away from others."""
+    entries = (entry for registry in _NAMING for entry in registry.entries())
+    return frozenset(
+        name for entry in entries if (entry.build.__module__ or "").startswith("ddjax.") for name in entry.names
+    )
+
+
+def check_entries() -> None:
+    """Refuses entries that name settings which there are not, or which are not data of their kind.
+
+    Raises:
+      InputError: the first of them.
+    """
+    known = fields(Settings)
+    baked = (Role.HYPERPARAMETER, Role.PROGRAM, Role.EXECUTION)
+    for registry in _NAMING:
+        for entry in registry.entries():
+            for name in entry.names:
+                if name not in known:
+                    raise suggest(f"setting of {registry.kind} {entry.name!r}:", name, known)
+            for name in entry.taken:
+                if known[name].role not in baked:
+                    raise InputError(
+                        f"{registry.kind} {entry.name!r} cannot take the setting {name!r}: runs that differ in it "
+                        "share one compiled program"
+                    )
 
 
 def used(settings: Settings) -> frozenset[str]:
@@ -43,8 +69,9 @@ def used(settings: Settings) -> frozenset[str]:
     for setting, registry in _CHOOSING.items():
         if setting in names or setting not in _owned():
             spec = getattr(effective, setting)
-            # The default partition is by label where there are labels.
-            names |= set(registry.parse(spec or "dirichlet").entry.names)
+            if setting == "partition" and not spec:
+                spec = "dirichlet"  # the default where there are labels
+            names |= set(registry.parse(spec).entry.names)
     if settings.local_epochs:
         names.discard("local_steps")
     return (frozenset(fields(Settings)) - _owned() | names) - set(entry.fixed)

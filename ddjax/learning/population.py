@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddjax.errors import InputError
+from ddjax.errors import InputError, check_number
 from ddjax.learning.draws import minibatches
 from ddjax.learning.group import Group
 from ddjax.learning.tasks import CLASSIFICATION, infer_task
@@ -59,6 +59,11 @@ class Population:
     batch_size: int
     local_steps: int = 1
     local_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("batch_size", self.batch_size)
+        check_number("local_steps", self.local_steps, positive=True)
+        check_number("local_epochs", self.local_epochs)
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ddjax.errors import InputError
+from ddjax.errors import InputError, check_number
 from ddjax.learning import losses, tasks
 from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
@@ -45,6 +45,9 @@ def supervised_learner(
     """
     if task is tasks.REGRESSION and isinstance(temperature, int | float) and temperature != 1:
         raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
+    check_number("distillation_weight", distillation_weight)
+    check_number("temperature", temperature, positive=True)
+    check_number("micro_batch", micro_batch)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
     divergence = divergence or task.divergence("squared_euclidean")

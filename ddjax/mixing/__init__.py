@@ -1,6 +1,7 @@
 """Mixing: how what the devices hold is combined over the network, and how messages are compressed.
 
-A mixer is one module each; its function has the module's name, as in `ddjax.mixing.choco.choco`.
+Each mixer has a module of its own, with a function of the same name, as in `ddjax.mixing.choco.choco`; that of
+`average` is `weighted_average`.
 """
 
 from ddjax.mixing import adaptive, average, choco, encoded, gossip, push_sum, server

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from ddjax.mixing.base import along, uncompressed
+from ddjax.errors import check_number
+from ddjax.mixing.base import one_per_link, uncompressed
 from ddjax.mixing.registry import MIXERS, MixerEntry
 from ddjax.networks import Dense, NetworkRound
 from ddjax.stacked import flatten
@@ -23,6 +24,8 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     Args:
       forgetting: `ν` in (0, 1].
     """
+
+    check_number("forgetting", forgetting, maximum=1, positive=True)
 
     def init(x: PyTree, leading: int) -> MixerState:
         devices = jax.tree.leaves(x)[0].shape[0]
@@ -45,7 +48,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         own = received.own_weights
         weights *= ((1 - own) / jnp.maximum(weights.sum(1), 1e-12))[:, None]
         x = Dense(weights + jnp.diag(own)).product(x)
-        return x, MixerState(x, spread), along(network)
+        return x, MixerState(x, spread), one_per_link(network)
 
     return uncompressed(mix, init, name="adaptive", weights="row", keeps_mean=False)
 

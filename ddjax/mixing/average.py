@@ -2,7 +2,7 @@
 
 import jax
 
-from ddjax.mixing.base import along, uncompressed
+from ddjax.mixing.base import one_per_link, uncompressed
 from ddjax.mixing.registry import MIXERS, MixerEntry
 from ddjax.networks import NetworkRound
 from ddjax.types import Mixer, MixerState, PyTree
@@ -12,7 +12,7 @@ def weighted_average() -> Mixer:
     """Every device sends `x` to its out-neighbours and takes `x_n ← Σ_m W[n, m] x_m`."""
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
-        return network.received.product(x), state, along(network)
+        return network.received.product(x), state, one_per_link(network)
 
     return uncompressed(mix, name="average", linear=True)
 

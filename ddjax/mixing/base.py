@@ -19,7 +19,7 @@ def uncompressed(mix: Callable, init: Callable = lambda x, leading: MixerState()
     return Mixer(init, mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths)
 
 
-def along(network: NetworkRound) -> Traffic:
+def one_per_link(network: NetworkRound) -> Traffic:
     """One message of `x` on every link."""
     return Traffic({"value": network.sent.links()})
 

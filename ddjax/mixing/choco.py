@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ddjax.errors import check_number
 from ddjax.mixing.base import compress, payload
 from ddjax.mixing.compression import Compressor
 from ddjax.mixing.registry import MIXERS, MixerEntry
@@ -22,6 +23,8 @@ def choco(compressor: Compressor, step_size: float) -> Mixer:
       compressor: `Q`.
       step_size: `γ` in (0, 1]; the harder the compression, the smaller.
     """
+
+    check_number("the consensus step size of choco", step_size, maximum=1, positive=True)
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         difference = jax.tree.map(jnp.subtract, x, state.rows)

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ddjax.registry import Entry, Registry
+from ddjax.registry import ConfiguredEntry, Registry
 
 ON_GRAPH = ("topology", "mixing_weights", "mixing_product")
 
 
 @dataclasses.dataclass(frozen=True)
-class MixerEntry(Entry):
+class MixerEntry(ConfiguredEntry):
     """A mixer that can be named.
 
     `build` is `(*arguments, **settings) → Mixer`.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
+from ddjax.errors import InputError
 from ddjax.registry import Entry, Registry
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -27,6 +28,10 @@ class ModelEntry(Entry):
     check: Callable[[tuple[int, ...]], object] = tuple
     convolutional: bool = False
     tokens: bool = False
+
+    def __post_init__(self) -> None:
+        if self.arguments:
+            raise InputError(f"model {self.name!r} cannot have arguments: a count of devices follows its colon")
 
 
 MODELS: Registry[ModelEntry] = Registry("model")

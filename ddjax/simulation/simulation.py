@@ -49,8 +49,8 @@ class Simulation:
       algorithm: what to run; with `hyperparameters`, a function of them that makes it.
       problem: on what; its arrays are copied to where they are needed.
       mesh: with the axis `devices`; all accelerators there are if `None`.
-      hyperparameters: a pytree of numbers that are data of the compiled program, as the problem is, so that `on` can
-        replace them. On a mesh of several shards they are constants.
+      hyperparameters: a pytree of numbers that are data of the compiled program, as the problem is, so that
+        `with_problem` can replace them. On a mesh of several shards they are constants.
 
     Raises:
       InputError: the algorithm refuses the problem.
@@ -137,7 +137,7 @@ class Simulation:
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (problem, self.problem))
         return shapes[0] == shapes[1]
 
-    def on(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
+    def with_problem(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
         """Applies the same compiled programs to another problem, with other hyperparameters.
 
         Args:

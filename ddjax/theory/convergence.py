@@ -121,7 +121,7 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
 
 
 def counted(problem: Problem) -> jax.Array:
-    """`[N, n_max]` 1 where a place of `private` counts."""
+    """`[N, n_max]`, 1 where an entry of `private_indices` counts, else 0."""
     return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 
 

@@ -58,7 +58,7 @@ def test_hyperparameters_are_checked_when_they_change(problem):
         ddjax.Simulation(make, problem, alone, {"step": 0.9})
     simulation = ddjax.Simulation(make, problem, alone, {"step": 0.3})
     with pytest.raises(ddjax.InputError, match=UNSTABLE):
-        simulation.on(problem, {"step": 0.9})
+        simulation.with_problem(problem, {"step": 0.9})
 
 
 @pytest.mark.parametrize("over", ["parameters", "soft decisions"])

@@ -52,7 +52,7 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixing(mixer._replace(lossless=True), problem.network)
+        check_mixing(mixer, problem.network, lossless="gradient_tracking")
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 

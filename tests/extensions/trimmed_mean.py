@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.mixing import MIXERS, MixerEntry
-from ddjax.mixing.base import along, uncompressed
+from ddjax.mixing.base import one_per_link, uncompressed
 from ddjax.registry import Argument, whole
 
 
@@ -26,7 +26,7 @@ def trimmed_mean(trimmed: int):
             mean = jnp.where(kept, ranked, 0).sum(1) / (number - 2 * cut)
             return mean.reshape(leaf.shape).astype(leaf.dtype)
 
-        return jax.tree.map(middle, x), state, along(network)
+        return jax.tree.map(middle, x), state, one_per_link(network)
 
     return uncompressed(mix, name="trimmed_mean", weights="row", keeps_mean=False)
 

@@ -196,7 +196,7 @@ def test_a_compiled_simulation_takes_other_problems_and_hyperparameters(problem)
     simulation = ddjax.Simulation(make, problem, alone, first)
     before, count = loss(simulation), len(traces)
     moved = problem._replace(x=problem.x + 1)
-    twin = simulation.on(moved, other)
+    twin = simulation.with_problem(moved, other)
     found = loss(twin)
     assert len(traces) == count
     np.testing.assert_array_equal(found, loss(ddjax.Simulation(make, moved, alone, other)))
@@ -207,7 +207,7 @@ def test_a_compiled_simulation_takes_other_problems_and_hyperparameters(problem)
     assert not simulation.fits(larger)
     assert not simulation.fits(small_problem(product="gather"))
     with pytest.raises(ValueError, match="its own shapes"):
-        simulation.on(larger, first)
+        simulation.with_problem(larger, first)
 
 
 def test_memory_is_counted_from_shapes(problem):

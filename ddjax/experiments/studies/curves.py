@@ -39,7 +39,7 @@ class Curve(NamedTuple):
 
 def measure_of(cell: Cell) -> Callable | None:
     """What theory measures of the cell's algorithm; `None` where it measures nothing."""
-    return ALGORITHMS[cell.settings.algorithm].measure
+    return ALGORITHMS.parse(cell.settings.algorithm).entry.measure
 
 
 def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
@@ -80,7 +80,7 @@ def plain(settings: Settings) -> bool:
 
 def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
     """`[T]` `learning_rate` or `consensus_step_size` in these rounds, as a part of its first."""
-    factor = schedule(getattr(settings, f"{name}_schedule")).over(1.0, settings.rounds)
+    factor = schedule(getattr(settings, f"{name}_schedule")).step_sizes(1.0, settings.rounds)
     return np.broadcast_to(factor(rounds), rounds.shape)
 
 
@@ -89,4 +89,9 @@ def steady(cell: Cell, topology: Topology) -> bool:
     mixing by one `W` and nothing else."""
     settings = cell.settings
     step = (settings.optimizer, settings.learning_rate_schedule, settings.local_steps, settings.local_epochs)
-    return step == ("sgd", "constant", 1, 0) and plain(settings) and whole(cell) and not topology.network.changes
+    return (
+        step == ("sgd", "constant", 1, 0)
+        and plain(settings)
+        and whole(cell)
+        and not (topology.network.changes or topology.network.loses_messages)
+    )

@@ -8,6 +8,7 @@ from scipy import integrate
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.studies.curves import plain, step_sizes, whole
 from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.usage import resolve
 from ddjax.schedules import schedule
 from ddjax.theory import rates
 
@@ -33,7 +34,9 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
     """
     settings, found = cell.settings, {}
     distils = settings.algorithm == "distillation" and plain(settings)
-    averages = settings.algorithm in ("dsgd", "choco", "push_sum")
+    # The bounds are for mixing that keeps the mean.
+    keeping = resolve(settings).mixing in ("average", "choco", "push_sum") and not facts.get("loses_messages")
+    averages = settings.algorithm in ("dsgd", "choco", "push_sum") and keeping
 
     def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
         """The quantity falls like the sum of these, so like the one that falls least."""

@@ -69,7 +69,8 @@ def run_curve(
             matrices = built.topology.matrices
             facts["spectral_gap"].append(built.topology.spectral_gap)
             facts["neighbors"].append(degrees(matrices))
-            if cell is cells[0] and not built.topology.network.draws:
+            network = built.topology.network
+            if cell is cells[0] and not (network.draws or network.loses_messages):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
         progress.update()
     if None in facts["spectral_gap"]:
@@ -98,6 +99,7 @@ def _run_seed(
         "distance_to_solution": np.full(len(points), np.nan),
     }
     facts["solved"], facts["consensus_step_size"] = found_coefficients is not None, built.consensus_step_size
+    facts["loses_messages"] = built.topology.network.loses_messages
     if facts["solved"]:
         one["distance_to_solution"], known = against(cell, built, np.asarray(found_coefficients))
         for name, number in known.items():
@@ -124,7 +126,7 @@ def _measure(cell: Cell, built: Experiment, solved: bool) -> Callable:
         mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
         if settings.algorithm == "fedmd" or (settings.mixing == "server" and not settings.compressor):
             mixer = server()
-        elif plain(settings) and not built.topology.network.draws:
+        elif plain(settings) and not (built.topology.network.draws or built.topology.network.loses_messages):
             mixer = weighted_average()
         kind = partial(kind, mixer=mixer)
 

@@ -55,7 +55,7 @@ def measured() -> list[str]:
 
 def check_algorithm(name: str) -> None:
     """Refuses an algorithm that there are no measures for; raises `InputError`."""
-    if ALGORITHMS[name].measure is None:
+    if ALGORITHMS.parse(name).entry.measure is None:
         raise InputError(f"convergence of {name!r} is not measured; accepted: {', '.join(measured())}")
 
 

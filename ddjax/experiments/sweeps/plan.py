@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ddjax.errors import InputError, suggest
+from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Field, Role, Sweep, fields, setting
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used, users
@@ -61,7 +62,7 @@ class Cell(NamedTuple):
     def program(self) -> tuple:
         """Cells with the same one are run by the same compiled program, if shapes are the same."""
         shaping = (Role.PROGRAM, Role.EXECUTION)
-        return tuple((name, value) for name, value in self.values.items() if LISTED[name].role in shaping)
+        return tuple((name, self.values[name]) for name, field in LISTED.items() if field.role in shaping)
 
 
 def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
@@ -89,6 +90,8 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
         uses = used(Settings(**whole, **chosen))
         settings = Settings(**whole, **{name: value for name, value in chosen.items() if name in uses})
         values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
+        if settings.include:
+            values["include"] = digests(settings.include)
         outside = {text for text, wanted in excluded.items() if all(values[n] == v for n, v in wanted.items())}
         matched |= outside
         if not outside:

@@ -39,7 +39,7 @@ from ddjax.simulation.operations import products
 _COMPILE, _ROUND, _SHARE = 4.0, 3e-4, 0.25
 
 
-def program(cells: Sequence[Cell], peak: float) -> Program:
+def plan_program(cells: Sequence[Cell], peak: float) -> Program:
     """Cells of one compiled program, with an estimate of what they take; `peak` is that of products on one accelerator.
 
     Raises:
@@ -100,13 +100,13 @@ def check(cells: Sequence[Cell]) -> None:
             raise InputError(f"cell {cell.label}: {error}") from None
 
 
-def programs(cells: Sequence[Cell]) -> list[Program]:
+def group_programs(cells: Sequence[Cell]) -> list[Program]:
     """The compiled programs that cells need, with estimates of what they take."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(cell.program, []).append(cell)
     speed = peak() if cells else 0
-    return [program(group, speed) for group in alike.values()]
+    return [plan_program(group, speed) for group in alike.values()]
 
 
 def planned(given: Given, settings: SweepSettings) -> list[Cell]:
@@ -131,7 +131,7 @@ def sweep(given: Given) -> int:
     shard = f", {len(mine)} of them in shard {settings.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
     execution.start(Settings(host_devices=whole["host_devices"], precision=precision))
-    compiled = programs(todo)
+    compiled = group_programs(todo)
     accelerators = jax.local_devices()[: len(todo)]
     seconds = sum(program.seconds * len(program.cells) for program in compiled)
     if todo:
