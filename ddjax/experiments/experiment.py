@@ -100,9 +100,9 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
     Raises:
       InputError: settings that are wrong, or do not go together.
     """
+    settings.check()
     include(settings.include)
     usage.check_entries()
-    settings.check()
     usage.check_used(settings)
     execution.check_backend(settings)
     with execution.precision(settings):

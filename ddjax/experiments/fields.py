@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+import numbers
 import sys
 from typing import Any
 
@@ -81,13 +82,15 @@ class Field:
 
     def check(self, value: Any) -> None:
         """Raises `InputError` for a value of another kind or out of bounds."""
-        accepted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
+        kinds = {int: numbers.Integral, float: numbers.Real, tuple: (tuple, list)}
+        accepted: Any = kinds.get(self.kind, self.kind)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
-            raise InputError(f"{self.name} takes a value of type {self.kind.__name__}, got {value!r}")
+            named = "several texts, as in ('a.py',)" if self.kind is tuple else f"a value of type {self.kind.__name__}"
+            raise InputError(f"{self.name} takes {named}, got {value!r}")
         if self.minimum is not None:
             self._check_bounds(value, self.minimum)
 
-    def _check_bounds(self, value: float, minimum: float) -> None:
+    def _check_bounds(self, value: Any, minimum: float) -> None:
         largest = 2**31 - 1 if self.kind is int else sys.float_info.max
         if self.maximum is None and value > largest:
             raise InputError(f"{self.name} must be at most {largest:g}, got {value}")

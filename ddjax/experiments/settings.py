@@ -309,7 +309,8 @@ class Settings:
 
     def values(self) -> dict[str, Any]:
         """Every setting by its name, as JSON takes it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        kinds = {name: field.kind for name, field in fields(self).items()}
+        return {name: list(value) if kinds[name] is tuple else kinds[name](value) for name, value in vars(self).items()}
 
 
 def parse_accuracies(text: str) -> list[float]:

@@ -124,10 +124,16 @@ def as_network(network: Any) -> Network:
       network: a `Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
 
     Raises:
-      InputError: an array of another shape.
+      InputError: something else, or an array of another shape.
     """
     if not isinstance(network, Network):
-        stack = jnp.asarray(network, float)
+        try:
+            stack = jnp.asarray(network, float)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"a network is a networks.Network, such as build_topology(…).network, or a mixing matrix; got a "
+                f"{type(network).__name__}"
+            ) from None
         if stack.ndim not in (2, 3) or stack.shape[-1] != stack.shape[-2]:
             raise InputError(
                 f"a mixing matrix is square, [N, N], or [T, N, N] for a cycle; got shape {list(stack.shape)}"

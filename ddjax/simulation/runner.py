@@ -154,7 +154,18 @@ def _evaluation(simulation: Simulation, state, messages, round, steps, loss, dis
 def run(
     algorithm: Algorithm, problem: Problem, *, key: jax.Array, rounds: int, eval_every: int
 ) -> tuple[Any, list[Evaluation]]:
-    """Runs to the end; the final state and the history. See `iterate`."""
+    """Runs an algorithm on a problem to the end; see `iterate` for errors.
+
+    Args:
+      algorithm: what to run.
+      problem: on what.
+      key: of the run.
+      rounds: how many.
+      eval_every: rounds between two evaluations.
+
+    Returns:
+      The last state, and the evaluations: the first before round 1, the last after the last round.
+    """
     history = []
     for snapshot, evaluation in iterate(Simulation(algorithm, problem), key=key, rounds=rounds, eval_every=eval_every):
         state = snapshot.state

@@ -8,6 +8,8 @@ import pytest
 from small import CLASSES, DEVICES, DIMENSIONS, compressor, make_distillation, make_learners, small_problem
 
 import ddjax
+from ddjax.errors import InputError
+from ddjax.experiments import Settings, build
 from ddjax.learning import REGRESSION
 from ddjax.models import build_model
 
@@ -150,3 +152,31 @@ def test_no_function_hides_its_module():
 
     assert {"estimate", "mixer"} <= set(d.State._fields)
     assert callable(ddjax.distillation)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ddjax.choco(compressor("sign"), 5.0), r"must lie in \(0, 1\], got 5.0"),
+        (lambda: ddjax.adaptive(7.0), r"forgetting must lie in \(0, 1\]"),
+        (lambda: make_learners(local_steps=0), "local_steps must be positive"),
+        (lambda: make_learners(batch_size=-3), "batch_size must be at least 0"),
+        (lambda: make_learners(distillation_weight=-5.0), "distillation_weight must be at least 0"),
+        (lambda: make_learners(temperature=-1.0), "temperature must be positive"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_from_python(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("step", [-1.0, float("nan")])
+def test_a_consensus_step_size_is_a_number_of_at_least_zero(step):
+    algorithm = make_distillation(make_learners(), step=step)
+    with pytest.raises(InputError, match="consensus_step_size must be at least 0"):
+        ddjax.Simulation(algorithm, small_problem())
+
+
+def test_reduced_precision_is_refused_on_a_cpu():
+    with pytest.raises(InputError, match="only available on GPUs and TPUs"):
+        build(Settings(devices=4, models="linear", precision="bfloat16"))

@@ -316,3 +316,9 @@ def test_pixels_are_standardized_by_the_reference_set():
     assert problem.reference.dtype == problem.x.dtype == problem.x_test.dtype == np.float32
     assert float(problem.reference.mean()) == pytest.approx(0, abs=1e-6)
     assert float(problem.reference.std()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("network", ["ring", build_topology("ring", 4)])
+def test_what_is_no_network_is_named(network):
+    with pytest.raises(InputError, match=r"such as build_topology\(…\).network"):
+        ddjax.make_problem(load_dataset("digits"), network)

@@ -40,6 +40,7 @@ def test_double_precision_lasts_as_long_as_the_experiment_has_its_turn():
         ({"devices": 0}, "devices must be positive"),
         ({"devices": "8"}, "devices takes a value of type int, got '8'"),
         ({"devices": True}, "devices takes a value of type int, got True"),
+        ({"include": "mine.py"}, "include takes several texts"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
         ({"choco_step_size": 2.0}, r"choco_step_size must lie in \[0, 1\], got 2.0"),
         ({"algorithm": "dsgd", "consensus": "tracking"}, "--consensus is not used by dsgd; it belongs to distillation"),
@@ -83,3 +84,9 @@ def test_mixing_is_a_choice_for_parameters_too():
     chosen = build(dataclasses.replace(SMALL, algorithm="dsgd", mixing="choco")).run()
     np.testing.assert_array_equal(named[-1].score, chosen[-1].score)
     assert named[-1].bytes == chosen[-1].bytes
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = dataclasses.replace(SMALL, devices=np.int64(4), learning_rate=np.float32(0.1))
+    assert len(build(settings).run()) == 3
+    assert type(settings.values()["devices"]) is int

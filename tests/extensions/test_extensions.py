@@ -1,5 +1,6 @@
 """Parts as a user writes them outside the package, registered with `--include` and run by flags."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from commands import FAST, call, rows, sweep
 from small import DEVICES, make_distillation, make_learners, matrix_of, one_round, rounds, small_problem
 
 import ddjax
-from ddjax.algorithms import ALGORITHMS
+from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.experiments import Settings, build
 from ddjax.experiments.extensions import include
+from ddjax.experiments.usage import used
 from ddjax.mixing import MIXERS
 from ddjax.networks import as_network, build_topology
+from ddjax.registry import ConfiguredEntry, all_or_nothing
 from ddjax.testing import check_algorithm, check_mixer
 
 HERE = Path(__file__).parent
@@ -140,6 +143,8 @@ def test_a_sweep_over_parts_of_a_user(tmp_path):
     results = pd.read_csv(out / "results.csv")
     assert results.cell.nunique() == 4 + 1 + 4
     assert (results.status == "done").all()
+    tokens = [*FAST[:-2], *includes, "--devices=6", "--dataset=token_order", f"--sweep_dir={tmp_path / 'tokens'}"]
+    assert sweep(*tokens, "--models=tiny_transformer,tiny_transformer:3+one_hot_mlp:3") == 0
     alone = tmp_path / "alone"
     single = ["--algorithm=dsgd", "--mixing=trimmed_mean:1", "--topology=lossy:0.2:ring", "--host_devices=1"]
     assert call(*FAST[:-2], "--devices=6", "--models=linear", *includes, *single, f"--output_dir={alone}") == 0
@@ -193,6 +198,66 @@ def test_arguments_of_a_users_part_are_checked_like_ours(tmp_path, capsys, flags
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_an_include_by_flag_registers_in_a_fresh_process(tmp_path):
+    flags = [
+        *FAST,
+        f"--include={HERE / 'trimmed_mean.py'}",
+        "--mixing=trimmed_mean:1",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
+    script = HERE.parents[1] / "scripts/train.py"
+    done = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def registered(entry):
+    """An algorithm that is registered inside only."""
+    with contextlib.suppress(InterruptedError), all_or_nothing():
+        ALGORITHMS.add(entry)
+        yield
+        raise InterruptedError
+
+
+def test_an_entry_of_a_user_takes_no_setting_from_others():
+    before = used(Settings(algorithm="dsgd"))
+    with registered(AlgorithmEntry("hoarder", lambda population: ddjax.local(population), uses=("rounds", "models"))):
+        assert used(Settings(algorithm="dsgd")) == before
+    assert "hoarder" not in ALGORITHMS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"x": "learning_rte"}, "did you mean 'learning_rate'"),
+        ({"x": "seed"}, "cannot take the setting 'seed'"),
+        ({"x": "eval_every"}, "cannot take the setting 'eval_every'"),
+    ],
+)
+def test_settings_that_an_entry_cannot_have_are_named(settings, message):
+    entry = AlgorithmEntry("odd", lambda population, x: ddjax.local(population), settings=settings)
+    with registered(entry), pytest.raises(InputError, match=message):
+        build(Settings(devices=4, models="linear"))
+
+
+def test_a_changed_file_is_another_run_and_another_sweep(tmp_path, capsys):
+    path, out = tmp_path / "mine.py", tmp_path / "run"
+    path.write_text("x = 1\n")
+    flags = [*FAST, f"--include={path}", "--checkpoint_every=3"]
+    assert call(*flags, f"--output_dir={out}") == 0
+    assert sweep(*FAST, f"--include={path}", f"--sweep_dir={tmp_path / 'sweep'}") == 0
+    path.write_text("x = 2\n")
+    assert call(*flags, "--rounds=9", f"--output_dir={out}", "--resume") == 2
+    assert "cannot resume with the included files mine.py" in capsys.readouterr().err
+    assert sweep(*FAST, f"--include={path}", f"--sweep_dir={tmp_path / 'sweep'}") == 2
+    assert "holds another sweep" in capsys.readouterr().err
+
+
+def test_consensus_takes_no_further_forms():
+    with pytest.raises(InputError, match="takes no further entries"):
+        CONSENSUS.add(ConfiguredEntry("mine", lambda: "mine"))
 
 
 def test_help_shows_what_is_included(capsys):
