@@ -88,7 +88,7 @@ class Field:
             named = "several texts, as in ('a.py',)" if self.kind is tuple else f"a value of type {self.kind.__name__}"
             raise InputError(f"{self.name} takes {named}, got {value!r}")
         if self.minimum is not None:
-            self._check_bounds(value, self.minimum)
+            self._check_bounds(self.kind(value), self.minimum)
 
     def _check_bounds(self, value: Any, minimum: float) -> None:
         largest = 2**31 - 1 if self.kind is int else sys.float_info.max
