@@ -4,6 +4,7 @@ import collections
 import csv
 import dataclasses
 import errno
+import functools
 import json
 import random
 import signal
@@ -38,9 +39,13 @@ SMALL = ["--algorithm=local,dsgd,distillation", "--devices=4,6", "--seeds=2", *T
 
 
 def start(*flags):
-    """sweep.py in a process of its own."""
+    """sweep.py in a process of its own, which can be interrupted even where these tests run in the background."""
     return subprocess.Popen(
-        [sys.executable, ROOT / "scripts/sweep.py", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, ROOT / "scripts/sweep.py", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
