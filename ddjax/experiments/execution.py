@@ -1,4 +1,4 @@
-"""Where and how commands run: cores, accelerators and processes, precision, and the cache of compiled programs."""
+"""Execution settings that commands share: cores, accelerators, processes, precision and the compilation cache."""
 
 import contextlib
 import os

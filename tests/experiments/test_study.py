@@ -47,7 +47,7 @@ def table(path):
 
 @pytest.mark.slow
 def test_least_squares_ends_where_theory_says(tmp_path):
-    """By the derived step sizes: tracking at the solution, as quick as said, the other forms at the predicted bias."""
+    """Tracking ends at the solution, as fast as theory predicts; the other forms end at the predicted bias."""
     out = tmp_path / "study"
     flags = ["--topology=ring,exponential,complete", "--consensus=tracking,gradient,neighbors", "--precision=float64"]
     start("--devices=8", *flags, "--endpoints=1", f"--output_dir={out}")

@@ -9,7 +9,7 @@ import optax
 import pytest
 from commands import call, rows, settings, summary, sweep
 from loops import Drawn, with_bias
-from small import BATCH, REFERENCE_BATCH, compressor, rounds
+from small import BATCH, REFERENCE_BATCH, STEP, compressor, make_distillation, rounds
 
 import ddjax
 from ddjax.experiments import build
@@ -22,7 +22,7 @@ from ddjax.theory import least_squares
 from ddjax.types import working_dtype
 
 DEVICES, DIMENSIONS, OUTPUTS = 8, 3, 2
-RATE, WEIGHT, STEP = 0.05, 2.0, 0.4
+RATE, WEIGHT = 0.05, 2.0
 
 
 @pytest.fixture
@@ -48,16 +48,6 @@ def make_learners(problem, rate=RATE, weight=WEIGHT, batch_size=BATCH, name="lin
     return ddjax.Population([ddjax.Group(learner, DEVICES)], batch_size)
 
 
-def make_distillation(population, consensus="gradient", reference_batch_size=REFERENCE_BATCH):
-    return ddjax.distillation(
-        population,
-        ddjax.weighted_average(),
-        reference_batch_size=reference_batch_size,
-        consensus=consensus,
-        consensus_step_size=STEP,
-    )
-
-
 def coefficients(state):
     """`[N, P + 1, K]`, the last row the bias."""
     dense = state.devices[0].params["dense"]
@@ -79,7 +69,7 @@ def settle(problem, consensus, weight, count):
     """Coefficients after full-batch rounds with the step size one over the smoothness, over four for `tracking`."""
     rate = 1 / smoothness(problem, weight) / (4 if consensus == "tracking" else 1)
     population = make_learners(problem, rate, weight, batch_size=0)
-    algorithm = make_distillation(population, consensus, len(problem.reference))
+    algorithm = make_distillation(population, consensus, reference_batch_size=len(problem.reference))
     # A network without links, a limit case, is not refused here.
     simulation = ddjax.Simulation(algorithm._replace(check=population.check), problem)
     key = jax.random.key(0)
