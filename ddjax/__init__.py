@@ -1,5 +1,7 @@
 """ddjax: devices that learn together over a network by distributed distillation, simulated in JAX."""
 
+__version__ = "0.2.0"
+
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms.co_regularization import co_regularization
 from ddjax.algorithms.distillation import distillation
@@ -9,7 +11,7 @@ from ddjax.algorithms.fedavg import fedavg
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.local import local
 from ddjax.data import load_dataset, make_problem, pool
-from ddjax.errors import InputError, NonFiniteError
+from ddjax.errors import DivergedError, InputError
 from ddjax.learning import Group, Population, supervised_learner
 from ddjax.mixing.adaptive import adaptive
 from ddjax.mixing.average import weighted_average
@@ -32,11 +34,10 @@ from ddjax.types import (
     Traffic,
 )
 
-__version__ = "0.2.0"
-
 __all__ = [
     "Algorithm",
     "Device",
+    "DivergedError",
     "Evaluation",
     "Group",
     "Info",
@@ -44,7 +45,6 @@ __all__ = [
     "Learner",
     "Mixer",
     "MixerState",
-    "NonFiniteError",
     "Population",
     "Problem",
     "Simulation",

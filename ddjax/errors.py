@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,20 +11,31 @@ class InputError(ValueError):
     """A user's mistake: one line that says what is wrong, what was given and what is accepted."""
 
 
-class NonFiniteError(FloatingPointError):
-    """A loss or a soft decision became NaN or infinite.
+class DivergedError(FloatingPointError):
+    """A loss or a soft decision became NaN or infinite, or a private loss rose far above where it began.
 
-    Attributes:
+    Args:
       round: the round (counted from 1) in which it happened.
       device: the first device it happened on.
+      loss: its private loss, where that is finite.
+      start: what the loss was at the start.
     """
 
-    def __init__(self, round: int, device: int):
+    def __init__(self, round: int, device: int, loss: float = math.nan, start: float = math.nan):
+        found = f"has a private loss of {loss:.3g}, which was {start:.3g} at the start,"
         super().__init__(
-            f"device {device} is no longer finite in round {round}; "
+            f"device {device} {'is no longer finite' if math.isnan(loss) else found} in round {round}; "
             "try a smaller learning rate, distillation weight or consensus step size"
         )
         self.round, self.device = round, device
+
+
+def no_file(path: str) -> InputError:
+    """The error for a path where there is no file, or a link whose file is not there."""
+    full = os.path.expanduser(path)
+    if os.path.islink(full):
+        return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which is not there")
+    return InputError(f"no file {path!r}")
 
 
 def suggest(kind: str, given: str, accepted: Iterable[str]) -> InputError:

@@ -177,6 +177,8 @@ class Algorithm(NamedTuple):
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
       check: `(problem)`, on the host; raises `InputError` for a problem that it cannot do with. `Simulation` calls it.
+      start: `(state, problem) → state`, on the host after `init`, for what cannot be compiled; most change nothing. A
+        compiled program must not call back to the host: it would wait for a thread that waits in a collective.
     """
 
     init: Callable[[jax.Array, Problem], Any]
@@ -184,3 +186,4 @@ class Algorithm(NamedTuple):
     predict: Callable[[Any, jax.Array], jax.Array]
     message_bytes: Callable[[Problem], Traffic]
     check: Callable[[Problem], None] = lambda problem: None
+    start: Callable[[Any, Problem], Any] = lambda state, problem: state

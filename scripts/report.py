@@ -2,7 +2,10 @@
 
 import sys
 
-from ddjax.experiments.reports.report import main
+try:
+    from ddjax.experiments.reports.report import main
+except KeyboardInterrupt:  # while libraries load
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,9 +5,15 @@ import os
 # Tests compile much and compute little: less optimized programs are ready in half the time.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
+import hypothesis
 import jax
 import pytest
 from small import small_problem
+
+_SHARED = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "database": None}
+hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **_SHARED)
+hypothesis.settings.register_profile("full", max_examples=2500, **_SHARED)
+hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -129,3 +129,39 @@ def test_a_broken_algorithm_is_caught():
 
     with pytest.raises(AssertionError, match=r"info.steps has shape \(2,\)"):
         check_algorithm(reports_too_little)
+
+
+def test_a_round_that_calls_back_to_the_host_is_caught():
+    def calls_back(population):
+        made = algorithm("local", population)
+
+        def round(key, state, problem):
+            jax.debug.callback(lambda count: None, state.round)
+            return made.round(key, state, problem)
+
+        return made._replace(round=round)
+
+    with pytest.raises(AssertionError, match="calls back to the host"):
+        check_algorithm(calls_back)
+
+
+@pytest.mark.slow
+def test_co_regularization_ends_on_two_host_devices(tmp_path):
+    """It is solved on the host; inside a compiled program that deadlocked in more than half of the runs."""
+    train = Path(__file__).parents[1] / "scripts" / "train.py"
+    for run in range(4):
+        flags = [
+            "--host_devices=2",
+            "--devices=4",
+            "--rounds=4",
+            "--eval_every=2",
+            f"--output_dir={tmp_path / str(run)}",
+        ]
+        done = subprocess.run(
+            [sys.executable, train, "--algorithm=co_regularization", "--models=linear", *flags],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddjax.algorithms.registry import ALGORITHMS, AlgorithmEntry
 from ddjax.errors import InputError
@@ -42,13 +41,13 @@ def co_regularization(population: Population, *, distillation_weight: float) -> 
     devices = population.size
     _, outputs, features = _linear_shapes(population)
 
-    def solve(problem: Problem, weight: float) -> np.ndarray:
-        equations = least_squares.normal_equations(problem, outputs)
-        return least_squares.co_regularized(equations, float(weight)).astype(working_dtype())
-
     def init(key: jax.Array, problem: Problem) -> State:
-        shape = jax.ShapeDtypeStruct((devices, features + 1, outputs), working_dtype())
-        return State(jnp.zeros((), jnp.int32), jax.pure_callback(solve, shape, problem, distillation_weight))
+        return State(jnp.zeros((), jnp.int32), jnp.zeros((devices, features + 1, outputs)))
+
+    def start(state: State, problem: Problem) -> State:
+        equations = least_squares.normal_equations(problem, outputs)
+        solution = least_squares.co_regularized(equations, distillation_weight)
+        return state._replace(coefficients=jnp.asarray(solution, working_dtype()))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         none = jnp.zeros(devices)
@@ -58,7 +57,7 @@ def co_regularization(population: Population, *, distillation_weight: float) -> 
         flat = x.reshape(x.shape[0], -1)
         return jnp.einsum("bp,npk->nbk", flat, state.coefficients[:, :-1]) + state.coefficients[:, None, -1]
 
-    return Algorithm(init, round, predict, lambda problem: Traffic(), population.check)
+    return Algorithm(init, round, predict, lambda problem: Traffic(), population.check, start)
 
 
 def _linear_shapes(population: Population) -> tuple[int, int, int]:

@@ -5,27 +5,32 @@
 from ddjax.data import digits, synthetic, npz, tables
 
 # isort: on
-from ddjax.data.dataset import Dataset
+from ddjax.data.dataset import Column, Dataset
 from ddjax.data.load import find_dataset, load_dataset
 from ddjax.data.npz import read_npz
 from ddjax.data.partition import share_out
-from ddjax.data.problem import make_problem, pool
+from ddjax.data.problem import Prepared, digest, digest_arrays, make_problem, pool, prepare
 from ddjax.data.registry import DATASETS, PARTITIONS, DatasetEntry, PartitionEntry, Wanted
 from ddjax.data.tables import read_csv
 
 __all__ = [
     "DATASETS",
     "PARTITIONS",
+    "Column",
     "Dataset",
     "DatasetEntry",
     "PartitionEntry",
+    "Prepared",
     "Wanted",
+    "digest",
+    "digest_arrays",
     "digits",
     "find_dataset",
     "load_dataset",
     "make_problem",
     "npz",
     "pool",
+    "prepare",
     "read_csv",
     "read_npz",
     "share_out",

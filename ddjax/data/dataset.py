@@ -5,17 +5,41 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Dataset(NamedTuple):
-    """Inputs with what is to be learned of them.
+class Column(NamedTuple):
+    """What was made of one column of a table.
 
     Attributes:
-      x_train: `[M, …]` floating-point numbers, integer pixels, or token ids.
+      name: as in the header.
+      kind: `number`, `category` (one input of 0 and 1 per text) or `ignored`.
+      missing: rows without a value.
+      filled: what stands there instead: the median over the training rows; `None` for no number.
+      categories: the texts, of a category.
+      why: why it is ignored.
+    """
+
+    name: str
+    kind: str
+    missing: int = 0
+    filled: float | None = None
+    categories: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Dataset(NamedTuple):
+    """Inputs with what is to be learned of them, not yet standardized.
+
+    Attributes:
+      x_train: `[M, …]` floating-point numbers, integers, or token ids.
       y_train: `[M]` int32 labels in `[0, K)`, or floating-point numbers to predict, `[M, K]` or `[M]`.
       x_test: `[T, …]`.
       y_test: as `y_train`.
       outputs: `K`, classes or numbers.
       owner: `[M]` the device each training example was made for, for the partition `natural`, if any.
-      tokens: whether integer inputs are token ids, which stay integers, instead of pixels.
+      tokens: whether integer inputs are token ids, which stay integers.
+      scaled: whether floating-point numbers have the scale that they are meant to have, and stay as they are.
+      classes: the names of the labels 0 to K − 1, where they have any.
+      columns: of a table, what was made of each column that is not the target.
+      notes: sentences on what a user may not expect.
     """
 
     x_train: np.ndarray
@@ -25,3 +49,7 @@ class Dataset(NamedTuple):
     outputs: int
     owner: np.ndarray | None = None
     tokens: bool = False
+    scaled: bool = False
+    classes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    notes: tuple[str, ...] = ()

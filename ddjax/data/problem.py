@@ -1,7 +1,8 @@
 """Makes a problem: a data set shared out over the devices of a network."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +10,32 @@ import numpy as np
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import share_out
 from ddjax.data.registry import PARTITIONS
+from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.errors import InputError
 from ddjax.learning.tasks import infer_task
 from ddjax.networks import as_network
-from ddjax.types import Problem, working_dtype
+from ddjax.types import Problem
 
 
-def make_problem(
+class Prepared(NamedTuple):
+    """A problem, and what was understood and decided on the way to it.
+
+    Attributes:
+      problem: see `types.Problem`.
+      facts: what `config.json` keeps, as JSON takes it: `task`, `classes`, `inputs`, `columns`, `standardized`,
+        `examples`, `duplicates` (test examples that are training examples too) and `notes`.
+    """
+
+    problem: Problem
+    facts: dict[str, Any]
+
+
+def make_problem(dataset: Dataset, network: Any, **choices: Any) -> Problem:
+    """Shares a data set out over the devices of a network; takes what `prepare` takes, and raises what it raises."""
+    return prepare(dataset, network, **choices).problem
+
+
+def prepare(
     dataset: Dataset,
     network: Any,
     *,
@@ -24,14 +44,14 @@ def make_problem(
     examples_per_device: int = 0,
     reference_size: int = 0,
     eval_examples: int = 0,
+    standardize: str = "",
     seed: int = 0,
-) -> Problem:
-    """Shares a data set out over the devices of a network.
+) -> Prepared:
+    """Shares a data set out over the devices of a network, and says how.
 
     The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
-    test examples are disjoint. Integer inputs are pixels, standardized by the mean and standard deviation of the
-    reference set, which all devices know; token ids stay integers (int32). Floating-point inputs and numbers to predict
-    are taken as they are.
+    test examples are disjoint. Inputs and numbers to predict are brought to unit scale where they are not, see
+    `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
 
     Args:
       dataset: what to share out.
@@ -42,6 +62,7 @@ def make_problem(
         largest number.
       reference_size: `R`; 0 for a quarter of the training data, at most 2,000.
       eval_examples: test examples, drawn at random; 0 for all.
+      standardize: `columns`, `whole` or `none`; empty to decide.
       seed: of every draw.
 
     Raises:
@@ -51,7 +72,9 @@ def make_problem(
     total = len(dataset.x_train)
     reference_size = reference_size or min(2000, total // 4)
     _check_sizes(dataset, reference_size, eval_examples, examples_per_device)
-    y_train, y_test = _targets(dataset.y_train), _targets(dataset.y_test)
+    numbers = dataset.y_train.dtype.kind == "f"
+    outcomes = target_scaling(dataset, standardize) if numbers else None
+    y_train, y_test = (_targets(y, outcomes) for y in (dataset.y_train, dataset.y_test))
     partition = partition or infer_task(y_train).partition
     rng = np.random.default_rng(seed)
     reference, private = np.split(rng.permutation(total), [reference_size])
@@ -62,8 +85,9 @@ def make_problem(
         shares = share_out(partition, y_train[private], network.devices, rng, dirichlet_alpha, examples_per_device)
     parts = [private[share] for share in shares]
     rows, held, sizes = _pooled(parts)
-    as_inputs = _as_inputs(dataset, dataset.x_train[reference])
-    return Problem(
+    inputs = None if dataset.tokens else input_scaling(dataset, dataset.x_train[reference], standardize)
+    as_inputs = _tokens(dataset, standardize) if inputs is None else inputs.apply
+    problem = Problem(
         x=jnp.asarray(as_inputs(dataset.x_train[rows])),
         y=jnp.asarray(y_train[rows]),
         private_indices=jnp.asarray(held),
@@ -73,6 +97,55 @@ def make_problem(
         x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
         y_test=jnp.asarray(y_test[test]),
     )
+    held_classes = [] if numbers else np.unique(y_train[rows]).tolist()
+    notes = list(dataset.notes)
+    if not numbers and len(held_classes) < dataset.outputs:
+        notes.append(f"no device holds an example of {dataset.outputs - len(held_classes)} of the classes")
+    facts = {
+        "task": "regression" if numbers else "classification",
+        "classes": None if numbers else list(dataset.classes or map(str, range(dataset.outputs))),
+        "outputs": dataset.outputs,
+        "inputs": {"shape": list(problem.x.shape[1:]), "dtype": str(dataset.x_train.dtype), "tokens": dataset.tokens},
+        "columns": [column._asdict() for column in dataset.columns],
+        "standardized": {
+            "inputs": {"how": "none"} if inputs is None else inputs.facts(),
+            "targets": outcomes.facts() if outcomes else {"how": "none"},
+        },
+        "examples": {
+            "partition": partition,
+            "private_least": int(sizes.min()),
+            "private_most": int(sizes.max()),
+            "reference": reference_size,
+            "test": len(test),
+        },
+        "duplicates": _duplicates(dataset, np.concatenate([rows, reference]), test),
+        "notes": notes,
+    }
+    return Prepared(problem, facts)
+
+
+def digest(dataset: Dataset) -> str:
+    """A digest of a data set before it is standardized, by which a run is known."""
+    return digest_arrays(dataset[:4] if dataset.owner is None else (*dataset[:4], dataset.owner))
+
+
+def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """A digest of shapes, dtypes and contents, 16 hexadecimal digits."""
+    found = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        found.update(f"{array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
+    """The number of test examples that are, with their target, training examples too; both as rows of the data set."""
+
+    def codes(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
+        return (hash((x[row].tobytes(), y[row].tobytes())) for row in rows)
+
+    seen = set(codes(dataset.x_train, dataset.y_train, known))
+    return sum(code in seen for code in codes(dataset.x_test, dataset.y_test, tests))
 
 
 def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, examples_per_device: int) -> None:
@@ -108,20 +181,16 @@ def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nda
     return rows, held, sizes
 
 
-def _targets(y: np.ndarray) -> np.ndarray:
-    return y.reshape(len(y), -1).astype(working_dtype()) if y.dtype.kind == "f" else y
+def _targets(y: np.ndarray, scaling: Scaling | None) -> np.ndarray:
+    return scaling.apply(y.reshape(len(y), -1)) if scaling else y
 
 
-def _as_inputs(dataset: Dataset, reference: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """How inputs are made ready: token ids stay integers, numbers stay as they are, pixels are standardized."""
-    number = working_dtype().type
-    if dataset.tokens:
-        _check_tokens(dataset)
-        return lambda x: x.astype(np.int32, copy=False)
-    if reference.dtype.kind == "f":
-        return lambda x: x.astype(number, copy=False)
-    mean, std = number(reference.mean()), number(reference.std() or 1)
-    return lambda x: (x.astype(number) - mean) / std
+def _tokens(dataset: Dataset, standardize: str) -> Callable[[np.ndarray], np.ndarray]:
+    """How token ids are made ready."""
+    _check_tokens(dataset)
+    if standardize not in ("", "none"):
+        raise InputError(f"token ids are not standardized, so --standardize={standardize} cannot be; leave it out")
+    return lambda x: x.astype(np.int32, copy=False)
 
 
 def _check_tokens(dataset: Dataset) -> None:

@@ -14,12 +14,16 @@ class Wanted(NamedTuple):
       devices: `N`, for data that are made for each device.
       train: training examples to make, for synthetic data.
       target_column: the column of a table that is learned.
+      task: `classification` or `regression`; empty to decide by the targets.
+      ignore_columns: columns of a table that are no inputs, joined by `+`.
     """
 
     seed: int = 0
     devices: int = 1
     train: int = 1000
     target_column: str = ""
+    task: str = ""
+    ignore_columns: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ def synthetic_classification(
     x = centers[owner] + scale * rng.normal(size=(train + test, dimensions))
     y = (x @ weights + bias).argmax(1).astype(np.int32)
     x = x.astype(working_dtype())
-    return Dataset(x[:train], y[:train], x[train:], y[train:], classes, owner[:train])
+    return Dataset(x[:train], y[:train], x[train:], y[train:], classes, owner[:train], scaled=True)
 
 
 def synthetic_regression(
@@ -72,7 +72,7 @@ def synthetic_regression(
     x *= np.sqrt(variances / ((1 + heterogeneity**2) * variances.sum()))
     y = ((weights + offsets[owner]) * x).sum(1) + bias + noise * rng.normal(size=len(x))
     x, y = x.astype(working_dtype()), y.astype(working_dtype())[:, None]
-    return Dataset(x[:train], y[:train], x[train:], y[train:], 1, owner[:train])
+    return Dataset(x[:train], y[:train], x[train:], y[train:], 1, owner[:train], scaled=True)
 
 
 def _made(make, *arguments: Argument) -> None:

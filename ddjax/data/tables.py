@@ -1,115 +1,267 @@
 """Tables with named columns."""
 
+import csv
+import gzip
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
-from ddjax.data.dataset import Dataset
+from ddjax.data.dataset import Column, Dataset
+from ddjax.data.labels import check_task, listed, read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry
-from ddjax.errors import InputError, suggest
-from ddjax.types import working_dtype
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ddjax.data.texts import Numbers, no_text, read_numbers, tidy
+from ddjax.errors import InputError, no_file, suggest
 
 # Different texts of one column; beyond, it is no category but a name or a number with something wrong in it.
 _CATEGORIES = 100
+_LARGEST = 1e100  # beyond, squares are infinite
 
 
-def read_csv(path: str, target_column: str, seed: int) -> Dataset:
-    """A `.csv` with a header, a fifth of its rows drawn for testing. A target of numbers is to be predicted, any
-    other is of labels, numbered as sorted.
+class Table(NamedTuple):
+    """What stands in a file.
 
-    Of the other columns, numbers are standardized by mean and standard deviation over the training rows, missing ones
-    filled with the median there; texts become one column of 0 and 1 for each found in the training rows, all 0 for a
-    missing one (not standardized: of a rare category that would make an enormous number). Numbers to predict are
-    standardized likewise, so an error of 1 is that of predicting the mean.
+    Attributes:
+      path: of the file.
+      columns: name → tidied texts.
+      lines: of the file in which the rows begin, counted from 1.
+      unnamed: names given to the first columns without one.
+    """
+
+    path: str
+    columns: dict[str, list[str]]
+    lines: list[int]
+    unnamed: list[str]
+
+
+def read_csv(path: str, target_column: str, seed: int, task: str = "", ignore_columns: str = "") -> Dataset:
+    """A `.csv` or `.csv.gz` with a header, a fifth of its rows drawn for testing.
+
+    The target is classes or numbers as `labels.read_targets` decides. Of the other columns, numbers stay numbers, and
+    missing ones are filled with the median over the training rows; texts become one column of 0 and 1 for each found
+    in the training rows, all 0 for a missing one. Texts are compared without outer and doubled spaces.
+
+    A column without a name at the front is the row number that pandas writes, and is ignored.
 
     Args:
       path: of the file.
       target_column: the name of what is to be learned.
       seed: of the split.
+      task: `classification` or `regression`; empty to decide.
+      ignore_columns: names joined by `+`, left out of the inputs.
 
     Raises:
       InputError: a missing or unreadable file, or the column or row that does not fit.
     """
+    check_task(task)
     table = _read(path)
+    columns = table.columns
     if not target_column:
-        raise InputError(f"{path}: --target_column must name what is to be learned: {', '.join(table.columns)}")
-    if target_column not in table:
-        raise suggest("column", target_column, table.columns)
-    for name, column in table.items():
-        if column.isna().all():
-            raise InputError(f"{path}: column {name!r} has no value")
-        if _numeric(column) and np.isinf(column).any():
-            raise InputError(f"{path}: column {name!r} is infinite in line {np.isinf(column).argmax() + 2}")
-    target = table.pop(target_column)
-    if target.isna().any():
+        raise InputError(f"{path}: --target_column must name what is to be learned: {listed([*columns], 30)}")
+    if target_column not in columns:
+        raise suggest("column", target_column, columns)
+    ignored = dict.fromkeys(_asked(ignore_columns, columns), "asked")
+    if target_column in ignored:
+        raise InputError(f"{path}: {target_column!r} is the target, and is to be ignored; leave it out of one of them")
+    ignored |= dict.fromkeys(table.unnamed, "it has no name, as the row numbers that pandas writes")
+    if len(table.lines) < 5:
         raise InputError(
-            f"{path}: {target_column!r} is missing in {target.isna().sum()} rows, first in line "
-            f"{target.isna().argmax() + 2}"
+            f"{path}: {len(table.lines)} rows are too few to test on a fifth of them; at least 5 are needed"
         )
-    if table.empty:
-        raise InputError(f"{path}: there is no column beside {target_column!r} to learn from")
-    if target.nunique() < 2:
-        raise InputError(f"{path}: {target_column!r} has one value only; at least two are needed")
-    test, train = np.split(np.random.default_rng(seed).permutation(len(table)), [len(table) // 5])
-    x = np.hstack([_features(path, column, train) for _, column in table.items()])
-    if _numeric(target):
-        y, outputs = _standardized(target.to_numpy(float)[:, None], train), 1
-    else:
-        labels, y = np.unique(target.astype(str), return_inverse=True)
-        y, outputs = y.astype(np.int32), len(labels)
-    return Dataset(x[train], y[train], x[test], y[test], outputs)
+    target = _target(table, target_column)
+    y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
+    test, train = np.split(np.random.default_rng(seed).permutation(len(y)), [len(y) // 5])
+    inputs: list[np.ndarray] = []
+    about: list[Column] = []
+    for name, texts in columns.items():
+        if name == target_column:
+            continue
+        if name in ignored:
+            about.append(Column(name, "ignored", why=ignored[name]))
+            continue
+        values, column = _features(table, name, texts, train)
+        inputs.append(values)
+        about.append(column)
+        notes += tuple(_leaks(name, texts, target_column, columns[target_column]))
+    if not inputs:
+        raise InputError(
+            f"{path}: there is no column beside {target_column!r} to learn from"
+            + (f" ({listed([*ignored])} is ignored)" if ignored else "")
+        )
+    if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
+        notes += (f"{len(lost)} of the classes are in test rows only, the first {classes[min(lost)]}",)
+    x = np.hstack(inputs)
+    return Dataset(
+        x[train], y[train], x[test], y[test], outputs, classes=classes, columns=tuple(about), notes=tuple(notes)
+    )
 
 
-def _read(path: str) -> "pd.DataFrame":
-    import pandas as pd  # slow to import
+def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
+    if text in columns:  # a name may hold a +
+        return [text]
+    names = [name.strip() for name in text.split("+") if name.strip()]
+    for name in names:
+        if name not in columns:
+            raise suggest("column to ignore", name, columns)
+    return names
 
+
+def _read(path: str) -> Table:
     try:
-        table = pd.read_csv(Path(path).expanduser(), skipinitialspace=True)
+        file = Path(path).expanduser()
+        content = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"no file {path!r}") from None
-    except (OSError, ValueError) as error:  # pandas' own errors are of the second
-        raise InputError(f"{path} is not a readable .csv: {error}") from None
-    if len(table) < 5:
-        raise InputError(f"{path}: {len(table)} rows are too few to test on a fifth of them; at least 5 are needed")
-    return table
+        raise no_file(path) from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not UTF-8; save it as "
+            "UTF-8 text"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not a readable .csv: {reason}") from None
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    begin = 1
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                rows.append(row)
+                lines.append(begin)
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path} is not a readable .csv: {error} (the value begins in line {begin})") from None
+    if not rows:
+        raise InputError(f"{path} is not a readable .csv: it is empty")
+    head, names, unnamed = rows[0], *_header(path, rows[0])
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        if len(row) < len(head) or any(map(str.strip, row[len(names) :])):
+            raise InputError(
+                f"{path}: line {line} has {len(row)} values, but the header names {len(names)} columns; mend the line "
+                "(a comma inside a text needs quotes)"
+            )
+    columns = {name: [tidy(row[place]) for row in rows[1:]] for place, name in names.items()}
+    for name in unnamed:  # of a comma at the end of each row
+        if not any(columns[name]):
+            del columns[name]
+    return Table(path, columns, lines[1:], [name for name in unnamed if name in columns])
 
 
-def _numeric(column: "pd.Series") -> bool:
-    return column.dtype.kind in "iuf"
+def _header(path: str, head: list[str]) -> tuple[dict[int, str], list[str]]:
+    """Names by place, and those given to columns without one; refuses a header that is none."""
+    for sign, called in (("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
+        if len(head) == 1 and sign in head[0]:
+            raise InputError(f"{path}: the columns of the header stand between {called}; separate them by commas")
+    head = [tidy(name) for name in head]
+    while len(head) > 1 and not head[-1]:
+        head.pop()
+    numbers = read_numbers(head)
+    if not numbers.strange and not numbers.missing.all():
+        raise InputError(f"{path}: line 1 holds numbers ({listed(head)}), but a header with names is needed there")
+    names: dict[int, str] = {}
+    unnamed: list[str] = []
+    for place, name in enumerate(head):
+        if not name or name.startswith("Unnamed: "):
+            if len(unnamed) < place:
+                raise InputError(f"{path}: column {place + 1} has no name; give it one, or take it out")
+            name = name or f"column {place + 1}"
+            unnamed.append(name)
+        if name in names.values():
+            first = next(place for place, other in names.items() if other == name)
+            raise InputError(
+                f"{path}: columns {first + 1} and {place + 1} are both named {name!r}; rename or take out one"
+            )
+        names[place] = name
+    return names, unnamed
 
 
-def _features(path: str, column: "pd.Series", train: np.ndarray) -> np.ndarray:
+def _target(table: Table, name: str) -> np.ndarray:
+    """`[M]` numbers or texts; none is missing."""
+    texts = table.columns[name]
+    numbers = read_numbers(texts)
+    mostly = numbers.mostly
+    missing = numbers.missing if mostly else no_text(texts)
+    if missing.all():
+        raise InputError(f"{table.path}: column {name!r} has no value")
+    if missing.any():
+        first = int(missing.argmax())
+        sign = f" ({texts[first]!r})" if texts[first] else ""
+        raise InputError(
+            f"{table.path}: {name!r} is missing{sign} in {missing.sum()} rows, first in line {table.lines[first]}; "
+            "take these rows out"
+        )
+    if mostly:
+        return _sound(table, name, texts, numbers)
+    return np.array(texts)
+
+
+def _sound(table: Table, name: str, texts: list[str], numbers: Numbers) -> np.ndarray:
+    """Numbers without a stray text or an enormous one."""
+    if numbers.strange:
+        first, more = numbers.strange[0], len(numbers.strange) - 1
+        raise InputError(
+            f"{table.path}: column {name!r} holds numbers, but {texts[first]!r} in line {table.lines[first]}"
+            + (f" and {more} more like it" if more else "")
+            + f"; write a plain number, leave it empty where it is missing, or say --ignore_columns={name}"
+        )
+    if (enormous := np.abs(numbers.values) > _LARGEST).any():
+        first = int(enormous.argmax())
+        raise InputError(
+            f"{table.path}: column {name!r} holds {texts[first]!r} in line {table.lines[first]}, beyond {_LARGEST:g}; "
+            "mend it, or leave it empty where it is missing"
+        )
+    return numbers.values
+
+
+def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> tuple[np.ndarray, Column]:
     """`[rows, …]` inputs made of a column; `train` are the rows that may be looked at."""
-    if _numeric(column):
-        seen = column.iloc[train]
-        if seen.isna().all():
-            raise InputError(f"{path}: column {column.name!r} has no value in the training rows")
-        return _standardized(column.fillna(seen.median()).to_numpy(float)[:, None], train)
-    categories = np.sort(column.iloc[train].dropna().astype(str).unique())
+    numbers = read_numbers(texts)
+    missing = numbers.missing if numbers.mostly else no_text(texts)
+    where = f"{table.path}: column {name!r}"
+    if missing.all():
+        raise InputError(f"{where} has no value; say --ignore_columns={name}")
+    if missing[train].all():
+        raise InputError(f"{where} has no value in the training rows; say --ignore_columns={name}")
+    if numbers.mostly:
+        values = _sound(table, name, texts, numbers)
+        median = float(np.median(values[train][~missing[train]])) if missing.any() else None
+        filled = values if median is None else np.where(missing, median, values)
+        return filled[:, None], Column(name, "number", int(missing.sum()), median)
+    there = np.where(missing, "", texts)
+    categories = sorted(set(there[train].tolist()) - {""})
     if len(categories) > _CATEGORIES:
         raise InputError(
-            f"{path}: column {column.name!r} has {len(categories)} different texts, the first {categories[0]!r}; at "
-            f"most {_CATEGORIES} can be categories, so mend it or take it out"
+            f"{where} has {len(categories)} different texts, the first {categories[0]!r}; at most {_CATEGORIES} can "
+            f"be categories, so mend it or say --ignore_columns={name}"
         )
-    return (column.astype(str).to_numpy()[:, None] == categories).astype(working_dtype())
+    column = Column(name, "category", int(missing.sum()), categories=tuple(categories))
+    return (there[:, None] == np.array(categories)).astype(float), column
 
 
-def _standardized(x: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """`x` `[rows, 1]` less its mean over its standard deviation, those of the rows `train`."""
-    seen = x[train]
-    scale = seen.std() if np.ptp(seen) else 1.0  # that of equal numbers may be a little above 0
-    return ((x - seen.mean()) / scale).astype(working_dtype())
+def _leaks(name: str, texts: Sequence[str], target_column: str, target: Sequence[str]) -> list[str]:
+    """Notes on a column that gives the target away, or only counts the rows."""
+    values, pairs = len(set(texts)), len(set(zip(texts, target, strict=True)))
+    again = f"if it should be no input, say --ignore_columns={name}"
+    if texts == target or (pairs == values == len(set(target)) and 2 * values <= len(texts)):
+        return [f"column {name!r} tells {target_column!r} exactly; {again}"]
+    try:
+        if len(texts) > 1 and (np.diff(np.array(texts, float)) == 1).all():
+            return [f"column {name!r} counts the rows; {again}"]
+    except ValueError:
+        pass
+    return []
 
 
 DATASETS.add(
     DatasetEntry(
         "csv",
-        lambda wanted, path: read_csv(path, wanted.target_column, wanted.seed),
-        uses=("target_column",),
+        lambda wanted, path: read_csv(path, wanted.target_column, wanted.seed, wanted.task, wanted.ignore_columns),
+        uses=("target_column", "task", "ignore_columns"),
         suffix=".csv",
     )
 )

@@ -1,11 +1,15 @@
 """What a run says about itself on the console, at its start and at its end."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from ddjax.data.labels import listed
 from ddjax.experiments import records
 from ddjax.experiments.experiment import Experiment
-from ddjax.learning import TASKS, infer_task
+from ddjax.experiments.usage import used
+from ddjax.learning import TASKS
 from ddjax.models import parse_models
 from ddjax.simulation import Evaluation
 from ddjax.types import working_dtype
@@ -13,7 +17,7 @@ from ddjax.types import working_dtype
 
 def describe(built: Experiment) -> None:
     """Says in a few lines what is being run."""
-    settings, problem, count = built.settings, built.problem, np.asarray(built.problem.private_counts)
+    settings, problem = built.settings, built.problem
     sizes = built.population.parameter_counts()
     names = [name for name, _ in parse_models(settings.models, settings.devices)]
     devices = ", ".join(
@@ -22,11 +26,9 @@ def describe(built: Experiment) -> None:
     )
     print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, {jax.default_backend()}")
     print(f"  devices    {devices}")
-    partition = settings.partition or infer_task(problem.y).partition
-    print(
-        f"  data       {partition} partition, {count.min()} to {count.max()} private examples each; "
-        f"{len(problem.reference)} reference, {len(problem.x_test)} test"
-    )
+    for line in data_lines(built):
+        print(f"  {line}")
+    print(f"  training   {settings.optimizer}, learning rate {built.learning_rate:g}" + _reference(built))
     messages = built.algorithm.message_bytes(problem)
     if messages.peer:
         network = built.topology
@@ -35,10 +37,81 @@ def describe(built: Experiment) -> None:
             f"  graph      {network.name}, {network.directed_edges:,.6g} directed links, "
             f"spectral gap {'unknown' if gap is None else format(gap, '.3g')}, weights {network.weights}"
         )
+        if network.note:
+            print(f"  edge file  {network.note}")
     weights = working_dtype().itemsize * max(sizes)
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
         for kind, size in getattr(messages, way).items():
             print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
+
+
+def data_lines(built: Experiment) -> list[str]:
+    """What was understood of the data: task, inputs, what was standardized, what devices hold, what is to be known."""
+    facts = built.facts
+    lines = [_task(facts), *_inputs(facts)]
+    examples = facts["examples"]
+    least, most = examples["private_least"], examples["private_most"]
+    lines.append(
+        f"examples   {f'{least:,} to {most:,}' if least < most else f'{most:,}'} private per device "
+        f"({examples['partition']} partition), {examples['reference']:,} reference, {examples['test']:,} test"
+    )
+    if same := facts["duplicates"]:
+        lines.append(f"note       {same:,} of the {examples['test']:,} test examples are training examples too")
+    return lines + [f"note       {note}" for note in facts["notes"]]
+
+
+def _task(facts: dict[str, Any]) -> str:
+    if facts["task"] == "regression":
+        targets = facts["standardized"]["targets"]
+        count = facts["outputs"]
+        scale = "taken as they are" if targets["how"] == "none" else _by_deviation(targets)
+        return f"task       regression, {'1 number' if count == 1 else f'{count} numbers'} to predict, {scale}"
+    return f"task       classification, {facts['outputs']} classes: {listed(facts['classes'])}"
+
+
+def _by_deviation(scaling: dict[str, Any]) -> str:
+    if len(scaling["scale"]) > 1:
+        return "standardized: an error of 1 is one deviation"
+    return f"standardized: an error of 1 is one deviation, {scaling['scale'][0]:.4g}"
+
+
+def _inputs(facts: dict[str, Any]) -> list[str]:
+    inputs, scaling, columns = facts["inputs"], facts["standardized"]["inputs"], facts["columns"]
+    shape = "×".join(map(str, inputs["shape"]))
+    if inputs["tokens"]:
+        return [f"inputs     {shape} token ids"]
+    if scaling["how"] == "none":
+        done = "taken as they are"
+    elif scaling["how"] == "whole":
+        done = f"standardized as a whole: mean {scaling['offset']:.4g}, deviation {scaling['scale']:.4g}"
+    else:
+        ranged = scaling["kinds"].count("range")
+        done = "standardized by column" + (f", {ranged} of them by range" if ranged else "")
+    if not columns:
+        return [f"inputs     {shape} numbers ({inputs['dtype']}), {done}"]
+    kinds = {kind: [column for column in columns if column["kind"] == kind] for kind in ("number", "category")}
+    names = {kind: listed([column["name"] for column in found]) for kind, found in kinds.items() if found}
+    lines = [
+        f"inputs     {len(found)} columns of {'numbers' if kind == 'number' else 'texts'}: {names[kind]}"
+        for kind, found in kinds.items()
+        if found
+    ]
+    lines.append(f"           {shape} numbers of these, {done}")
+    if missing := sum(column["missing"] for column in columns):
+        lines.append(f"missing    {missing:,} values: the median stands for a number, no category for a text")
+    for column in columns:
+        if column["kind"] == "ignored":
+            lines.append(f"ignored    {column['name']}" + ("" if column["why"] == "asked" else f": {column['why']}"))
+    return lines
+
+
+def _reference(built: Experiment) -> str:
+    """What a round draws of the reference set, if anything."""
+    settings = built.settings
+    if "reference_batch_size" not in used(settings):
+        return ""
+    size = len(built.problem.reference)
+    return f"; {min(settings.reference_batch_size or size, size):,} of the {size:,} reference examples per round"
 
 
 def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:

@@ -32,9 +32,17 @@ def start(settings: Settings) -> None:
             f"{address}, {processes} and {process}"
         )
     _cache()
+    _patience()
     _host_devices(settings.host_devices or _cores())
     if address:
         _join(address, processes, process)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX cannot run with JAX_PLATFORMS={asked!r}: {str(error) or 'nothing of it is there'}"
+        ) from None
     check_backend(settings)
     jax.config.update("jax_default_matmul_precision", precision)
     jax.config.update("jax_enable_x64", settings.precision == "float64")
@@ -67,6 +75,7 @@ def check_backend(settings: Settings) -> None:
 def _join(address: str, processes: int, process: int) -> None:
     if process > 0:
         _silence()
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, which the commands handle themselves
     try:
         if address == "auto":
             jax.distributed.initialize()
@@ -82,11 +91,25 @@ def _silence() -> None:
 
 
 def _cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX was told of another one."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(home / "ddjax"))
+    """Keeps compiled programs in the user's cache folder if there is one, unless JAX was told of another."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written to
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddjax"
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _patience() -> None:
+    """Lets cores wait an hour for each other: a loaded or suspended machine reaches the 40 s after which XLA aborts."""
+    if jax.__version_info__ >= (0, 12):  # XLA aborts at flags that it does not know
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    for name in ("xla_cpu_collective_call_terminate_timeout_seconds", "xla_cpu_collective_timeout_seconds"):
+        if name not in flags:
+            flags += f" --{name}=3600"
+    os.environ["XLA_FLAGS"] = flags.strip()
 
 
 def _cores() -> int:

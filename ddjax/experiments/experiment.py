@@ -1,6 +1,7 @@
 """Builds the experiment that settings describe."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ddjax.learning import (
     Population,
     chunk_for,
     infer_task,
+    stable_step_size,
     supervised_learner,
 )
 from ddjax.mixing import COMPRESSORS, MIXERS
@@ -31,6 +33,7 @@ from ddjax.simulation import Evaluation, Progress, Simulation, Snapshot, iterate
 from ddjax.types import Algorithm, Mixer, Problem
 
 Hyperparameters = Mapping[str, Any]
+_STEP = 0.05  # the usual learning rate
 
 
 class Experiment(NamedTuple):
@@ -44,6 +47,8 @@ class Experiment(NamedTuple):
       population: the devices.
       topology: their network.
       consensus_step_size: `ζ` as given or picked; `None` where the algorithm has none.
+      learning_rate: `η` as given or picked.
+      facts: what was understood of the data, see `data.Prepared`, with a `digest` of data and graph.
     """
 
     settings: Settings
@@ -53,12 +58,14 @@ class Experiment(NamedTuple):
     population: Population
     topology: Topology
     consensus_step_size: float | None
+    learning_rate: float
+    facts: dict[str, Any]
 
     def run(self) -> list[Evaluation]:
         """Runs all rounds; returns the evaluations, the first before round 1.
 
         Raises:
-          NonFiniteError: a loss or a soft decision is no longer finite.
+          DivergedError: a device diverged; see `simulation.iterate`.
         """
         return [evaluation for _, evaluation in self.iterate()]
 
@@ -66,6 +73,7 @@ class Experiment(NamedTuple):
         self,
         resume: tuple[Snapshot, Evaluation] | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[Snapshot, Evaluation]]:
         """Yields a snapshot and its evaluation at the start, every `eval_every` rounds and after the last.
 
@@ -79,6 +87,7 @@ class Experiment(NamedTuple):
             eval_every=settings.eval_every,
             resume=resume,
             progress=progress,
+            interrupted=interrupted,
         )
         while True:
             with execution.precision(settings):  # not while the caller has its turn
@@ -116,7 +125,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     topology = _topology(settings, entry.weights(mixer, effective))
     groups = parse_models(settings.models, settings.devices)
     dataset = _dataset(settings)
-    problem = data.make_problem(
+    problem, facts = data.prepare(
         dataset,
         topology.network,
         partition=settings.partition,
@@ -124,8 +133,10 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         examples_per_device=settings.examples_per_device,
         reference_size=settings.reference_size,
         eval_examples=settings.eval_examples,
+        standardize=settings.standardize,
         seed=settings.seed,
     )
+    facts["digest"] = _digest(dataset, topology)
     _check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
@@ -134,9 +145,10 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
             )
         problem, groups = data.pool(problem), [(groups[0][0], 1)]
     step_size = _consensus_step_size(settings, mixer, topology)
-    hyperparameters |= {"consensus_step_size": step_size or 0.0}
     # The program must not keep the data alive.
     shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
+    rate = settings.learning_rate or _learning_rate(effective, entry, problem, outputs, groups, hyperparameters)
+    hyperparameters |= {"consensus_step_size": step_size or 0.0, "learning_rate": rate}
 
     def population(values: Hyperparameters) -> Population:
         return _population(effective, entry, shapes, outputs, groups, values)
@@ -148,9 +160,27 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         simulation = like.with_problem(problem, hyperparameters)
     else:  # what does not fit together shows here, before a file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
-    return Experiment(
-        settings, make(hyperparameters), problem, simulation, population(hyperparameters), topology, step_size
-    )
+    algorithm, devices = make(hyperparameters), population(hyperparameters)
+    return Experiment(settings, algorithm, problem, simulation, devices, topology, step_size, rate, facts)
+
+
+def digest(settings: Settings) -> str:
+    """The digest of the data and the graph of settings, as they are now; see `Experiment.facts`.
+
+    Raises:
+      InputError: settings that are wrong, or a file that is.
+    """
+    settings.check()
+    include(settings.include)
+    with execution.precision(settings):
+        entry, effective = usage.algorithm(settings), usage.resolve(settings)
+        mixer = _mixer(entry, effective, _hyperparameters(entry, effective))
+        return _digest(_dataset(settings), _topology(settings, entry.weights(mixer, effective)))
+
+
+def _digest(dataset: data.Dataset, topology: Topology) -> str:
+    arrays = [part for matrix in topology.matrices for part in (matrix.indptr, matrix.indices, matrix.data)]
+    return f"data {data.digest(dataset)}, graph {data.digest_arrays(arrays)}"
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
@@ -200,6 +230,8 @@ def _dataset(settings: Settings) -> data.Dataset:
         train=wanted,
         seed=settings.seed,
         target_column=settings.target_column,
+        task=settings.task,
+        ignore_columns=settings.ignore_columns,
     )
 
 
@@ -224,6 +256,31 @@ def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topo
         return settings.consensus_step_size
     limit = topology.largest_consensus_step_size() if mixer and mixer.linear else 1.0
     return min(0.5, 0.75 * limit)
+
+
+def _learning_rate(
+    settings: Settings,
+    entry: AlgorithmEntry,
+    problem: Problem,
+    outputs: int,
+    groups: list[tuple[str, int]],
+    hyperparameters: Hyperparameters,
+) -> float:
+    """`η` where none is given: 0.05, or where numbers are predicted less if their curvature asks for it.
+
+    It does not depend on the algorithm, so that two runs that differ in it differ in nothing else.
+    """
+    if infer_task(problem.y) is CLASSIFICATION:
+        return _STEP
+    values = {**hyperparameters, "learning_rate": _STEP}
+    population = _population(settings, entry, problem, outputs, groups, values)
+    largest = min(
+        stable_step_size(
+            group.learner, problem, settings.distillation_weight, settings.batch_size, settings.reference_batch_size
+        )
+        for group in population.groups
+    )
+    return min(_STEP, float(f"{largest:.2g}"))
 
 
 def _population(
@@ -278,7 +335,7 @@ def _algorithm(
     for parameter, name in names.items():
         value = hyperparameters.get(name, getattr(settings, name))
         if name == "reference_batch_size":
-            value = value or problem.reference.shape[0]
+            value = min(value or math.inf, problem.reference.shape[0])
         elif name == "consensus_step_size":
             value = schedules.schedule(settings.consensus_step_size_schedule).step_sizes(value, settings.rounds)
         own[parameter] = value

@@ -93,7 +93,7 @@ class Field:
     def _check_bounds(self, value: Any, minimum: float) -> None:
         largest = 2**31 - 1 if self.kind is int else sys.float_info.max
         if self.maximum is None and value > largest:
-            raise InputError(f"{self.name} must be at most {largest:g}, got {value}")
+            raise InputError(f"{self.name} must be at most {largest:.10g}, got {value}")
         bound = math.inf if self.maximum is None else self.maximum
         check_number(self.name, value, minimum, bound, positive=self.positive)
 

@@ -1,5 +1,6 @@
 """Command lines: the only file that knows absl. Flags follow from the fields of settings classes."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from ddjax.errors import InputError, NonFiniteError
+from ddjax.errors import DivergedError, InputError
+from ddjax.experiments import signals, streams
 from ddjax.experiments.extensions import include
 from ddjax.experiments.fields import Field
+from ddjax.experiments.flag_files import expand
 
 
 class Given(NamedTuple):
@@ -40,7 +43,7 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
       argv: the script's name, and its arguments.
 
     Raises:
-      InputError: an unknown flag, or a value that it does not take.
+      InputError: an unknown flag, a value that it does not take, or a file that cannot be read.
     """
     known = flags.FlagValues()
     define: dict[type, Callable] = {
@@ -54,7 +57,7 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
         default = list(field.default) if field.kind is tuple else field.default
         define[field.kind](name, default, field.help, flag_values=known)
     try:
-        arguments = known(argv)[1:]
+        arguments = known([*argv[:1], *expand(argv[1:])])[1:]
     except flags.Error as error:
         raise InputError(str(error)) from None
     values = {
@@ -70,6 +73,7 @@ def run(
     summary: str,
     argv: Sequence[str] | None = None,
     arguments: str = "",
+    kept: str = "what was written is kept",
 ) -> int:
     """Reads a command line and runs `body` with what it says.
 
@@ -79,13 +83,13 @@ def run(
       summary: what the command does, for `--help`.
       argv: the script's name and its arguments; the process's own if `None`.
       arguments: the names of arguments beside flags, if the command takes any.
+      kept: what remains where the command is interrupted, and how to go on.
 
     Returns:
-      The exit code: 0 done, 2 a user's mistake, 3 a loss that is not finite, 130 interrupted.
+      The exit code; see `guarded`.
     """
-    argv = list(sys.argv if argv is None else argv)
-    script = Path(argv[0]).name
-    try:
+
+    def start(argv: list[str]) -> int | None:
         if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
             include(value.removeprefix("--include=") for value in argv[1:] if value.startswith("--include="))
             print(help_text(summary, fields))
@@ -94,8 +98,35 @@ def run(
         include(given.values.get("include", ()))
         if given.arguments and not arguments:
             raise InputError(f"unexpected argument {given.arguments[0]!r}; flags are written --name=value")
-        return body(given) or 0
-    except NonFiniteError as error:
+        return body(given)
+
+    return guarded(start, argv, kept)
+
+
+def guarded(
+    body: Callable[[list[str]], int | None], argv: Sequence[str] | None, kept: str = "what was written is kept"
+) -> int:
+    """Runs a command so that mistakes and signals end it with one line, whatever becomes of its output.
+
+    Args:
+      body: takes the command line; returns an exit code, or nothing for 0.
+      argv: the script's name and its arguments; the process's own if `None`.
+      kept: what remains where the command is interrupted, and how to go on.
+
+    Returns:
+      The exit code: 0 done, 2 a user's mistake, 3 a run that diverged, 128 and its number for a signal.
+    """
+    line = list(sys.argv if argv is None else argv)
+    script = Path(line[0]).name
+    with streams.tolerant(script):
+        return _guarded(body, line, script, kept, ends=argv is None)
+
+
+def _guarded(body: Callable[[list[str]], int | None], argv: list[str], script: str, kept: str, ends: bool) -> int:
+    try:
+        with signals.handled(script, ends):
+            return body(argv) or 0
+    except DivergedError as error:
         return _say(script, error, 3)
     except (InputError, OSError, UnicodeError, MemoryError) as error:
         return _say(script, error, 2)
@@ -103,8 +134,10 @@ def run(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _say(script, "out of memory; take fewer devices, a smaller model or a smaller reference set", 2)
+    except signals.Interrupted as signal:
+        return _say(script, f"{signals.said(signal.number)}; {signal.kept or kept}", 128 + signal.number)
     except KeyboardInterrupt:
-        return _say(script, "interrupted; what was written is kept", 130)
+        return _say(script, f"interrupted; {kept}", 130)
 
 
 def help_text(summary: str, fields: Mapping[str, Field]) -> str:
@@ -126,5 +159,13 @@ def help_text(summary: str, fields: Mapping[str, Field]) -> str:
 
 
 def _say(script: str, message: object, code: int) -> int:
-    print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.filename!r}: {message.strerror}" if message.filename else message.strerror
+    print(f"{script}: {one_line(str(message))}", file=sys.stderr)
     return code
+
+
+def one_line(message: str) -> str:
+    """A message in one line, with letters that cannot be seen, such as tabs, written as Python writes them."""
+    joined = re.sub(r"\s*\n\s*", " ", message.strip())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)

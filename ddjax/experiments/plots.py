@@ -6,8 +6,9 @@ Runs that differ in their seed alone are drawn as one curve, their mean.
 
 import collections
 import csv
+import io
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 
 from ddjax.errors import InputError
 from ddjax.experiments.fields import Role, fields
-from ddjax.experiments.looks import AXES, COLORS, STYLES, plt
+from ddjax.experiments.files import replace
+from ddjax.experiments.flags import guarded
+from ddjax.experiments.looks import AXES, COLORS, STYLES, Axes, Figure, FigureCanvasBase, literal, style
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 
@@ -25,6 +28,7 @@ _SAME_CURVE = frozenset(
 )
 
 Curve = dict[str, np.ndarray]
+Groups = dict[tuple, tuple[dict[str, str], list[Curve]]]  # settings that curves share → those settings, curves of seeds
 
 
 def _read(run: Path) -> tuple[dict[str, str], Curve]:
@@ -73,23 +77,39 @@ def plot(figure: Path, runs: list[Path]) -> None:
     Raises:
       InputError: a folder that holds no run, runs of different metrics, or an ending Matplotlib does not write.
     """
-    if not figure.suffix:
+    ending = figure.suffix[1:].lower()
+    if not ending:
         raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
-    groups: dict[tuple, tuple[dict[str, str], list[Curve]]] = {}
+    if ending not in (endings := FigureCanvasBase.get_supported_filetypes()):
+        raise InputError(f"cannot write {str(figure)!r}: .{ending} is none of {', '.join(endings)}")
+    groups: Groups = {}
     for run in runs:
         flags, columns = _read(run)
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
     metrics = {metric for _, seeds in groups.values() for metric in TASKS if f"{metric}_mean" in seeds[0]}
     if len(metrics) > 1:
         raise InputError("runs with accuracy and runs with mse have no axis in common; draw them apart")
+    if not metrics:
+        raise InputError(f"the metrics.csv of {str(runs[0])!r} has neither accuracy nor mse")
     (metric,) = metrics
-    task = TASKS[metric]
     labels = _labels([flags for flags, _ in groups.values()])
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4 + 0.2 * len(groups)), sharey=True, layout="constrained")
+    with style():
+        content = _figure(groups, labels, metric, ending)
+    try:
+        replace(figure, content)
+    except OSError as error:
+        raise InputError(f"cannot write {str(figure)!r}: {error.strerror}") from None
+
+
+def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> bytes:
+    """The figure as a file of this ending."""
+    task = TASKS[metric]
+    fig = Figure(figsize=(10, 4 + 0.2 * len(groups)), layout="constrained")
+    axes = fig.subplots(1, 2, sharey=True)
     for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
         look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         mean = _mean(seeds)
-        label += f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
+        label = literal(label) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
         scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
         _draw(axes[0], mean["round"], scores, look, label)
         sent = mean["bytes_sent_total"] / int(flags["devices"])  # with what a server sends
@@ -105,29 +125,26 @@ def plot(figure: Path, runs: list[Path]) -> None:
     handles, names = axes[0].get_legend_handles_labels()
     short = len(names) <= 4 and max(map(len, names)) < 35
     fig.legend(handles, names, title=title, loc="outside lower center", ncols=4 if short else 1, fontsize="small")
-    try:
-        fig.savefig(figure, dpi=120)
-    except ValueError as error:
-        raise InputError(f"cannot write {str(figure)!r}: {error}") from None
-    finally:
-        plt.close(fig)
+    content = io.BytesIO()
+    fig.savefig(content, format=ending, dpi=120)
+    return content.getvalue()
 
 
-def _draw(axis: plt.Axes, x: np.ndarray, scores: list[np.ndarray], look: dict[str, Any], label: str) -> None:
+def _draw(axis: Axes, x: np.ndarray, scores: list[np.ndarray], look: dict[str, Any], label: str) -> None:
     mean, worst, best = scores
     axis.plot(x, mean, label=label, **look)
     axis.plot(x, worst, color=look["color"], linestyle=":", linewidth=1)
     axis.fill_between(x, worst, best, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def main() -> int:
-    """Draws what the command line names; the exit code."""
-    try:
-        if len(sys.argv) < 3:
-            raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
-        plot(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
-        print(f"written to {sys.argv[1]}")
-    except (InputError, OSError) as mistake:
-        print(f"plots.py: {mistake}", file=sys.stderr)
-        return 2
-    return 0
+def _plots(argv: list[str]) -> None:
+    """Draws what the command line names."""
+    if len(argv) < 3:
+        raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
+    plot(Path(argv[1]), [Path(run) for run in argv[2:]])
+    print(f"written to {argv[1]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
+    return guarded(_plots, argv)

@@ -14,14 +14,14 @@ from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.extensions import digests
-from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 from ddjax.simulation import Evaluation, Simulation, memory
 
 
-def config(settings: Settings) -> dict:
-    """What `config.json` holds: every setting as run, versions and backend."""
-    return {"flags": settings.values(), "include": digests(settings.include), **environment()}
+def config(built: Experiment) -> dict:
+    """What `config.json` holds: every setting as run, what was understood of the data, versions and backend."""
+    settings = built.settings
+    return {"flags": settings.values(), "include": digests(settings.include), "data": built.facts, **environment()}
 
 
 def environment() -> dict:
@@ -104,6 +104,7 @@ def summary(
             for name, value in row(last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
+        "learning_rate": built.learning_rate,
         "consensus_step_size": built.consensus_step_size,
         "message_bytes": {way: kinds for way, kinds in messages._asdict().items() if kinds},
         "target_accuracy": reached(rows, built.settings.target_accuracies()),

@@ -1,19 +1,25 @@
 """The folder of one run: its settings, a row per evaluation, a summary."""
 
 import csv
+import dataclasses
 import datetime
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
+from ddjax import __version__
 from ddjax.errors import InputError
 from ddjax.experiments import records
+from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Role, fields
-from ddjax.experiments.files import csv_text, output_folder, replace
+from ddjax.experiments.files import Claim, csv_text, naming, replace
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used
 from ddjax.schedules import SCHEDULES, schedule
@@ -22,47 +28,84 @@ _SCHEDULES = [name for name, field in fields(Settings).items() if field.registry
 
 
 class RunFolder:
-    """The folder of a run: refused if it holds anything, unless a run is resumed. Process 0 alone writes into it.
+    """The folder of a run, which this process claims; refused if it holds anything, unless a run is resumed.
+
+    Of several processes, process 0 alone writes into it, and all learn what it found.
 
     Args:
       settings: of the run.
 
     Raises:
-      InputError: the folder is not empty, or holds no run that these settings can go on with.
+      InputError: the folder is not empty, belongs to a run that is alive, or holds no run that these settings can go on
+        with.
     """
 
     def __init__(self, settings: Settings):
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = Path(settings.dataset.split(":")[0]).stem
         if settings.resume and not settings.output_dir:
             raise InputError("--resume needs the --output_dir of the run to go on with")
-        default = f"runs/{settings.algorithm.replace(':', '_')}-{name}-{stamp}"
-        self.path = output_folder(settings.output_dir, default, settings.resume)
         self._settings = settings
-        self._metrics = self.path / "metrics.csv"
         self._writes = jax.process_index() == 0
-        if settings.resume:
-            self._check_config()
-            self._rows = self.rows()
+        self._claim: Claim | None = None
+        self.path = Path(_said_by_first(self._take))
+        self._metrics = self.path / "metrics.csv"
 
-    def _check_config(self) -> None:
+    def _take(self) -> str:
+        """Claims the folder and looks at what it holds; its path."""
+        settings = self._settings
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = Path(settings.dataset.split(":")[0]).name.split(".")[0]
+        default = f"runs/{settings.algorithm.replace(':', '_')}-{name}-{stamp}"
+        claim = Claim(settings.output_dir, default, settings.resume, ", or go on with --resume")
         try:
-            config = json.loads((self.path / "config.json").read_text())
-            saved = dict(config["flags"])
-        except (OSError, ValueError, KeyError, TypeError):
+            self._metrics = claim.path / "metrics.csv"
+            if settings.resume:
+                check_resume(settings, saved_config(claim.path))
+                self._rows = self.rows()
+        except InputError:
+            claim.release()
+            raise
+        self._claim = claim
+        return str(claim.path)
+
+    def check_data(self, facts: Mapping[str, Any]) -> None:
+        """Refuses to go on with a run on other data, or on another graph.
+
+        Args:
+          facts: of the experiment that is to go on; see `Experiment.facts`.
+
+        Raises:
+          InputError: its digest is not that of the run.
+        """
+        if not (self._settings.resume and self._writes):
+            return
+        known = saved_config(self.path).get("data", {})
+        if known.get("digest", facts["digest"]) == facts["digest"]:
+            return
+        if facts["digest"].split(",")[0] != known["digest"].split(",")[0]:
+            counts = (
+                f"{each['examples'].get('reference', '?')} reference and {each['examples'].get('test', '?')} test "
+                f"examples, {each['outputs']} outputs, inputs {each['inputs']['shape']}"
+                for each in (known, facts)
+            )
             raise InputError(
-                f"output_dir {str(self.path)!r} holds no run to resume (no readable config.json)"
-            ) from None
-        check_resume(self._settings, saved)
-        known, given = config.get("include", ""), digests(self._settings.include)
-        if known != given:
-            raise InputError(f"cannot resume with the included files {given or 'none'}: the run had {known or 'none'}")
+                f"cannot resume: {self._settings.dataset} is not what it was when the run began "
+                f"({' against '.join(counts)}); bring the old data back, or begin a new run in another --output_dir"
+            )
+        raise InputError(
+            f"cannot resume: the graph of --topology={self._settings.topology} is not what it was when the run began; "
+            "bring the old file back, or begin a new run in another --output_dir"
+        )
+
+    def close(self) -> None:
+        """Gives the folder up; it goes away if nothing was written into it."""
+        if self._claim:
+            self._claim.release()
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`; raises `InputError` where it is missing or damaged."""
+        """The rows of `metrics.csv`, but one that was cut short; raises `InputError` where it is missing or damaged."""
         try:
-            with self._metrics.open(newline="") as file:
-                rows = list(csv.DictReader(file, strict=True))
+            text = self._metrics.read_bytes().decode()
+            rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True))
             whole = all(int(row["round"]) >= 0 and None not in row and None not in row.values() for row in rows)
             if rows and whole:
                 return rows
@@ -70,15 +113,12 @@ class RunFolder:
             pass
         raise InputError(f"cannot resume: {str(self._metrics)!r} is missing or damaged")
 
-    def create(self, resumed_round: int = 0) -> None:
-        """Makes the folder and writes `config.json`; of a resumed `metrics.csv`, keeps the rows before a round."""
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("all have seen the folder as it was")
+    def create(self, built: Experiment, resumed_round: int = 0) -> None:
+        """Writes `config.json`; of a resumed `metrics.csv`, keeps the rows before a round."""
         if not self._writes:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=bool(self._settings.output_dir))
-            replace(self.path / "config.json", json.dumps(records.config(self._settings), indent=2) + "\n")
+            replace(self.path / "config.json", json.dumps(records.config(built), indent=2) + "\n")
             if self._settings.resume:
                 for name in ("summary.json", "links.csv"):
                     (self.path / name).unlink(missing_ok=True)
@@ -91,7 +131,7 @@ class RunFolder:
         """Adds a row to `metrics.csv`, after a header if it is the first."""
         if not self._writes:
             return
-        with self._metrics.open("a", newline="") as file:
+        with naming(self._metrics), self._metrics.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)
             if file.tell() == 0:
                 writer.writeheader()
@@ -107,21 +147,86 @@ class RunFolder:
         replace(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
-def check_resume(settings: Settings, saved: dict) -> None:
+def _said_by_first(function: Callable[[], str]) -> str:
+    """What process 0 finds, or the mistake that it finds, in every process."""
+    if jax.process_count() == 1:
+        return function()
+    said = ""
+    if jax.process_index() == 0:
+        try:
+            said = f"+{function()}"
+        except InputError as error:
+            said = f"-{error}"
+    letters = np.zeros(4096, np.uint8)
+    letters[: len(said.encode())] = list(said.encode())
+    heard = bytes(np.asarray(multihost_utils.broadcast_one_to_all(letters))).rstrip(b"\0").decode()
+    if heard[0] == "-":
+        raise InputError(heard[1:])
+    return heard[1:]
+
+
+def saved_config(path: Path) -> dict[str, Any]:
+    """What the `config.json` of a run holds; raises `InputError` where there is none that can be read."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+        return {**config, "flags": dict(config["flags"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"output_dir {str(path)!r} holds no run to resume (no readable config.json)") from None
+
+
+def resumed(settings: Settings, given: Collection[str]) -> Settings:
+    """Settings with those of the saved run where none were given, whatever the defaults of this version are.
+
+    Args:
+      settings: with the `output_dir` of the run.
+      given: names of the settings that were given; they are checked later.
+
+    Raises:
+      InputError: there is no run, or one with settings that this version does not have.
+    """
+    if not (settings.resume and settings.output_dir):
+        return settings
+    path = Path(settings.output_dir).expanduser()
+    config, known = saved_config(path), fields(Settings)
+    if strange := [name for name in config["flags"] if name not in known]:
+        raise InputError(
+            f"cannot resume: the run was written by {_version(config)}, and has the setting {strange[0]!r}, which "
+            f"this version, {__version__}, does not know"
+        )
+    free, followed = (Role.OUTPUT, Role.EXECUTION), ("include", "target_accuracy", "checkpoint_every")
+    taken: dict[str, Any] = {
+        name: tuple(value) if known[name].kind is tuple else value
+        for name, value in config["flags"].items()
+        if name not in given and (known[name].role not in free or name in followed)
+    }
+    return dataclasses.replace(settings, **taken)
+
+
+def _version(config: Mapping[str, Any]) -> str:
+    return f"ddjax {config.get('versions', {}).get('ddjax', 'of an unknown version')}"
+
+
+def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
     """Refuses to go on with a run that had other settings, unless they change none of its numbers.
+
+    A setting that the run does not know, since a later version added it, had its default.
 
     Args:
       settings: to go on with.
-      saved: the settings as the run had them, from its `config.json`.
+      config: of the run.
 
     Raises:
       InputError: the first setting that differs.
     """
+    saved = config["flags"]
     for name, field in fields(settings).items():
         value = settings.values()[name]
         free = field.role in (Role.OUTPUT, Role.EXECUTION) or name == "rounds"
         if not free and saved.get(name, field.default) != value:
             raise InputError(f"cannot resume with --{name}={value}: the run had {saved.get(name, field.default)}")
+    known, given = config.get("include", ""), digests(settings.include)
+    if known != given:
+        raise InputError(f"cannot resume with the included files {given or 'none'}: the run had {known or 'none'}")
     if saved.get("rounds") == settings.rounds:
         return
     for name in _SCHEDULES:

@@ -9,7 +9,7 @@ from ddjax.algorithms import ALGORITHMS, CONSENSUS
 from ddjax.data import DATASETS, PARTITIONS
 from ddjax.errors import InputError
 from ddjax.experiments.fields import Role, Sweep, fields, setting
-from ddjax.learning import DIVERGENCES, OPTIMIZERS
+from ddjax.learning import DIVERGENCES, LEAST_TEMPERATURE, OPTIMIZERS
 from ddjax.mixing import COMPRESSORS, MIXERS
 from ddjax.models import ACTIVATIONS, MODELS
 from ddjax.networks import MIXING_WEIGHTS, TOPOLOGIES
@@ -45,13 +45,24 @@ class Settings:
 
     dataset: str = _data(
         "digits",
-        "A name, or the path of a .csv, or of a .npz with x_train, y_train, x_test, y_test. Of a .npz integer x are "
-        "standardized, others not; integer y are labels, others numbers to predict.",
+        "A name, or the path of a .csv, .csv.gz, or of a .npz with x_train, y_train, x_test, y_test.",
         registry=DATASETS,
     )
     target_column: str = _data(
         "",
-        "The column of a .csv that is learned: predicted if it holds numbers, else labels. The others are inputs.",
+        "The column of a .csv that is learned. The others are inputs.",
+    )
+    ignore_columns: str = _data("", "Columns of a .csv that are no inputs, joined by +, as in id+name.")
+    task: str = _data(
+        "",
+        "classification or regression; by default texts, integers, and floating-point numbers 0 to K - 1 or 1 to K are "
+        "classes (of a .csv, too), and other numbers are predicted.",
+    )
+    standardize: str = _data(
+        "",
+        "How inputs are brought to unit scale: columns, whole (one mean and deviation) or none. By default tables by "
+        "column and pixels as a whole; other floating-point inputs only where they are far from unit scale.",
+        role=Role.DATA,
     )
     partition: str = _data(
         "",
@@ -170,12 +181,11 @@ class Settings:
         1.0,
         "Softmax temperature of the soft decisions over classes.",
         role=Role.HYPERPARAMETER,
-        minimum=0,
-        positive=True,
+        minimum=LEAST_TEMPERATURE,
     )
     reference_batch_size: int = _distillation(
         64,
-        "Reference examples drawn, and sent, each round; 0 for all.",
+        "Reference examples drawn, and sent, each round, at most the reference set; 0 for all.",
         unit="examples",
         minimum=0,
         shared=True,
@@ -183,11 +193,10 @@ class Settings:
 
     optimizer: str = _training("sgd", "The optimizer, by its Optax name.", registry=OPTIMIZERS, shared=True)
     learning_rate: float = _training(
-        0.05,
-        "eta, step size of the optimizer.",
+        0.0,
+        "eta, step size of the optimizer; 0 for 0.05, or where numbers are predicted for less if the data ask for it.",
         role=Role.HYPERPARAMETER,
         minimum=0,
-        positive=True,
         shared=True,
     )
     learning_rate_schedule: str = _training(

@@ -4,17 +4,20 @@ Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary
 directed link), learning_curves.png.
 """
 
+import shlex
+import signal
 from collections.abc import Sequence
 
 import jax
 
 from ddjax.errors import InputError
-from ddjax.experiments import console, execution, records
+from ddjax.experiments import console, execution, records, signals
+from ddjax.experiments.drawing import optional
 from ddjax.experiments.experiment import build
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.progress import Display
-from ddjax.experiments.run_folder import RunFolder
+from ddjax.experiments.run_folder import RunFolder, resumed
 from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
@@ -22,48 +25,81 @@ from ddjax.simulation import Checkpoints, accounting
 
 def train(given: Given) -> None:
     """Runs what the command line describes."""
-    settings = given.take(Settings)
+    settings = resumed(given.take(Settings), given.present)
     settings.check()
     execution.start(settings)
     folder = RunFolder(settings)
+    try:
+        _train(settings, folder)
+    finally:
+        folder.close()
+
+
+def _train(settings: Settings, folder: RunFolder) -> None:
+    """Runs what settings describe, into a folder."""
     built = build(settings)
+    folder.check_data(built.facts)
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.simulation) if settings.resume else None
-    done = resume[1].round if resume else 0
+    done = int(resume[0].state.round) if resume else 0
     if done > settings.rounds:
         raise InputError(f"cannot resume with --rounds={settings.rounds}: the checkpoint is of round {done}")
     memory_needed = records.memory_needed(built.simulation)
     first = jax.process_index() == 0
-    scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None)
-    folder.create(done)
+    folder.create(built, resume[1].round if resume else 0)
     console.describe(built)
     print(f"  memory     {memory_needed}", flush=True)
     if resume:
         print(f"  resumed    at round {done:,}")
     display = Display(settings.rounds, done)
+    scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None)
+    signals.poll()
     try:
-        for snapshot, latest in built.iterate(resume, display.progress):
-            row = records.row(latest)
-            folder.add(row)
-            scalars.add(row)
-            if settings.checkpoint_every and latest.round and latest.round % settings.checkpoint_every == 0:
+        shown = None
+        for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
+            if latest is shown:  # interrupted
+                due = settings.checkpoint_every > 0
+            else:
+                due = 0 < settings.checkpoint_every <= latest.round and latest.round % settings.checkpoint_every == 0
+                shown, row = latest, records.row(latest)
+                folder.add(row)
+                scalars.add(row)
+                display.evaluation(latest)
+            if due:
                 checkpoints.save(snapshot, latest)
-            display.evaluation(latest)
+        if (reached := int(snapshot.state.round)) < settings.rounds:
+            raise signals.Interrupted(signals.asked() or signal.SIGTERM, _kept(settings, folder, reached))
+        if first:
+            message_bytes = built.algorithm.message_bytes(built.problem)
+            folder.add_links(accounting.by_link(snapshot.messages, message_bytes, built.problem.network))
+            summary = records.summary(built, latest, display.seconds_compile, folder.rows())
+            folder.summarize(summary)
     finally:
         display.close()
         scalars.close()
         if first and (folder.path / "metrics.csv").exists():
-            from ddjax.experiments.plots import plot  # slow to import
+            _draw(folder)
+    if first:
+        console.conclude(built, latest, summary)
+        print(f"\nwritten to {folder.path}")
 
-            plot(folder.path / "learning_curves.png", [folder.path])
-    if not first:
-        return
-    message_bytes = built.algorithm.message_bytes(built.problem)
-    folder.add_links(accounting.by_link(snapshot.messages, message_bytes, built.problem.network))
-    summary = records.summary(built, latest, display.seconds_compile, folder.rows())
-    folder.summarize(summary)
-    console.conclude(built, latest, summary)
-    print(f"\nwritten to {folder.path}")
+
+def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
+    """What a run that ends in this round leaves behind."""
+    path = shlex.quote(str(folder.path))
+    if not settings.checkpoint_every:
+        return f"what was written is kept in {path}, but no checkpoint, since --checkpoint_every was not given"
+    return f"go on from round {reached:,} with --resume --output_dir={path}"
+
+
+def _draw(folder: RunFolder) -> None:
+    """Draws the learning curves, after all results are written."""
+    figure = folder.path / "learning_curves.png"
+    command = f"python scripts/plots.py {shlex.quote(str(figure))} {shlex.quote(str(folder.path))}"
+    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {command} draws them"):
+        from ddjax.experiments.plots import plot  # slow to import
+
+        plot(figure, [folder.path])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,12 +5,14 @@ from ddjax.learning.group import Group, chunk_for
 from ddjax.learning.losses import DIVERGENCES
 from ddjax.learning.optimizers import OPTIMIZERS
 from ddjax.learning.population import Phase, Population, single_group
-from ddjax.learning.supervised import supervised_learner
+from ddjax.learning.step_size import stable_step_size
+from ddjax.learning.supervised import LEAST_TEMPERATURE, supervised_learner
 from ddjax.learning.tasks import CLASSIFICATION, REGRESSION, TASKS, Task, infer_task
 
 __all__ = [
     "CLASSIFICATION",
     "DIVERGENCES",
+    "LEAST_TEMPERATURE",
     "OPTIMIZERS",
     "REGRESSION",
     "TASKS",
@@ -24,5 +26,6 @@ __all__ = [
     "infer_task",
     "round_keys",
     "single_group",
+    "stable_step_size",
     "supervised_learner",
 ]

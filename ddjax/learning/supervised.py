@@ -12,6 +12,9 @@ from ddjax.learning import losses, tasks
 from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
 
+# Below, softmax is a step, and its gradient 0 or beyond what floating-point numbers hold.
+LEAST_TEMPERATURE = 0.01
+
 
 def supervised_learner(
     model: Callable[[nnx.Rngs], nnx.Module],
@@ -46,7 +49,7 @@ def supervised_learner(
     if task is tasks.REGRESSION and isinstance(temperature, int | float) and temperature != 1:
         raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
     check_number("distillation_weight", distillation_weight)
-    check_number("temperature", temperature, positive=True)
+    check_number("temperature", temperature, LEAST_TEMPERATURE)
     check_number("micro_batch", micro_batch)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 

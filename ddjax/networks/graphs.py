@@ -5,11 +5,11 @@ that `m` sends to `n`. This module loads NetworkX, which is slow, so others impo
 """
 
 import math
-from pathlib import Path
 
 import networkx as nx
 
 from ddjax.errors import InputError
+from ddjax.networks.edge_files import read_edges
 
 
 def circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
@@ -94,30 +94,13 @@ def barabasi_albert(n: int, seed: int, m: int) -> nx.Graph:
 
 
 def edges(n: int, seed: int, path: str) -> nx.Graph:
-    """The links in a file, one `i j` a line; blank lines and what follows `#` are passed over."""
-    return _edge_list(path, n, directed=False)
+    """The links in a file, one `i j` a line; see `read_edges`."""
+    return read_edges(path, n, directed=False)
 
 
 def directed_edges(n: int, seed: int, path: str) -> nx.Graph:
     """The links in a file, each from `i` to `j`."""
-    return _edge_list(path, n, directed=True)
-
-
-def _edge_list(path: str, n: int, directed: bool) -> nx.Graph:
-    graph = nx.empty_graph(n, create_using=nx.DiGraph if directed else nx.Graph)
-    try:
-        lines = Path(path).expanduser().read_text().splitlines()
-    except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
-        raise InputError(f"cannot read the edge file {path!r}: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, 1):
-        fields = line.split("#")[0].split()
-        if not fields:
-            continue
-        if len(fields) != 2 or not all(field.isdecimal() and int(field) < n for field in fields):
-            raise InputError(f"{path}:{number}: expected two device numbers from 0 to {n - 1}, got {line.strip()!r}")
-        if fields[0] != fields[1]:
-            graph.add_edge(int(fields[0]), int(fields[1]))
-    return graph
+    return read_edges(path, n, directed=True)
 
 
 def tidy(graph: nx.Graph) -> nx.Graph:

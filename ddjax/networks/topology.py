@@ -34,12 +34,14 @@ class Topology(NamedTuple):
       weights: the name of the mixing weights.
       network: what `Problem.network` takes.
       matrices: `T` sparse arrays `[N, N]` float64: the one, those of the cycle, or draws to estimate from.
+      note: how an edge file was understood, where a reader should know; empty otherwise.
     """
 
     name: str
     weights: str
     network: Network
     matrices: Sequence[scipy.sparse.csr_array]
+    note: str = ""
 
     @property
     def directed_edges(self) -> float:
@@ -178,7 +180,8 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
         stack = np.stack([matrix.toarray() for matrix in matrices])
         form = Dense(stack if len(matrices) > 1 else stack[0])
     network = Cycle(form, len(matrices)) if len(matrices) > 1 else form
-    return Topology("", "+".join(dict.fromkeys(names)), network, matrices)
+    note = "; ".join(filter(None, (each.graph.get("note") for each in members)))
+    return Topology("", "+".join(dict.fromkeys(names)), network, matrices, note)
 
 
 def quickest_product(matrix: scipy.sparse.csr_array) -> str:

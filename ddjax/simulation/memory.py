@@ -23,7 +23,7 @@ def estimate(simulation: Simulation) -> tuple[int, int]:
     # Those that share one memory.
     together = len(simulation.mesh.local_devices) if jax.default_backend() == "cpu" else 1
     state = zip(jax.tree.leaves(simulation.shapes.state), jax.tree.leaves(simulation.layout), strict=True)
-    whole: float = sum(map(_nbytes, jax.tree.leaves((simulation.problem, simulation.totals))))
+    whole: float = sum(map(_nbytes, jax.tree.leaves((simulation.problem, simulation.shapes.totals))))
     whole += sum(_nbytes(leaf) / (1 if layout.is_fully_replicated else shards) for leaf, layout in state)
     made = _made(simulation.traced.jaxpr.jaxpr, shards) / shards
     return int(together * whole), int(together * (whole + made))

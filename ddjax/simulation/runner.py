@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ddjax.errors import InputError
 from ddjax.learning import infer_task
 from ddjax.simulation import accounting
 from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.simulation import Simulation, Snapshot
-from ddjax.types import Algorithm, Problem, Traffic
+from ddjax.types import Algorithm, Info, Problem, Traffic
 
 # Seconds of one scan that a live display can wait for; cutting a scan costs next to nothing and changes no number.
 _PACE = 0.5
@@ -62,44 +63,54 @@ def iterate(
     eval_every: int,
     resume: tuple[Snapshot, Evaluation] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Snapshot, Evaluation]]:
     """Yields snapshot and evaluation at the start, then every `eval_every` rounds and after the last.
 
-    The snapshot's state is consumed when the iteration goes on: use it, or copy it, before.
+    The snapshot's arrays are consumed when the iteration goes on: use them, or copy them, before.
 
     Args:
       simulation: what to run.
       key: of the run; see `Simulation.advance`.
       rounds: length of the run.
       eval_every: rounds between two evaluations.
-      resume: a snapshot and its evaluation to go on from, instead of round 0.
+      resume: a snapshot and the last evaluation to go on from, instead of round 0; they are yielded first.
       progress: called about every half second of training.
+      interrupted: asked as often; where it is true, in any process, the iteration ends after a last snapshot, with the
+        last evaluation again where there was none in that round.
 
     Raises:
       InputError: `rounds` negative or `eval_every` below 1.
-      NonFiniteError: a loss or a soft decision is not finite.
+      DivergedError: a loss or a soft decision is not finite, or a private loss is far above where it began; see
+        `Watch`.
     """
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")
     if resume is None:
         state = simulation.init(key)
-        messages = _on_host(simulation.zeros().info.messages)
-        last = _evaluation(simulation, state, messages, 0, 0, np.nan, np.nan, 0.0)
+        totals = simulation.begin(state)
+        messages = _on_host(totals.info.messages)
+        last = _evaluation(simulation, state, messages, None, 0, None, 0.0)
+        snapshot = Snapshot(state, messages, totals, 0.0)
     else:
-        (state, messages), last = resume
-    yield Snapshot(state, messages), last
-    if last.round >= rounds:
+        snapshot, last = resume
+    yield snapshot, last
+    state, messages, totals, seconds = snapshot
+    done = int(state.round)
+    if done >= rounds:
         return
-    done, steps, seconds = last.round, last.steps, last.seconds_train
     start = time.perf_counter()
-    state, totals = simulation.advance(key, state, simulation.zeros(), done)  # no round: compiles
+    state, totals = simulation.advance(key, state, totals, done)  # no round: compiles
     seconds_compile = time.perf_counter() - start
     progress(Progress(done, seconds, seconds_compile))
     pace = 1
     while done < rounds:
-        stop, totals = min((done // eval_every + 1) * eval_every, rounds), simulation.zeros()
+        stop = min((last.round // eval_every + 1) * eval_every, rounds)
         while done < stop:
-            until = min(done + pace, stop)
+            until, ended = _agreed(min(done + pace, stop), interrupted())
+            if ended:
+                yield Snapshot(state, messages, totals, seconds), last
+                return
             start = time.perf_counter()
             state, totals = simulation.advance(key, state, totals, until)
             elapsed = time.perf_counter() - start
@@ -107,26 +118,21 @@ def iterate(
             pace = 2 * (until - done) if elapsed < _PACE else max(1, (until - done) // 2)
             done = until
             progress(Progress(done, seconds, seconds_compile))
-        info = totals.info
-        messages = jax.tree.map(np.add, messages, _on_host(info.messages))
-        taken = int(np.asarray(info.steps, np.int64).sum())
-        steps += taken
-        yield (
-            Snapshot(state, messages),
-            _evaluation(
-                simulation,
-                state,
-                messages,
-                done,
-                steps,
-                _per(taken, info.loss),
-                _per(taken, info.distillation_loss),
-                seconds,
-            ),
-        )
+        messages = jax.tree.map(np.add, messages, _on_host(totals.info.messages))
+        last = _evaluation(simulation, state, messages, totals.info, done, last, seconds)
+        totals = simulation.zeros()._replace(watch=totals.watch)
+        yield Snapshot(state, messages, totals, seconds), last
 
 
-def _per(steps: int, total: jax.Array) -> float:
+def _agreed(until: int, ended: bool) -> tuple[int, bool]:
+    """What all processes do next, since each has a clock and signals of its own."""
+    if jax.process_count() == 1:
+        return until, ended
+    every = multihost_utils.process_allgather(np.array([until, ended], np.int32))
+    return int(every[0, 0]), bool(every[:, 1].any())
+
+
+def _per(steps: int, total: Any) -> float:
     return float(total.sum()) / steps if steps else float("nan")
 
 
@@ -134,18 +140,27 @@ def _on_host(messages: Traffic) -> Traffic:
     return jax.tree.map(lambda counts: np.asarray(counts, np.int64), messages)
 
 
-def _evaluation(simulation: Simulation, state, messages, round, steps, loss, distillation_loss, seconds) -> Evaluation:
+def _evaluation(
+    simulation: Simulation,
+    state: Any,
+    messages: Traffic,
+    info: Info | None,
+    round: int,
+    last: Evaluation | None,
+    seconds: float,
+) -> Evaluation:
+    """Evaluates a state, after rounds since the last evaluation of which `info` is the sum."""
     measures = simulation.measure(state)
-    score = np.asarray(measures.score, np.float64)
+    taken = int(np.asarray(info.steps, np.int64).sum()) if info else 0
     return Evaluation(
         round,
         infer_task(simulation.problem.y).metric,
-        score,
+        np.asarray(measures.score, np.float64),
         float(measures.ensemble_score),
         float(measures.disagreement),
-        loss,
-        distillation_loss,
-        steps,
+        _per(taken, info and info.loss),
+        _per(taken, info and info.distillation_loss),
+        taken + (last.steps if last else 0),
         accounting.count(messages, simulation.message_bytes, simulation.problem.network),
         seconds,
     )

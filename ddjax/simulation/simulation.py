@@ -10,21 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddjax import sharding
-from ddjax.errors import NonFiniteError
+from ddjax.errors import DivergedError
 from ddjax.simulation.metrics import Measures, evaluate
+from ddjax.simulation.watch import Watch, begin
 from ddjax.types import Algorithm, Info, Problem, Traffic
-
-
-class Snapshot(NamedTuple):
-    """What a run needs to go on from.
-
-    Attributes:
-      state: the algorithm's.
-      messages: `Traffic` of int64 counts since round 0, on the host.
-    """
-
-    state: Any
-    messages: Traffic
 
 
 class Totals(NamedTuple):
@@ -32,11 +21,35 @@ class Totals(NamedTuple):
 
     Attributes:
       info: `Info`, summed.
-      failed: `[N]` devices whose loss was not finite in the last round.
+      watch: on the private losses, over all rounds of a run.
+      failed: `[N]` devices that had diverged after the last round.
     """
 
     info: Info
+    watch: Watch
     failed: jax.Array
+
+    def after(self, info: Info) -> "Totals":
+        """With one more round."""
+        watch = self.watch.follow(info)
+        failed = ~jnp.isfinite(info.loss + info.distillation_loss) | watch.diverged
+        return Totals(jax.tree.map(jnp.add, self.info, info), watch, failed)
+
+
+class Snapshot(NamedTuple):
+    """What a run needs to go on from.
+
+    Attributes:
+      state: the algorithm's.
+      messages: `Traffic` of int64 counts from round 0 to the last evaluation, on the host.
+      totals: over the rounds since then.
+      seconds_train: spent in training rounds, as in `Evaluation`.
+    """
+
+    state: Any
+    messages: Traffic
+    totals: Totals
+    seconds_train: float
 
 
 class Simulation:
@@ -74,8 +87,9 @@ class Simulation:
             state = jax.eval_shape(made.init, key, problem)
             self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, problem)
         info = self.traced.out_info[1]
-        self.shapes = Snapshot(state, info.messages)
-        self.totals: Any = Totals(info, jax.ShapeDtypeStruct(info.loss.shape, bool))  # type: ignore[arg-type]
+        failed: Any = jax.ShapeDtypeStruct(info.loss.shape, bool)
+        totals = Totals(info, Watch(info.loss, info.loss), failed)
+        self.shapes = Snapshot(state, info.messages, totals, 0.0)
         self.layout = sharding.stacked(self.mesh, state)
         self._compile()
 
@@ -95,14 +109,16 @@ class Simulation:
         def measure(state, problem, hyperparameters):
             return evaluate(partial(make(hyperparameters).predict, state), problem)
 
+        def watch(state, problem, hyperparameters):
+            return begin(partial(make(hyperparameters).predict, state), problem)
+
         def advance(key, state, totals, problem, hyperparameters, until):
             algorithm = make(hyperparameters)
 
             def one(carry):
                 state, totals = carry
                 state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
-                failed = ~jnp.isfinite(info.loss + info.distillation_loss)
-                return state, Totals(jax.tree.map(jnp.add, totals.info, info), failed)
+                return state, totals.after(info)
 
             return jax.lax.while_loop(
                 lambda carry: (carry[0].round < until) & ~carry[1].failed.any(), one, (state, totals)
@@ -112,22 +128,28 @@ class Simulation:
             algorithm = make(hyperparameters)
 
             def one(carry):
-                state, info = algorithm.round(jax.random.fold_in(key, carry[0].round), carry[0], problem)
-                return state, jnp.isfinite(info.loss + info.distillation_loss).all()
+                state, watch, _ = carry
+                state, info = algorithm.round(jax.random.fold_in(key, state.round), state, problem)
+                watch = watch.follow(info)
+                sound = jnp.isfinite(info.loss + info.distillation_loss).all() & ~watch.diverged.any()
+                return state, watch, sound
 
             def until(carry, round):
-                state, sound = jax.lax.while_loop(lambda carry: (carry[0].round < round) & carry[1], one, carry)
+                carry = jax.lax.while_loop(lambda carry: (carry[0].round < round) & carry[2], one, carry)
+                state, _, sound = carry
                 found = jax.tree.map(
                     lambda leaf: jnp.where(sound, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf,
                     measure(state, problem),
                 )
-                return (state, sound), found
+                return carry, found
 
-            (state, _), found = jax.lax.scan(until, (state, jnp.bool_(True)), rounds)
+            carry = state, begin(partial(algorithm.predict, state), problem), jnp.bool_(True)
+            (state, _, _), found = jax.lax.scan(until, carry, rounds)
             return state, found
 
         self._init = jax.jit(init, out_shardings=layout)
         self._measure = jax.jit(measure, out_shardings=whole)
+        self._watch = jax.jit(watch, out_shardings=whole)
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
         self._advance = jax.jit(advance, donate_argnums=(1, 2), out_shardings=(layout, whole))
         self._record = jax.jit(record, static_argnums=5)
@@ -169,22 +191,35 @@ class Simulation:
     def init(self, key: jax.Array) -> Any:
         """The state before the first round."""
         with jax.set_mesh(self.mesh):
-            return self._init(self._stream(key, 0), self.problem, self.hyperparameters)
+            state = self._init(self._stream(key, 0), self.problem, self.hyperparameters)
+        return self._place(self._make(self.hyperparameters).start(state, self.problem), self.layout)
 
     def measure(self, state: Any) -> Measures:
         """Test and reference measures of a state.
 
         Raises:
-          NonFiniteError: soft decisions that are NaN or infinite; the last step's loss was still fine.
+          DivergedError: soft decisions that are NaN or infinite; the last step's loss was still fine.
         """
         with jax.set_mesh(self.mesh):
             measures = self._measure(self._place(state, self.layout), self.problem, self.hyperparameters)
-        _check_finite(state, measures.finite)
+        if not measures.finite.all():
+            raise DivergedError(int(state.round), int(measures.finite.argmin()))
         return measures
 
     def zeros(self) -> Totals:
-        """Totals of no round."""
-        return self._place(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.totals))
+        """Totals of no round, where finite losses of any size are taken."""
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes.totals)
+        return self._place(zeros._replace(watch=zeros.watch._replace(start=zeros.watch.start + np.inf)))
+
+    def begin(self, state: Any) -> Totals:
+        """Totals of no round, which watch over the private losses; see `Watch`.
+
+        Args:
+          state: before the first round.
+        """
+        with jax.set_mesh(self.mesh):
+            watch = self._watch(self._place(state, self.layout), self.problem, self.hyperparameters)
+        return self.zeros()._replace(watch=watch)
 
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
@@ -195,13 +230,16 @@ class Simulation:
           The state, and the totals with these rounds added.
 
         Raises:
-          NonFiniteError: a loss is NaN or infinite; raised after that very round.
+          DivergedError: a loss is NaN or infinite, or far above where it began; raised after that very round.
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
             key = self._stream(key, 1)
             state, totals = self._advance(key, state, totals, self.problem, self.hyperparameters, np.int32(until))
-        _check_finite(state, ~totals.failed)
+        if totals.failed.any():
+            device = int(totals.failed.argmax())
+            level, start = float(totals.watch.level[device]), float(totals.watch.start[device])
+            raise DivergedError(int(state.round), device, *((level, start) if np.isfinite(level) else ()))
         return state, totals
 
     def record(
@@ -209,7 +247,7 @@ class Simulation:
     ) -> tuple[Any, Any]:
         """Runs on and measures, all in one compiled loop, with the hyperparameters of `advance`.
 
-        Where a loss is no longer finite it stops, and what is measured from then on is NaN.
+        Where a device diverges it stops, and what is measured from then on is NaN.
 
         Args:
           key: of the run.
@@ -224,8 +262,3 @@ class Simulation:
         with jax.set_mesh(self.mesh):
             key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
             return self._record(key, state, self.problem, self.hyperparameters, rounds, measure)
-
-
-def _check_finite(state: Any, finite: jax.Array) -> None:
-    if not finite.all():
-        raise NonFiniteError(int(state.round), int(finite.argmin()))

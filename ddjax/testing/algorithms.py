@@ -28,8 +28,9 @@ def check_algorithm(
     """Checks an algorithm on four linear devices with labels.
 
     A run must count its rounds, stay finite, and give the same numbers wherever it is cut, on one shard and on several;
-    keep the structure of its state; be of float64 throughout where that is asked; predict points of the simplex; and
-    count its messages under the names that it sizes them by.
+    keep the structure of its state; be of float64 throughout where that is asked; predict points of the simplex; count
+    its messages under the names that it sizes them by; and never call back to the host, which can wait for ever on
+    several shards.
 
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
@@ -45,6 +46,10 @@ def check_algorithm(
     problem = small_problem(topology, _DEVICES, stochastic)
     algorithm = make(_population())
     one = sharding.mesh(jax.devices()[:1])
+    simulation = Simulation(algorithm, problem, one)
+    program = str(simulation.traced.jaxpr)
+    assert "callback" not in program, "a round calls back to the host; what cannot be compiled belongs into `start`"
+    _check_info(simulation.shapes.totals.info)
     state, totals = _run(algorithm, problem, one, [_ROUNDS])
     assert int(state.round) == _ROUNDS, f"state.round is {state.round} after {_ROUNDS} rounds"
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -52,7 +57,7 @@ def check_algorithm(
         assert sound or "mixer" in jax.tree_util.keystr(path), f"state{jax.tree_util.keystr(path)} is not finite"
     cut = _run(algorithm, problem, one, [1, 3, _ROUNDS])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, "a run that was cut"), cut[0], state)
-    _check_info(algorithm, problem, totals.info)
+    check_traffic(totals.info.messages, algorithm.message_bytes(problem), (_DEVICES, _DEVICES), _DEVICES)
     s = np.asarray(algorithm.predict(state, problem.x_test))
     assert s.shape == (_DEVICES, len(problem.x_test), 3), f"predictions have shape {s.shape}, not [N, B, K]"
     if jax.device_count() > 1:
@@ -79,12 +84,11 @@ def _run(algorithm: Algorithm, problem: Problem, mesh: jax.sharding.Mesh, stops:
     return jax.tree.map(np.asarray, (state, totals))
 
 
-def _check_info(algorithm: Algorithm, problem: Problem, info: Any) -> None:
+def _check_info(info: Any) -> None:
     for name in ("loss", "distillation_loss", "steps"):
         shape = getattr(info, name).shape
         assert shape == (_DEVICES,), f"info.{name} has shape {shape}, not ({_DEVICES},)"
     assert np.issubdtype(info.steps.dtype, np.integer), f"info.steps is {info.steps.dtype}"
-    check_traffic(info.messages, algorithm.message_bytes(problem), (_DEVICES, _DEVICES), _DEVICES)
 
 
 def _check_loop(algorithm: Algorithm, problem: Problem, loop: Callable) -> None:

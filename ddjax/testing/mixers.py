@@ -9,7 +9,7 @@ import numpy as np
 
 from ddjax import sharding
 from ddjax.mixing import check_mixing
-from ddjax.networks import Network, NetworkRound, as_network, build_topology
+from ddjax.networks import Network, as_network, build_topology
 from ddjax.testing.base import check_traffic, close, in_double_precision, same_shapes
 from ddjax.types import Mixer, MixerState, PyTree
 
@@ -85,7 +85,7 @@ def _mix(mixer: Mixer, x: PyTree, leading: int, network: Network, times: int = _
     x = jax.tree.map(jnp.copy, x)
     for number in range(times):
         round = network.at_round(jax.random.key(number), jnp.int32(number))
-        x, state, sent = mix(jax.random.key(number), x, state, NetworkRound(round.sent, round.received))
+        x, state, sent = mix(jax.random.key(number), x, state, round)
         # Two outputs may not share a buffer that is donated next.
         x, state = jax.tree.map(jnp.copy, (x, state))
     return x, state, sent

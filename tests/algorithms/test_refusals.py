@@ -162,7 +162,7 @@ def test_no_function_hides_its_module():
         (lambda: make_learners(local_steps=0), "local_steps must be positive"),
         (lambda: make_learners(batch_size=-3), "batch_size must be at least 0"),
         (lambda: make_learners(distillation_weight=-5.0), "distillation_weight must be at least 0"),
-        (lambda: make_learners(temperature=-1.0), "temperature must be positive"),
+        (lambda: make_learners(temperature=-1.0), "temperature must be at least 0.01"),
     ],
 )
 def test_numbers_out_of_bounds_are_refused_from_python(make, message):

@@ -72,7 +72,9 @@ def tagged(train=90, test=30):
 
 @pytest.mark.parametrize("partition", BY_LABELS)
 def test_private_reference_and_test_examples_are_disjoint(partition):
-    problem = ddjax.make_problem(tagged(), np.ones((4, 4)) / 4, partition=partition, reference_size=30, seed=5)
+    problem = ddjax.make_problem(
+        tagged(), np.ones((4, 4)) / 4, partition=partition, reference_size=30, standardize="none", seed=5
+    )
     private = np.asarray(problem.x)[:, 0]
     reference, test = np.asarray(problem.reference)[:, 0], np.asarray(problem.x_test)[:, 0]
     assert sorted([*private, *reference, *test]) == list(range(120))
@@ -135,12 +137,19 @@ def test_npz(tmp_path):
         ({"y_train": np.arange(6) / 2}, "y_train and y_test differ: float64"),
         ({"y_train": np.ones((6, 2)), "y_test": np.ones((2, 3))}, r"differ: float64 \[6, 2\]"),
         ({"y_train": np.full(6, np.inf), "y_test": np.ones(2)}, "y_train has values that are not finite"),
-        ({"y_train": np.ones((6, 2), int)}, r"of numbers to predict \[6, K\] too"),
-        ({"y_train": np.array(["a"] * 6)}, "integer labels or numbers to predict"),
-        ({"y_train": np.arange(6) - 1}, "label -1"),
-        ({"y_test": np.array([0, 3])}, "label 3, but y_train goes from 0 to 2"),
+        ({"y_train": np.ones((6, 2), int)}, r"y_train and y_test differ"),
+        ({"y_train": np.ones((6, 2), int), "y_test": np.ones((2, 2), int)}, r"of which row 0 is not one-hot"),
+        ({"y_train": np.array(["a"] * 6), "y_test": np.array(["a"] * 2)}, "one class only, a"),
+        ({"y_train": np.arange(6) - 1}, "6 different labels in 6 rows, the first -1.*--task=regression"),
+        ({"y_train": np.array(["a", "b", "c", "d", "e", "f"]), "y_test": np.array(["a", "b"])}, "is it a name"),
+        ({"y_test": np.array([0, 3])}, r"holds the label 3 \(row 1\), which no row of .* has; its labels are 0, 1, 2"),
+        ({"y_train": np.array(list("aabbcc")), "y_test": np.array(["a", "d"])}, "the label d"),
+        (
+            {"y_train": np.array(["1.5", "2.5", "x"] * 2), "y_test": np.array(["1", "2"])},
+            r"'x' \(row 2\) among numbers",
+        ),
+        ({"y_train": np.array([None] * 6)}, "y_train holds Python objects"),
         ({"y_train": np.zeros(6, int)}, "one class only"),
-        ({"y_train": np.array([0, 1, 2, 0, 1, 2**33])}, "label 8589934592"),
         ({"x_train": np.full((6, 4), 1e300)}, "not finite in float32"),
         ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "none of it 0"),
     ],
@@ -210,17 +219,20 @@ def test_csv_of_numbers(tmp_path):
     rows = [(area, size, 100.0 + i) for i, (area, size, _) in enumerate(HOUSES)]
     path = write_csv(tmp_path / "a.csv", rows, "area,size,price")
     dataset = load_dataset(path, target_column="price", seed=3)
+    problem = ddjax.make_problem(dataset, np.ones((2, 2)) / 2, reference_size=4)
     test, train = np.split(np.random.default_rng(3).permutation(30), [6])
     prices = np.array([row[2] for row in rows])
     expected = (prices - prices[train].mean()) / prices[train].std()
-    np.testing.assert_allclose(dataset.y_train[:, 0], expected[train], rtol=1e-5)
-    np.testing.assert_allclose(dataset.y_test[:, 0], expected[test], rtol=1e-5)
+    np.testing.assert_allclose(np.sort(problem.y_test[:, 0]), np.sort(expected[test]), rtol=1e-5)
+    np.testing.assert_array_equal(dataset.y_train[:, 0], prices[train])
     known = [rows[i][1] for i in train if rows[i][1] is not None]
     sizes = np.array([np.median(known) if row[1] is None else row[1] for row in rows])
-    expected = (sizes - sizes[train].mean()) / sizes[train].std()
     areas = np.array([[row[0] == "A", row[0] == "B"] for row in rows])
     for x, chosen in ((dataset.x_train, train), (dataset.x_test, test)):
-        np.testing.assert_allclose(x, np.column_stack([areas, expected])[chosen], rtol=1e-5)
+        np.testing.assert_array_equal(x, np.column_stack([areas, sizes])[chosen])
+    expected = (sizes - sizes[train].mean()) / sizes[train].std()
+    np.testing.assert_allclose(np.sort(problem.x_test[:, 2]), np.sort(expected[test]), rtol=1e-5)
+    assert set(np.asarray(problem.x_test[:, :2]).ravel().tolist()) <= {0.0, 1.0}
     assert dataset.outputs == 1
 
 
@@ -243,11 +255,26 @@ def test_csv_of_labels(tmp_path):
         ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "'b' is missing in 1 rows, first in line 5"),
         ("a,b", [(None, i) for i in range(9)], "b", "column 'a' has no value"),
         ("a,b", [(None, i) for i in range(9)], "a", "column 'a' has no value"),
-        ("a,b", [(i if i != 2 else "inf", i) for i in range(9)], "b", "column 'a' is infinite in line 4"),
+        (
+            "a,b",
+            [(i if i != 2 else "inf", i) for i in range(9)],
+            "b",
+            "column 'a' holds 'inf' in line 4, beyond 1e+100",
+        ),
         ("a", range(9), "a", "no column beside 'a'"),
         ("a,b", [(i, 7) for i in range(9)], "b", "'b' has one value only"),
         ("a,b", [(f"street {i}", i) for i in range(200)], "b", "column 'a' has 160 different texts"),
-        ("a,b", [(1, 2), (1, 2, 3)], "b", "not a readable .csv"),
+        ("a,b", [(1, 2), (1, 2, 3)], "b", "line 3 has 3 values, but the header names 2 columns"),
+        ("a,b", [(1, 2), (1,)], "b", "line 3 has 1 values"),
+        ("a,b,a", [(i, i, i) for i in range(9)], "b", "columns 1 and 3 are both named 'a'"),
+        ("1,2", [(i, i) for i in range(9)], "2", "line 1 holds numbers (1, 2)"),
+        ("a;b", [f"{i};{i}" for i in range(9)], "b", "stand between semicolons"),
+        ("a,b", [(i if i != 4 else "34%", i) for i in range(9)], "b", "'34%' in line 6"),
+        ("a,b", [("34%", i) for i in range(9)], "b", "'34%' in line 2 and 8 more like it"),
+        ("a,b", [('"34,000"', i) for i in range(9)], "b", "'34,000' in line 2"),
+        ("a,b", [(i, i if i != 4 else "x") for i in range(9)], "b", "column 'b' holds numbers, but 'x' in line 6"),
+        ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "'b' is missing ('?') in 1 rows, first in line 6"),
+        (",b", [(i, i * i) for i in range(9)], "b", "no column beside 'b'"),
     ],
 )
 def test_a_bad_csv_is_named(tmp_path, head, rows, column, message):
@@ -310,7 +337,7 @@ def test_unknown_data(spec):
 
 
 def test_pixels_are_standardized_by_the_reference_set():
-    x = np.random.default_rng(0).integers(0, 200, (120, 4), dtype=np.uint8)
+    x = np.random.default_rng(0).integers(0, 200, (120, 2, 2), dtype=np.uint8)
     dataset = tagged()._replace(x_train=x[:90], x_test=x[90:])
     problem = ddjax.make_problem(dataset, np.ones((4, 4)) / 4, reference_size=30)
     assert problem.reference.dtype == problem.x.dtype == problem.x_test.dtype == np.float32

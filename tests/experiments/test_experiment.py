@@ -41,7 +41,7 @@ def test_double_precision_lasts_as_long_as_the_experiment_has_its_turn():
         ({"devices": "8"}, "devices takes a value of type int, got '8'"),
         ({"devices": True}, "devices takes a value of type int, got True"),
         ({"include": "mine.py"}, "include takes several texts"),
-        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0, got nan"),
         ({"choco_step_size": 2.0}, r"choco_step_size must lie in \[0, 1\], got 2.0"),
         ({"algorithm": "dsgd", "consensus": "tracking"}, "--consensus is not used by dsgd; it belongs to distillation"),
         ({"mixing": "averge"}, "did you mean 'average'"),

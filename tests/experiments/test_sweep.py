@@ -180,7 +180,7 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--seeds=2", "--seed=1,2"], "--seeds takes a positive number"),
         (["--shard=2/2"], "shard is i/n"),
         (["--shard=1"], "shard is i/n"),
-        (["--learning_rate=0.1,-1"], "cell learning_rate=-1.0: learning_rate must be positive"),
+        (["--learning_rate=0.1,-1"], "cell learning_rate=-1.0: learning_rate must be at least 0"),
         (["--device_chunk=0,-1"], "device_chunk must be at least 0"),
         (["--algorithm=dsgd", "--message_fraction=0.1,0.5"], "--message_fraction is used by no cell"),
         (["--algorithm=local", "--exclude=topology=ring"], "fits no cell"),
@@ -218,7 +218,7 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
     before = files(out)
     for flags, message in (
         (["--rounds=6"], "rounds=4, here 6"),
-        (["--learning_rate=0.2"], "learning_rate=0.05, here 0.2"),
+        (["--learning_rate=0.2"], "learning_rate=0.0, here 0.2"),
     ):
         assert call(*SMALL, f"--sweep_dir={out}", *flags) == 2
         error = capsys.readouterr().err
@@ -228,6 +228,45 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
     assert call(*SMALL, f"--sweep_dir={out}", "--seeds=1") == 2
     assert "has 6 cells that this sweep leaves out" in capsys.readouterr().err
     assert files(out) == before
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path, capsys, finished):
+    """It knew a setting less, and its cells had other names."""
+    out = copied(finished, tmp_path)
+    plan = json.loads((out / "sweep.json").read_text())
+    cells = {f"old-{name}": settings for name, settings in plan["cells"].items()}
+    for name, settings in cells.items():
+        (out / "cells" / name.removeprefix("old-")).rename(out / "cells" / name)
+        del settings["standardize"], settings["task"]
+    (out / "sweep.json").write_text(json.dumps({**plan, "cells": cells}))
+    assert call(*SMALL, f"--sweep_dir={out}", "--seeds=3") == 0
+    assert "18 cells; 12 are done" in capsys.readouterr().out
+    assert len(list((out / "cells").iterdir())) == 18
+
+
+def test_a_file_that_changes_is_not_mixed_in(tmp_path, capsys):
+    """Neither a data set nor a graph; what is done stays, and a sweep that adds nothing is not refused."""
+    data, edges, out = tmp_path / "data.npz", tmp_path / "graph.edges", tmp_path / "sweep"
+    edges.write_text("0 1\n1 2\n2 3\n")
+    flags = [f"--dataset={data}", f"--topology=edges:{edges}", "--devices=4", "--models=linear", "--rounds=2"]
+    flags += ["--eval_every=2", f"--sweep_dir={out}"]
+    x, y = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32), np.arange(400) % 2
+    save = functools.partial(np.savez, data, y_train=y, x_test=x, y_test=y)
+    save(x_train=x)
+    assert call(*flags) == 0
+    before = files(out)
+    capsys.readouterr()
+    edges.write_text("0 1\n1 2\n2 3\n3 0\n")
+    assert call(*flags) == 0
+    assert call(*flags, "--seeds=2") == 2
+    assert f"'{edges}' is not what it was when other cells" in capsys.readouterr().err
+    edges.write_text("0 1\n1 2\n2 3\n")
+    save(x_train=x + 1)
+    assert call(*flags, "--seeds=2") == 2
+    assert f"'{data}' is not what it was when other cells" in capsys.readouterr().err
+    assert files(out) == before
+    save(x_train=x)
+    assert call(*flags, "--seeds=2") == 0
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
@@ -399,7 +438,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(tmp_path, capsys, monk
     with (out / "failures.csv").open() as file:
         failures = {(row["algorithm"], float(row["learning_rate"])): row for row in csv.DictReader(file)}
     assert set(failures) == {("local", 1e9), ("dsgd", 0.1), ("dsgd", 1e9)}
-    assert "no longer finite in round" in failures["local", 1e9]["reason"]
+    assert "which was 2.3 at the start, in round" in failures["local", 1e9]["reason"]
     assert failures["dsgd", 0.1]["reason"] == "the roof is on fire"
     results = pd.read_csv(out / "results.csv")
     assert set(zip(results.learning_rate, results.status, strict=True)) == {(0.1, "done"), (1e9, "diverged")}

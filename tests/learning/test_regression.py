@@ -177,7 +177,7 @@ def test_an_error_that_is_not_finite_names_its_device(size):
     algorithm = ddjax.local(population)
     state = algorithm.init(jax.random.key(0), problem)
     broken = jax.tree.map(lambda leaf: leaf.at[5].set(size), state.devices)
-    with pytest.raises(ddjax.NonFiniteError) as error:
+    with pytest.raises(ddjax.DivergedError) as error:
         ddjax.Simulation(algorithm, problem).measure(state._replace(devices=broken))
     assert error.value.device == 5
 

@@ -133,11 +133,66 @@ def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
     np.testing.assert_allclose(uniform, metropolis)
 
 
-def test_edge_file(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (b"# a ring\n0 1\n1 2\n\n2 3 # no weight\n3 0", ""),
+        (b"0 1 {}\n1 2 {}\n2 3 {}\n3 0 {}\n", ""),  # as NetworkX writes it
+        (b"0,1\n1, 2\n2;3\n3\t0\n", ""),
+        (b"0,1,\n1,2,\n2,3,\n3,0,\n", ""),
+        (b"\xef\xbb\xbf0 1\r\n1 2\r\n2 3\r\n3 0\r\n", ""),
+        (b"% a ring\n1 2\n2 3\n3 4\n4 1\n", "numbered from 1, so that 1 is device 0 and 4 is device 3"),
+        (b"0 0\n0 1\n1 0\n1 2\n2 3\n3 0\n", "1 of a device to itself, passed over; 1 more than once"),
+    ],
+)
+def test_an_edge_file_as_people_have_it_is_the_ring(tmp_path, content, note):
     path = tmp_path / "graph.txt"
-    path.write_text("# a path\n0 1\n1 2\n\n2 3 # last\n")
-    expected = mixing_matrix(nx.path_graph(4)).toarray()
-    np.testing.assert_array_equal(build_topology(f"edges:{path}", 4).network.dense(), expected)
+    path.write_bytes(content)
+    built = build_topology(f"edges:{path}", 4)
+    np.testing.assert_array_equal(built.network.dense(), mixing_matrix(nx.cycle_graph(4)).toarray())
+    assert built.note == note
+    assert build_topology(f"alternating:ring+edges:{path}", 4).note == note
+
+
+def test_directed_edges_may_be_numbered_from_1(tmp_path):
+    path = tmp_path / "graph.txt"
+    path.write_text("1 2\n2 3\n3 1\n")
+    expected = mixing_matrix(build_graph("directed_ring", 3)).toarray()
+    np.testing.assert_array_equal(build_topology(f"directed_edges:{path}", 3).network.dense(), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"0 1\n1 2 {'weight': 0.5}\n", ":2: expected two device numbers alone, got .*weights come from --mixing_w"),
+        (b"0 1 0.5\n", ":1: expected two device numbers alone, got '0 1 0.5'; weights come from"),
+        (b"0 1\n\n1 9\n", ":3: device 9 is not one of 4, which are numbered from 0 to 3, or from 1 to 4 in a file wi"),
+        (b"0 1\n3 4\n", ":2: device 4 is not one of 4"),
+        (b"0 1\n1 -2\n", ":2: expected two device numbers from 0 to 3, got '1 -2'"),
+        (b"source,target\n0,1\n", ":1: expected two device numbers from 0 to 3, got 'source,target'"),
+        (b"0.0 1.0\n", ":1: expected two device numbers"),
+        (b"1" * 6000 + b" 2\n", ":1: expected two device numbers from 0 to 3, got '1{60}…'"),
+        (b"0 1\n# caf\xe9\n", ":2: this is not UTF-8 text"),
+        ("0 1\n".encode("utf-16"), ":1: this is not UTF-8 text"),
+        (b"", "holds no link; a line `i j` is one"),
+        (b"# nothing\n\n", "holds no link"),
+        (b"0 1\n2 3\n", "not connected: 2 parts"),
+        (b"1 2\n2 3\n3 1\n", "1 of 4 devices are linked to nobody, the first is 0"),
+    ],
+)
+def test_a_mistake_in_an_edge_file_is_named_with_its_line(tmp_path, content, message):
+    path = tmp_path / "graph.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as raised:
+        build_topology(f"edges:{path}", 4)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_edge_file_that_is_not_there(tmp_path):
+    (tmp_path / "graph.txt").symlink_to("moved.txt")
+    for path, message in ((tmp_path / "graph.txt", "is a link to 'moved.txt', which is not"), (tmp_path, "Is a direc")):
+        with pytest.raises(InputError, match=message):
+            build_topology(f"edges:{path}", 4)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +209,7 @@ def test_edge_file(tmp_path):
         ("star", 8, "uniform", "use metropolis_hastings"),
         ("ring", 8, "metropolis", "did you mean 'metropolis_hastings'"),
         ("directed_ring", 8, "metropolis_hastings", "undirected"),
-        ("edges:/no/such/file", 8, "", "No such file"),
+        ("edges:/no/such/file", 8, "", "no file"),
         ("ring", 0, "", "at least one device"),
     ],
 )

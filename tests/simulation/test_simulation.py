@@ -1,5 +1,7 @@
 """The engine: nothing a run reports depends on where it is cut, and a loss that is not finite stops it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +53,34 @@ def test_a_resumed_run_is_the_same_to_the_bit(problem, tmp_path):
     resumed = list(ddjax.iterate(ddjax.Simulation(algorithm, problem), resume=resume, **kwargs))
     for (_, evaluation), before in zip(resumed, history[1:], strict=True):
         equal(results(evaluation), before)
-    equal(resumed[-1][0], snapshot)
+    equal(resumed[-1][0]._replace(seconds_train=0.0), snapshot._replace(seconds_train=0.0))
+
+
+def test_an_interrupted_run_goes_on_between_two_evaluations_to_the_bit(problem, tmp_path):
+    """Whenever it is interrupted, and again and again."""
+    algorithm = make_distillation(make_learners(optimizer=optax.adam(0.01)), "tracking")
+    simulation, kwargs = ddjax.Simulation(algorithm, problem), {"key": KEY, "rounds": 30, "eval_every": 10}
+    *_, (whole, _) = undisturbed = [(_copied(s), e) for s, e in ddjax.iterate(simulation, **kwargs)]
+    resume, found, rounds = None, [], []
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    while not rounds or rounds[-1] < 30:
+        asked = itertools.count()
+        run = ddjax.iterate(simulation, resume=resume, interrupted=lambda asked=asked: next(asked) == 2, **kwargs)
+        for each in run:
+            snapshot, evaluation = each
+            if not found or evaluation.round > found[-1].round:
+                found.append(evaluation)
+        rounds.append(int(snapshot.state.round))
+        checkpoints.save(snapshot, evaluation)
+        resume = checkpoints.restore(simulation)
+    assert any(round % 10 for round in rounds)
+    equal(snapshot._replace(seconds_train=0.0), whole._replace(seconds_train=0.0))
+    for evaluation, (_, before) in zip(found, undisturbed, strict=True):
+        equal(results(evaluation), results(before))
+
+
+def _copied(snapshot):
+    return jax.tree.map(np.array, snapshot)
 
 
 def test_the_rounds_do_not_depend_on_the_evaluations(problem):
@@ -102,9 +131,51 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_round(problem):
     simulation = ddjax.Simulation(algorithm._replace(round=breaks_in_round_6), problem)
     run = ddjax.iterate(simulation, key=KEY, rounds=50, eval_every=4)
     assert [next(run)[1].round, next(run)[1].round] == [0, 4]
-    with pytest.raises(ddjax.NonFiniteError) as error:
+    with pytest.raises(ddjax.DivergedError) as error:
         next(run)
     assert (error.value.round, error.value.device) == (6, 4)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_loss_far_above_where_it_began_is_divergence_in_its_round(problem, steps):
+    """One bad round is none, a run that has blown up is; the smoothing in NumPy, a step at a time."""
+    algorithm = make_distillation(make_learners(local_steps=steps))
+    simulation = ddjax.Simulation(algorithm, problem)
+    start = simulation.begin(simulation.init(KEY)).watch.start[4]
+    losses = np.array([1, 500 / steps, 2, *[60] * 40])  # per step, times the start
+
+    def blows_up(key, state, problem):
+        state, info = algorithm.round(key, state, problem)
+        loss = jnp.asarray(losses)[state.round - 1] * start * steps
+        return state, info._replace(loss=info.loss.at[4].set(loss))
+
+    levels = [1.0]
+    for loss in np.repeat(losses, steps):
+        levels.append(0.95 * levels[-1] + 0.05 * loss)
+    expected = 1 + int(np.argmax(np.array(levels[steps::steps]) > 30))
+    assert 3 < expected < 30
+    simulation = ddjax.Simulation(algorithm._replace(round=blows_up), problem)
+    for rounds in (30, 43):
+        run = ddjax.iterate(simulation, key=KEY, rounds=rounds, eval_every=50)
+        next(run)
+        with pytest.raises(ddjax.DivergedError, match="which was") as error:
+            next(run)
+        assert (error.value.round, error.value.device) == (expected, 4)
+
+
+def test_a_recording_stops_where_a_run_diverges(problem):
+    algorithm = make_distillation(make_learners())
+
+    def blows_up(key, state, problem):
+        state, info = algorithm.round(key, state, problem)
+        return state, info._replace(loss=jnp.where(state.round > 5, 1e6, info.loss))
+
+    simulation = ddjax.Simulation(algorithm._replace(round=blows_up), problem)
+    state, found = simulation.record(
+        KEY, simulation.init(KEY), [4, 5, 8, 12], lambda state, problem: jnp.float32(state.round)
+    )
+    assert state.round == 6
+    np.testing.assert_array_equal(found, [4, 5, np.nan, np.nan])
 
 
 def test_measures_against_numpy():

@@ -8,13 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import ticker
-from matplotlib.artist import Artist
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from ddjax.experiments.looks import COLORS, STYLES, plt
+from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, Line2D, literal, style, ticker
 
 _MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
 _DASHES = {"-": "none", "--": "6 3", "-.": "7 3 2 3"}
@@ -105,13 +100,14 @@ def draw(panel: Panel, names: Sequence[str]) -> Drawing:
       panel: what to draw.
       names: of all curves, by their numbers.
     """
-    entries = [textwrap.fill(names[line.curve], 44).replace("$", r"\$") for line in panel.lines]
+    entries = [literal(textwrap.fill(names[line.curve], 44)) for line in panel.lines]
     longest = max(len(row) for entry in entries for row in entry.split("\n"))
     columns = max(1, min(len(entries), 58 // (longest + 9)))  # about 58 letters fit, a handle takes nine
     rows = math.ceil(sum(entry.count("\n") + 1 for entry in entries) / columns)
-    with plt.rc_context(_RC | {"svg.hashsalt": panel.name}):
+    with style(_RC | {"svg.hashsalt": panel.name}):
         # 72 dots an inch: Matplotlib's display coordinates are then the SVG's.
-        fig, axis = plt.subplots(figsize=(3.4, 2.4 + 0.17 * rows), dpi=72, layout="constrained")
+        fig = Figure(figsize=(3.4, 2.4 + 0.17 * rows), dpi=72, layout="constrained")
+        axis = fig.subplots()
         handles = [_draw_line(axis, line, panel.ticks is None) for line in panel.lines]
         _scale(axis, panel)
         axis.set(xlabel=panel.labels[0], ylabel=panel.labels[1])
@@ -121,7 +117,6 @@ def draw(panel: Panel, names: Sequence[str]) -> Drawing:
         svg = _save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
         points = [point for line in panel.lines for point in _points(axis, line, panel.labels, fig.bbox.height)]
         files = {"pdf": _save(fig, format="pdf", metadata={"CreationDate": None}), "png": _save(fig, dpi=300)}
-        plt.close(fig)
     return Drawing(_inline(svg, panel.name), files, points)
 
 
@@ -131,7 +126,7 @@ def _save(fig: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_line(axis: plt.Axes, line: Line, fine: bool) -> Line2D:
+def _draw_line(axis: Axes, line: Line, fine: bool) -> Line2D:
     """What stands for the line in a legend; everything drawn has the curve's group."""
     color = COLORS[line.curve % len(COLORS)]
     (drawn,) = axis.plot(
@@ -157,7 +152,7 @@ def _draw_line(axis: plt.Axes, line: Line, fine: bool) -> Line2D:
     return drawn
 
 
-def _scale(axis: plt.Axes, panel: Panel) -> None:
+def _scale(axis: Axes, panel: Panel) -> None:
     if "x" in panel.logarithmic:
         axis.set_xscale("log", base=panel.base)
     if "y" in panel.logarithmic:
@@ -194,9 +189,7 @@ def _log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _points(
-    axis: plt.Axes, line: Line, labels: tuple[str, str], height: float
-) -> Iterator[tuple[int, float, float, str]]:
+def _points(axis: Axes, line: Line, labels: tuple[str, str], height: float) -> Iterator[tuple[int, float, float, str]]:
     places = axis.transData.transform(np.column_stack([line.x, line.mean]))
     for (x, y), at, mean, half in zip(places, line.x, line.mean, line.half, strict=True):
         where = f"{labels[0]}: {at:,.6g}\n" if labels[0] else ""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ddjax.errors import InputError
 from ddjax.learning import TASKS
+from ddjax.simulation.watch import FACTOR
 
 
 class Sweep(NamedTuple):
@@ -49,8 +50,10 @@ def _reading(path: Path) -> Iterator[Path]:
 
 
 def _table(path: Path, *needed: str) -> pd.DataFrame:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         head, *rows = csv.reader(file, strict=True)
+    if len(head) == 1 and ";" in head[0]:
+        raise ValueError("a spreadsheet has saved it with semicolons; the sweep's own command makes it anew")
     if missing := set(needed) - set(head):
         raise ValueError(f"it has no column {min(missing)!r}")
     if any(len(row) != len(head) for row in rows):  # pandas would fill it up
@@ -84,8 +87,18 @@ def _read(folder: Path) -> Sweep:
         time = pd.to_numeric(times).reindex(cells.index)
     with _reading(folder / "failures.csv") as path:
         others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
+    if metric == "accuracy" and not evaluations[metric].between(0, 1).all():
+        raise InputError(f"{str(folder / 'results.csv')!r} has an accuracy outside of 0 to 1")
     measures = evaluations.groupby("cell").last().drop(columns="round").assign(time=time)
-    return Sweep(metric, [about], names, pd.concat([cells.join(measures), others]), evaluations, list(targets))
+    cells = cells.join(measures)
+    if metric == "mse":  # stored by a version that took these for done
+        rose = measures[metric] > FACTOR * evaluations.groupby("cell")[metric].first()
+        lost = rose.index[rose]
+        cells.loc[lost, "status"] = "diverged"
+        cells.loc[lost, "reason"] = "its mse is far above where it began"
+        cells.loc[lost, list(measures)] = np.nan
+        evaluations = evaluations[~evaluations["cell"].isin(lost)]
+    return Sweep(metric, [about], names, pd.concat([cells, others]), evaluations, list(targets))
 
 
 def _common(metrics: Iterable[str]) -> str:

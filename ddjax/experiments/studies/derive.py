@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddjax.errors import InputError
+from ddjax.experiments.console import data_lines
 from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.studies.curves import closed_form, steady, weight
 from ddjax.experiments.sweeps.plan import Cell
@@ -16,20 +17,21 @@ from ddjax.theory import least_squares, least_squares_rates, rates
 _MOST_ROUNDS = 10_000_000  # derived, that are run unasked
 
 
-def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float]]:
+def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[str]]:
     """Builds each cell of a curve once, so that mistakes show, and fills in step size and rounds where they are 0.
 
     Returns:
-      The cells, and what was derived.
+      The cells, what was derived, and what was understood of their data, in lines for the console.
 
     Raises:
       InputError: settings that are wrong, or from which nothing can be derived.
     """
     wanted = [name for name in ("learning_rate", "rounds") if not getattr(cells[0].settings, name)]
-    steps, rounds = [], []
+    steps, rounds, lines = [], [], []
     for cell in cells:
         settings, step = cell.settings, cell.settings.learning_rate
         built = build(dataclasses.replace(settings, learning_rate=step or 1.0))
+        lines += data_lines(built)
         if not wanted:
             continue
         solved = settings.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
@@ -56,7 +58,7 @@ def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float]]:
             rounds.append(math.ceil(needed))
     derived = {"learning_rate": min(steps, default=0.0), "rounds": max(rounds, default=0)}
     found: dict[str, Any] = {name: derived[name] for name in wanted}
-    return [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells], found
+    return [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells], found, lines
 
 
 def form(cell: Cell, built: Experiment) -> tuple[str, np.ndarray, float]:

@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from ddjax.experiments.looks import COLORS, STYLES, plt
+from ddjax.experiments.looks import COLORS, STYLES, Figure, cm, colormaps, colors, literal, ticker
 from ddjax.experiments.studies.curves import Curve
 from ddjax.experiments.studies.fits import above_rounding
 from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
@@ -26,7 +24,7 @@ def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[
             continue
         if any(np.isfinite(values).all(0).any() for values in shown):
             yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
-    several = [curve for curve in curves if np.ptp(curve.devices["gradient_norm_sq"], axis=-1).any()]
+    several = [curve for curve in curves if (np.ptp(curve.devices["gradient_norm_sq"], axis=-1) > 0).any()]
     if 0 < len(several) <= 12:  # a mean model is one
         yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
     for x, groups in by_x(summary["dependence"]).items():
@@ -45,10 +43,11 @@ def _over_rounds(
     looks: Sequence[dict[str, Any]],
     shown: Sequence[np.ndarray],
     name: str,
-    label: str,
+    quantity: str,
 ) -> Figure:
     """Geometric mean over seeds, from least to largest as a band, with the fitted line in its window."""
-    fig, axis = plt.subplots(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
+    fig = Figure(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
+    axis = fig.subplots()
     for curve, facts, look, values in zip(curves, summary["curves"], looks, shown, strict=True):
         there = np.isfinite(values).all(0)
         if not there.any():
@@ -57,7 +56,8 @@ def _over_rounds(
         middle = np.exp(np.log(values).mean(0))
         scale = facts["theory"].get(name, {}).get("scale", "log-log")
         fit = facts["slopes"][name][scale]
-        axis.plot(x, middle, label=f"{curve.label}: slope {slope_text(facts, name) or '?'}".split(" (")[0], **look)
+        label = f"{literal(curve.label)}: slope {slope_text(facts, name) or '?'}".split(" (")[0]
+        axis.plot(x, middle, label=label, **look)
         axis.fill_between(x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
         if fit:
             fitted = np.isfinite(above_rounding(curve, name)[:, there]).all(0)
@@ -65,7 +65,7 @@ def _over_rounds(
             line = fit["value"] * (np.log(x[inside]) if scale == "log-log" else x[inside])
             line += np.log(middle[inside]).mean() - line.mean()
             axis.plot(x[inside], np.exp(line), color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", yscale="log", xlabel="round", ylabel=label)
+    axis.set(xscale="log", yscale="log", xlabel="round", ylabel=quantity)
     axis.grid(alpha=0.3)
     fig.legend(loc="outside lower center", ncols=1, fontsize="small")
     return fig
@@ -75,25 +75,24 @@ def _of_devices(curves: Sequence[Curve]) -> Figure:
     """A panel a curve, a line a device of each seed, coloured by its number of neighbours."""
     columns = min(len(curves), 3)
     rows = math.ceil(len(curves) / columns)
-    fig, grid = plt.subplots(
-        rows, columns, figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
-    )
+    fig = Figure(figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), layout="constrained")
+    grid = fig.subplots(rows, columns, sharey=True, squeeze=False)
     degrees = [n for curve in curves for seed in curve.facts["neighbors"] for n in seed] or [0]
-    norm = plt.Normalize(min(degrees), max(*degrees, min(degrees) + 1))
+    norm = colors.Normalize(min(degrees), max(*degrees, min(degrees) + 1))
     for axis, curve in zip(grid.flat, curves, strict=False):
         for s, values in enumerate(curve.devices["gradient_norm_sq"]):
             for n, line in enumerate(_positive(values).T):
                 neighbors = curve.facts["neighbors"][s][n] if curve.facts["neighbors"] else 0
-                axis.plot(curve.rounds, line, color=plt.cm.viridis(norm(neighbors)), linewidth=0.6, alpha=0.5)
+                axis.plot(curve.rounds, line, color=colormaps["viridis"](norm(neighbors)), linewidth=0.6, alpha=0.5)
         axis.set(xscale="log", yscale="log", xlabel="round")
-        axis.set_title(curve.label.replace(", ", "\n"), fontsize="small")
+        axis.set_title(literal(curve.label).replace(", ", "\n"), fontsize="small")
         axis.grid(alpha=0.3)
     for axis in grid.flat[len(curves) :]:
         axis.remove()
     for axis in grid[:, 0]:
         axis.set_ylabel("squared gradient norm")
     if len(set(degrees)) > 1:
-        shades = plt.cm.ScalarMappable(norm, "viridis")
+        shades = cm.ScalarMappable(norm, "viridis")
         fig.colorbar(shades, ax=list(grid.flat[: len(curves)]), label="neighbours of the device")
     return fig
 
@@ -101,7 +100,8 @@ def _of_devices(curves: Sequence[Curve]) -> Figure:
 def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
     """A panel a quantity: every seed, and the fitted lines."""
     names = [name for name in groups[0]["slopes"] if any(group["slopes"][name] for group in groups)]
-    fig, axes = plt.subplots(1, len(names), figsize=(1 + 3.6 * len(names), 4), squeeze=False, layout="constrained")
+    fig = Figure(figsize=(1 + 3.6 * len(names), 4), layout="constrained")
+    axes = fig.subplots(1, len(names), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=True):
         for number, group in enumerate(groups):
             if not (fit := group["slopes"][name]):
@@ -111,11 +111,11 @@ def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
             there = np.isfinite(values).all(0)
             line = fit["value"] * np.log(at[there])
             line, order = np.exp(line + np.log(values[:, there]).mean() - line.mean()), np.argsort(at[there])
-            label = f"{group['label']} {interval(fit)}".strip()
+            label = f"{literal(group['label'])} {interval(fit)}".strip()
             axis.plot(at[there][order], line[order], color=color, linestyle=":", label=label)
         axis.set(xscale="log", yscale="log", xlabel=x)
         axis.set_title(QUANTITIES[name].split(",")[0], fontsize="small")
         axis.legend(fontsize="x-small", title="slopes", title_fontsize="x-small", framealpha=0.5)
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.grid(alpha=0.3)
     return fig

@@ -1,5 +1,6 @@
 """What a study leaves: its tables, and its summary for machines and for readers."""
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -52,15 +53,17 @@ def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> No
 
 def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
     """Draws the figures, and writes the page that shows them."""
-    from ddjax.experiments.looks import plt  # slow to import
+    from ddjax.experiments.looks import style  # slow to import
     from ddjax.experiments.studies.figures import figures
 
     drawn = {}
-    for name, caption, figure in figures(curves, summary):
-        for ending in ("png", "pdf"):
-            figure.savefig(folder / f"{name}.{ending}", dpi=120)
-        plt.close(figure)
-        drawn[name] = caption
+    with style():
+        for name, caption, figure in figures(curves, summary):
+            for ending in ("png", "pdf"):
+                content = io.BytesIO()
+                figure.savefig(content, format=ending, dpi=120)
+                replace(folder / f"{name}.{ending}", content.getvalue())
+            drawn[name] = caption
     replace(folder / "summary.md", _page(summary, drawn))
 
 

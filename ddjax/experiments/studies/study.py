@@ -11,6 +11,7 @@ import datetime
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution, records
-from ddjax.experiments.files import output_folder
+from ddjax.experiments.drawing import optional
+from ddjax.experiments.files import Claim
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.studies import page
@@ -74,27 +76,38 @@ def study(given: Given) -> int:
     settings = given.take(StudySettings)
     settings.check()
     cells = planned_cells(given)
-    folder = output_folder(settings.output_dir, f"runs/convergence-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    precision = plan.process_precision(cells)
-    execution.start(Settings(host_devices=given.values["host_devices"] or 1, precision=precision))
+    claim = Claim(settings.output_dir, f"runs/convergence-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        precision = plan.process_precision(cells)
+        execution.start(Settings(host_devices=given.values["host_devices"] or 1, precision=precision))
+        return _study(settings, cells, claim.path)
+    finally:
+        claim.release()
+
+
+def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
+    """Runs cells and leaves what they show in a folder; returns the exit code."""
     curves = [prepare([cells[place] for place in places]) for places in alike(cells, "seed")]
-    for group, _ in curves:
+    for group, _, _ in curves:
         points = rounds_measured(group[0].settings, settings.points)
         first, last = window(points, settings.window)
         if ((points >= first) & (points <= last)).sum() < 2:
             raise InputError(f"fits need two rounds measured from {first} to {last}; give more --points or a --window")
+    for line in dict.fromkeys(line for _, _, lines in curves for line in lines):
+        print(f"  {line}", flush=True)
     found: list[Curve] = []
     with tqdm(total=len(cells), unit="run", disable=not sys.stderr.isatty()) as progress:
-        for group, known in curves:
+        for group, known, _ in curves:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
             found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, progress))
             page.tables(folder, found, summary := _summary(found, len(curves), settings))
-    page.page(folder, found, summary)
-    print((folder / "summary.md").read_text())
+    with optional("convergence.py", f"all numbers are in {folder}"):
+        page.page(folder, found, summary)
+    print((folder / "summary.md").read_text(encoding="utf-8"))
     print(f"written to {folder}")
     lost = [curve.label for curve in found if not np.isfinite(curve.values["objective"][:, -1]).all()]
     if lost:
-        print(f"convergence.py: no longer finite: {'; '.join(lost)}; try a smaller step size", file=sys.stderr)
+        print(f"convergence.py: diverged: {'; '.join(lost)}; try a smaller step size", file=sys.stderr)
     return 3 if lost else 0
 
 

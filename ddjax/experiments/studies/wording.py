@@ -15,10 +15,12 @@ QUANTITIES = {
 
 
 def by_x(dependence: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The fitted dependences by the setting that they are fitted over."""
     return {x: [group for group in dependence if group["x"] == x] for x in dict.fromkeys(g["x"] for g in dependence)}
 
 
 def interval(fit: dict[str, Any], form: str = ".2f") -> str:
+    """A fitted value and, where it is known, its confidence interval."""
     around = f" [{fit['low']:{form}}, {fit['high']:{form}}]" if math.isfinite(fit["low"]) else ""
     return f"{fit['value']:{form}}{around}"
 

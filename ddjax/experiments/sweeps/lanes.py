@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import jax
 
 from ddjax import sharding
-from ddjax.errors import InputError, NonFiniteError
+from ddjax.errors import DivergedError, InputError
 from ddjax.experiments import records
 from ddjax.experiments.experiment import build
 from ddjax.experiments.files import csv_text
@@ -64,6 +64,7 @@ def run(
 
     try:
         built = build(settings, mesh, like)
+        store.check_data(cell, built.facts["digest"])
         records.memory_needed(built.simulation)
         for _, latest in built.iterate(progress=progress):
             rows.append(records.row(latest))
@@ -74,14 +75,14 @@ def run(
         raise
     except Exception as error:  # the rest of the sweep goes on
         reason = " ".join(str(error).split()) or type(error).__name__
-        if not (rows and isinstance(error, NonFiniteError)):
+        if not (rows and isinstance(error, DivergedError)):
             store.fail(cell, reason, "" if isinstance(error, InputError) else traceback.format_exc())
             return f"failed: {reason}", None
         summary = {"status": "diverged", "reason": reason}
         result = f"diverged: {reason}"
     finally:
         scalars.close()
-    texts = {"config.json": records.config(settings), "summary.json": summary}
+    texts = {"config.json": records.config(built), "summary.json": summary}
     store.put(
         cell,
         {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()} | {"metrics.csv": csv_text(rows)},

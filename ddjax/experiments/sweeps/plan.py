@@ -95,7 +95,7 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
         outside = {text for text, wanted in excluded.items() if all(values[n] == v for n, v in wanted.items())}
         matched |= outside
         if not outside:
-            found.setdefault(_name(values), (settings, values))
+            found.setdefault(cell_name(values), (settings, values))
     if idle := [text for text in excluded if text not in matched]:
         raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
     if not found:
@@ -179,8 +179,14 @@ def _exclusion(text: str) -> dict[str, Any]:
     return values
 
 
-def _name(values: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def cell_name(values: Mapping[str, Any]) -> str:
+    """The algorithm, and a hash of the settings that are not the usual ones, so that a new setting renames no cell."""
+    own = {
+        name: value
+        for name, value in values.items()
+        if name not in LISTED or (value is not None and value != LISTED[name].default)
+    }
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     return f"{values['algorithm'].replace(':', '_')}-{digest[:10]}"
 
 

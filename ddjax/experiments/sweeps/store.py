@@ -5,6 +5,7 @@ several processes may share the folder.
 """
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 
 from ddjax.errors import InputError
 from ddjax.experiments import files, records
-from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.sweeps.plan import Cell, cell_name
 from ddjax.experiments.sweeps.tables import read_tables
 
 
@@ -26,21 +27,29 @@ class Store:
       path: of the folder; it need not be there.
       cells: all cells of the sweep, whoever runs them.
 
+    Attributes:
+      cells: with the names that they have in the folder, which an earlier version may have given them.
+
     Raises:
       InputError: the folder is a file, holds something else, another sweep, or a damaged cell.
     """
 
     def __init__(self, path: Path, cells: Sequence[Cell]):
-        self.path, self.cells = path, cells
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise InputError(f"sweep_dir {str(path)!r} is a file")
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"sweep_dir {str(path)!r} is a link to {os.readlink(path)!r}, which is not there")
+        if path.is_dir() and any(path.glob("[!.]*")) and not (path / "sweep.json").exists():
+            raise InputError(f"sweep_dir {str(path)!r} holds something else than a sweep; name a new one")
+        former = {cell_name(_flags(saved)): name for name, saved in self._plan().items()}
+        self.cells = [cell._replace(name=former.get(cell.name, cell.name)) for cell in cells]
         self._check()
         read_tables(self._plan(), self._folder, self._failure)  # what is damaged shows here, before anything is run
+        self._digests = self._saved_digests()
 
     def _check(self) -> None:
         path = self.path
-        if path.exists() and not path.is_dir():
-            raise InputError(f"sweep_dir {str(path)!r} is a file")
-        if path.is_dir() and any(path.glob("[!.]*")) and not (path / "sweep.json").exists():
-            raise InputError(f"sweep_dir {str(path)!r} holds something else than a sweep; name a new one")
         saved, names = self._plan(), {cell.name for cell in self.cells}
         strange = [settings for name, settings in saved.items() if name not in names]
         if strange and names < set(saved):
@@ -58,12 +67,44 @@ class Store:
         """The cells of the folder's sweep, by name; none before it is created."""
         try:
             plan = json.loads((self.path / "sweep.json").read_text())["cells"]
-            return {name: dict(settings) for name, settings in plan.items()}
+            return {name: {"algorithm": "", **settings} for name, settings in plan.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             where = str(self.path / "sweep.json")
             raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
+
+    def _saved_digests(self) -> dict[tuple, str]:
+        """The digest of each file that finished cells have read, as it was."""
+        found: dict[tuple, str] = {}
+        for cell in filter(self.holds, self.cells):
+            where = self._folder(cell.name) / "config.json"
+            try:
+                saved = json.loads(where.read_text(encoding="utf-8")).get("data", {}).get("digest", "")
+            except (OSError, ValueError, AttributeError):
+                raise InputError(
+                    f"{str(where)!r} is damaged; remove {str(where.parent)!r} to run that cell again"
+                ) from None
+            if saved:
+                found |= _digests(cell, saved)
+        return found
+
+    def check_data(self, cell: Cell, digest: str) -> None:
+        """Refuses a cell whose data or graph come from a file that was another one when other cells were run.
+
+        Args:
+          cell: to be run.
+          digest: of its data and graph; see `Experiment.facts`.
+
+        Raises:
+          InputError: the file has changed.
+        """
+        for source, now in _digests(cell, digest).items():
+            if self._digests.setdefault(source, now) != now:
+                raise InputError(
+                    f"{source[0]!r} is not what it was when other cells of {str(self.path)!r} were run; bring the old "
+                    "one back, or name a new sweep_dir"
+                )
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell is finished."""
@@ -123,13 +164,30 @@ class Store:
         return self.path / "failed" / f"{name}.json"
 
 
+def _digests(cell: Cell, digest: str) -> dict[tuple, str]:
+    """The parts of a digest that are of files, which may change, by their name and what else the part depends on."""
+    settings, (data, graph) = cell.settings, digest.split(", ")
+    found: dict[tuple, str] = {}
+    if Path(settings.dataset).suffix:
+        reading = (settings.target_column, settings.task, settings.ignore_columns, settings.precision)
+        found[settings.dataset, *reading] = data
+    if cell.values["topology"] and settings.topology.startswith("edges:"):
+        found[settings.topology.removeprefix("edges:"), settings.devices, cell.values["mixing_weights"]] = graph
+    return found
+
+
+def _flags(saved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a saved cell that make it this cell."""
+    return {name: value for name, value in saved.items() if name != "target_accuracy"}
+
+
 def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
     """The settings in which one cell differs from the one of `cells` that is most like it."""
     others = [
         [
             f"{name}={value}, here {cell.values.get(name)}"
-            for name, value in settings.items()
-            if name != "target_accuracy" and cell.values.get(name) != value
+            for name, value in _flags(settings).items()
+            if cell.values.get(name) != value
         ]
         for cell in cells
     ]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ddjax import sharding
 from ddjax.errors import InputError
-from ddjax.experiments import execution, records
+from ddjax.experiments import console, execution, records
 from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
@@ -39,21 +39,26 @@ from ddjax.simulation.operations import products
 _COMPILE, _ROUND, _SHARE = 4.0, 3e-4, 0.25
 
 
-def plan_program(cells: Sequence[Cell], peak: float) -> Program:
-    """Cells of one compiled program, with an estimate of what they take; `peak` is that of products on one accelerator.
+def plan_program(cells: Sequence[Cell], peak: float, store: Store) -> tuple[Program, Experiment]:
+    """Cells of one compiled program, with an estimate of what they take, and the first of them, built.
+
+    Args:
+      cells: of the program.
+      peak: of products on one accelerator.
+      store: where they will be stored.
 
     Raises:
-      InputError: the first of them cannot be built, or needs more memory than there is.
+      InputError: the first of them cannot be built, needs more memory than there is, or reads a file that has changed.
     """
     cell = cells[0]
     try:
-        execution.check_backend(cell.settings)
         built = build(cell.settings, sharding.mesh(jax.local_devices()[:1]))
         records.memory_needed(built.simulation)
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
+    store.check_data(cell, built.facts["digest"])
     seconds = operations(built) / (_SHARE * peak) + _ROUND * cell.settings.rounds + _COMPILE / len(cells)
-    return Program(cells, memory.estimate(built.simulation)[1], seconds)
+    return Program(cells, memory.estimate(built.simulation)[1], seconds), built
 
 
 def operations(built: Experiment) -> float:
@@ -100,13 +105,21 @@ def check(cells: Sequence[Cell]) -> None:
             raise InputError(f"cell {cell.label}: {error}") from None
 
 
-def group_programs(cells: Sequence[Cell]) -> list[Program]:
-    """The compiled programs that cells need, with estimates of what they take."""
+def group_programs(cells: Sequence[Cell], store: Store) -> list[Program]:
+    """The compiled programs that cells need, with estimates of what they take; says what it understood of the data."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(cell.program, []).append(cell)
     speed = peak() if cells else 0
-    return [plan_program(group, speed) for group in alike.values()]
+    programs, said = [], set()
+    for group in alike.values():
+        program, built = plan_program(group, speed, store)
+        programs.append(program)
+        lines = console.data_lines(built)
+        if (built.settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
+            said.add((built.settings.dataset, *lines[:2]))
+            print("\n".join([built.settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
+    return programs
 
 
 def planned(given: Given, settings: SweepSettings) -> list[Cell]:
@@ -119,19 +132,19 @@ def planned(given: Given, settings: SweepSettings) -> list[Cell]:
 def sweep(given: Given) -> int:
     """Runs what the command line describes; returns the exit code."""
     settings = given.take(SweepSettings)
-    whole = {name: given.values[name] for name in WHOLE}
     cells = planned(given, settings)
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
-    Scalars(Path() if whole["tensorboard"] else None)  # is it installed?
+    Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
     check(cells)
     store = Store(folder(settings.sweep_dir, cells), cells)
+    cells = store.cells
     mine = cells[number::count]
     todo = [cell for cell in mine if not store.holds(cell)]
     shard = f", {len(mine)} of them in shard {settings.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
-    execution.start(Settings(host_devices=whole["host_devices"], precision=precision))
-    compiled = group_programs(todo)
+    execution.start(Settings(host_devices=given.values["host_devices"], precision=precision))
+    compiled = group_programs(todo, store)
     accelerators = jax.local_devices()[: len(todo)]
     seconds = sum(program.seconds * len(program.cells) for program in compiled)
     if todo:
@@ -148,7 +161,8 @@ def sweep(given: Given) -> int:
         failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
     there = sum(store.holds(cell) for cell in cells)
-    print(f"{there} of {len(cells)} cells are in {store.path}; python scripts/report.py {store.path} draws them")
+    draws = f"python scripts/report.py {shlex.quote(str(store.path))} draws them"
+    print(f"{there} of {len(cells)} cells are in {store.path}; {draws}")
     if not len(failed):
         return 0
     reasons = ", ".join(f"{number} {status}" for status, number in failed["status"].value_counts().items())
@@ -159,4 +173,5 @@ def sweep(given: Given) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
     summary = "Runs every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv)
+    kept = "cells that are done are kept, and the same command goes on"
+    return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv, kept=kept)

@@ -1,0 +1,169 @@
+"""What is to be learned: classes, whatever they are called, or numbers to predict."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ddjax.data.texts import read_numbers, tidy
+from ddjax.errors import InputError, suggest
+
+TASKS = ("classification", "regression")
+# Whole numbers from 0 or 1 to at most this are classes where nothing is said, if each occurs this often on average.
+_MOST, _OFTEN = 20, 5
+
+
+class Targets(NamedTuple):
+    """Targets of both splits; see `Dataset`."""
+
+    y_train: np.ndarray
+    y_test: np.ndarray
+    outputs: int
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_task(task: str) -> None:
+    """Refuses a task that there is not; raises `InputError`."""
+    if task and task not in TASKS:
+        raise suggest("task", task, TASKS)
+
+
+def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], task: str = "") -> Targets:
+    """Decides whether targets are classes or numbers, and numbers the classes.
+
+    Texts, truth values and integers are classes. So are one-hot rows, and floating-point numbers that are 0 to K − 1,
+    1 to K, or −1 and 1 (as scikit-learn's `type_of_target` has it for all whole numbers); a note says so. Others are
+    numbers to predict. Classes are numbered in sorted order, so labels may begin anywhere and have gaps.
+
+    Args:
+      train: `[M]`, `[M, 1]` or `[M, K]` of texts, truth values, integers or floating-point numbers.
+      test: `[T, …]` likewise.
+      names: of both, for messages.
+      task: `classification` or `regression`; empty to decide.
+
+    Raises:
+      InputError: targets that do not fit the task, one class, hardly an example per class, or a class that only test
+        examples have.
+    """
+    check_task(task)
+    train, test = _plain(train, names[0]), _plain(test, names[1])
+    notes: list[str] = []
+    if train.ndim == 2 and task != "regression" and _one_hot(train) and _one_hot(test):
+        notes.append("rows of one 1 among zeros are taken as classes; --task=regression predicts them as numbers")
+        train, test = train.argmax(1), test.argmax(1)
+    if train.ndim == 2 and (task == "classification" or train.dtype.kind != "f") and task != "regression":
+        row = int(np.argmax((train != 0).sum(1) != 1))
+        raise InputError(
+            f"{names[0]}: classes are [examples] or one-hot rows, got {train.dtype} {list(train.shape)}, of which row "
+            f"{row} is not one-hot; numbers to predict are floating-point, or say --task=regression"
+        )
+    numeric = train.dtype.kind in "iuf"
+    if task == "regression":
+        if not numeric:
+            raise InputError(f"{names[0]} holds {str(train[0])!r}, which is no number to predict")
+        return _numbers(train, test, names, notes)
+    if numeric and train.dtype.kind == "f":
+        whole = all((values == np.round(values)).all() for values in (train, test))
+        if task == "classification" and not whole:
+            bad = int(np.argmax(train != np.round(train)))
+            raise InputError(
+                f"{names[0]} holds {train.flat[bad]:g} (row {bad}), and classes are whole numbers or texts; "
+                "--task=regression predicts numbers"
+            )
+        if not task:
+            if not (train.ndim == 1 and whole and _count(train)):
+                few = train.ndim == 1 and whole and len(np.unique(train)) <= _MOST
+                if few:
+                    notes.append(
+                        f"the target has {len(np.unique(train))} different whole numbers; if they are classes, say "
+                        "--task=classification"
+                    )
+                return _numbers(train, test, names, notes)
+            notes.append("whole numbers in a row are taken as classes; --task=regression predicts them as numbers")
+    return _classes(train, test, names, notes)
+
+
+def _plain(y: np.ndarray, name: str) -> np.ndarray:
+    """Targets without a needless axis, texts tidied and read as numbers where all of them are."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.dtype.kind == "S":
+        try:
+            y = np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} holds bytes that are not UTF-8 text: {error}") from None
+    if y.dtype.kind not in "UT":
+        return y
+    texts = [tidy(str(text)) for text in y.ravel()]
+    numbers = read_numbers(texts)
+    if not numbers.strange and not numbers.missing.any():
+        whole = numbers.values.astype(np.int64)
+        exact = all("." not in text and "e" not in text.lower() for text in texts)
+        return (whole if exact else numbers.values).reshape(y.shape)
+    if numbers.mostly:
+        row = numbers.strange[0] if numbers.strange else int(numbers.missing.argmax())
+        raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; mend it or leave the row out")
+    return np.array(texts).reshape(y.shape)
+
+
+def _one_hot(y: np.ndarray) -> bool:
+    return y.ndim == 2 and y.dtype.kind in "iufb" and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
+
+
+def _count(y: np.ndarray) -> bool:
+    """Whether floating-point numbers look like labels."""
+    values = np.unique(y)
+    consecutive = values[0] in (0, 1) and (np.diff(values) == 1).all()
+    return bool(
+        2 <= len(values) <= _MOST
+        and len(y) >= _OFTEN * len(values)
+        and (consecutive or np.array_equal(values, (-1, 1)))
+    )
+
+
+def _numbers(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes: list[str]) -> Targets:
+    if np.ptp(train, axis=0).max() == 0:
+        raise InputError(f"{names[0]} has one value only; at least two are needed")
+    train, test = (y.reshape(len(y), -1).astype(float) for y in (train, test))
+    return Targets(train, test, train.shape[1], (), tuple(notes))
+
+
+def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes: list[str]) -> Targets:
+    values, y_train = np.unique(train, return_inverse=True)
+    if len(values) < 2:
+        raise InputError(f"{names[0]} holds one class only, {_called(values[0])}; at least two are needed")
+    if 2 * len(values) > len(train):
+        raise InputError(
+            f"{names[0]} holds {len(values)} different labels in {len(train)} rows, the first {_called(values[0])}; a "
+            "class needs two examples on average" + _remedy(train)
+        )
+    unknown = ~np.isin(test, values)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise InputError(
+            f"{names[1]} holds the label {_called(test[row])} (row {row}), which no row of {names[0]} has; its labels "
+            f"are {listed([_called(value) for value in values])}"
+        )
+    called = tuple(_called(value) for value in values)
+    alike: dict[str, str] = {}
+    for name in called:
+        if (other := alike.setdefault(name.casefold(), name)) != name:
+            notes.append(f"the classes {other!r} and {name!r} differ in capital letters only")
+    if train.dtype.kind in "iuf" and not np.array_equal(values, np.arange(len(values))):
+        notes.append(f"the labels {listed(called)} are numbered anew, from 0 to {len(values) - 1}")
+    place = np.searchsorted(values, test)
+    return Targets(y_train.astype(np.int32), place.astype(np.int32), len(values), called, tuple(notes))
+
+
+def _remedy(y: np.ndarray) -> str:
+    return "; --task=regression predicts numbers" if y.dtype.kind in "iuf" else "; is it a name or an identifier?"
+
+
+def _called(value: object) -> str:
+    """The name of a class."""
+    return f"{value:g}" if isinstance(value, np.floating) else str(value)
+
+
+def listed(names: tuple[str, ...] | list[str], most: int = 6) -> str:
+    """The first few names, joined by commas."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

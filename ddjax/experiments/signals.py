@@ -1,0 +1,128 @@
+"""Signals that ask a command to end: Ctrl-C, the end of a batch job or of a spot machine, a closed terminal."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ECHO = 0.5  # seconds in which a second signal is taken for the first: shells and schedulers send some twice
+_PATIENCE = 3.0  # seconds that the main thread may be in a long call, such as a compilation
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the command to end.
+
+    Args:
+      number: of the signal.
+      kept: what remains of the work, and how to go on; empty for what is true of any run of the command.
+    """
+
+    def __init__(self, number: int, kept: str = ""):
+        super().__init__(kept)
+        self.number, self.kept = number, kept
+
+
+class _State:
+    """What the handlers share with the command.
+
+    Attributes:
+      number: of the signal that came; 0 for none.
+      polls: whether the command looks for it by itself, so that it raises nothing.
+    """
+
+    number = 0
+    polls = False
+
+
+_state = _State()
+
+
+def asked() -> int:
+    """The number of the signal that asks the command to end; 0 for none."""
+    return _state.number
+
+
+def poll() -> None:
+    """From now on the command looks at `asked` every now and then, and a signal raises nothing."""
+    _state.polls = True
+
+
+def said(number: int) -> str:
+    """How a message calls the signal."""
+    return f"interrupted ({signal.Signals(number).name})"
+
+
+@contextlib.contextmanager
+def handled(script: str, ends: bool) -> Iterator[None]:
+    """Lets a signal end a command in order: it raises `Interrupted`, or sets `asked` where the command polls.
+
+    What is ignored stays ignored, as under nohup. Outside the main thread nothing changes.
+
+    Args:
+      script: name of the command, for messages.
+      ends: whether the process ends after the command. Then a second signal ends it at once, as does the first where
+        the main thread is in a long call.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state.number, _state.polls = 0, False
+    seen = threading.Event()
+    # None is a handler that is not Python's.
+    before = {number: old for number in _NUMBERS if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
+
+    def handle(number: int, frame: object) -> None:
+        again, _state.number = _state.number, _state.number or number
+        seen.set()
+        if not (_state.polls or (again and ends)):
+            raise Interrupted(number)
+
+    with _watched(script, seen, before) if ends else contextlib.nullcontext():
+        try:
+            for number in before:
+                signal.signal(number, handle)
+            yield
+        finally:
+            for number, old in before.items():
+                # Python's own shows a trace while a process ends.
+                signal.signal(number, signal.SIG_DFL if ends and number == signal.SIGINT else old)
+
+
+@contextlib.contextmanager
+def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) -> Iterator[None]:
+    """A thread that hears of signals at once, and ends the process where the main thread does not."""
+    inbox, outbox = socket.socketpair()
+    outbox.setblocking(False)
+
+    def heard() -> int:
+        while number := next(iter(inbox.recv(1)), 0):
+            if number in handlers:
+                return number
+        return 0
+
+    def watch() -> None:
+        number, start = heard(), time.monotonic()
+        if number and (seen.wait(_PATIENCE) or _state.polls):
+            while (number := heard()) and time.monotonic() - start < _ECHO:
+                pass
+        if number:
+            line = f"{script}: {said(number)}; ended at once, and what was written is kept\n"
+            with contextlib.suppress(OSError):
+                os.write(2, ("\n" * os.isatty(2) + line).encode())
+            os._exit(128 + number)
+
+    former = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        outbox.close()
+        watcher.join()
+        inbox.close()

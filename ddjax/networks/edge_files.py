@@ -1,0 +1,78 @@
+"""Reads the links of a graph from a file.
+
+This module loads NetworkX, which is slow, so others import it where they need it.
+"""
+
+import re
+from pathlib import Path
+
+import networkx as nx
+
+from ddjax.errors import InputError, no_file
+
+# Ten digits are more than any number of devices, and Python refuses to read thousands. NetworkX writes `{}` behind a
+# link without data.
+_LINK = re.compile(r"\s*([0-9]{1,10})(?:\s*[,;]\s*|\s+)([0-9]{1,10})[\s,;]*(?:\{\}\s*)?(?:[#%].*)?")
+_MORE = re.compile(r"\s*[0-9]+[\s,;]+[0-9]+[\s,;]")
+_NOTHING = re.compile(r"[\s,;]*(?:[#%].*)?")
+
+
+def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
+    """The graph whose links a text file holds, one `i j` a line.
+
+    Spaces, tabs, commas or semicolons stand between the two numbers. Blank lines and comments after `#` or `%` are
+    passed over. Devices are numbered from 0; or from 1, where the file has no 0 and goes up to `devices`. What a reader
+    should know about that is in `graph.graph["note"]`.
+
+    Raises:
+      InputError: a file that cannot be read, a line that is no link, or no link at all.
+    """
+    links = _links(path, devices)
+    if not links and devices > 1:
+        raise InputError(f"the edge file {path!r} holds no link; a line `i j` is one")
+    ends = {end for link, _ in links for end in link}
+    first = int(0 not in ends and devices in ends)
+    for link, number in links:
+        if max(link) >= devices + first:
+            raise InputError(
+                f"{path}:{number}: device {max(link)} is not one of {devices}, which are numbered from 0 to "
+                f"{devices - 1}, or from 1 to {devices} in a file without a 0; change the file, or give more --devices"
+            )
+    graph = nx.empty_graph(devices, create_using=nx.DiGraph if directed else nx.Graph)
+    proper = [(i - first, j - first) for (i, j), _ in links if i != j]
+    graph.add_edges_from(proper)
+    loops, repeated = len(links) - len(proper), len(proper) - graph.number_of_edges()
+    notes = {
+        f"numbered from 1, so that 1 is device 0 and {devices} is device {devices - 1}": first,
+        f"{loops} of a device to itself, passed over": loops,
+        f"{repeated} more than once": repeated,
+    }
+    graph.graph["note"] = "; ".join(note for note, holds in notes.items() if holds)
+    return graph
+
+
+def _links(path: str, devices: int) -> list[tuple[tuple[int, int], int]]:
+    """The links of a file as they are numbered there, each with its line."""
+    links = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
+        if found := _LINK.fullmatch(line):
+            links.append(((int(found[1]), int(found[2])), number))
+        elif not _NOTHING.fullmatch(line):
+            shown = repr(line.strip() if len(line) < 60 else f"{line.strip()[:60]}…")
+            wanted = f"two device numbers from 0 to {devices - 1}"
+            if _MORE.match(line):
+                wanted, shown = "two device numbers alone", f"{shown}; weights come from --mixing_weights"
+            raise InputError(f"{path}:{number}: expected {wanted}, got {shown}")
+    return links
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise no_file(path) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: this is not UTF-8 text; save the edge file as UTF-8") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"cannot read the edge file {path!r}: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,64 @@
+"""When a run has diverged, though its numbers are finite."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.learning import CLASSIFICATION, infer_task
+from ddjax.types import Info, Problem, working_dtype
+
+# A device has diverged where its smoothed private loss is this many times what it was at the start.
+FACTOR = 30.0
+_KEPT = 0.95  # share of the smoothed loss that one optimizer step keeps: one bad minibatch is no divergence
+_EXAMPLES = 16  # of all devices, that the models are looked at with before the first round
+
+
+class Watch(NamedTuple):
+    """The private losses of the devices, and where each counts as diverged.
+
+    A device has diverged where `level > 30 · start`. `start` is the larger of two losses: the device's model before the
+    first round, on private examples of all devices, and having no opinion (uniform probabilities, or zeros), on its
+    own. Neither depends on the length of a run, nor on where it is cut.
+
+    Attributes:
+      level: `[N]` the private loss, smoothed over some twenty optimizer steps; it begins at `start`.
+      start: `[N]` that loss; infinite where nothing is watched.
+    """
+
+    level: jax.Array
+    start: jax.Array
+
+    def follow(self, info: Info) -> "Watch":
+        """The watch after one more round."""
+        kept = _KEPT ** info.steps.astype(self.level.dtype)
+        loss = info.loss / jnp.maximum(info.steps, 1)
+        return self._replace(level=kept * self.level + (1 - kept) * loss)
+
+    @property
+    def diverged(self) -> jax.Array:
+        """`[N]` whether a device has."""
+        return self.level > FACTOR * self.start
+
+
+def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
+    """The watch before the first round.
+
+    Args:
+      predict: `x [B, …] → [N, B, K]` soft decisions of every device.
+      problem: its private examples are used.
+    """
+    task, dtype = infer_task(problem.y), working_dtype()
+    total = problem.x.shape[0]
+    rows = jnp.arange(min(_EXAMPLES, total)) * (total // min(_EXAMPLES, total))
+    s = predict(problem.x[rows])
+    outputs = jnp.log(jnp.maximum(s, jnp.finfo(s.dtype).tiny)) if task is CLASSIFICATION else s
+    models = jax.vmap(task.loss, (0, None))(outputs, problem.y[rows]).mean(-1)
+
+    no_opinion = task.loss(jnp.zeros((total, s.shape[-1]), dtype), problem.y)
+    counts = problem.private_counts
+    held = jnp.arange(problem.private_indices.shape[1]) < counts[:, None]
+    own = jnp.where(held, no_opinion[problem.private_indices], 0).sum(-1) / jnp.maximum(counts, 1)
+    start = jnp.maximum(models, own).astype(dtype)
+    return Watch(start, start)

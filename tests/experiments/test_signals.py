@@ -1,0 +1,186 @@
+"""What ends a command from outside: signals, kills, an output that nobody reads, other runs at the same time."""
+
+import functools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import rows
+
+TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+SMALL = ["--devices=4", "--models=linear", "--host_devices=1"]
+LONG = [*SMALL, "--optimizer=adam", "--consensus=tracking", "--rounds=400", "--eval_every=20", "--checkpoint_every=20"]
+ENDLESS = [*SMALL, "--rounds=2000000", "--eval_every=1000000"]
+
+
+def start(*flags, **kwargs):
+    """train.py in a process of its own, which takes Ctrl-C even where these tests run in the background."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **kwargs}
+    takes = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([sys.executable, TRAIN, *flags], preexec_fn=takes, **pipes)
+
+
+def until_trains(process, out, patience=60.0):
+    """Waits for the first row of a run."""
+    end = time.monotonic() + patience
+    while not (out / "metrics.csv").exists() and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number, code):
+    out = tmp_path / "a run"
+    process = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}")
+    until_trains(process, out)
+    process.send_signal(number)
+    error = process.communicate()[1]
+    assert process.returncode == code, error
+    line = f"train.py: interrupted ({number.name}); go on from round "
+    assert error.startswith(line)
+    assert error.endswith(f" with --resume --output_dir='{out}'\n")
+    round = int(error.removeprefix(line).split()[0].replace(",", ""))
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [str(round)]
+    assert not list(out.glob(".*"))
+    done = start(f"--rounds={round + 3}", "--resume", f"--output_dir={out}")
+    printed, error = done.communicate()
+    assert done.returncode == 0, error
+    assert f"resumed    at round {round:,}\n" in printed
+    assert [row["round"] for row in rows(out)] == ["0", str(round + 3)]
+
+
+@pytest.mark.slow
+def test_what_is_ignored_stays_ignored(tmp_path):
+    """As under nohup."""
+    out = tmp_path / "run"
+    ignore = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    command = [sys.executable, TRAIN, *ENDLESS, f"--output_dir={out}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=ignore)
+    until_trains(process, out)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate()[1]
+    assert process.returncode == 143
+    assert "interrupted (SIGTERM); what was written is kept" in error
+
+
+@pytest.mark.slow
+def test_nobody_reads_the_output(tmp_path):
+    out = tmp_path / "run"
+    process = start(*SMALL, "--rounds=5", f"--output_dir={out}")
+    process.stdout.close()
+    assert process.wait() == 0, process.stderr.read()
+    assert process.stderr.read() == ""
+    assert (out / "summary.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_output(tmp_path):
+    out = tmp_path / "run"
+    with open("/dev/full", "w") as full:
+        process = start(*SMALL, "--rounds=5", f"--output_dir={out}", stdout=full)
+        error = process.communicate()[1]
+    assert process.returncode == 0
+    assert error == "train.py: stdout cannot be written to (No space left on device); going on without it\n"
+    assert (out / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_terminal_without_greek(tmp_path):
+    flags = [*SMALL, "--rounds=5", f"--output_dir={tmp_path / 'run'}"]
+    process = start(*flags, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    printed, error = process.communicate()
+    assert (process.returncode, error) == (0, "")
+    assert "4 x linear" in printed
+
+
+def test_a_backend_that_is_not_there(tmp_path):
+    process = start(*SMALL, f"--output_dir={tmp_path / 'run'}", env=os.environ | {"JAX_PLATFORMS": "cuda"})
+    error = process.communicate()[1]
+    assert process.returncode == 2
+    assert error.startswith("train.py: JAX cannot run with JAX_PLATFORMS='cuda'")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_runs_that_start_at_once_do_not_mix(tmp_path):
+    """Four with default folders, two on one folder, and one that goes on with a live run."""
+    flags = [*SMALL, "--rounds=4", "--eval_every=2"]
+    four = [start(*flags, cwd=tmp_path) for _ in range(4)]
+    two = [start(*flags, "--output_dir=same", cwd=tmp_path) for _ in range(2)]
+    said = [process.communicate() for process in four + two]
+    assert [process.returncode for process in four] == [0] * 4, said
+    folders = list((tmp_path / "runs").iterdir())
+    assert len(folders) == 4
+    for folder in [*folders, tmp_path / "same"]:
+        assert [row["round"] for row in rows(folder)] == ["0", "2", "4"]
+        assert (folder / "summary.json").exists()
+    assert sorted(process.returncode for process in two) == [0, 2], said
+    refused = next(error for process, (_, error) in zip(two, said[4:], strict=True) if process.returncode == 2)
+    assert "belongs to a run that is alive" in refused or "is not empty" in refused
+    out = tmp_path / "live"
+    live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}")
+    until_trains(live, out)
+    beside = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume")
+    error = beside.communicate()[1]
+    assert beside.returncode == 2
+    assert "belongs to a run that is alive, process" in error
+    assert live.poll() is None
+    live.kill()
+    live.communicate()
+    live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume")
+    assert "no checkpoint in" in live.communicate()[1]  # the claim of what was killed is no claim
+
+
+def disturbed(folder, numbers, seed):
+    """Ends one run again and again, at random moments, and compares it with the undisturbed one; how often it went on.
+
+    Where there is no checkpoint yet it begins anew, as its user would.
+    """
+    whole, out = folder / "whole", folder / "disturbed"
+    begin = time.monotonic()
+    assert start(*LONG, f"--output_dir={whole}").wait() == 0
+    length, resumes, moments = time.monotonic() - begin, 0, random.Random(seed)
+    numbers = list(numbers)
+    while True:
+        flags = [*LONG, f"--output_dir={out}"]
+        kept = sorted(path.name for path in (out / "checkpoints").glob("[0-9]*"))
+        if kept:
+            flags.append("--resume")
+            resumes += 1
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+        process = start(*flags)
+        if numbers:
+            try:
+                process.wait(moments.uniform(0.3, 1.0) * length)
+            except subprocess.TimeoutExpired:
+                process.send_signal(number := numbers.pop())
+                _, error = process.communicate()
+                # 0: it was done; -SIGTERM: it was not yet, or no longer, in the command.
+                allowed = (-number,) if number == signal.SIGKILL else (143, 0, -number)
+                assert process.returncode in allowed, error
+                continue
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+        assert rows(out) == rows(whole)
+        assert (out / "links.csv").read_bytes() == (whole / "links.csv").read_bytes()
+        if not numbers:
+            return resumes
+        shutil.rmtree(out)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_bit(tmp_path):
+    """At random moments, checkpoint writes included. Run with fifty kills and twenty signals in BUILD_NOTES."""
+    ends = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+    assert disturbed(tmp_path, ends, seed=1) >= 2
