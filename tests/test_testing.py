@@ -1,5 +1,6 @@
 """The checks for authors: every registered part passes them, and broken parts do not."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_mixers_and_algorithms_pass_on_two_shards():
         "import jax; print(jax.device_count())\n"
     )
     here = Path(__file__).parent
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": f"{here}:{here.parent}"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{here}:{here.parent}"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "2", done.stderr
 

@@ -56,7 +56,8 @@ def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
     outputs = jnp.log(jnp.maximum(s, jnp.finfo(s.dtype).tiny)) if task is CLASSIFICATION else s
     models = jax.vmap(task.loss, (0, None))(outputs, problem.y[rows]).mean(-1)
 
-    no_opinion = task.loss(jnp.zeros((total, s.shape[-1]), dtype), problem.y)
+    none = jnp.zeros((1, s.shape[-1]), dtype)  # once: XLA would fold as many as there are examples
+    no_opinion = jax.vmap(lambda y: task.loss(none, y[None])[0])(problem.y)
     counts = problem.private_counts
     held = jnp.arange(problem.private_indices.shape[1]) < counts[:, None]
     own = jnp.where(held, no_opinion[problem.private_indices], 0).sum(-1) / jnp.maximum(counts, 1)

@@ -35,25 +35,26 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int = 5) -> 
     params, rest = nnx.split_state(state, nnx.Param, ...)
     assert not jax.tree.leaves(rest), f"model {name!r} has state beside its parameters: {rest}"
     assert jax.tree.leaves(params), f"model {name!r} has no parameters"
-    x, device = _inputs(name, input_shape, tokens), learner.init(jax.random.key(0))
-    out = learner.predict(device, x)
+    x, device = _inputs(name, input_shape, tokens), jax.jit(learner.init)(jax.random.key(0))
+    predict, gradient = jax.jit(learner.predict), jax.jit(learner.gradient)
+    out = predict(device, x)
     assert out.shape == (_EXAMPLES, _OUTPUTS), f"model {name!r} gives {out.shape}, not {(_EXAMPLES, _OUTPUTS)}"
-    close(jax.jit(learner.predict)(device, x), out, "compiled or not")
-    close(jnp.concatenate([learner.predict(device, x[i : i + 1]) for i in range(_EXAMPLES)]), out, "example by example")
+    close(out, learner.predict(device, x), "compiled or not")
+    close(jnp.concatenate([predict(device, x[i : i + 1]) for i in range(_EXAMPLES)]), out, "example by example")
     y = jnp.arange(_EXAMPLES) % _OUTPUTS
-    for path, leaf in jax.tree_util.tree_leaves_with_path(learner.gradient(None, device.params, (x, y, None))[0]):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(None, device.params, (x, y, None))[0]):
         where = f"model {name!r}: the gradient of {jax.tree_util.keystr(path)}"
         assert np.isfinite(leaf).all(), f"{where} is not finite"
         assert np.any(leaf != 0), f"{where} is zero, so it is not used"
-    stacked = jax.vmap(learner.init)(jax.random.split(jax.random.key(1), _DEVICES))
-    each = [learner.predict(_take(stacked, n), x) for n in range(_DEVICES)]
-    close(jax.vmap(learner.predict, (0, None))(stacked, x), jnp.stack(each), "stacked or device by device")
+    stacked = jax.jit(jax.vmap(learner.init))(jax.random.split(jax.random.key(1), _DEVICES))
+    each = [predict(_take(stacked, n), x) for n in range(_DEVICES)]
+    together = jax.jit(jax.vmap(learner.predict, (0, None)))(stacked, x)
+    close(together, jnp.stack(each), "stacked or device by device")
     with jax.enable_x64(True):
         wide = _learner(name, input_shape)
-        device = wide.init(jax.random.key(0))
-        in_double_precision(
-            (device.params, wide.predict(device, _inputs(name, input_shape, tokens))), f"model {name!r}"
-        )
+        device = jax.jit(wide.init)(jax.random.key(0))
+        out = jax.jit(wide.predict)(device, _inputs(name, input_shape, tokens))
+        in_double_precision((device.params, out), f"model {name!r}")
 
 
 def _learner(name: str, input_shape: tuple[int, ...]):

@@ -115,9 +115,13 @@ def test_group_norm_is_that_of_flax(offset):
     ],
 )
 def test_architecture_has_the_promised_size(name, shape, parameters):
-    network = build_model(name, shape, 10)(nnx.Rngs(0))
-    assert sum(p.size for p in jax.tree.leaves(nnx.split(network)[1])) == parameters
-    assert network(jnp.zeros((2, *shape))).shape == (2, 10)
+    def make_and_apply(x):
+        network = build_model(name, shape, 10)(nnx.Rngs(0))
+        return nnx.state(network), network(x)
+
+    state, out = jax.eval_shape(make_and_apply, jnp.zeros((2, *shape)))
+    assert sum(p.size for p in jax.tree.leaves(state)) == parameters
+    assert out.shape == (2, 10)
 
 
 def test_activation_is_used():
