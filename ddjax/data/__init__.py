@@ -9,7 +9,7 @@ from ddjax.data.dataset import Column, Dataset
 from ddjax.data.load import find_dataset, load_dataset
 from ddjax.data.npz import read_npz
 from ddjax.data.partition import share_out
-from ddjax.data.problem import Prepared, digest, digest_arrays, make_problem, pool, prepare
+from ddjax.data.problem import Prepared, digest, digest_arrays, digest_file, make_problem, pool, prepare
 from ddjax.data.registry import DATASETS, PARTITIONS, DatasetEntry, PartitionEntry, Wanted
 from ddjax.data.tables import read_csv
 
@@ -24,6 +24,7 @@ __all__ = [
     "Wanted",
     "digest",
     "digest_arrays",
+    "digest_file",
     "digits",
     "find_dataset",
     "load_dataset",

@@ -48,7 +48,8 @@ class Experiment(NamedTuple):
       topology: their network.
       consensus_step_size: `ζ` as given or picked; `None` where the algorithm has none.
       learning_rate: `η` as given or picked.
-      facts: what was understood of the data, see `data.Prepared`, with a `digest` of data and graph.
+      facts: what was understood of the data, see `data.Prepared`, with a `digest` of data and graph, and the digests of
+        the `files` that they were read from.
     """
 
     settings: Settings
@@ -136,7 +137,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         standardize=settings.standardize,
         seed=settings.seed,
     )
-    facts["digest"] = _digest(dataset, topology)
+    facts |= {"digest": _digest(dataset, topology), "files": _files(settings)}
     _check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
@@ -181,6 +182,15 @@ def digest(settings: Settings) -> str:
 def _digest(dataset: data.Dataset, topology: Topology) -> str:
     arrays = [part for matrix in topology.matrices for part in (matrix.indptr, matrix.indices, matrix.data)]
     return f"data {data.digest(dataset)}, graph {data.digest_arrays(arrays)}"
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """The digests of the files that the data and the graph are read from, by path."""
+    graphs = settings.topology.removeprefix("alternating:").split("+")
+    paths = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
+    if data.find_dataset(settings.dataset).suffix:
+        paths.append(settings.dataset)
+    return {path: data.digest_file(path) for path in paths}
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:

@@ -269,6 +269,15 @@ def test_a_file_that_changes_is_not_mixed_in(tmp_path, capsys):
     assert call(*flags, "--seeds=2") == 0
 
 
+def test_seeds_of_a_table_are_splits_of_one_file(tmp_path):
+    """Each seed trains on other rows, which is no change of the file."""
+    table, out = tmp_path / "table.csv", tmp_path / "sweep"
+    table.write_text("a,b\n" + "".join(f"{i % 7},{'xy'[i % 2]}\n" for i in range(100)))
+    flags = [f"--dataset={table}", "--target_column=b", "--devices=4", "--models=linear", "--rounds=2", "--seeds=3"]
+    assert call(*flags, "--eval_every=2", f"--sweep_dir={out}") == 0
+    assert len(list((out / "cells").iterdir())) == 3
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     out = tmp_path / "sweep"
     out.mkdir()

@@ -64,7 +64,7 @@ def run(
 
     try:
         built = build(settings, mesh, like)
-        store.check_data(cell, built.facts["digest"])
+        store.check_data(built.facts)
         records.memory_needed(built.simulation)
         for _, latest in built.iterate(progress=progress):
             rows.append(records.row(latest))

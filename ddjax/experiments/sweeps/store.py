@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,35 +74,32 @@ class Store:
             where = str(self.path / "sweep.json")
             raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
 
-    def _saved_digests(self) -> dict[tuple, str]:
+    def _saved_digests(self) -> dict[str, str]:
         """The digest of each file that finished cells have read, as it was."""
-        found: dict[tuple, str] = {}
+        found: dict[str, str] = {}
         for cell in filter(self.holds, self.cells):
             where = self._folder(cell.name) / "config.json"
             try:
-                saved = json.loads(where.read_text(encoding="utf-8")).get("data", {}).get("digest", "")
+                found |= json.loads(where.read_text(encoding="utf-8")).get("data", {}).get("files", {})
             except (OSError, ValueError, AttributeError):
                 raise InputError(
                     f"{str(where)!r} is damaged; remove {str(where.parent)!r} to run that cell again"
                 ) from None
-            if saved:
-                found |= _digests(cell, saved)
         return found
 
-    def check_data(self, cell: Cell, digest: str) -> None:
+    def check_data(self, facts: Mapping[str, Any]) -> None:
         """Refuses a cell whose data or graph come from a file that was another one when other cells were run.
 
         Args:
-          cell: to be run.
-          digest: of its data and graph; see `Experiment.facts`.
+          facts: of the cell that is to be run; see `Experiment.facts`.
 
         Raises:
           InputError: the file has changed.
         """
-        for source, now in _digests(cell, digest).items():
-            if self._digests.setdefault(source, now) != now:
+        for path, now in facts["files"].items():
+            if self._digests.setdefault(path, now) != now:
                 raise InputError(
-                    f"{source[0]!r} is not what it was when other cells of {str(self.path)!r} were run; bring the old "
+                    f"{path!r} is not what it was when other cells of {str(self.path)!r} were run; bring the old "
                     "one back, or name a new sweep_dir"
                 )
 
@@ -162,18 +159,6 @@ class Store:
 
     def _failure(self, name: str) -> Path:
         return self.path / "failed" / f"{name}.json"
-
-
-def _digests(cell: Cell, digest: str) -> dict[tuple, str]:
-    """The parts of a digest that are of files, which may change, by their name and what else the part depends on."""
-    settings, (data, graph) = cell.settings, digest.split(", ")
-    found: dict[tuple, str] = {}
-    if Path(settings.dataset).suffix:
-        reading = (settings.target_column, settings.task, settings.ignore_columns, settings.precision)
-        found[settings.dataset, *reading] = data
-    if cell.values["topology"] and settings.topology.startswith("edges:"):
-        found[settings.topology.removeprefix("edges:"), settings.devices, cell.values["mixing_weights"]] = graph
-    return found
 
 
 def _flags(saved: dict[str, Any]) -> dict[str, Any]:

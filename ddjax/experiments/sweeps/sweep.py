@@ -56,7 +56,7 @@ def plan_program(cells: Sequence[Cell], peak: float, store: Store) -> tuple[Prog
         records.memory_needed(built.simulation)
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
-    store.check_data(cell, built.facts["digest"])
+    store.check_data(built.facts)
     seconds = operations(built) / (_SHARE * peak) + _ROUND * cell.settings.rounds + _COMPILE / len(cells)
     return Program(cells, memory.estimate(built.simulation)[1], seconds), built
 
