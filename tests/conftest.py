@@ -16,13 +16,14 @@ hypothesis.settings.register_profile("full", max_examples=2500, **_SHARED)
 hypothesis.settings.load_profile("ci")
 
 
-@pytest.fixture(autouse=True)
-def unoptimized(request, monkeypatch):
-    """Optimizes no program of a test that is not slow: it is ready in two thirds of the time again.
+@pytest.fixture
+def optimized():
+    """For tests that train for real; the programs of others are not optimized, and ready in two thirds of the time."""
 
-    What is compared to the bit with a fixture that tests share must be compiled as that was.
-    """
-    quick = request.node.get_closest_marker("slow") is None or "finished" in request.fixturenames
+
+@pytest.fixture(autouse=True)
+def _optimizing(request, monkeypatch):
+    quick = "optimized" not in request.fixturenames
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(quick))
     jax.config.update("jax_disable_most_optimizations", quick)
     yield

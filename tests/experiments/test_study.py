@@ -46,6 +46,7 @@ def table(path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_least_squares_ends_where_theory_says(tmp_path):
     """Tracking ends at the solution, as fast as theory predicts; the other forms end at the predicted bias."""
     out = tmp_path / "study"
@@ -86,6 +87,7 @@ def test_least_squares_ends_where_theory_says(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_the_directed_ring_needs_and_gets_a_smaller_step(tmp_path):
     """The promised command: 16 devices, relative 1e-8 with the default step size and rounds."""
     flags = ["--devices=16", "--topology=directed_ring", "--consensus=tracking", "--precision=float64"]
@@ -95,6 +97,7 @@ def test_the_directed_ring_needs_and_gets_a_smaller_step(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("topology", ["ring", "directed_ring", "one_peer_exponential"])
 def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topology):
     """ζ falls like 1/t, so do bias and distance, on any graph; squares like its square."""
@@ -110,6 +113,7 @@ def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topolo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
     """Digits, GELU, falling steps, three seeds: the gradient of every device falls by far, the worst as the mean."""
     out = tmp_path / "study"
@@ -165,6 +169,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_algorithms_side_by_side(tmp_path):
     """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
     out = tmp_path / "study"

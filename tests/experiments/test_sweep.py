@@ -530,13 +530,13 @@ def test_the_estimate_counts_operations():
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_ten_random_moments_ends_with_the_same_table(tmp_path):
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path):
     """By SIGKILL, each time after up to two more cells and up to half a second; the seed of the moments is fixed."""
-    flags = [*SMALL, "--seeds=12"]
+    flags = [*SMALL, "--seeds=6"]
     whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
     assert start(*flags, f"--sweep_dir={whole}").wait(600) == 0
     expected = (whole / "results.csv").read_bytes()
-    for _ in range(10):
+    for _ in range(5):
         process = start(*flags, f"--sweep_dir={killed}")
         for _ in range(moments.randint(0, 2)):
             assert " cells: " in process.stderr.readline()
@@ -564,17 +564,17 @@ def test_two_shards_at_once_do_each_cell_once(tmp_path, finished):
 
 @pytest.mark.slow
 def test_interrupting_keeps_what_is_done(tmp_path, finished):
-    out, many = tmp_path / "sweep", [*SMALL, "--seeds=20"]  # so many that some are left when the signal comes
+    out, many = tmp_path / "sweep", [*SMALL, "--seeds=10"]  # so many that some are left when the signal comes
     process = start(*many, f"--sweep_dir={out}")
     for line in process.stderr:
-        if "1/120 cells" in line:
+        if "1/60 cells" in line:
             break
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "interrupted" in process.stderr.read()
-    assert 1 <= len(list((out / "cells").glob("[!.]*"))) < 120
+    assert 1 <= len(list((out / "cells").glob("[!.]*"))) < 60
     assert call(*many, f"--sweep_dir={out}") == 0
-    assert len(list((out / "cells").iterdir())) == 120
+    assert len(list((out / "cells").iterdir())) == 60
     assert set((finished / "results.csv").read_text().splitlines()) < set(
         (out / "results.csv").read_text().splitlines()
     )
