@@ -13,7 +13,6 @@ from small import compressor
 
 import ddjax
 from ddjax.algorithms import ALGORITHMS
-from ddjax.data import DATASETS
 from ddjax.mixing import MIXERS
 from ddjax.models import MODELS
 from ddjax.testing import check_algorithm, check_dataset, check_mixer, check_model
@@ -51,12 +50,17 @@ def test_every_algorithm_passes(name):
     check_algorithm(lambda population: algorithm(name, population), stochastic=stochastic)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_passes(name):
+@pytest.mark.parametrize("name", [entry.name for entry in MODELS.entries() if not entry.tokens])
+def test_every_model_of_numbers_passes(name):
     check_model(name, (8, 8))
 
 
-@pytest.mark.parametrize("spec", [entry.name for entry in DATASETS.entries() if not entry.suffix])
+@pytest.mark.parametrize("name", [entry.name for entry in MODELS.entries() if entry.tokens or entry.on_tokens])
+def test_every_model_of_token_ids_passes(name):
+    check_model(name, (6,), tokens=5)
+
+
+@pytest.mark.parametrize("spec", ["digits", "synthetic_classification", "synthetic_regression"])
 def test_every_dataset_passes(spec):
     check_dataset(spec)
 

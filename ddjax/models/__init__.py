@@ -2,7 +2,7 @@
 
 # The order in which they are registered is that of the help.
 # isort: off
-from ddjax.models import linear, mlp, cnn, resnet
+from ddjax.models import linear, mlp, cnn, resnet, text
 
 # isort: on
 from ddjax.models.build import CONVOLUTIONS, build_model, micro_batch_for, parse_models
@@ -25,5 +25,6 @@ __all__ = [
     "numbers",
     "parse_models",
     "resnet",
+    "text",
     "token_ids",
 ]

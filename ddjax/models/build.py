@@ -9,6 +9,7 @@ from jax import lax
 from ddjax.errors import InputError, suggest
 from ddjax.models import convolution as products
 from ddjax.models.registry import ACTIVATIONS, MODELS
+from ddjax.models.views import OnView, view_range, view_shape
 
 CONVOLUTIONS: dict[str, Callable] = {
     "products": products.conv_general_dilated,
@@ -17,7 +18,13 @@ CONVOLUTIONS: dict[str, Callable] = {
 
 
 def build_model(
-    name: str, input_shape: tuple[int, ...], outputs: int, activation: str = "gelu", convolution: str = ""
+    name: str,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    activation: str = "gelu",
+    convolution: str = "",
+    tokens: bool = False,
+    view: tuple[int, int] = (0, 1),
 ) -> Callable[[nnx.Rngs], nnx.Module]:
     """A constructor of the named architecture.
 
@@ -27,19 +34,35 @@ def build_model(
       outputs: `K`, classes or numbers to predict.
       activation: a name of `ACTIVATIONS`; GELU by default, as the convergence proof wants smooth models.
       convolution: a key of `CONVOLUTIONS`; by default what is quicker on this backend for stacked kernels.
+      tokens: whether inputs are token ids, `[L]` integers.
+      view: the number of the part of the columns that the model sees, and how many parts there are; see `views.OnView`.
 
     Raises:
-      InputError: an unknown name, or an input shape the model cannot take.
+      InputError: an unknown name, or inputs that the model cannot take.
     """
     entry, function = MODELS[name], ACTIVATIONS.parse(activation).build()
     convolution = convolution or ("products" if jax.default_backend() == "cpu" else "native")
     if convolution not in CONVOLUTIONS:
         raise suggest("convolution", convolution, CONVOLUTIONS)
 
-    entry.check(input_shape)
+    make, whole = entry.build, input_shape
+    if view != (0, 1):
+        if tokens:
+            raise InputError("token ids have no columns to see a part of; --feature_views is for numbers")
+        input_shape = view_shape(whole, *view)
+    if tokens and not entry.tokens:
+        if entry.on_tokens is None:
+            takers = [each.name for each in MODELS.entries() if each.tokens or each.on_tokens]
+            raise InputError(f"model {name!r} takes no token ids; models that do: {', '.join(takers)}")
+        make = entry.on_tokens
+    else:
+        entry.check(input_shape)
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
-        module = entry.build(input_shape, outputs, function, rngs)
+        def model(rngs: nnx.Rngs) -> nnx.Module:
+            return make(input_shape, outputs, function, rngs)
+
+        module = model(rngs) if view == (0, 1) else OnView(model, *view_range(whole, *view), rngs)
         for _, layer in nnx.iter_modules(module):
             if isinstance(layer, nnx.Conv):
                 layer.conv_general_dilated = CONVOLUTIONS[convolution]

@@ -7,6 +7,7 @@ from flax import nnx
 
 from ddjax.models.dense import Dense
 from ddjax.models.layers import flatten
+from ddjax.models.ngrams import on_ngrams
 from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
@@ -20,4 +21,4 @@ class Linear(nnx.Module):
         return self.dense(flatten(x))
 
 
-MODELS.add(ModelEntry("linear", Linear))
+MODELS.add(ModelEntry("linear", Linear, on_tokens=on_ngrams(Linear)))

@@ -7,6 +7,7 @@ from flax import nnx
 
 from ddjax.models.dense import Dense
 from ddjax.models.layers import flatten
+from ddjax.models.ngrams import on_ngrams
 from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
@@ -22,4 +23,4 @@ class MLP(nnx.Module):
         return self.out(self.activation(self.hidden(flatten(x))))
 
 
-MODELS.add(ModelEntry("mlp", MLP))
+MODELS.add(ModelEntry("mlp", MLP, on_tokens=on_ngrams(MLP)))

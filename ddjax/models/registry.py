@@ -23,11 +23,13 @@ class ModelEntry(Entry):
       check: `(input_shape)`; raises `InputError` for inputs that it cannot take.
       convolutional: whether it convolves, which decides how it is executed.
       tokens: whether it takes integer token ids instead of numbers.
+      on_tokens: `build` for token ids, of a model that takes these as well as numbers.
     """
 
     check: Callable[[tuple[int, ...]], object] = tuple
     convolutional: bool = False
     tokens: bool = False
+    on_tokens: Callable | None = None
 
     def __post_init__(self) -> None:
         if self.arguments:

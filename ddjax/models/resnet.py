@@ -1,5 +1,7 @@
 """The residual network."""
 
+from functools import partial
+
 import jax
 from flax import nnx
 
@@ -31,13 +33,20 @@ class _Block(nnx.Module):
         return self.activation(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-class ResNet14(nnx.Module):
-    """The paper's depth: a 3×3 stem, three stages of two blocks with 16, 32 and 64 channels, GroupNorm, mean pool."""
+class ResNet(nnx.Module):
+    """A 3×3 stem, three stages of blocks with 16, 32 and 64 channels, GroupNorm, mean pool; depth 2 + 6 · blocks.
 
-    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
-        self.stem = conv(channels("resnet14", input_shape), 16, 3, rngs, use_bias=False)
+    The paper's depth is 14.
+    """
+
+    def __init__(self, blocks: int, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.stem = conv(channels(f"resnet{2 + 6 * blocks}", input_shape), 16, 3, rngs, use_bias=False)
         self.stem_norm = _norm(16, rngs)
-        shapes = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
+        shapes = [
+            shape
+            for before, features, strides in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+            for shape in [(before, features, strides), *[(features, features, 1)] * (blocks - 1)]
+        ]
         self.blocks = nnx.List([_Block(*shape, activation, rngs) for shape in shapes])
         self.out = Dense(64, outputs, rngs=rngs)
         self.activation = activation
@@ -49,4 +58,5 @@ class ResNet14(nnx.Module):
         return self.out(x.mean((1, 2)))
 
 
-MODELS.add(ModelEntry("resnet14", ResNet14, check=lambda shape: channels("resnet14", shape), convolutional=True))
+for _name, _count in (("resnet8", 1), ("resnet14", 2), ("resnet20", 3)):
+    MODELS.add(ModelEntry(_name, partial(ResNet, _count), check=partial(channels, _name), convolutional=True))

@@ -14,7 +14,7 @@ from ddjax.types import Device
 _EXAMPLES, _OUTPUTS, _DEVICES = 6, 3, 2
 
 
-def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int = 5) -> None:
+def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None = None) -> None:
     """Checks a registered model.
 
     It must map `[B, …]` to `[B, K]`; have parameters as its only state, all of which have a finite gradient that is not
@@ -24,18 +24,21 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int = 5) -> 
     Args:
       name: of the model.
       input_shape: of one example.
-      tokens: for a model that takes token ids, how many there are.
+      tokens: how many token ids there are, or 0 to check it on numbers; by default 5 for a model that takes nothing else.
 
     Raises:
       AssertionError: what is wrong.
       InputError: an unknown name, or a shape that the model refuses.
     """
-    learner, model = _learner(name, input_shape), build_model(name, input_shape, _OUTPUTS)
+    if tokens is None:
+        tokens = 5 if MODELS[name].tokens else 0
+    model = build_model(name, input_shape, _OUTPUTS, tokens=tokens > 0)
+    learner = supervised_learner(model, optax.sgd(0.1))
     state = nnx.state(model(nnx.Rngs(0)))
     params, rest = nnx.split_state(state, nnx.Param, ...)
     assert not jax.tree.leaves(rest), f"model {name!r} has state beside its parameters: {rest}"
     assert jax.tree.leaves(params), f"model {name!r} has no parameters"
-    x, device = _inputs(name, input_shape, tokens), jax.jit(learner.init)(jax.random.key(0))
+    x, device = _inputs(input_shape, tokens), jax.jit(learner.init)(jax.random.key(0))
     predict, gradient = jax.jit(learner.predict), jax.jit(learner.gradient)
     out = predict(device, x)
     assert out.shape == (_EXAMPLES, _OUTPUTS), f"model {name!r} gives {out.shape}, not {(_EXAMPLES, _OUTPUTS)}"
@@ -51,19 +54,15 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int = 5) -> 
     together = jax.jit(jax.vmap(learner.predict, (0, None)))(stacked, x)
     close(together, jnp.stack(each), "stacked or device by device")
     with jax.enable_x64(True):
-        wide = _learner(name, input_shape)
+        wide = supervised_learner(model, optax.sgd(0.1))
         device = jax.jit(wide.init)(jax.random.key(0))
-        out = jax.jit(wide.predict)(device, _inputs(name, input_shape, tokens))
+        out = jax.jit(wide.predict)(device, _inputs(input_shape, tokens))
         in_double_precision((device.params, out), f"model {name!r}")
 
 
-def _learner(name: str, input_shape: tuple[int, ...]):
-    return supervised_learner(build_model(name, input_shape, _OUTPUTS), optax.sgd(0.1))
-
-
-def _inputs(name: str, input_shape: tuple[int, ...], tokens: int) -> jax.Array:
+def _inputs(input_shape: tuple[int, ...], tokens: int) -> jax.Array:
     shape = (_EXAMPLES, *input_shape)
-    if MODELS[name].tokens:
+    if tokens:
         return jax.random.randint(jax.random.key(2), shape, 0, tokens)
     return jax.random.normal(jax.random.key(2), shape)
 

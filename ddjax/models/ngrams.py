@@ -1,0 +1,46 @@
+"""Models of numbers on token ids: they see hashed n-grams."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ddjax.models.layers import token_ids
+from ddjax.models.registry import Activation
+from ddjax.types import working_dtype
+
+BUCKETS = 4096
+
+
+def hashed_ngrams(x: jax.Array) -> jax.Array:
+    """Counts the tokens and the pairs of neighbours in each example, hashed (Weinberger et al., ICML 2009).
+
+    Args:
+      x: `[B, L]` token ids; the id 0 is no token.
+
+    Returns:
+      `[B, 4096]` counts, divided by the square root of their sum.
+    """
+    ids = token_ids(x).astype(jnp.uint32)
+    # Odd multipliers mix the lower bits into the upper ones, which are taken.
+    pairs = (ids[:, :-1] * jnp.uint32(2654435761) + ids[:, 1:]) * jnp.uint32(2246822519) >> 20
+    places = jnp.concatenate([ids % BUCKETS, pairs % BUCKETS], 1)
+    there = jnp.concatenate([ids > 0, (ids[:, :-1] > 0) & (ids[:, 1:] > 0)], 1).astype(working_dtype())
+    counts = jnp.zeros((len(x), BUCKETS), working_dtype()).at[jnp.arange(len(x))[:, None], places].add(there)
+    return counts / jnp.sqrt(jnp.maximum(there.sum(1, keepdims=True), 1))
+
+
+class OnNgrams(nnx.Module):
+    """A model of numbers `[B, 4096]` on hashed n-grams."""
+
+    def __init__(self, model: Callable, outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.model = model((BUCKETS,), outputs, activation, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.model(hashed_ngrams(x))
+
+
+def on_ngrams(model: Callable) -> Callable:
+    """The constructor for token ids of a model that takes numbers of any shape."""
+    return lambda input_shape, outputs, activation, rngs: OnNgrams(model, outputs, activation, rngs)

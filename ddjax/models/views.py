@@ -1,0 +1,46 @@
+"""Models that see a part of the features."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ddjax.errors import InputError
+
+
+class OnView(nnx.Module):
+    """A model on a range of columns: of a table its columns, of images their pixel columns."""
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], begin: int, end: int, rngs: nnx.Rngs):
+        self.model, self.begin, self.end = make(rngs), begin, end
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        axis = _axis(x.shape[1:]) + 1
+        return self.model(jax.lax.slice_in_dim(x, self.begin, self.end, axis=axis))
+
+
+def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, int]:
+    """The first column of view `number` of `views`, and the first after it.
+
+    Views are disjoint, cover all columns, and differ by at most one in width.
+
+    Raises:
+      InputError: more views than columns.
+    """
+    columns = input_shape[_axis(input_shape)]
+    if views > columns:
+        raise InputError(f"{views} feature views need at least as many columns, and there are {columns}")
+    part = np.array_split(np.arange(columns), views)[number]
+    return int(part[0]), int(part[-1]) + 1
+
+
+def view_shape(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, ...]:
+    """The shape of one example in a view."""
+    begin, end = view_range(input_shape, number, views)
+    axis = _axis(input_shape)
+    return (*input_shape[:axis], end - begin, *input_shape[axis + 1 :])
+
+
+def _axis(input_shape: tuple[int, ...]) -> int:
+    return 0 if len(input_shape) == 1 else 1
