@@ -2,20 +2,22 @@
 
 # The order in which they are registered is that of the help.
 # isort: off
-from ddjax.data import digits, synthetic, npz, tables
+from ddjax.data import digits, synthetic, tfds, npz, tables, libsvm, idx, images
 
 # isort: on
 from ddjax.data.dataset import Column, Dataset
 from ddjax.data.load import find_dataset, load_dataset
 from ddjax.data.npz import read_npz
-from ddjax.data.partition import share_out
-from ddjax.data.problem import Prepared, digest, digest_arrays, digest_file, make_problem, pool, prepare
+from ddjax.data.partition import owner_key, share_out
+from ddjax.data.problem import Prepared, digest, digest_arrays, digest_path, make_problem, pool, prepare
 from ddjax.data.registry import DATASETS, PARTITIONS, DatasetEntry, PartitionEntry, Wanted
+from ddjax.data.shifts import SHIFTS
 from ddjax.data.tables import read_csv
 
 __all__ = [
     "DATASETS",
     "PARTITIONS",
+    "SHIFTS",
     "Column",
     "Dataset",
     "DatasetEntry",
@@ -24,12 +26,16 @@ __all__ = [
     "Wanted",
     "digest",
     "digest_arrays",
-    "digest_file",
+    "digest_path",
     "digits",
     "find_dataset",
+    "idx",
+    "images",
+    "libsvm",
     "load_dataset",
     "make_problem",
     "npz",
+    "owner_key",
     "pool",
     "prepare",
     "read_csv",
@@ -37,4 +43,5 @@ __all__ = [
     "share_out",
     "synthetic",
     "tables",
+    "tfds",
 ]

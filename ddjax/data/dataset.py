@@ -10,7 +10,7 @@ class Column(NamedTuple):
 
     Attributes:
       name: as in the header.
-      kind: `number`, `category` (one input of 0 and 1 per text) or `ignored`.
+      kind: `number`, `category` (one input of 0 and 1 per text), `text` or `ignored`.
       missing: rows without a value.
       filled: what stands there instead: the median over the training rows; `None` for no number.
       categories: the texts, of a category.
@@ -34,12 +34,14 @@ class Dataset(NamedTuple):
       x_test: `[T, …]`.
       y_test: as `y_train`.
       outputs: `K`, classes or numbers.
-      owner: `[M]` the device each training example was made for, for the partition `natural`, if any.
+      owner: `[M]` who holds each training example, for the partition `natural`, if that is known: a number in `owners`,
+        or without these the device that it was made for.
       tokens: whether integer inputs are token ids, which stay integers.
       scaled: whether floating-point numbers have the scale that they are meant to have, and stay as they are.
       classes: the names of the labels 0 to K − 1, where they have any.
       columns: of a table, what was made of each column that is not the target.
       notes: sentences on what a user may not expect.
+      owners: names of those who hold examples, such as speakers, in sorted order.
     """
 
     x_train: np.ndarray
@@ -53,3 +55,4 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()

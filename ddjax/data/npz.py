@@ -1,6 +1,7 @@
 """NumPy archives."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +9,39 @@ import numpy as np
 from ddjax.data.dataset import Dataset
 from ddjax.data.labels import read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry
-from ddjax.errors import InputError, no_file
+from ddjax.data.sounds import log_mel
+from ddjax.data.tokens import tokenize
+from ddjax.errors import InputError, no_file, suggest
 from ddjax.types import working_dtype
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
+_OTHERS = ("owner", "sample_rate")  # which may be there, too
 
 
-def read_npz(path: str, task: str = "") -> Dataset:
+def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "") -> Dataset:
     """A NumPy archive with `x_train, y_train, x_test, y_test`.
 
     Inputs have any shape, and are integers, truth values or finite floating-point numbers. Targets are classes or
     numbers as `labels.read_targets` decides. Images whose channels stand before their rows are turned, and a note
-    says so.
+    says so. Texts `[M]` become token ids, see `tokens.tokenize`. Sounds `[M, samples]` become log-mel spectrograms, see
+    `sounds.log_mel`, where the archive holds a `sample_rate` or one is given. An array `owner` `[M]` of numbers or
+    names says who holds each training example.
 
     Args:
       path: of the file.
       task: `classification` or `regression`; empty to decide.
+      sample_rate: in hertz, where inputs are sounds.
+      owner_key: another name of `owner`.
 
     Raises:
       InputError: a missing or unreadable file, or the key, shape, dtype or value that does not fit.
     """
-    x_train, y_train, x_test, y_test = _read(path)
+    arrays = _read(path, owner_key)
+    x_train, y_train, x_test, y_test = (arrays[name] for name in _NAMES)
+    owner, owners = _owner(path, arrays, owner_key or "owner", len(x_train))
     for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         _check(path, split, x, y)
-    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
+    if x_train.shape[1:] != x_test.shape[1:] or (x_train.dtype.kind not in "UST" and x_train.dtype != x_test.dtype):
         raise InputError(
             f"{path}: x_train and x_test differ: examples of shape {list(x_train.shape[1:])} {x_train.dtype} "
             f"and {list(x_test.shape[1:])} {x_test.dtype}"
@@ -44,15 +54,53 @@ def read_npz(path: str, task: str = "") -> Dataset:
     y_train, y_test, outputs, classes, notes = read_targets(
         y_train, y_test, (f"{path}: y_train", f"{path}: y_test"), task
     )
+    made = partial(
+        Dataset, y_train=y_train, y_test=y_test, outputs=outputs, classes=classes, owner=owner, owners=owners
+    )
+    if x_train.dtype.kind in "UST":
+        x_train, x_test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (x_train, x_test)))
+        return made(x_train=x_train, x_test=x_test, tokens=True, notes=notes + more)
+    if rate := sample_rate or _rate(path, arrays):
+        return made(x_train=log_mel(x_train, rate), x_test=log_mel(x_test, rate), notes=notes)
     x_train, x_test = _number(x_train), _number(x_test)
     if _channels_first(x_train.shape):
         notes += (f"images {list(x_train.shape[1:])} are taken to have their channels first, and are turned",)
         x_train, x_test = (np.ascontiguousarray(np.moveaxis(x, 1, -1)) for x in (x_train, x_test))
-    return Dataset(x_train, y_train, x_test, y_test, outputs, classes=classes, notes=notes)
+    return made(x_train=x_train, x_test=x_test, notes=notes)
 
 
-def _read(path: str) -> list[np.ndarray]:
-    """The four arrays."""
+def _text(path: str, x: np.ndarray) -> np.ndarray:
+    try:
+        return np.char.decode(x, "utf-8") if x.dtype.kind == "S" else x
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: inputs hold bytes that are not UTF-8 text: {error}") from None
+
+
+def _rate(path: str, arrays: dict[str, np.ndarray]) -> int:
+    rate = arrays.get("sample_rate", np.array(0))
+    if rate.size != 1 or rate.dtype.kind not in "iuf" or rate.ravel()[0] < 0:
+        raise InputError(f"{path}: sample_rate must be one number in hertz, got {rate.dtype} {list(rate.shape)}")
+    return int(rate.ravel()[0])
+
+
+def _owner(
+    path: str, arrays: dict[str, np.ndarray], name: str, examples: int
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Who holds each training example, as numbers, and their names."""
+    if name not in arrays:
+        return None, ()
+    owner = arrays[name]
+    if owner.shape != (examples,) or owner.dtype.kind not in "iubfUS":
+        raise InputError(
+            f"{path}: {name} must hold a number or a name for each of the {examples} training examples, got "
+            f"{owner.dtype} {list(owner.shape)}"
+        )
+    names, place = np.unique(owner, return_inverse=True)
+    return place, tuple(map(str, names))
+
+
+def _read(path: str, owner_key: str) -> dict[str, np.ndarray]:
+    """The arrays that mean something."""
     name = ""
     try:
         with zipfile.ZipFile(Path(path).expanduser()):  # np.load opens other kinds of file too
@@ -61,7 +109,10 @@ def _read(path: str) -> list[np.ndarray]:
             if missing := set(_NAMES) - set(archive.files):
                 held = ", ".join(archive.files) or "nothing"
                 raise InputError(f"{path}: missing {', '.join(sorted(missing))}; it holds {held}")
-            return [np.asanyarray(archive[name := each]) for each in _NAMES]
+            if owner_key and owner_key not in archive.files:
+                raise suggest(f"array of {path}", owner_key, archive.files)
+            wanted = {*_NAMES, *_OTHERS, owner_key} & set(archive.files)
+            return {each: np.asanyarray(archive[name := each]) for each in sorted(wanted)}
     except FileNotFoundError:
         raise no_file(path) from None
     except InputError:
@@ -90,9 +141,12 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype.kind not in "biuf":
-        raise InputError(f"{path}: x_{split} must be integer or floating-point, its dtype is {x.dtype}")
-    if x.ndim < 2 or not x.size:
+    if x.dtype.kind not in "biufUST":
+        raise InputError(f"{path}: x_{split} must hold integers, floating-point numbers or texts, but is {x.dtype}")
+    texts = x.dtype.kind in "UST"
+    if texts and (x.ndim != 1 or not x.size):
+        raise InputError(f"{path}: x_{split} holds texts, and must have shape [examples], got {list(x.shape)}")
+    if not texts and (x.ndim < 2 or not x.size):
         raise InputError(f"{path}: x_{split} must have shape [examples, …], none of it 0, got {list(x.shape)}")
     if y.dtype.kind not in "biufUST":
         raise InputError(f"{path}: y_{split} must hold labels or numbers to predict, its dtype is {y.dtype}")
@@ -113,4 +167,12 @@ def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
             )
 
 
-DATASETS.add(DatasetEntry("npz", lambda wanted, path: read_npz(path, wanted.task), uses=("task",), suffix=".npz"))
+DATASETS.add(
+    DatasetEntry(
+        "npz",
+        lambda wanted, path: read_npz(path, wanted.task, wanted.sample_rate, wanted.owner_key),
+        uses=("task", "sample_rate"),
+        form="FILE.npz",
+        suffixes=(".npz",),
+    )
+)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ddjax.data.registry import PARTITIONS, PartitionEntry
 from ddjax.errors import InputError
+from ddjax.registry import Argument
 
 Parts = list[np.ndarray]
 
@@ -73,21 +74,65 @@ def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generato
     return [np.concatenate([pieces[a], pieces[b]]) for a, b in rng.permutation(2 * devices).reshape(devices, 2)]
 
 
-def natural(owner: np.ndarray, devices: int, most: int = 0) -> Parts:
-    """Every device holds what the data set made for it, `most` examples at most (0 for all).
+def natural(
+    owner: np.ndarray, devices: int, rng: np.random.Generator, most: int = 0, named: bool = False, key: str = ""
+) -> Parts:
+    """Every device holds what its owner has: a speaker, a writer, a place.
+
+    Where there are more owners than devices, owners that follow each other are joined, so that devices hold about the
+    same number of examples. Where there are fewer, an owner's examples are spread over devices at random, over more of
+    them the more there are.
 
     Args:
-      owner: `[M]` the device of each example.
+      owner: `[M]` who holds each example, as numbers in the order in which owners are joined.
       devices: `N`.
-      most: examples per device.
+      rng: all randomness.
+      most: examples per device; 0 for all.
+      named: whether owners are those of the data; if not, an owner is the device that an example was made for.
+      key: what the owners were read from.
 
     Raises:
       InputError: a device without examples.
     """
-    parts = [np.flatnonzero(owner == n)[: most or None] for n in range(devices)]
+    if not named:
+        parts = [np.flatnonzero(owner == n) for n in range(devices)]
+    else:
+        groups = [rng.permutation(np.flatnonzero(owner == each)) for each in np.unique(owner)]
+        parts = _joined(groups, devices) if len(groups) >= devices else _spread(groups, devices)
     if empty := [n for n, part in enumerate(parts) if not len(part)]:
         raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
+    return [part[: most or None] for part in parts]
+
+
+def _joined(groups: Parts, devices: int) -> Parts:
+    """Neighbouring groups together, at least one per device, in near equal numbers of examples."""
+    parts, place = [], 0
+    for n in range(devices):
+        left, after = sum(map(len, groups[place:])), devices - n - 1
+        end = place + 1
+        while end < len(groups) - after and sum(map(len, groups[place:end])) + len(groups[end]) / 2 <= left / (
+            after + 1
+        ):
+            end += 1
+        end = end if after else len(groups)
+        parts.append(np.concatenate(groups[place:end]))
+        place = end
     return parts
+
+
+def _spread(groups: Parts, devices: int) -> Parts:
+    """Each group over one device or several, by its size."""
+    sizes = np.array(list(map(len, groups)))
+    return [part for group, count in zip(groups, _sizes(sizes / sizes.sum(), devices), strict=True)
+            for part in np.array_split(group, count)]  # fmt: skip
+
+
+def owner_key(spec: str) -> str:
+    """What the owners of examples are read from, by the specification of a partition; empty where it names nothing."""
+    if not spec:
+        return ""
+    choice = PARTITIONS.parse(spec)
+    return str(choice.arguments[0]) if choice.entry.by_owner and choice.arguments else ""
 
 
 _ALPHA = ("dirichlet_alpha",)
@@ -95,7 +140,7 @@ PARTITIONS.add(PartitionEntry("iid", iid))
 PARTITIONS.add(PartitionEntry("dirichlet", dirichlet, uses=_ALPHA, by_label=True))
 PARTITIONS.add(PartitionEntry("shards", shards, by_label=True))
 PARTITIONS.add(PartitionEntry("quantity", quantity, uses=_ALPHA))
-PARTITIONS.add(PartitionEntry("natural", natural, by_owner=True))
+PARTITIONS.add(PartitionEntry("natural", natural, (Argument("KEY", optional=True),), by_owner=True))
 
 
 def share_out(

@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax.data import references
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import share_out
 from ddjax.data.registry import PARTITIONS
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
+from ddjax.data.shifts import shifted
 from ddjax.errors import InputError
 from ddjax.learning.tasks import infer_task
 from ddjax.networks import as_network
@@ -25,7 +26,7 @@ class Prepared(NamedTuple):
     Attributes:
       problem: see `types.Problem`.
       facts: what `config.json` keeps, as JSON takes it: `task`, `classes`, `inputs`, `columns`, `standardized`,
-        `examples`, `duplicates` (test examples that are training examples too) and `notes`.
+        `examples`, `reference`, `duplicates` (test examples that are training examples too) and `notes`.
     """
 
     problem: Problem
@@ -48,12 +49,17 @@ def prepare(
     eval_examples: int = 0,
     standardize: str = "",
     seed: int = 0,
+    feature_shift: str = "",
+    reference_source: str = "",
+    reference_dataset: Dataset | None = None,
+    reference_classes: Sequence[str] = (),
+    reference_alpha: float = 0.0,
 ) -> Prepared:
     """Shares a data set out over the devices of a network, and says how.
 
-    The reference set is drawn uniformly from the training data and its labels are thrown away; private, reference and
-    test examples are disjoint. Inputs and numbers to predict are brought to unit scale where they are not, see
-    `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
+    The reference set is drawn from the training data, uniformly unless something else is asked, and its labels are
+    thrown away; private, reference and test examples are disjoint. Inputs and numbers to predict are brought to unit
+    scale where they are not, see `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
 
     Args:
       dataset: what to share out.
@@ -66,37 +72,58 @@ def prepare(
       eval_examples: test examples, drawn at random; 0 for all.
       standardize: `columns`, `whole` or `none`; empty to decide.
       seed: of every draw.
+      feature_shift: a specification in `shifts.SHIFTS`, by which every device sees its inputs differently. Reference
+        and test examples are each seen as a device drawn at random sees them.
+      reference_source: what the reference set is called in messages, where it is not drawn from the training data:
+        `noise`, or the name of `reference_dataset`.
+      reference_dataset: data whose training inputs the reference set is drawn from.
+      reference_classes: names of the only classes of the reference set.
+      reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
+        drawn from; 0 for those of the training data.
 
     Raises:
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
     """
     network = as_network(network)
     total = len(dataset.x_train)
-    reference_size = reference_size or min(2000, total // 4)
-    _check_sizes(dataset, reference_size, eval_examples, examples_per_device)
+    outside = reference_source or reference_dataset is not None
+    supply = total if reference_dataset is None else len(reference_dataset.x_train)
+    reference_size = reference_size or min(2000, total // 4, supply)
+    _check_sizes(dataset, 1 if outside else reference_size, eval_examples, examples_per_device)
+    if reference_dataset is not None:
+        references.check(dataset, reference_dataset, reference_size, reference_source)
     numbers = dataset.y_train.dtype.kind == "f"
     outcomes = target_scaling(dataset, standardize) if numbers else None
     y_train, y_test = (_targets(y, outcomes) for y in (dataset.y_train, dataset.y_test))
     partition = partition or infer_task(y_train).partition
     rng = np.random.default_rng(seed)
-    reference, private = np.split(rng.permutation(total), [reference_size])
+    order = rng.permutation(total)
+    if outside:
+        private, known = order, np.zeros(0, int)
+        unlabeled = references.outside(dataset, reference_dataset, reference_size, rng)
+    else:
+        known, private = references.held_out(dataset, order, reference_size, rng, reference_classes, reference_alpha)
+        unlabeled = dataset.x_train[known]
     test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
     if PARTITIONS.parse(partition).entry.by_owner:
-        shares = _owned(dataset, private, network.devices, partition, examples_per_device)
+        shares = _owned(dataset, private, network.devices, partition, examples_per_device, rng)
     else:
         shares = share_out(partition, y_train[private], network.devices, rng, dirichlet_alpha, examples_per_device)
     parts = [private[share] for share in shares]
     rows, held, sizes = _pooled(parts)
-    inputs = None if dataset.tokens else input_scaling(dataset, dataset.x_train[reference], standardize)
+    inputs = None if dataset.tokens else input_scaling(dataset, unlabeled, standardize)
     as_inputs = _tokens(dataset, standardize) if inputs is None else inputs.apply
+    x, reference, x_test = (as_inputs(each) for each in (dataset.x_train[rows], unlabeled, dataset.x_test[test]))
+    if feature_shift:
+        shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
     problem = Problem(
-        x=jnp.asarray(as_inputs(dataset.x_train[rows])),
+        x=jnp.asarray(x),
         y=jnp.asarray(y_train[rows]),
         private_indices=jnp.asarray(held),
         private_counts=jnp.asarray(sizes),
-        reference=jnp.asarray(as_inputs(dataset.x_train[reference])),
+        reference=jnp.asarray(reference),
         network=network,
-        x_test=jnp.asarray(as_inputs(dataset.x_test[test])),
+        x_test=jnp.asarray(x_test),
         y_test=jnp.asarray(y_test[test]),
     )
     held_classes = [] if numbers else np.unique(y_train[rows]).tolist()
@@ -120,15 +147,32 @@ def prepare(
             "reference": reference_size,
             "test": len(test),
         },
-        "duplicates": _duplicates(dataset, np.concatenate([rows, reference]), test),
+        "reference": {
+            "source": reference_source or "the training data",
+            "bytes_per_device": reference.nbytes,
+            "bytes_to_distribute": network.devices * reference.nbytes,
+        },
+        "duplicates": _duplicates(dataset, np.concatenate([rows, known]), test),
         "notes": notes,
     }
     return Prepared(problem, facts)
 
 
-def digest(dataset: Dataset) -> str:
-    """A digest of a data set before it is standardized, by which a run is known."""
-    return digest_arrays(dataset[:4] if dataset.owner is None else (*dataset[:4], dataset.owner))
+def _seen(
+    x: np.ndarray, sizes: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Inputs with the devices that see them: private ones in order, the others as devices drawn at random do."""
+    devices = len(sizes)
+    return [
+        (x, np.repeat(np.arange(devices), sizes)),
+        *((each, rng.integers(devices, size=len(each))) for each in others),
+    ]
+
+
+def digest(dataset: Dataset, reference: Dataset | None = None) -> str:
+    """A digest of a data set, and of the one that the reference set comes from, before they are standardized."""
+    others = (dataset.owner, None if reference is None else reference.x_train)
+    return digest_arrays([*dataset[:4], *(array for array in others if array is not None)])
 
 
 def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
@@ -140,10 +184,14 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def digest_file(path: str) -> str:
-    """A digest of the contents of a file, 16 hexadecimal digits."""
-    with Path(path).expanduser().open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()
+def digest_path(path: str) -> str:
+    """A digest of the contents of a file, or of all files in a folder, 16 hexadecimal digits."""
+    root, found = Path(path).expanduser(), hashlib.blake2b(digest_size=8)
+    for file in sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root]:
+        found.update(str(file.relative_to(root)).encode())
+        with file.open("rb") as content:
+            found.update(hashlib.file_digest(content, "blake2b").digest())
+    return found.hexdigest()
 
 
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
@@ -168,12 +216,17 @@ def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, exam
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
 
 
-def _owned(dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int) -> Sequence[np.ndarray]:
+def _owned(
+    dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int, rng: np.random.Generator
+) -> Sequence[np.ndarray]:
     """The positions in `private` that belong to each device, by the owners of the examples."""
     if dataset.owner is None:
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
-        raise InputError(f"partition {partition!r} needs data made for each device; this has none; use {others}")
-    return PARTITIONS.parse(partition).build(dataset.owner[private], devices, most)
+        raise InputError(
+            f"partition {partition!r} needs to know who holds an example: an array `owner` in a .npz, or natural:KEY "
+            f"with a column of a table or a feature of tfds; here nothing says so, so use {others}"
+        )
+    return PARTITIONS.parse(partition).build(dataset.owner[private], devices, rng, most, bool(dataset.owners))
 
 
 def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """The data sets and the ways to share them out, by name."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from ddjax.registry import Entry, Registry
@@ -16,6 +18,13 @@ class Wanted(NamedTuple):
       target_column: the column of a table that is learned.
       task: `classification` or `regression`; empty to decide by the targets.
       ignore_columns: columns of a table that are no inputs, joined by `+`.
+      input_key: the feature that is the input, or the column of a table that holds texts to learn from.
+      target_key: the feature that is learned.
+      owner_key: the column, feature or array that says who holds an example.
+      encoding: of a text file.
+      comment: the sign that begins a line to skip, in a table.
+      data_dir: the folder in which TensorFlow Datasets keeps what it prepared.
+      sample_rate: in hertz, where inputs are sounds.
     """
 
     seed: int = 0
@@ -24,23 +33,38 @@ class Wanted(NamedTuple):
     target_column: str = ""
     task: str = ""
     ignore_columns: str = ""
+    input_key: str = ""
+    target_key: str = ""
+    owner_key: str = ""
+    encoding: str = ""
+    comment: str = ""
+    data_dir: str = ""
+    sample_rate: int = 0
+
+
+def _never(path: Path) -> bool:
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """A data set that can be named, or a kind of file.
+    """A data set that can be named, or a kind of path.
 
-    `build` is `(wanted, *arguments) → Dataset`; for a kind of file `(wanted, path) → Dataset`.
+    `build` is `(wanted, *arguments) → Dataset`; for a kind of path `(wanted, path) → Dataset`.
 
     Attributes:
-      suffix: of the paths that are files of this kind; empty for what is not a file.
+      form: of the path, such as `FILE.csv`; empty for what is named.
+      suffixes: endings of paths that are of this kind.
+      recognize: whether a path that is there is of this kind, where its ending does not say so.
     """
 
-    suffix: str = ""
+    form: str = ""
+    suffixes: tuple[str, ...] = ()
+    recognize: Callable[[Path], bool] = _never
 
     @property
     def usage(self) -> str:
-        return f"FILE{self.suffix}" if self.suffix else super().usage
+        return self.form or super().usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +75,7 @@ class PartitionEntry(Entry):
 
     Attributes:
       by_label: whether it looks at labels, so that numbers to predict cannot be shared out by it.
-      by_owner: whether each device holds the examples that the data set made for it.
+      by_owner: whether a device holds the examples of an owner. `build` is then `natural`, or takes what it takes.
     """
 
     by_label: bool = False

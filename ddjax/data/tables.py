@@ -1,9 +1,11 @@
 """Tables with named columns."""
 
+import codecs
 import csv
 import gzip
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +13,10 @@ import numpy as np
 
 from ddjax.data.dataset import Column, Dataset
 from ddjax.data.labels import check_task, listed, read_targets
-from ddjax.data.registry import DATASETS, DatasetEntry
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.data.splits import split
 from ddjax.data.texts import Numbers, no_text, read_numbers, tidy
+from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, no_file, suggest
 
 # Different texts of one column; beyond, it is no category but a name or a number with something wrong in it.
@@ -28,16 +32,31 @@ class Table(NamedTuple):
       columns: name → tidied texts.
       lines: of the file in which the rows begin, counted from 1.
       unnamed: names given to the first columns without one.
+      notes: on how it was read.
     """
 
     path: str
     columns: dict[str, list[str]]
     lines: list[int]
     unnamed: list[str]
+    notes: tuple[str, ...] = ()
 
 
-def read_csv(path: str, target_column: str, seed: int, task: str = "", ignore_columns: str = "") -> Dataset:
-    """A `.csv` or `.csv.gz` with a header, a fifth of its rows drawn for testing.
+def read_csv(
+    path: str,
+    target_column: str,
+    seed: int,
+    task: str = "",
+    ignore_columns: str = "",
+    *,
+    input_key: str = "",
+    owner_key: str = "",
+    encoding: str = "",
+    comment: str = "",
+) -> Dataset:
+    """A table with a header, a fifth of its rows drawn for testing.
+
+    Columns stand between commas; or between tabs, semicolons or bars, where the header has these and no comma.
 
     The target is classes or numbers as `labels.read_targets` decides. Of the other columns, numbers stay numbers, and
     missing ones are filled with the median over the training rows; texts become one column of 0 and 1 for each found
@@ -51,12 +70,16 @@ def read_csv(path: str, target_column: str, seed: int, task: str = "", ignore_co
       seed: of the split.
       task: `classification` or `regression`; empty to decide.
       ignore_columns: names joined by `+`, left out of the inputs.
+      input_key: a column of texts that is the only input; the texts become token ids, see `tokens.tokenize`.
+      owner_key: the column that says who holds a row. It is no input.
+      encoding: of the file; UTF-8 by default, or UTF-16 where it begins so.
+      comment: what a line begins with that is skipped, such as `#`.
 
     Raises:
       InputError: a missing or unreadable file, or the column or row that does not fit.
     """
     check_task(task)
-    table = _read(path)
+    table = _read(path, encoding, comment)
     columns = table.columns
     if not target_column:
         raise InputError(f"{path}: --target_column must name what is to be learned: {listed([*columns], 30)}")
@@ -66,13 +89,24 @@ def read_csv(path: str, target_column: str, seed: int, task: str = "", ignore_co
     if target_column in ignored:
         raise InputError(f"{path}: {target_column!r} is the target, and is to be ignored; leave it out of one of them")
     ignored |= dict.fromkeys(table.unnamed, "it has no name, as the row numbers that pandas writes")
+    for name, role in ((owner_key, "owner"), (input_key, "text to learn from")):
+        if name and name not in columns:
+            raise suggest(f"column ({role})", name, columns)
+        if name == target_column:
+            raise InputError(f"{path}: {name!r} is the target, and cannot be the {role}")
+    if owner_key:
+        ignored[owner_key] = "it says who holds a row"
+    if input_key:
+        ignored |= {name: "texts are learned from" for name in columns if name not in (input_key, target_column)}
     if len(table.lines) < 5:
         raise InputError(
             f"{path}: {len(table.lines)} rows are too few to test on a fifth of them; at least 5 are needed"
         )
     target = _target(table, target_column)
     y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
-    test, train = np.split(np.random.default_rng(seed).permutation(len(y)), [len(y) // 5])
+    notes = table.notes + notes
+    train, test = split(len(y), seed)
+    owner, owners = _owner(table, owner_key) if owner_key else (None, ())
     inputs: list[np.ndarray] = []
     about: list[Column] = []
     for name, texts in columns.items():
@@ -81,21 +115,43 @@ def read_csv(path: str, target_column: str, seed: int, task: str = "", ignore_co
         if name in ignored:
             about.append(Column(name, "ignored", why=ignored[name]))
             continue
+        if name == input_key:
+            about.append(Column(name, "text"))
+            continue
         values, column = _features(table, name, texts, train)
         inputs.append(values)
         about.append(column)
         notes += tuple(_leaks(name, texts, target_column, columns[target_column]))
+    if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
+        notes += (f"{len(lost)} of the classes are in test rows only, the first {classes[min(lost)]}",)
+    made = partial(
+        Dataset, y_train=y[train], y_test=y[test], outputs=outputs, classes=classes, columns=tuple(about),
+        owner=None if owner is None else owner[train], owners=owners,
+    )  # fmt: skip
+    if input_key:
+        texts = columns[input_key]
+        x_train, x_test, more = tokenize([texts[row] for row in train], [texts[row] for row in test])
+        return made(x_train=x_train, x_test=x_test, tokens=True, notes=(*notes, *more))
     if not inputs:
         raise InputError(
             f"{path}: there is no column beside {target_column!r} to learn from"
             + (f" ({listed([*ignored])} is ignored)" if ignored else "")
         )
-    if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
-        notes += (f"{len(lost)} of the classes are in test rows only, the first {classes[min(lost)]}",)
     x = np.hstack(inputs)
-    return Dataset(
-        x[train], y[train], x[test], y[test], outputs, classes=classes, columns=tuple(about), notes=tuple(notes)
-    )
+    return made(x_train=x[train], x_test=x[test], notes=notes)
+
+
+def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """`[M]` who holds each row, and their names in order: of numbers, if all are, else of texts."""
+    texts = table.columns[name]
+    if (missing := no_text(texts)).any():
+        raise InputError(
+            f"{table.path}: {name!r} says who holds a row, and is missing in line {table.lines[int(missing.argmax())]}"
+        )
+    numbers = read_numbers(texts)
+    values = np.array(texts) if numbers.strange else numbers.values
+    found, place = np.unique(values, return_inverse=True)
+    return place, tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in found)
 
 
 def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
@@ -108,26 +164,17 @@ def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
     return names
 
 
-def _read(path: str) -> Table:
-    try:
-        file = Path(path).expanduser()
-        content = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise no_file(path) from None
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not UTF-8; save it as "
-            "UTF-8 text"
-        ) from None
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} is not a readable .csv: {reason}") from None
+def _read(path: str, encoding: str, comment: str) -> Table:
+    text = _decoded(path, encoding)
+    if comment:  # an empty line in its place, so that lines keep their numbers
+        text = "\n".join("" if line.lstrip().startswith(comment) else line for line in text.split("\n"))
+    separator, notes = _separator(text)
     rows: list[list[str]] = []
     lines: list[int] = []
     begin = 1
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=separator != "\t"
+    )
     try:
         for row in reader:
             if any(map(str.strip, row)):
@@ -138,31 +185,63 @@ def _read(path: str) -> Table:
         raise InputError(f"{path} is not a readable .csv: {error} (the value begins in line {begin})") from None
     if not rows:
         raise InputError(f"{path} is not a readable .csv: it is empty")
-    head, names, unnamed = rows[0], *_header(path, rows[0])
+    head, names, unnamed = rows[0], *_header(path, rows[0], lines[0])
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) < len(head) or any(map(str.strip, row[len(names) :])):
             raise InputError(
                 f"{path}: line {line} has {len(row)} values, but the header names {len(names)} columns; mend the line "
-                "(a comma inside a text needs quotes)"
+                f"({_CALLED[separator]} inside a text needs quotes)"
             )
     columns = {name: [tidy(row[place]) for row in rows[1:]] for place, name in names.items()}
     for name in unnamed:  # of a comma at the end of each row
         if not any(columns[name]):
             del columns[name]
-    return Table(path, columns, lines[1:], [name for name in unnamed if name in columns])
+    return Table(path, columns, lines[1:], [name for name in unnamed if name in columns], notes)
 
 
-def _header(path: str, head: list[str]) -> tuple[dict[int, str], list[str]]:
+_CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+
+
+def _decoded(path: str, encoding: str) -> str:
+    """The text of a file, which may be gzipped."""
+    try:
+        file = Path(path).expanduser()
+        content = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
+        marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = encoding or ("utf-16" if content.startswith(marks) else "utf-8-sig")
+        return content.decode(encoding)
+    except FileNotFoundError:
+        raise no_file(path) from None
+    except LookupError:
+        raise InputError(f"unknown encoding {encoding!r}; known are utf-8, utf-16, latin-1, cp1252, …") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not "
+            f"{encoding.upper().removesuffix('-SIG')}; say --encoding, such as cp1252, or save it as UTF-8 text"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not a readable .csv: {reason}") from None
+
+
+def _separator(text: str) -> tuple[str, tuple[str, ...]]:
+    """What stands between columns: a comma, or what the header has instead."""
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    for sign in ("\t", ";", "|"):
+        if sign in head and "," not in head:
+            return sign, (f"{_CALLED[sign]} separates the columns, since the header has no comma",)
+    return ",", ()
+
+
+def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list[str]]:
     """Names by place, and those given to columns without one; refuses a header that is none."""
-    for sign, called in (("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
-        if len(head) == 1 and sign in head[0]:
-            raise InputError(f"{path}: the columns of the header stand between {called}; separate them by commas")
     head = [tidy(name) for name in head]
     while len(head) > 1 and not head[-1]:
         head.pop()
     numbers = read_numbers(head)
     if not numbers.strange and not numbers.missing.all():
-        raise InputError(f"{path}: line 1 holds numbers ({listed(head)}), but a header with names is needed there")
+        raise InputError(f"{path}: line {line} holds numbers ({listed(head)}), but a header with names is needed there")
     names: dict[int, str] = {}
     unnamed: list[str] = []
     for place, name in enumerate(head):
@@ -237,7 +316,7 @@ def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> t
     if len(categories) > _CATEGORIES:
         raise InputError(
             f"{where} has {len(categories)} different texts, the first {categories[0]!r}; at most {_CATEGORIES} can "
-            f"be categories, so mend it or say --ignore_columns={name}"
+            f"be categories, so mend it or say --ignore_columns={name}, or --input_key={name} to learn from the texts"
         )
     column = Column(name, "category", int(missing.sum()), categories=tuple(categories))
     return (there[:, None] == np.array(categories)).astype(float), column
@@ -257,11 +336,17 @@ def _leaks(name: str, texts: Sequence[str], target_column: str, target: Sequence
     return []
 
 
+def _read_csv(wanted: Wanted, path: str) -> Dataset:
+    own = {name: getattr(wanted, name) for name in ("task", "ignore_columns", "input_key", "owner_key", "encoding")}
+    return read_csv(path, wanted.target_column, wanted.seed, comment=wanted.comment, **own)
+
+
 DATASETS.add(
     DatasetEntry(
         "csv",
-        lambda wanted, path: read_csv(path, wanted.target_column, wanted.seed, wanted.task, wanted.ignore_columns),
-        uses=("target_column", "task", "ignore_columns"),
-        suffix=".csv",
+        _read_csv,
+        uses=("target_column", "task", "ignore_columns", "input_key", "encoding", "comment"),
+        form="FILE.csv",
+        suffixes=(".csv", ".tsv"),
     )
 )

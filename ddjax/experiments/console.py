@@ -7,10 +7,9 @@ import numpy as np
 
 from ddjax.data.labels import listed
 from ddjax.experiments import records
-from ddjax.experiments.experiment import Experiment
+from ddjax.experiments.experiment import Experiment, device_groups
 from ddjax.experiments.usage import used
 from ddjax.learning import TASKS
-from ddjax.models import parse_models
 from ddjax.simulation import Evaluation
 from ddjax.types import working_dtype
 
@@ -19,7 +18,7 @@ def describe(built: Experiment) -> None:
     """Says in a few lines what is being run."""
     settings, problem = built.settings, built.problem
     sizes = built.population.parameter_counts()
-    names = [name for name, _ in parse_models(settings.models, settings.devices)]
+    names = [group.label for group in device_groups(settings)]
     devices = ", ".join(
         f"{group.size} × {name} ({size:,} parameters)"
         for group, name, size in zip(built.population.groups, names, sizes, strict=True)
@@ -54,6 +53,11 @@ def data_lines(built: Experiment) -> list[str]:
     lines.append(
         f"examples   {f'{least:,} to {most:,}' if least < most else f'{most:,}'} private per device "
         f"({examples['partition']} partition), {examples['reference']:,} reference, {examples['test']:,} test"
+    )
+    reference = facts["reference"]
+    lines.append(
+        f"reference  from {reference['source']}: {reference['bytes_per_device']:,} bytes on each device, "
+        f"{reference['bytes_to_distribute']:,} to distribute"
     )
     if same := facts["duplicates"]:
         lines.append(f"note       {same:,} of the {examples['test']:,} test examples are training examples too")
@@ -133,9 +137,8 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
     line(last.metric, last.score)
     start = 0
     if len(built.population.groups) > 1:
-        names = parse_models(settings.models, settings.devices)
-        for (name, _), group in zip(names, built.population.groups, strict=True):
-            line(f"  {name}", last.score[start : start + group.size])
+        for named, group in zip(device_groups(settings), built.population.groups, strict=True):
+            line(f"  {named.label}", last.score[start : start + group.size])
             start += group.size
     print(f"{'ensemble':12}{records.shown(last.metric, last.ensemble_score):>9}   of the mean soft decision")
     print(f"{'disagreement':12}{last.disagreement:9.3g}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ddjax import data, schedules
 from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
@@ -124,8 +125,8 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     hyperparameters = _hyperparameters(entry, effective)
     mixer = _mixer(entry, effective, hyperparameters)
     topology = _topology(settings, entry.weights(mixer, effective))
-    groups = parse_models(settings.models, settings.devices)
-    dataset = _dataset(settings)
+    groups = device_groups(settings)
+    dataset, reference = _dataset(settings), _reference(settings)
     problem, facts = data.prepare(
         dataset,
         topology.network,
@@ -136,15 +137,21 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         eval_examples=settings.eval_examples,
         standardize=settings.standardize,
         seed=settings.seed,
+        feature_shift=settings.feature_shift,
+        reference_source=settings.reference_dataset,
+        reference_dataset=reference,
+        reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
+        reference_alpha=settings.reference_alpha,
     )
-    facts |= {"digest": _digest(dataset, topology), "files": _files(settings)}
+    facts |= {"digest": _digest(dataset, reference, topology), "files": _files(settings)}
     _check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
             raise InputError(
-                f"{settings.algorithm} trains one model, but --models={settings.models} names {len(groups)} groups"
+                f"{settings.algorithm} trains one model, but --models={settings.models} and "
+                f"--feature_views={settings.feature_views} make {len(groups)} groups"
             )
-        problem, groups = data.pool(problem), [(groups[0][0], 1)]
+        problem, groups = data.pool(problem), [groups[0]._replace(size=1)]
     step_size = _consensus_step_size(settings, mixer, topology)
     # The program must not keep the data alive.
     shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
@@ -176,21 +183,23 @@ def digest(settings: Settings) -> str:
     with execution.precision(settings):
         entry, effective = usage.algorithm(settings), usage.resolve(settings)
         mixer = _mixer(entry, effective, _hyperparameters(entry, effective))
-        return _digest(_dataset(settings), _topology(settings, entry.weights(mixer, effective)))
+        topology = _topology(settings, entry.weights(mixer, effective))
+        return _digest(_dataset(settings), _reference(settings), topology)
 
 
-def _digest(dataset: data.Dataset, topology: Topology) -> str:
+def _digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topology) -> str:
     arrays = [part for matrix in topology.matrices for part in (matrix.indptr, matrix.indices, matrix.data)]
-    return f"data {data.digest(dataset)}, graph {data.digest_arrays(arrays)}"
+    return f"data {data.digest(dataset, reference)}, graph {data.digest_arrays(arrays)}"
 
 
 def _files(settings: Settings) -> dict[str, str]:
     """The digests of the files that the data and the graph are read from, by path."""
     graphs = settings.topology.removeprefix("alternating:").split("+")
     paths = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
-    if data.find_dataset(settings.dataset).suffix:
-        paths.append(settings.dataset)
-    return {path: data.digest_file(path) for path in paths}
+    for spec in (settings.dataset, settings.reference_dataset):
+        if spec not in ("", "noise") and data.find_dataset(spec).form:
+            paths.append(spec)
+    return {path: data.digest_path(path) for path in paths}
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
@@ -231,18 +240,57 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
 
 
+class DeviceGroup(NamedTuple):
+    """Devices of one model that see the same features.
+
+    Attributes:
+      model: a name of `MODELS`.
+      size: number of devices.
+      view: the number of the part of the features that they see, and how many parts there are.
+    """
+
+    model: str
+    size: int
+    view: tuple[int, int] = (0, 1)
+
+    @property
+    def label(self) -> str:
+        return self.model if self.view[1] == 1 else f"{self.model} (view {self.view[0] + 1})"
+
+
+def device_groups(settings: Settings) -> list[DeviceGroup]:
+    """The groups of devices in order; those of one model are shared out over the feature views.
+
+    Raises:
+      InputError: unknown models, bad counts, or fewer devices of a model than views.
+    """
+    views, groups = settings.feature_views, []
+    for model, size in parse_models(settings.models, settings.devices):
+        if size < views:
+            raise InputError(f"--feature_views={views} needs {views} devices of each model, but {size} are {model}")
+        groups += [DeviceGroup(model, size // views + (view < size % views), (view, views)) for view in range(views)]
+    return groups
+
+
 def _dataset(settings: Settings) -> data.Dataset:
     private = settings.devices * (settings.examples_per_device or 100)
     wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
+    own = {name: getattr(settings, name) for name in data.Wanted._fields if name in fields(Settings)}
     return data.load_dataset(
-        settings.dataset,
-        devices=settings.devices,
-        train=wanted,
-        seed=settings.seed,
-        target_column=settings.target_column,
-        task=settings.task,
-        ignore_columns=settings.ignore_columns,
+        settings.dataset, **own | {"train": wanted, "owner_key": data.owner_key(settings.partition)}
     )
+
+
+def _reference(settings: Settings) -> data.Dataset | None:
+    """The data set that the reference set is drawn from, if it is another."""
+    if settings.reference_dataset in ("", "noise"):
+        return None
+    names = data.find_dataset(settings.reference_dataset).names
+    own = {name: getattr(settings, name) for name in ("target_column", "input_key", "sample_rate") if name in names}
+    return data.load_dataset(
+        settings.reference_dataset, devices=settings.devices, seed=settings.seed, train=settings.reference_size or 2000,
+        **own,
+    )  # fmt: skip
 
 
 def _check_task(settings: Settings, problem: Problem) -> None:
@@ -273,7 +321,7 @@ def _learning_rate(
     entry: AlgorithmEntry,
     problem: Problem,
     outputs: int,
-    groups: list[tuple[str, int]],
+    groups: list[DeviceGroup],
     hyperparameters: Hyperparameters,
 ) -> float:
     """`η` where none is given: 0.05, or where numbers are predicted less if their curvature asks for it.
@@ -298,7 +346,7 @@ def _population(
     entry: AlgorithmEntry,
     problem: Problem,
     outputs: int,
-    groups: list[tuple[str, int]],
+    groups: list[DeviceGroup],
     hyperparameters: Hyperparameters,
 ) -> Population:
     """All devices, on the shapes of a problem."""
@@ -315,9 +363,12 @@ def _population(
     # Optax counts steps; a schedule is over rounds.
     optimizer = OPTIMIZERS.parse(settings.optimizer).build(lambda count: rate(count // steps))
 
-    def group(name: str, size: int) -> Group:
+    tokens = jnp.issubdtype(problem.x.dtype, jnp.integer)
+
+    def group(name: str, size: int, view: tuple[int, int]) -> Group:
+        shape = problem.x.shape[1:]
         learner = supervised_learner(
-            build_model(name, problem.x.shape[1:], outputs, settings.activation, settings.convolution),
+            build_model(name, shape, outputs, settings.activation, settings.convolution, tokens, view),
             optimizer,
             task=task,
             distillation_weight=hyperparameters["distillation_weight"],

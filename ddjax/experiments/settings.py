@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ddjax.algorithms import ALGORITHMS, CONSENSUS
-from ddjax.data import DATASETS, PARTITIONS
+from ddjax.data import DATASETS, PARTITIONS, SHIFTS
 from ddjax.errors import InputError
 from ddjax.experiments.fields import Role, Sweep, fields, setting
 from ddjax.learning import DIVERGENCES, LEAST_TEMPERATURE, OPTIMIZERS
@@ -45,7 +45,8 @@ class Settings:
 
     dataset: str = _data(
         "digits",
-        "A name, or the path of a .csv, .csv.gz, or of a .npz with x_train, y_train, x_test, y_test.",
+        "A name, or the path of a file or folder: .npz with x_train, y_train, x_test, y_test; .csv; LIBSVM; IDX files "
+        "as of MNIST; a folder of images for each class.",
         registry=DATASETS,
     )
     target_column: str = _data(
@@ -53,6 +54,17 @@ class Settings:
         "The column of a .csv that is learned. The others are inputs.",
     )
     ignore_columns: str = _data("", "Columns of a .csv that are no inputs, joined by +, as in id+name.")
+    input_key: str = _data(
+        "",
+        "The feature of tfds that is the input, or several joined by +; the column of a .csv with texts to learn from.",
+    )
+    target_key: str = _data("", "The feature of tfds that is learned.")
+    data_dir: str = _data("", "The folder of tfds; default ~/tensorflow_datasets.", sweep=Sweep.WHOLE)
+    encoding: str = _data("", "Of a .csv, such as cp1252; default UTF-8.")
+    comment: str = _data("", "What begins a line of a .csv that is skipped, such as #.")
+    sample_rate: int = _data(
+        0, "In hertz, where inputs are sounds; they become log-mel spectrograms.", unit="hertz", minimum=0
+    )
     task: str = _data(
         "",
         "classification or regression; by default texts, integers, and floating-point numbers 0 to K - 1 or 1 to K are "
@@ -77,6 +89,12 @@ class Settings:
         role=Role.DATA,
         shared=True,
     )
+    feature_shift: str = _data(
+        "",
+        "How each device sees its inputs differently; test and reference examples are seen as by random devices.",
+        role=Role.DATA,
+        registry=SHIFTS,
+    )
     examples_per_device: int = _data(
         0, "Mean number of private examples per device; 0 for all there are.", unit="examples", minimum=0
     )
@@ -86,12 +104,29 @@ class Settings:
         unit="examples",
         minimum=0,
     )
+    reference_dataset: str = _data(
+        "",
+        "Where the reference set comes from: noise, or another data set with such inputs; default the training data.",
+    )
+    reference_classes: str = _data("", "The only classes of the reference set, joined by +.", role=Role.DATA)
+    reference_alpha: float = _data(
+        0.0,
+        "Dirichlet concentration of class shares in the reference set, small is uneven; 0 for those of the data.",
+        role=Role.DATA,
+        minimum=0,
+    )
     eval_examples: int = _data(
         0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, unit="examples", minimum=0
     )
 
     devices: int = _network(32, "Number of devices.", minimum=0, positive=True)
     models: str = _network("mlp", "A model, or groups with counts as in linear:8+mlp:16+cnn:8.", registry=MODELS)
+    feature_views: int = _network(
+        1,
+        "Parts of the columns; the devices of a model are shared out over them, and each sees one.",
+        minimum=0,
+        positive=True,
+    )
     activation: str = _network(
         "gelu",
         "Activation function; the theory asks for a smooth one.",

@@ -1,0 +1,101 @@
+"""Folders of images, a folder for each class."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ddjax.data.dataset import Dataset
+from ddjax.data.labels import read_targets
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.data.splits import note, split
+from ddjax.errors import InputError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+
+
+def read_images(wanted: Wanted, path: str) -> Dataset:
+    """Images in a folder for each class, below `train` and `test` (or `val`), or without these.
+
+    All images have one size. They are grey if all are, else red, green and blue. Without a `test` folder a fifth is
+    drawn for testing.
+
+    Raises:
+      InputError: no image, an image that cannot be read, or one of another size.
+    """
+    root = Path(path).expanduser()
+    notes: tuple[str, ...] = ()
+    splits = {each.name.lower(): each for each in _folders(root)}
+    train, test = ([splits[name] for name in names if name in splits] for names in (_TRAIN, _TEST))
+    files, labels = _listed(train[0] if train and test else root)
+    if train and test:
+        test_files, test_labels = _listed(test[0])
+        x = _arrays(files + test_files, path)
+        x, x_test = np.split(x, [len(files)])
+        y, y_test = np.array(labels), np.array(test_labels)
+    else:
+        notes = (note(len(files)),)
+        rows, test_rows = split(len(files), wanted.seed)
+        x, y = _arrays(files, path), np.array(labels)
+        x, y, x_test, y_test = x[rows], y[rows], x[test_rows], y[test_rows]
+    if not len(y_test):
+        raise InputError(f"{path}: {len(files)} images are too few to test on a fifth of them; at least 5 are needed")
+    targets = read_targets(y, y_test, (f"{path}: folders to train on", f"{path}: folders to test on"), "classification")
+    return Dataset(
+        x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,
+        notes=notes + targets.notes,
+    )  # fmt: skip
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in _ENDINGS and not file.name.startswith("."):
+            yield file
+
+
+def _listed(root: Path) -> tuple[list[Path], list[str]]:
+    """The images below a folder, and the class of each."""
+    found = [(file, folder.name) for folder in _folders(root) for file in _images(folder)]
+    if not found:
+        raise InputError(f"{root} has no folder with images ({', '.join(_ENDINGS[:3])}, …); a class is a folder of it")
+    return [file for file, _ in found], [name for _, name in found]
+
+
+def _arrays(files: list[Path], path: str) -> np.ndarray:
+    """`[M, height, width]` or `[M, height, width, 3]` uint8."""
+    from PIL import Image
+
+    def opened(file: Path, mode: str = "") -> tuple[tuple[int, int], str, np.ndarray | None]:
+        try:
+            with Image.open(file) as image:
+                return image.size, image.mode, np.asarray(image.convert(mode)) if mode else None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file} is not a readable image: {error}") from None
+
+    looks = [opened(file)[:2] for file in files]
+    size = looks[0][0]
+    for file, (other, _) in zip(files, looks, strict=True):
+        if other != size:
+            raise InputError(
+                f"{path}: images have different sizes, {size[0]}×{size[1]} in {files[0].name} and "
+                f"{other[0]}×{other[1]} in {file.name}; bring them to one size"
+            )
+    mode = "L" if {mode for _, mode in looks} <= {"1", "L", "LA"} else "RGB"
+    x = np.empty((len(files), size[1], size[0], *((3,) if mode == "RGB" else ())), np.uint8)
+    for row, file in enumerate(files):
+        x[row] = opened(file, mode)[2]
+    return x
+
+
+def _recognize(path: Path) -> bool:
+    return path.is_dir() and any(next(_images(folder), None) is not None for folder in _folders(path))
+
+
+DATASETS.add(
+    DatasetEntry("images", read_images, form="FOLDER with a folder of images for each class", recognize=_recognize)
+)

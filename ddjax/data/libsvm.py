@@ -1,0 +1,155 @@
+"""Files in the format of LIBSVM and SVMlight."""
+
+import bz2
+import gzip
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddjax.data.dataset import Dataset
+from ddjax.data.labels import read_targets
+from ddjax.data.registry import DATASETS, DatasetEntry
+from ddjax.data.splits import note, split
+from ddjax.errors import InputError, no_file
+from ddjax.types import working_dtype
+
+_LINE = re.compile(rb"[-+]?[\d.]+(e[-+]?\d+)?(\s+(qid:\d+\s+)?\d+:\S+)+\s*(#.*)?", re.IGNORECASE)
+_OPEN = {".gz": gzip.decompress, ".bz2": bz2.decompress}
+_LARGEST = 2**34  # bytes; sparse data can have any number of columns
+
+
+def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
+    """A file with a line `target column:value …` for each example; a column that is left out is 0.
+
+    Columns count from 1, or from 0 if a file has a column 0. The test set is the file beside it whose name has a `.t`
+    more (`a9a.t` of `a9a`, `a.t.libsvm` or `a.libsvm.t` of `a.libsvm`); without one a fifth of the examples is drawn.
+    Either may be compressed (`.gz`, `.bz2`).
+
+    Args:
+      path: of the file.
+      seed: of the split.
+      task: `classification` or `regression`; empty to decide by the targets.
+
+    Raises:
+      InputError: no file, or the line that is malformed.
+    """
+    from sklearn.datasets import load_svmlight_files
+
+    beside = _beside(Path(path).expanduser())
+    names = [path] if beside is None else [path, str(beside)]
+    contents = [_content(name) for name in names]
+    try:
+        found = load_svmlight_files([io.BytesIO(content) for content in contents], dtype=working_dtype())
+    except (ValueError, OverflowError, IndexError) as error:
+        for name, content in zip(names, contents, strict=True):
+            _refuse_line(name, content)
+        raise InputError(f"{path} is not a readable LIBSVM file: {error}") from None
+    xs, ys = found[::2], found[1::2]
+    for name, x, y in zip(names, xs, ys, strict=True):
+        if not len(y):
+            raise InputError(f"{name} is not a readable LIBSVM file: it is empty")
+        for values, what in ((x.data, "a value"), (y, "a target")):
+            if not np.isfinite(values).all():
+                raise InputError(f"{name} holds {what} that is not finite")
+    columns, rows = xs[0].shape[1], sum(len(y) for y in ys)
+    if (size := columns * rows * working_dtype().itemsize) > _LARGEST:
+        raise InputError(
+            f"{path} has {columns:,} columns in {rows:,} rows, which take {size / 1e9:.0f} GB when zeros are written "
+            "out as a simulation needs them; take fewer columns"
+        )
+    notes: tuple[str, ...] = ()
+    x, y = xs[0].toarray(), ys[0]
+    if beside is None:
+        notes = (note(len(y)),)
+        if len(y) < 5:
+            raise InputError(f"{path}: {len(y)} rows are too few to test on a fifth of them; at least 5 are needed")
+        train, test = split(len(y), seed)
+        x, y, x_test, y_test = x[train], y[train], x[test], y[test]
+    else:
+        x_test, y_test = xs[1].toarray(), ys[1]
+    targets = read_targets(y, y_test, (f"{names[0]}: target", f"{names[-1]}: target"), task)
+    return Dataset(
+        x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,
+        notes=notes + targets.notes,
+    )  # fmt: skip
+
+
+def _beside(file: Path) -> Path | None:
+    """The test file of a training file, if there is one."""
+    whole = file.name
+    packed = next((end for end in _OPEN if whole.lower().endswith(end)), "")
+    name = whole[: len(whole) - len(packed)]
+    stem, dot, ending = name.rpartition(".")
+    plain = [f"{name}.t", *([f"{stem}.t.{ending}"] if dot and stem else [])]
+    for each in plain:
+        for end in dict.fromkeys((packed, "", *_OPEN)):
+            if (beside := file.with_name(each + end)).is_file():
+                return beside
+    return None
+
+
+def _content(path: str) -> bytes:
+    file = Path(path).expanduser()
+    try:
+        return _OPEN.get(file.suffix.lower(), bytes)(file.read_bytes())
+    except FileNotFoundError:
+        raise no_file(path) from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} is not a readable LIBSVM file: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _refuse_line(path: str, content: bytes) -> None:
+    """Refuses the first line that cannot be read, if there is one; found by halving."""
+    lines = content.split(b"\n")
+    good, bad = 0, len(lines)
+    if _reads(lines):
+        return
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if _reads(lines[:middle]) else (good, middle)
+    text = lines[bad - 1].decode("utf-8", "replace").strip()
+    raise InputError(
+        f"{path}: line {bad} cannot be read ({text[:60]!r}); a line is `target column:value …` with rising columns, as "
+        "in `-1 3:1 11:0.5`"
+    )
+
+
+def _reads(lines: list[bytes]) -> bool:
+    from sklearn.datasets import load_svmlight_file
+
+    try:
+        load_svmlight_file(io.BytesIO(b"\n".join(lines)))
+    except (ValueError, OverflowError, IndexError):
+        return False
+    return True
+
+
+def _recognize(path: Path) -> bool:
+    """Whether the first line with something in it is of this format."""
+    if not path.is_file():
+        return False
+    try:
+        opens: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+        with opens.get(path.suffix.lower(), open)(path, "rb") as file:
+            for _ in range(100):
+                line = file.readline(1_000_000)
+                if line.split(b"#")[0].strip():
+                    return bool(_LINE.fullmatch(line.strip()))
+    except (OSError, EOFError):
+        pass
+    return False
+
+
+DATASETS.add(
+    DatasetEntry(
+        "libsvm",
+        lambda wanted, path: read_libsvm(path, wanted.seed, wanted.task),
+        uses=("task",),
+        form="FILE.libsvm",
+        suffixes=(".libsvm", ".svm", ".libsvm.bz2", ".svm.bz2", ".libsvm.t", ".svmlight"),
+        recognize=_recognize,
+    )
+)

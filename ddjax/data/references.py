@@ -1,0 +1,93 @@
+"""Where the reference set comes from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddjax.data.dataset import Dataset
+from ddjax.errors import InputError, suggest
+
+
+def held_out(
+    dataset: Dataset,
+    order: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    classes: Sequence[str] = (),
+    alpha: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training examples that no device holds.
+
+    Args:
+      dataset: where they are taken from.
+      order: `[M]` the rows of its training data, in random order.
+      size: `R`.
+      rng: of the shares of classes.
+      classes: names of the only ones to take; empty for all.
+      alpha: concentration of the shares of classes, Dirichlet-distributed; 0 for those of the training data.
+
+    Returns:
+      `[R]` rows of the reference set, and `[M − R]` rows that are left.
+
+    Raises:
+      InputError: classes where there are none, an unknown class, or too few examples.
+    """
+    if not classes and not alpha:
+        return order[:size], order[size:]
+    labels = dataset.y_train[order]
+    if labels.dtype.kind == "f":
+        raise InputError("the classes of the reference set can be chosen only where there are classes")
+    names = list(dataset.classes or map(str, range(dataset.outputs)))
+    for name in classes:
+        if name not in names:
+            raise suggest("class of the reference set", name, names)
+    taken = np.array(sorted({names.index(name) for name in classes}) or range(dataset.outputs))
+    shares = rng.dirichlet(np.full(len(taken), alpha)) if alpha else (labels[:, None] == taken).mean(0)
+    chosen: list[np.ndarray] = []
+    for label, count in zip(taken, _whole(shares / shares.sum(), size), strict=True):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < count:
+            raise InputError(
+                f"a reference set of {size} examples asks for {count} of class {names[label]!r}, and there are "
+                f"{len(rows)}; take a smaller one, or a larger --reference_alpha"
+            )
+        chosen.append(rows[:count])
+    known = np.concatenate(chosen)
+    return order[known], np.delete(order, known)
+
+
+def _whole(shares: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers near `shares · total` that add up to it."""
+    return np.diff(np.round(np.cumsum([0, *shares]) * total).astype(int))
+
+
+def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`[R, …]` inputs that are none of the training data: of another data set, or noise.
+
+    Noise has the mean and deviation of all training inputs together, in their dtype; instead of token ids it is the
+    training tokens in random order.
+    """
+    if other is not None:
+        return other.x_train[rng.permutation(len(other.x_train))[:size]].astype(dataset.x_train.dtype, copy=False)
+    x = dataset.x_train
+    if dataset.tokens:
+        return rng.choice(x.ravel(), (size, *x.shape[1:]))
+    values = rng.normal(x.mean(dtype=float), x.std(dtype=float), (size, *x.shape[1:]))
+    if x.dtype.kind in "iu":
+        values = np.clip(np.round(values), x.min(), x.max())
+    return values.astype(x.dtype)
+
+
+def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
+    """Refuses a reference data set whose inputs are others, or too few; raises `InputError`."""
+    here, there = dataset.x_train, other.x_train
+    if dataset.tokens != other.tokens or here.shape[1:] != there.shape[1:]:
+        kinds = [
+            f"{list(x.shape[1:])} {'token ids' if each.tokens else 'numbers'}"
+            for each, x in ((dataset, here), (other, there))
+        ]
+        raise InputError(f"the reference data {name} have inputs {kinds[1]}, but devices have {kinds[0]}")
+    if here.dtype.kind != there.dtype.kind:
+        raise InputError(f"the reference data {name} hold {there.dtype}, but devices hold {here.dtype}")
+    if not 0 < size <= len(there):
+        raise InputError(f"reference_size must lie in 1 … {len(there)}, the examples of {name}, got {size}")

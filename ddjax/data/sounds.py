@@ -1,0 +1,78 @@
+"""Sounds as log-mel spectrograms, computed in JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax.errors import InputError
+from ddjax.types import working_dtype
+
+BANDS = 32
+_WINDOW, _HOP = 0.032, 0.016  # seconds
+_FLOOR = 1e-6  # of the power of a full-scale sound, below the noise of 16 bits
+_AT_A_TIME = 256  # sounds, to spare memory
+
+
+def log_mel(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Log-mel spectrograms: the logarithm of the power in 32 bands that the ear hears as equally wide.
+
+    Windows are Hann's, of 32 ms, every 16 ms. Bands are triangles on the mel scale of O'Shaughnessy (1987), from 0 to
+    half the sample rate.
+
+    Args:
+      sounds: `[M, S]` integers of full scale, or floating-point numbers from −1 to 1.
+      sample_rate: in hertz.
+
+    Returns:
+      `[M, T, 32]` of the working dtype.
+
+    Raises:
+      InputError: not `[M, S]`, a sample rate below 1,000 Hz, or sounds shorter than a window.
+    """
+    if sounds.ndim == 3 and sounds.shape[-1] == 1:
+        sounds = sounds[..., 0]
+    if sounds.ndim != 2:
+        raise InputError(
+            f"sounds are [examples, samples], one channel each, but these are {list(sounds.shape)}; leave out the "
+            "sample rate where inputs are no sounds"
+        )
+    size, hop = round(_WINDOW * sample_rate), round(_HOP * sample_rate)
+    if sample_rate < 1000 or sounds.shape[1] < size:
+        raise InputError(
+            f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short; at least 1000 Hz and {_WINDOW:g} "
+            "seconds are needed"
+        )
+    scale = 1.0 if sounds.dtype.kind == "f" else float(np.iinfo(sounds.dtype).max) + 1
+    bands = _bands(sample_rate, size)
+    places = np.arange(0, sounds.shape[1] - size + 1, hop)[:, None] + np.arange(size)
+    window = np.hanning(size + 1)[:-1]
+
+    @jax.jit
+    def features(x: jax.Array) -> jax.Array:
+        frames = (x.astype(working_dtype()) / scale)[:, places] * window
+        power = jnp.abs(jnp.fft.rfft(frames)) ** 2 / size
+        return jnp.log(power @ bands + _FLOOR)
+
+    parts = [sounds[start : start + _AT_A_TIME] for start in range(0, len(sounds), _AT_A_TIME)]
+    return np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
+
+
+def _bands(sample_rate: int, size: int) -> np.ndarray:
+    """`[size // 2 + 1, 32]` weights of frequencies in bands."""
+
+    def mel(hertz: np.ndarray) -> np.ndarray:
+        return 2595 * np.log10(1 + hertz / 700)
+
+    frequencies = mel(np.fft.rfftfreq(size, 1 / sample_rate))
+    edges = np.linspace(0, mel(np.array(sample_rate / 2)), BANDS + 2)
+    left, middle, right = edges[:-2], edges[1:-1], edges[2:]
+    at = frequencies[:, None]
+    return np.maximum(0, np.minimum((at - left) / (middle - left), (right - at) / (right - middle)))
+
+
+def padded(sounds: list[np.ndarray], length: int) -> np.ndarray:
+    """`[M, length]` of sounds of unlike length, cut or followed by silence."""
+    found = np.zeros((len(sounds), length), sounds[0].dtype)
+    for row, sound in zip(found, sounds, strict=True):
+        row[: len(sound)] = sound[:length]
+    return found

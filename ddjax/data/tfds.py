@@ -1,0 +1,273 @@
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import contextlib
+import io
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddjax.data.dataset import Column, Dataset
+from ddjax.data.labels import listed, read_targets
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.data.sounds import log_mel, padded
+from ddjax.data.splits import note, split
+from ddjax.data.tokens import tokenize
+from ddjax.errors import InputError, suggest
+from ddjax.registry import Argument
+
+_CUT = 0.95  # part of the training sounds that is not cut
+_HELD_OUT = ("test", "validation", "val", "dev")
+
+
+class _Examples(NamedTuple):
+    """One split.
+
+    Attributes:
+      inputs: feature → what each example holds.
+      targets: of each example.
+      owners: of each example; empty where nobody asked.
+    """
+
+    inputs: dict[str, list[Any]]
+    targets: list[Any]
+    owners: list[Any]
+
+
+def read_tfds(wanted: Wanted, name: str) -> Dataset:
+    """A data set of TensorFlow Datasets, prepared in a format with random access (ArrayRecord).
+
+    The input and the target are its supervised keys, or what `input_key` and `target_key` name; several numeric
+    features joined by `+` are the columns of a table. The test set is the split `test`, else `validation`; without
+    both, or where its labels are hidden (−1), a fifth of `train` is drawn.
+
+    Images must have one size. Texts become token ids, see `tokens.tokenize`. Sounds become log-mel spectrograms, see
+    `sounds.log_mel`, cut where 95 % of the training sounds end.
+
+    Args:
+      wanted: its `data_dir` is where TensorFlow Datasets prepares, `~/tensorflow_datasets` by default.
+      name: `NAME[/CONFIG][:VERSION]`.
+
+    Raises:
+      InputError: a data set that is not prepared, with what prepares it; or a feature that does not fit.
+    """
+    builder = _builder(wanted, name)
+    info = builder.info
+    inputs, target = _keys(wanted, name, info)
+    features = info.features
+    splits = list(info.splits)
+    train = "train" if "train" in splits else splits[0]
+    if train != "train" and len(splits) > 1:
+        raise InputError(f"tfds:{name} has no split 'train'; it has {', '.join(splits)}")
+    keys = (inputs, target, wanted.owner_key)
+    if wanted.owner_key and wanted.owner_key not in features:
+        raise suggest(f"feature of tfds:{name}", wanted.owner_key, features)
+    here = _read(builder, train, *keys)
+    held_out = next((_read(builder, each, *keys) for each in _HELD_OUT if _labelled(builder, each, target)), None)
+    notes: tuple[str, ...] = ()
+    if held_out is None:
+        notes = (note(len(here.targets)),)
+        rows, tests = split(len(here.targets), wanted.seed)
+        here, held_out = _taken(here, rows), _taken(here, tests)
+    if not here.targets or not held_out.targets:
+        raise InputError(f"tfds:{name} has {len(here.targets)} examples to train and {len(held_out.targets)} to test")
+    known = getattr(features[target], "names", None)
+
+    def named(values: list[Any]) -> np.ndarray:
+        return np.array([_text(known[value] if known else value) for value in values])
+
+    y, y_test, outputs, classes, more = read_targets(
+        named(here.targets), named(held_out.targets), (f"tfds:{name}, {target!r} of {train}", f"{target!r} to test"),
+        wanted.task,
+    )  # fmt: skip
+    if known and set(classes) == set(known):  # in their own order
+        order = np.argsort([known.index(each) for each in classes])
+        place = np.argsort(order).astype(np.int32)
+        y, y_test, classes = place[y], place[y_test], tuple(known)
+    owner: np.ndarray | None = None
+    owners: tuple[str, ...] = ()
+    if wanted.owner_key:
+        names, owner = np.unique([_text(each) for each in here.owners], return_inverse=True)
+        owners = tuple(map(str, names))
+    made = _inputs(wanted, name, features, here.inputs, held_out.inputs)
+    return made._replace(
+        y_train=y, y_test=y_test, outputs=outputs, classes=classes, owner=owner, owners=owners,
+        notes=(*notes, *made.notes, *more),
+    )  # fmt: skip
+
+
+def _builder(wanted: Wanted, name: str) -> Any:
+    """The builder of a data set that is prepared."""
+    with _quiet() as said:
+        import tensorflow_datasets as tfds
+
+        plain, _, version = name.partition(":")
+        where = wanted.data_dir or str(tfds.core.constants.DATA_DIR)
+        prepare = f"tfds build {plain} --file_format=array_record --data_dir={where}"
+        remedy = (
+            f"prepare it with `{prepare}`, which needs the network and TensorFlow (pip install -e '.[tfds-prepare]')"
+        )
+        try:
+            builder = tfds.builder(name, data_dir=wanted.data_dir or None)
+        except tfds.core.DatasetNotFoundError:
+            raise InputError(
+                f"tfds:{name} is not in {where}, and TensorFlow Datasets does not know "
+                f"{'this version of it' if version else 'it'} either; look at its name and --data_dir"
+            ) from None
+        except ImportError as error:
+            raise InputError(f"tfds:{name} needs a package to be read: {error}; {remedy}") from None
+        except Exception as error:  # as many kinds as there are data sets
+            raise InputError(f"tfds:{name} cannot be read: {_line(error, said)}") from None
+        if not builder.info.splits:
+            manual = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
+            by_hand = f"; some of it is downloaded by hand: {' '.join(manual.split())}" if manual else ""
+            raise InputError(f"tfds:{name} is not prepared in {where}; {remedy}{by_hand}")
+        try:
+            builder.as_data_source(split=next(iter(builder.info.splits)))
+        except NotImplementedError:
+            raise InputError(
+                f"tfds:{name} is prepared in {builder.data_path} as {builder.info.file_format.value}, which has no "
+                f"random access; prepare it in another folder with `{prepare}`"
+            ) from None
+        except Exception as error:
+            raise InputError(f"tfds:{name} cannot be read: {_line(error, said)}") from None
+    return builder
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keeps what TensorFlow Datasets prints and logs."""
+    said, level = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield said
+    finally:
+        logging.disable(level)
+
+
+def _line(error: Exception, said: io.StringIO) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _keys(wanted: Wanted, name: str, info: Any) -> tuple[list[str], str]:
+    """The features that are inputs, and the one that is learned."""
+    features, known = info.features, info.supervised_keys
+    inputs, target = [each for each in wanted.input_key.split("+") if each], wanted.target_key
+    if known and len(known) >= 2:
+        if not inputs:
+            first = known[0]
+            inputs = list(first) if isinstance(first, dict | list | tuple) else [first]
+        target = target or (known[1] if isinstance(known[1], str) else "")
+    held = f"it has {listed([f'{key} ({type(each).__name__})' for key, each in features.items()], 30)}"
+    for flag, given in (("--input_key", inputs), ("--target_key", target)):
+        if not given:
+            raise InputError(f"tfds:{name} does not say what it is for; name a feature by {flag}: {held}")
+    for key in [*inputs, target]:
+        if key not in features:
+            raise InputError(f"tfds:{name} has no feature {key!r}; {held}")
+    if target in inputs:
+        raise InputError(f"tfds:{name}: {target!r} is both the input and what is learned")
+    return inputs, target
+
+
+def _read(builder: Any, split: str, inputs: list[str], target: str, owner: str) -> _Examples:
+    found = _Examples({key: [] for key in inputs}, [], [])
+    with _quiet() as said:
+        try:
+            for example in builder.as_data_source(split=split):
+                for key in inputs:
+                    found.inputs[key].append(example[key])
+                found.targets.append(example[target])
+                if owner:
+                    found.owners.append(example[owner])
+        except Exception as error:  # of any decoder
+            raise InputError(
+                f"{builder.info.full_name} cannot be read: example {len(found.targets)} of {split!r}: "
+                f"{_line(error, said)}"
+            ) from None
+    return found
+
+
+def _labelled(builder: Any, split: str, target: str) -> bool:
+    """Whether there is such a split, with labels."""
+    if split not in builder.info.splits:
+        return False
+    with _quiet():
+        source = builder.as_data_source(split=split)
+        return bool(len(source)) and not np.array_equal(source[0][target], -1)
+
+
+def _taken(examples: _Examples, rows: np.ndarray) -> _Examples:
+    def some(values: list[Any]) -> list[Any]:
+        return [values[row] for row in rows] if values else []
+
+    inputs = {key: some(values) for key, values in examples.inputs.items()}
+    return _Examples(inputs, some(examples.targets), some(examples.owners))
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -> Dataset:
+    """A data set without targets."""
+    none = np.empty(0)
+
+    def made(x: np.ndarray, x_test: np.ndarray, **more: Any) -> Dataset:
+        return Dataset(x, none, x_test, none, 0, **more)
+
+    if len(train) > 1:
+        columns, parts = [], ([], [])  # type: ignore[var-annotated]
+        for key in train:
+            columns.append(Column(key, "category" if hasattr(features[key], "names") else "number"))
+            for side, values in zip(parts, (train[key], test[key]), strict=True):
+                side.append(_column(name, key, features[key], values))
+        return made(*(np.concatenate(side, 1) for side in parts), columns=tuple(columns))
+    (key, values), tests = *train.items(), test[next(iter(train))]
+    if isinstance(values[0], bytes):
+        x, x_test, notes = tokenize([_text(value) for value in values], [_text(value) for value in tests])
+        return made(x, x_test, tokens=True, notes=notes)
+    rate = wanted.sample_rate or getattr(features[key], "sample_rate", None) or 0
+    if type(features[key]).__name__ == "Audio" and not rate:
+        raise InputError(f"tfds:{name} does not say the sample rate of {key!r}; give --sample_rate in hertz")
+    if rate:
+        length = int(np.quantile([len(value) for value in values], _CUT, method="higher"))
+        over = sum(len(value) > length for value in values)
+        cut = (f"{over:,} of {len(values):,} training sounds are longer than {length / rate:.2f} s, and are cut",)
+        both = (log_mel(padded(each, length), rate) for each in (values, tests))
+        return made(*both, notes=cut if over else ())
+    return made(*(_stacked(name, key, each) for each in (values, tests)))
+
+
+def _column(name: str, key: str, feature: Any, values: list[Any]) -> np.ndarray:
+    """`[M, …]` of one feature of a table."""
+    if names := getattr(feature, "names", None):
+        return np.eye(len(names))[np.array(values)]
+    if isinstance(values[0], bytes):
+        raise InputError(f"tfds:{name}: {key!r} holds texts and is no column of numbers; leave it out of --input_key")
+    return _stacked(name, key, values).reshape(len(values), -1).astype(float)
+
+
+def _stacked(name: str, key: str, values: list[Any]) -> np.ndarray:
+    """`[M, …]` of arrays of one shape."""
+    first = np.asarray(values[0])
+    for row, value in enumerate(values):
+        if np.shape(value) != first.shape:
+            raise InputError(
+                f"tfds:{name}: {key!r} has shape {list(first.shape)} in example 0 and {list(np.shape(value))} in "
+                f"example {row}; one shape is needed"
+            )
+    if first.dtype.kind not in "biuf":
+        raise InputError(f"tfds:{name}: {key!r} holds {first.dtype}, which is no input; name another by --input_key")
+    return np.stack(values) if first.ndim else np.array(values)[:, None]
+
+
+DATASETS.add(
+    DatasetEntry(
+        "tfds",
+        read_tfds,
+        (Argument("NAME[/CONFIG][:VERSION]"),),
+        uses=("input_key", "target_key", "data_dir", "sample_rate", "task"),
+    )
+)

@@ -1,0 +1,167 @@
+"""Who holds what, what each device sees of it, and where the reference set comes from."""
+
+import re
+
+import numpy as np
+import pytest
+
+import ddjax
+from ddjax.data import Dataset, prepare
+from ddjax.data.partition import natural
+from ddjax.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def parts(owner, devices, **choices):
+    return natural(np.asarray(owner), devices, np.random.default_rng(1), named=True, **choices)
+
+
+def test_as_many_owners_as_devices():
+    owner = RNG.integers(0, 4, 100)
+    for n, part in enumerate(parts(owner, 4)):
+        assert sorted(part) == np.flatnonzero(owner == n).tolist()
+
+
+def test_more_owners_than_devices_are_joined_in_order():
+    owner = np.repeat(np.arange(10), [5, 5, 5, 5, 20, 1, 1, 1, 1, 16])
+    found = parts(owner, 3)
+    assert sorted(np.concatenate(found)) == list(range(60))
+    owners = [sorted(set(owner[part])) for part in found]
+    assert owners == [[0, 1, 2, 3], [4], [5, 6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 7, 19, 20])
+def test_joined_owners_stay_whole_and_no_device_is_empty(devices):
+    owner = np.repeat(np.arange(20), RNG.integers(1, 50, 20))
+    found = parts(owner, devices)
+    assert min(map(len, found)) > 0
+    holders = [{n for n, part in enumerate(found) if each in owner[part]} for each in range(20)]
+    assert all(len(holder) == 1 for holder in holders)
+
+
+def test_fewer_owners_than_devices_are_spread_by_their_size():
+    owner = np.repeat([0, 1, 2], [100, 40, 10])
+    found = parts(owner, 15)
+    assert sorted(np.concatenate(found)) == list(range(150))
+    assert all(len(set(owner[part])) == 1 for part in found)
+    held = [sum(owner[part[0]] == each for part in found) for each in range(3)]
+    assert sum(held) == 15
+    assert held[0] > held[1] > held[2] >= 1
+
+
+def small(classes=3, examples=90, shape=(4, 6)):
+    x = np.random.default_rng(examples).normal(size=(examples, *shape)).astype(np.float32)
+    y = (np.arange(examples) % classes).astype(np.int32)
+    return Dataset(x, y, x[:20] + 1, y[:20], classes, owner=np.arange(examples) % 5, owners=tuple("abcde"), scaled=True)
+
+
+def made(dataset=None, devices=5, **choices):
+    choices = {"reference_size": 20, "partition": "iid"} | choices
+    return prepare(dataset or small(), np.ones((devices, devices)) / devices, **choices)
+
+
+def test_natural_follows_the_owners():
+    dataset = small()
+    problem = made(dataset, partition="natural").problem
+    for n in range(5):
+        held = np.asarray(problem.x)[problem.private_indices[n, : problem.private_counts[n]]]
+        rows = [int(np.flatnonzero((dataset.x_train == x).all((1, 2)))[0]) for x in held]
+        assert {dataset.owner[row] for row in rows} == {n}
+
+
+def test_nobody_knows_the_owners():
+    with pytest.raises(InputError, match=r"needs to know who holds an example"):
+        made(small()._replace(owner=None, owners=()), partition="natural")
+
+
+def test_contrast_is_a_factor_of_each_device():
+    plain, shifted = (np.asarray(made(feature_shift=spec).problem.x) for spec in ("", "contrast:4"))
+    problem = made().problem
+    for n in range(5):
+        held = problem.private_indices[n, : problem.private_counts[n]]
+        np.testing.assert_allclose(shifted[held], plain[held] * 4 ** (n / 2 - 1), rtol=1e-5)
+
+
+def test_rotation_turns_images():
+    """Half a turn reverses rows and columns; the device in the middle sees them upright."""
+    problem, turned = (made(devices=3, feature_shift=spec).problem for spec in ("", "rotation:180"))
+    for n, back in ((0, True), (1, False), (2, True)):
+        held = problem.private_indices[n, : problem.private_counts[n]]
+        expected = np.asarray(problem.x)[held]
+        np.testing.assert_allclose(turned.x[held], expected[:, ::-1, ::-1] if back else expected, atol=1e-4)
+    with pytest.raises(InputError, match="needs images"):
+        made(small(shape=(4,)), feature_shift="rotation:10")
+
+
+def test_noise_grows_over_devices():
+    plain, noisy = (
+        made(small(examples=3000), feature_shift=spec, reference_size=500).problem for spec in ("", "noise:2")
+    )
+    difference = np.asarray(noisy.x) - np.asarray(plain.x)
+    for n in range(5):
+        held = plain.private_indices[n, : plain.private_counts[n]]
+        assert difference[held].std() == pytest.approx(n / 2, rel=0.03)
+    of_reference = np.asarray(noisy.reference) - np.asarray(plain.reference)
+    assert of_reference.std() == pytest.approx(np.sqrt(np.mean(np.arange(5.0) ** 2) / 4), rel=0.1)
+
+
+def test_the_reference_set_can_be_another_data_set():
+    other = small(examples=30)
+    problem = made(reference_dataset=other, reference_source="other.npz").problem
+    known = {x.tobytes() for x in other.x_train}
+    assert all(np.asarray(x).tobytes() in known for x in problem.reference)
+    assert len(problem.x) == 90  # nothing was held out
+    with pytest.raises(InputError, match=re.escape("[4, 5] numbers, but devices have [4, 6]")):
+        made(reference_dataset=small(shape=(4, 5)), reference_source="other.npz")
+    with pytest.raises(InputError, match=r"reference_size must lie in 1 … 30"):
+        made(reference_dataset=other, reference_source="other.npz", reference_size=31)
+
+
+def test_the_reference_set_can_be_noise():
+    dataset = small(examples=600)
+    dataset = dataset._replace(x_train=3 * dataset.x_train + 5)
+    prepared = made(dataset, reference_source="noise", reference_size=400, standardize="none")
+    noise = np.asarray(prepared.problem.reference)
+    assert noise.mean() == pytest.approx(dataset.x_train.mean(), abs=0.2)
+    assert noise.std() == pytest.approx(dataset.x_train.std(), rel=0.05)
+    assert prepared.facts["reference"] == {
+        "source": "noise", "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
+    }  # fmt: skip
+
+
+def labels_of(dataset, problem):
+    places = {x.tobytes(): y for x, y in zip(dataset.x_train, dataset.y_train, strict=True)}
+    return np.array([places[np.asarray(x).tobytes()] for x in problem.reference])
+
+
+def test_classes_can_be_missing_from_the_reference_set():
+    dataset = small()
+    problem = made(dataset, reference_classes=("0", "2")).problem
+    np.testing.assert_array_equal(np.bincount(labels_of(dataset, problem), minlength=3), [10, 0, 10])
+    assert len(problem.x) == 70
+    with pytest.raises(InputError, match="unknown class of the reference set '7'"):
+        made(dataset, reference_classes=("7",))
+    with pytest.raises(InputError, match=r"asks for 40 of class '1', and there are 30"):
+        made(dataset, reference_classes=("1",), reference_size=40)
+
+
+def test_classes_can_be_uneven_in_the_reference_set():
+    dataset = small(examples=6000)
+    even, uneven = (
+        np.bincount(labels_of(dataset, made(dataset, reference_alpha=alpha, reference_size=300).problem), minlength=3)
+        for alpha in (1e4, 0.3)
+    )
+    np.testing.assert_allclose(even, 100, atol=6)
+    assert uneven.sum() == 300
+    assert np.ptp(uneven) > 60
+
+
+def test_private_and_reference_examples_are_disjoint_however_it_is_drawn():
+    dataset = small()
+    for choices in ({}, {"reference_classes": ("1",)}, {"reference_alpha": 1.0}):
+        problem = ddjax.make_problem(dataset, np.ones((5, 5)) / 5, reference_size=20, partition="iid", **choices)
+        private, reference = ({np.asarray(x).tobytes() for x in each} for each in (problem.x, problem.reference))
+        assert len(private) == 70
+        assert len(reference) == 20
+        assert not private & reference
