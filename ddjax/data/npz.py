@@ -129,7 +129,7 @@ def _read(path: str, owner_key: str) -> dict[str, np.ndarray]:
 def _number(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
-    return values if values.dtype.kind in "iu" else values.astype(working_dtype())
+    return values if values.dtype.kind in "iu" else values.astype(working_dtype(), copy=False)
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:

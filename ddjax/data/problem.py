@@ -113,7 +113,8 @@ def prepare(
     rows, held, sizes = _pooled(parts)
     inputs = None if dataset.tokens else input_scaling(dataset, unlabeled, standardize)
     as_inputs = _tokens(dataset, standardize) if inputs is None else inputs.apply
-    x, reference, x_test = (as_inputs(each) for each in (dataset.x_train[rows], unlabeled, dataset.x_test[test]))
+    x, x_test = as_inputs(dataset.x_train, rows), as_inputs(dataset.x_test, test)
+    reference = as_inputs(unlabeled, np.arange(reference_size))
     if feature_shift:
         shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
     problem = Problem(
@@ -246,12 +247,12 @@ def _targets(y: np.ndarray, scaling: Scaling | None) -> np.ndarray:
     return scaling.apply(y.reshape(len(y), -1)) if scaling else y
 
 
-def _tokens(dataset: Dataset, standardize: str) -> Callable[[np.ndarray], np.ndarray]:
+def _tokens(dataset: Dataset, standardize: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """How token ids are made ready."""
     _check_tokens(dataset)
     if standardize not in ("", "none"):
         raise InputError(f"token ids are not standardized, so --standardize={standardize} cannot be; leave it out")
-    return lambda x: x.astype(np.int32, copy=False)
+    return lambda x, rows: x[rows].astype(np.int32, copy=False)
 
 
 def _check_tokens(dataset: Dataset) -> None:

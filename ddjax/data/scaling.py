@@ -34,23 +34,28 @@ class Scaling(NamedTuple):
     kinds: tuple[str, ...] = ()
     root_mean_square: float = 1.0
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        """Scaled numbers, of the working dtype.
+    def apply(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Scaled numbers, of the working dtype; a few at a time, so that `x` is never there twice.
+
+        Args:
+          x: `[M, …]`.
+          rows: of `x` that are wanted, in this order; `None` for all.
 
         Raises:
           InputError: a number that this dtype cannot hold.
         """
         dtype = working_dtype()
-        scaled = np.empty(x.shape, dtype)
+        rows = np.arange(len(x)) if rows is None else rows
+        scaled = np.empty((len(rows), *x.shape[1:]), dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(x), _ROWS):
-                part = slice(start, start + _ROWS)
+            for start in range(0, len(rows), _ROWS):
+                part, some = slice(start, start + _ROWS), x[rows[start : start + _ROWS]]
                 if self.how == "none":
-                    scaled[part] = x[part]
+                    scaled[part] = some
                 elif self.how == "whole":
-                    scaled[part] = (x[part].astype(dtype) - self.offset.astype(dtype)) / self.scale.astype(dtype)
+                    scaled[part] = (some.astype(dtype) - self.offset.astype(dtype)) / self.scale.astype(dtype)
                 else:  # in float64, since a column may be far from 0
-                    scaled[part] = (x[part].astype(float) - self.offset) / self.scale
+                    scaled[part] = (some.astype(float) - self.offset) / self.scale
         if not np.isfinite(scaled).all():
             raise InputError(
                 f"numbers of the data reach {np.abs(x).max():.3g}, which {dtype} cannot hold when they are scaled "

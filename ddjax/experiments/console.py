@@ -7,7 +7,8 @@ import numpy as np
 
 from ddjax.data.labels import listed
 from ddjax.experiments import records
-from ddjax.experiments.experiment import Experiment, device_groups
+from ddjax.experiments.experiment import Experiment
+from ddjax.experiments.inputs import device_groups
 from ddjax.experiments.usage import used
 from ddjax.learning import TASKS
 from ddjax.simulation import Evaluation

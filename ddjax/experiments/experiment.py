@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from ddjax import data, schedules
 from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
 from ddjax.errors import InputError
-from ddjax.experiments import execution, usage
+from ddjax.experiments import execution, inputs, usage
 from ddjax.experiments.extensions import include
 from ddjax.experiments.fields import Role, fields
+from ddjax.experiments.inputs import DeviceGroup, device_groups
 from ddjax.experiments.settings import Settings
 from ddjax.learning import (
     CLASSIFICATION,
@@ -28,7 +29,7 @@ from ddjax.learning import (
 )
 from ddjax.mixing import COMPRESSORS, MIXERS
 from ddjax.mixing.encoded import encoded
-from ddjax.models import build_model, micro_batch_for, parse_models
+from ddjax.models import build_model, micro_batch_for
 from ddjax.networks import Topology, build_topology
 from ddjax.simulation import Evaluation, Progress, Simulation, Snapshot, iterate
 from ddjax.types import Algorithm, Mixer, Problem
@@ -126,7 +127,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     mixer = _mixer(entry, effective, hyperparameters)
     topology = _topology(settings, entry.weights(mixer, effective))
     groups = device_groups(settings)
-    dataset, reference = _dataset(settings), _reference(settings)
+    dataset, reference = inputs.load(settings), inputs.load_reference(settings)
     problem, facts = data.prepare(
         dataset,
         topology.network,
@@ -143,7 +144,9 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
         reference_alpha=settings.reference_alpha,
     )
-    facts |= {"digest": _digest(dataset, reference, topology), "files": _files(settings)}
+    facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
+    outputs = dataset.outputs
+    del dataset, reference  # a table is held once, by the problem
     _check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
@@ -154,7 +157,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         problem, groups = data.pool(problem), [groups[0]._replace(size=1)]
     step_size = _consensus_step_size(settings, mixer, topology)
     # The program must not keep the data alive.
-    shapes, outputs = jax.eval_shape(lambda: problem), dataset.outputs
+    shapes = jax.eval_shape(lambda: problem)
     rate = settings.learning_rate or _learning_rate(effective, entry, problem, outputs, groups, hyperparameters)
     hyperparameters |= {"consensus_step_size": step_size or 0.0, "learning_rate": rate}
 
@@ -184,22 +187,7 @@ def digest(settings: Settings) -> str:
         entry, effective = usage.algorithm(settings), usage.resolve(settings)
         mixer = _mixer(entry, effective, _hyperparameters(entry, effective))
         topology = _topology(settings, entry.weights(mixer, effective))
-        return _digest(_dataset(settings), _reference(settings), topology)
-
-
-def _digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topology) -> str:
-    arrays = [part for matrix in topology.matrices for part in (matrix.indptr, matrix.indices, matrix.data)]
-    return f"data {data.digest(dataset, reference)}, graph {data.digest_arrays(arrays)}"
-
-
-def _files(settings: Settings) -> dict[str, str]:
-    """The digests of the files that the data and the graph are read from, by path."""
-    graphs = settings.topology.removeprefix("alternating:").split("+")
-    paths = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
-    for spec in (settings.dataset, settings.reference_dataset):
-        if spec not in ("", "noise") and data.find_dataset(spec).form:
-            paths.append(spec)
-    return {path: data.digest_path(path) for path in paths}
+        return inputs.digest(inputs.load(settings), inputs.load_reference(settings), topology)
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
@@ -238,59 +226,6 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
     uses = "topology" in usage.used(settings)
     spec, weights = (settings.topology, settings.mixing_weights) if uses else ("ring", "")
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
-
-
-class DeviceGroup(NamedTuple):
-    """Devices of one model that see the same features.
-
-    Attributes:
-      model: a name of `MODELS`.
-      size: number of devices.
-      view: the number of the part of the features that they see, and how many parts there are.
-    """
-
-    model: str
-    size: int
-    view: tuple[int, int] = (0, 1)
-
-    @property
-    def label(self) -> str:
-        return self.model if self.view[1] == 1 else f"{self.model} (view {self.view[0] + 1})"
-
-
-def device_groups(settings: Settings) -> list[DeviceGroup]:
-    """The groups of devices in order; those of one model are shared out over the feature views.
-
-    Raises:
-      InputError: unknown models, bad counts, or fewer devices of a model than views.
-    """
-    views, groups = settings.feature_views, []
-    for model, size in parse_models(settings.models, settings.devices):
-        if size < views:
-            raise InputError(f"--feature_views={views} needs {views} devices of each model, but {size} are {model}")
-        groups += [DeviceGroup(model, size // views + (view < size % views), (view, views)) for view in range(views)]
-    return groups
-
-
-def _dataset(settings: Settings) -> data.Dataset:
-    private = settings.devices * (settings.examples_per_device or 100)
-    wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
-    own = {name: getattr(settings, name) for name in data.Wanted._fields if name in fields(Settings)}
-    return data.load_dataset(
-        settings.dataset, **own | {"train": wanted, "owner_key": data.owner_key(settings.partition)}
-    )
-
-
-def _reference(settings: Settings) -> data.Dataset | None:
-    """The data set that the reference set is drawn from, if it is another."""
-    if settings.reference_dataset in ("", "noise"):
-        return None
-    names = data.find_dataset(settings.reference_dataset).names
-    own = {name: getattr(settings, name) for name in ("target_column", "input_key", "sample_rate") if name in names}
-    return data.load_dataset(
-        settings.reference_dataset, devices=settings.devices, seed=settings.seed, train=settings.reference_size or 2000,
-        **own,
-    )  # fmt: skip
 
 
 def _check_task(settings: Settings, problem: Problem) -> None:

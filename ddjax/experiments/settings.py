@@ -59,7 +59,7 @@ class Settings:
         "The feature of tfds that is the input, or several joined by +; the column of a .csv with texts to learn from.",
     )
     target_key: str = _data("", "The feature of tfds that is learned.")
-    data_dir: str = _data("", "The folder of tfds; default ~/tensorflow_datasets.", sweep=Sweep.WHOLE)
+    data_dir: str = _data("", "The folder of tfds; default ~/tensorflow_datasets.")
     encoding: str = _data("", "Of a .csv, such as cp1252; default UTF-8.")
     comment: str = _data("", "What begins a line of a .csv that is skipped, such as #.")
     sample_rate: int = _data(

@@ -24,7 +24,7 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
     Args:
       name: of the model.
       input_shape: of one example.
-      tokens: how many token ids there are, or 0 to check it on numbers; by default 5 for a model that takes nothing else.
+      tokens: how many token ids there are, or 0 to check it on numbers; by default 5 where a model takes nothing else.
 
     Raises:
       AssertionError: what is wrong.

@@ -55,7 +55,7 @@ def test_a_name_is_registered_once(registry, entry):
 
 @pytest.mark.parametrize("spec", ["npz", "npz:data", "mnist"])
 def test_unknown_data_are_answered_with_the_kinds_of_files(spec):
-    with pytest.raises(InputError, match=f"unknown dataset '{spec}'.*accepted: FILE.csv, FILE.npz, digits"):
+    with pytest.raises(InputError, match=f"unknown dataset '{spec}'.*accepted: FILE.csv, FILE.libsvm, FILE.npz, "):
         load_dataset(spec)
 
 

@@ -72,7 +72,7 @@ def test_models_of_numbers_refuse_token_ids(name):
     with pytest.raises(
         InputError,
         match=r"computes with numbers, but the inputs are token ids \(int32 \[6, 6\]\); models that take token ids: "
-        "tiny_transformer, one_hot_linear, one_hot_mlp",
+        "embedding_bag, transformer, tiny_transformer, one_hot_linear, one_hot_mlp",
     ):
         model(jnp.zeros((1, 6, 6), jnp.int32))
 
