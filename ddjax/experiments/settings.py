@@ -49,10 +49,7 @@ class Settings:
         "as of MNIST; a folder of images for each class.",
         registry=DATASETS,
     )
-    target_column: str = _data(
-        "",
-        "The column of a .csv that is learned. The others are inputs.",
-    )
+    target_column: str = _data("", "The column of a .csv that is learned. The others are inputs.")
     ignore_columns: str = _data("", "Columns of a .csv that are no inputs, joined by +, as in id+name.")
     input_key: str = _data(
         "",
@@ -128,10 +125,7 @@ class Settings:
         positive=True,
     )
     activation: str = _network(
-        "gelu",
-        "Activation function; the theory asks for a smooth one.",
-        registry=ACTIVATIONS,
-        shared=True,
+        "gelu", "Activation function; the theory asks for a smooth one.", registry=ACTIVATIONS, shared=True
     )
     topology: str = _network(
         "ring",
@@ -168,18 +162,10 @@ class Settings:
         maximum=1,
     )
     message_fraction: float = _mixing(
-        1.0,
-        "Part of the parameters in a message of gossip.",
-        minimum=0,
-        maximum=1,
-        positive=True,
+        1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
     )
     client_fraction: float = _mixing(
-        1.0,
-        "C, part of the devices in a round of fedavg.",
-        minimum=0,
-        maximum=1,
-        positive=True,
+        1.0, "C, part of the devices in a round of fedavg.", minimum=0, maximum=1, positive=True
     )
     divergence_threshold: float = _mixing(
         1.0,
@@ -201,11 +187,7 @@ class Settings:
     )
     consensus_step_size_schedule: str = _distillation("constant", "How zeta falls over rounds.", registry=SCHEDULES)
     distillation_weight: float = _distillation(
-        10.0,
-        "rho, weight of the divergence beside the private loss.",
-        role=Role.HYPERPARAMETER,
-        minimum=0,
-        shared=True,
+        10.0, "rho, weight of the divergence beside the private loss.", role=Role.HYPERPARAMETER, minimum=0, shared=True
     )
     divergence: str = _distillation(
         "squared_euclidean",
@@ -241,24 +223,15 @@ class Settings:
         shared=True,
     )
     batch_size: int = _training(
-        16,
-        "Private examples of a step; 0 for all that a device holds.",
-        unit="examples",
-        minimum=0,
-        shared=True,
+        16, "Private examples of a step; 0 for all that a device holds.", unit="examples", minimum=0, shared=True
     )
     local_steps: int = _training(1, "Optimizer steps of a round.", minimum=0, positive=True, shared=True)
     local_epochs: int = _training(
-        0,
-        "Passes over a device's own examples in a round, instead of --local_steps.",
-        minimum=0,
-        shared=True,
+        0, "Passes over a device's own examples in a round, instead of --local_steps.", minimum=0, shared=True
     )
 
     output_dir: str = _output(
-        "",
-        "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.",
-        sweep=Sweep.NEVER,
+        "", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.", sweep=Sweep.NEVER
     )
     eval_every: int = _output(
         100, "Rounds between evaluations.", role=Role.EVALUATION, unit="rounds", minimum=0, positive=True
@@ -277,9 +250,7 @@ class Settings:
     )
     resume: bool = _output(False, "Go on from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
     tensorboard: bool = _output(
-        False,
-        "Also write scalars for TensorBoard: pip install -e '.[tensorboard]'.",
-        sweep=Sweep.WHOLE,
+        False, "Also write scalars for TensorBoard: pip install -e '.[tensorboard]'.", sweep=Sweep.WHOLE
     )
 
     device_chunk: int = _execution(
@@ -314,10 +285,7 @@ class Settings:
         role=Role.PROGRAM,
     )
     host_devices: int = _execution(
-        0,
-        "Shards of the device axis on a CPU; 0 for as many as cores.",
-        minimum=0,
-        sweep=Sweep.WHOLE,
+        0, "Shards of the device axis on a CPU; 0 for as many as cores.", minimum=0, sweep=Sweep.WHOLE
     )
     coordinator_address: str = _execution(
         "",
@@ -326,9 +294,7 @@ class Settings:
     )
     num_processes: int = _execution(0, "How many processes run as one.", sweep=Sweep.NEVER)
     process_id: int = _execution(
-        -1,
-        "Which of them this is, from 0; process 0 writes the files, the others are silent.",
-        sweep=Sweep.NEVER,
+        -1, "Which of them this is, from 0; process 0 writes the files, the others are silent.", sweep=Sweep.NEVER
     )
 
     def check(self) -> None:

@@ -132,7 +132,7 @@ def test_npz(tmp_path):
         ({"x_train": np.zeros((6, 5), np.float32)}, "x_train and x_test differ"),
         ({"x_train": np.zeros(6, np.float32)}, r"x_train must have shape \[examples"),
         ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32, first in example 0"),
-        ({"x_train": np.array(["a"] * 6)[:, None]}, "holds texts, and must have shape [examples]"),
+        ({"x_train": np.array(["a"] * 6)[:, None]}, "holds texts, and must have shape"),
         ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
         ({"y_train": np.arange(6) / 2}, "y_train and y_test differ: float64"),
         ({"y_train": np.ones((6, 2)), "y_test": np.ones((2, 3))}, r"differ: float64 \[6, 2\]"),
