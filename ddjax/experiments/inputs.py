@@ -56,11 +56,11 @@ def load_reference(settings: Settings) -> data.Dataset | None:
     if settings.reference_dataset in ("", "noise"):
         return None
     names = data.find_dataset(settings.reference_dataset).names
-    own = {name: getattr(settings, name) for name in ("target_column", "input_key", "sample_rate") if name in names}
-    return data.load_dataset(
-        settings.reference_dataset, devices=settings.devices, seed=settings.seed, train=settings.reference_size or 2000,
-        **own,
-    )  # fmt: skip
+    own = {name: getattr(settings, name) for name in names if name in fields(Settings)}
+    if settings.reference_dataset == settings.dataset:
+        own["owner_key"] = data.owner_key(settings.partition)
+    own |= {"devices": settings.devices, "seed": settings.seed, "train": settings.reference_size or 2000}
+    return data.load_dataset(settings.reference_dataset, **own)
 
 
 def digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topology) -> str:
