@@ -30,6 +30,7 @@ class Problem(NamedTuple):
         it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` or `[T, K]` theirs.
+      known: `[N, R]` bool, which reference examples device `n` has; `None` where each has all.
     """
 
     x: jax.Array
@@ -40,6 +41,7 @@ class Problem(NamedTuple):
     network: Any
     x_test: jax.Array
     y_test: jax.Array
+    known: jax.Array | None = None
 
 
 class Device(NamedTuple):
@@ -67,13 +69,14 @@ class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
     A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Reference
-    examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone.
+    examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]`
+    is given only where the device does not have all of them, and the others then have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.
       restart: `(params) → Device`, with a fresh optimizer.
-      gradient: `(key, params, minibatch, reference, targets) → (gradient, StepInfo)`, the gradient of the loss at
-        `params`.
+      gradient: `(key, params, minibatch, reference, targets[, known]) → (gradient, StepInfo)`, the gradient of the loss
+        at `params`.
       update: `(device, gradient) → Device`, one optimizer step.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
       objective: `(params, minibatch, reference, targets) → []`, the loss of which `gradient` is the gradient.

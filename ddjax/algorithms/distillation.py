@@ -57,6 +57,10 @@ def distillation(
     and with `neighbors` there is no `z`: the targets are `Σ_m W[n, m] s_m(B)`, exchanged before the local steps.
     Targets over classes are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
 
+    Where devices know different parts of the reference set (`Problem.known`), `z` of an example is an estimate of the
+    mean soft decision of those that know it: the others pass it on and do not learn from it. Their `s_n − z_n`, or
+    `s_n − s_n^prev`, counts as zero, and with `tracking` that of the `k` others as `N / k` times itself.
+
     Args:
       population: the devices; they may be of different architectures.
       mixer: what replaces `Σ_m W[n, m] ·`. What it remembers of a reference example is gathered and scattered with `z`.
@@ -99,6 +103,13 @@ def distillation(
         rows = slice(None) if whole else draw(keys.reference, size, reference_batch_size)
         reference = problem.reference[rows]
         network = problem.network.at_round(keys.graph, state.round)
+        known = None if problem.known is None else problem.known[:, rows]
+
+        def own(change: jax.Array, share: bool = False) -> jax.Array:
+            if known is None:
+                return change
+            weight = known * (known.shape[0] / jnp.maximum(known.sum(0), 1)) if share else known
+            return change * weight[..., None]
 
         def gather(x: jax.Array) -> jax.Array:
             return x[:, rows]
@@ -113,7 +124,7 @@ def distillation(
 
         def train(targets: jax.Array):
             targets = jnp.clip(targets, *infer_task(problem.y).bounds)
-            return population.train(keys.train, state.round, state.devices, problem, reference, targets)
+            return population.train(keys.train, state.round, state.devices, problem, reference, targets, known=known)
 
         estimate, previous = state.estimate, state.previous
         if estimate is None:
@@ -126,9 +137,9 @@ def distillation(
             if previous is None:
                 mixed, mixer_state, sent = mix(z)
                 step_size = consensus_step_size(state.round) if callable(consensus_step_size) else consensus_step_size
-                z = mixed + step_size * (s - z)
+                z = mixed + step_size * own(s - z)
             else:
-                z, mixer_state, sent = mix(z + s - gather(previous))
+                z, mixer_state, sent = mix(z + own(s - gather(previous), share=True))
                 previous = scatter(previous, s)
             estimate = scatter(estimate, z)
         new_state = State(state.round + 1, devices, estimate, previous, mixer_state)
@@ -136,6 +147,11 @@ def distillation(
 
     def check(problem: Problem) -> None:
         population.check(problem)
+        if problem.known is not None and consensus == "neighbors":
+            raise InputError(
+                "consensus neighbors keeps no estimate of reference examples that a device does not know; use "
+                "tracking or gradient, or let each device know all (--reference_known=1)"
+            )
         lossless = "tracking" if consensus == "tracking" else ""
         check_mixing(mixer, problem.network, _weights(mixer, consensus), lossless)
         if consensus == "gradient":

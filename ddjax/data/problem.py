@@ -54,6 +54,7 @@ def prepare(
     reference_dataset: Dataset | None = None,
     reference_classes: Sequence[str] = (),
     reference_alpha: float = 0.0,
+    reference_known: float = 1.0,
 ) -> Prepared:
     """Shares a data set out over the devices of a network, and says how.
 
@@ -80,6 +81,7 @@ def prepare(
       reference_classes: names of the only classes of the reference set.
       reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
         drawn from; 0 for those of the training data.
+      reference_known: share of the reference set that each device knows, drawn for each at random.
 
     Raises:
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
@@ -117,6 +119,7 @@ def prepare(
     reference = as_inputs(unlabeled, np.arange(reference_size))
     if feature_shift:
         shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
+    known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     problem = Problem(
         x=jnp.asarray(x),
         y=jnp.asarray(y_train[rows]),
@@ -126,9 +129,13 @@ def prepare(
         network=network,
         x_test=jnp.asarray(x_test),
         y_test=jnp.asarray(y_test[test]),
+        known=known_by_device,
     )
     held_classes = [] if numbers else np.unique(y_train[rows]).tolist()
+    part = reference_size if known_by_device is None else int(known_by_device[0].sum())
     notes = list(dataset.notes)
+    if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
+        notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
     if not numbers and len(held_classes) < dataset.outputs:
         notes.append(f"no device holds an example of {dataset.outputs - len(held_classes)} of the classes")
     facts = {
@@ -150,8 +157,9 @@ def prepare(
         },
         "reference": {
             "source": reference_source or "the training data",
-            "bytes_per_device": reference.nbytes,
-            "bytes_to_distribute": network.devices * reference.nbytes,
+            "known": part,
+            "bytes_per_device": part * reference[0].nbytes,
+            "bytes_to_distribute": network.devices * part * reference[0].nbytes,
         },
         "duplicates": _duplicates(dataset, np.concatenate([rows, known]), test),
         "notes": notes,

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddjax.data.dataset import Dataset
-from ddjax.errors import InputError, suggest
+from ddjax.errors import InputError, check_number, suggest
 
 
 def held_out(
@@ -76,6 +78,21 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
     if x.dtype.kind in "iu":
         values = np.clip(np.round(values), x.min(), x.max())
     return values.astype(x.dtype)
+
+
+def known_by_device(devices: int, size: int, share: float, rng: np.random.Generator) -> jax.Array | None:
+    """`[N, R]` bool, the reference examples that each device knows, drawn for each alone; `None` where it is all.
+
+    Raises:
+      InputError: a share outside of (0, 1], or of less than one example.
+    """
+    check_number("reference_known", share, 0, 1, positive=True)
+    count = round(share * size)
+    if not count:
+        raise InputError(f"--reference_known={share:g} of {size} reference examples is none")
+    if count == size:
+        return None
+    return jnp.asarray(rng.permuted(np.broadcast_to(np.arange(size) < count, (devices, size)), axis=1))
 
 
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:

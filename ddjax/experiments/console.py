@@ -56,8 +56,9 @@ def data_lines(built: Experiment) -> list[str]:
         f"({examples['partition']} partition), {examples['reference']:,} reference, {examples['test']:,} test"
     )
     reference = facts["reference"]
+    known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
     lines.append(
-        f"reference  from {reference['source']}: {reference['bytes_per_device']:,} bytes on each device, "
+        f"reference  from {reference['source']}{known}: {reference['bytes_per_device']:,} bytes on each device, "
         f"{reference['bytes_to_distribute']:,} to distribute"
     )
     if same := facts["duplicates"]:

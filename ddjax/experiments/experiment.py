@@ -143,6 +143,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         reference_dataset=reference,
         reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
         reference_alpha=settings.reference_alpha,
+        reference_known=settings.reference_known,
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
     outputs = dataset.outputs

@@ -112,6 +112,14 @@ class Settings:
         role=Role.DATA,
         minimum=0,
     )
+    reference_known: float = _data(
+        1.0,
+        "Share of the reference set that a device knows, drawn for each; the others pass on what they do not know.",
+        role=Role.DATA,
+        minimum=0,
+        maximum=1,
+        positive=True,
+    )
     eval_examples: int = _data(
         0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, unit="examples", minimum=0
     )

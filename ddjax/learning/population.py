@@ -103,6 +103,7 @@ class Population:
         active: jax.Array | None = None,
         correct: Correct | None = None,
         corrections: tuple[PyTree, ...] | None = None,
+        known: jax.Array | None = None,
     ) -> tuple[tuple[Device, ...], Phase]:
         """The local phase of one round.
 
@@ -116,6 +117,7 @@ class Population:
           active: `[N]` bool, who takes part; all if `None`. The others stay as they are (and cost the same).
           correct: what is made of the gradient before each update; it closes over no traced array.
           corrections: what `correct` takes per device, a stacked pytree for each group.
+          known: `[N, b]` bool, which reference examples each device has; all if `None`.
         """
         parts = []
         for number, ((group, members), stacked) in enumerate(zip(self._members(), devices, strict=True)):
@@ -130,6 +132,7 @@ class Population:
                 targets=None if targets is None else targets[members],
                 correct=correct,
                 corrections=None if corrections is None else corrections[number],
+                known=None if known is None else known[members],
             )
             if active is not None:
                 taking = active[members]
@@ -155,12 +158,13 @@ class Population:
         targets: jax.Array | None = None,
         correct: Correct | None = None,
         corrections: PyTree = None,
+        known: jax.Array | None = None,
     ) -> tuple[Device, Phase]:
         """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise."""
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
 
-        def one(shared, device, n, held, size, target, correction):
+        def one(shared, device, n, held, size, target, correction, known):
             key, round, x, y, reference = shared
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
 
@@ -168,7 +172,8 @@ class Population:
                 device, total = carry
                 own, rows, weight, takes = draw(number)
                 batch = x[rows], y[rows], weight
-                gradient, info = learner.gradient(own, device.params, batch, reference, target)
+                public = (reference, target) if known is None else (reference, target, known)
+                gradient, info = learner.gradient(own, device.params, batch, *public)
                 corrected = correct(own, gradient, device.params, correction) if correct else gradient
                 moved = learner.update(device, corrected)
                 summed = jax.tree.map(jnp.add, total, gradient) if correct else None
@@ -191,7 +196,7 @@ class Population:
         shared = (key, round, problem.x, problem.y, reference)
         numbers = jnp.arange(self.size)[ids]
         held, counts = problem.private_indices[ids], problem.private_counts[ids]
-        return group.map(one, shared, stacked, numbers, held, counts, targets, corrections)
+        return group.map(one, shared, stacked, numbers, held, counts, targets, corrections, known)
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""

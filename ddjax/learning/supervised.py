@@ -78,16 +78,20 @@ def supervised_learner(
         share = jnp.ones(x.shape[0]) if weight is None else weight
         return x, y, share / share.sum()
 
-    def shares(reference: jax.Array) -> jax.Array:
-        return jnp.full(reference.shape[0], 1 / reference.shape[0])
+    def shares(reference: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        if known is None:
+            return jnp.full(reference.shape[0], 1 / reference.shape[0])
+        return known / jnp.maximum(known.sum(), 1)
 
-    def gradient(key: jax.Array, params: PyTree, batch, reference=None, targets=None) -> tuple[PyTree, StepInfo]:
+    def gradient(
+        key: jax.Array, params: PyTree, batch, reference=None, targets=None, known=None
+    ) -> tuple[PyTree, StepInfo]:
         del key  # for learners with dropout or noise
         (loss, _), gradients = in_parts(private, micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
         # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
-        public = reference, targets, shares(reference)
+        public = reference, targets, shares(reference, known)
         (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
         gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
         return gradients, StepInfo(loss, distance, s)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.errors import InputError
 from ddjax.learning import Population, infer_task
 from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
@@ -42,7 +43,12 @@ def measure_distillation(
       problem: the data.
       mixer: without memory, of `neighbors`, which keeps no `z_n`: they are what it makes of the soft decisions. With
         `None` what depends on them is NaN there.
+
+    Raises:
+      InputError: devices that do not know the whole reference set.
     """
+    if problem.known is not None:
+        raise InputError("convergence is measured of devices that know the whole reference set, unlike these")
     s = population.predict(state.devices, problem.reference)
     mean, own = s.mean(0), state.estimate
     if own is None:

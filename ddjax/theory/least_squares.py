@@ -31,7 +31,13 @@ class NormalEquations(NamedTuple):
 
 
 def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
-    """Makes the normal equations of a problem; labels become one-hot targets of `K = outputs` classes."""
+    """Makes the normal equations of a problem; labels become one-hot targets of `K = outputs` classes.
+
+    Raises:
+      InputError: devices that do not know the whole reference set.
+    """
+    if problem.known is not None:
+        raise InputError("the closed form is of devices that know the whole reference set; leave out --reference_known")
 
     def features(inputs: Any) -> np.ndarray:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)

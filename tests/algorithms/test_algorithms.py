@@ -69,6 +69,55 @@ def test_distillation_is_the_paper_pseudocode_in_numpy(consensus, local_steps):
         close(state.estimate, z, 1e-4)
 
 
+@pytest.mark.parametrize("consensus", ["gradient", "tracking"])
+def test_devices_that_know_a_part_of_the_reference_set_are_a_loop_in_which_they_have_no_more(consensus):
+    problem = small_problem("barabasi_albert:2", reference_known=0.4)
+    holders = np.asarray(problem.known)
+    assert (holders.sum(1) == 8).all()
+    assert len(np.unique(holders, axis=0)) > 1
+    state, states = rounds(make_distillation(make_learners(), consensus), problem, 20)
+
+    x, y, w = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.network.dense(), float)
+    dense = states[0].devices[0].params["dense"]
+    theta = [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
+    owned = [{i: np.asarray(problem.reference[i], float) for i in np.flatnonzero(holders[n])} for n in range(DEVICES)]
+    z = np.full((DEVICES, len(problem.reference), CLASSES), 1 / CLASSES)
+    previous = z.copy()
+    for t in range(20):
+        drawn = Drawn(jax.random.fold_in(jax.random.key(7), t), problem)
+        change = np.zeros_like(z)
+        for n in range(DEVICES):
+            rows, b = drawn.private[n][0], [i for i in drawn.reference if i in owned[n]]
+            public, targets = (np.array([owned[n][i] for i in b]), np.clip(z[n, b], 0, 1)) if b else (x[:1], None)
+            *theta[n], s = numpy_step(*theta[n], x[rows], y[rows], public, targets)
+            if b:
+                shares = DEVICES / holders[:, b].sum(0)[:, None]
+                change[n, b] = STEP * (s - z[n, b]) if consensus == "gradient" else shares * (s - previous[n, b])
+                previous[n, b] = s
+        old = z.copy()
+        for n in range(DEVICES):
+            for i in drawn.reference:
+                if consensus == "gradient":
+                    z[n, i] = sum(w[n, m] * old[m, i] for m in range(DEVICES)) + change[n, i]
+                else:
+                    z[n, i] = sum(w[n, m] * (old[m, i] + change[m, i]) for m in range(DEVICES))
+
+    close(state.devices[0].params["dense"]["kernel"], np.array([kernel for kernel, _ in theta]), 1e-4)
+    close(state.estimate, z, 1e-4)
+    if consensus == "tracking":  # the mean over devices is that of those who know
+        for i in np.flatnonzero(holders.any(0)):
+            close(state.estimate[:, i].mean(0), previous[holders[:, i], i].mean(0), 1e-4)
+
+
+def test_neighbors_and_closed_forms_refuse_a_reference_set_that_devices_know_in_part():
+    problem = small_problem(reference_known=0.5)
+    with pytest.raises(InputError, match="keeps no estimate of reference examples that a device does not know"):
+        make_distillation(make_learners(), "neighbors").check(problem)
+    algorithm = ddjax.co_regularization(make_learners(), distillation_weight=1.0)
+    with pytest.raises(InputError, match="know the whole reference set"):
+        algorithm.start(algorithm.init(jax.random.key(0), problem), problem)
+
+
 def test_dsgd_is_the_paper_pseudocode_in_numpy():
     problem = small_problem("directed_exponential")
     algorithm = ddjax.dsgd(make_learners(), ddjax.weighted_average())

@@ -126,7 +126,7 @@ def test_the_reference_set_can_be_noise():
     assert noise.mean() == pytest.approx(dataset.x_train.mean(), abs=0.2)
     assert noise.std() == pytest.approx(dataset.x_train.std(), rel=0.05)
     assert prepared.facts["reference"] == {
-        "source": "noise", "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
+        "source": "noise", "known": 400, "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
     }  # fmt: skip
 
 
@@ -144,6 +144,19 @@ def test_classes_can_be_missing_from_the_reference_set():
         made(dataset, reference_classes=("7",))
     with pytest.raises(InputError, match=r"asks for 40 of class '1', and there are 30"):
         made(dataset, reference_classes=("1",), reference_size=40)
+
+
+def test_devices_can_know_different_parts_of_the_reference_set():
+    prepared = made(reference_known=0.3)
+    known = np.asarray(prepared.problem.known)
+    assert known.shape == (5, 20)
+    np.testing.assert_array_equal(known.sum(1), 6)
+    assert prepared.facts["reference"]["bytes_per_device"] == 6 * 24 * 4
+    assert f"no device knows {(~known.any(0)).sum()} of the 20 reference examples" in prepared.facts["notes"]
+    assert made().problem.known is None
+    for share, said in ((0.01, "of 20 reference examples is none"), (0, "must lie in"), (1.1, "must lie in")):
+        with pytest.raises(InputError, match=said):
+            made(reference_known=share)
 
 
 def test_classes_can_be_uneven_in_the_reference_set():
