@@ -285,4 +285,5 @@ def pool(problem: Problem) -> Problem:
         private_indices=rows[None],
         private_counts=jnp.array([rows.size], jnp.int32),
         network=as_network(jnp.ones((1, 1))),
+        known=None,
     )

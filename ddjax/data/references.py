@@ -67,11 +67,15 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
     """`[R, …]` inputs that are none of the training data: of another data set, or noise.
 
     Noise has the mean and deviation of all training inputs together, in their dtype; instead of token ids it is the
-    training tokens in random order.
+    training tokens in random order. Other texts are cut, or end in the id 0, to be as long as the training texts.
     """
-    if other is not None:
-        return other.x_train[rng.permutation(len(other.x_train))[:size]].astype(dataset.x_train.dtype, copy=False)
     x = dataset.x_train
+    if other is not None:
+        drawn = other.x_train[rng.permutation(len(other.x_train))[:size]].astype(x.dtype, copy=False)
+        if dataset.tokens:
+            drawn = drawn[:, : x.shape[1]]
+            drawn = np.pad(drawn, ((0, 0), (0, x.shape[1] - drawn.shape[1])))
+        return drawn
     if dataset.tokens:
         return rng.choice(x.ravel(), (size, *x.shape[1:]))
     values = rng.normal(x.mean(dtype=float), x.std(dtype=float), (size, *x.shape[1:]))
@@ -98,7 +102,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
     """Refuses a reference data set whose inputs are others, or too few; raises `InputError`."""
     here, there = dataset.x_train, other.x_train
-    if dataset.tokens != other.tokens or here.shape[1:] != there.shape[1:]:
+    if dataset.tokens != other.tokens or (here.shape[1:] != there.shape[1:] and not dataset.tokens):
         kinds = [
             f"{list(x.shape[1:])} {'token ids' if each.tokens else 'numbers'}"
             for each, x in ((dataset, here), (other, there))

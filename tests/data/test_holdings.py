@@ -118,6 +118,21 @@ def test_the_reference_set_can_be_another_data_set():
         made(reference_dataset=other, reference_source="other.npz", reference_size=31)
 
 
+@pytest.mark.parametrize("length", [3, 7, 24])
+def test_reference_texts_of_another_data_set_are_as_long_as_the_training_texts(length):
+    texts = [Dataset(small(shape=(n,)).x_train, y, None, y, 3) for n, y in ((7, small().y_train), (length, None))]
+    here, there = (
+        each._replace(x_train=np.random.default_rng(n).integers(1, 99, each.x_train.shape), tokens=True, scaled=False)
+        for n, each in enumerate(texts)
+    )
+    here = here._replace(x_test=here.x_train[:20], y_test=here.y_train[:20])
+    reference = np.asarray(made(here, reference_dataset=there, reference_source="other.npz").problem.reference)
+    expected = np.zeros((90, 7), int)
+    expected[:, : min(length, 7)] = there.x_train[:, :7]
+    assert reference.shape == (20, 7)
+    assert {tuple(row) for row in reference} <= {tuple(row) for row in expected}
+
+
 def test_the_reference_set_can_be_noise():
     dataset = small(examples=600)
     dataset = dataset._replace(x_train=3 * dataset.x_train + 5)
