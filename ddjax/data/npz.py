@@ -1,14 +1,13 @@
 """NumPy archives."""
 
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ddjax.data.dataset import Dataset
 from ddjax.data.labels import read_targets
-from ddjax.data.registry import DATASETS, DatasetEntry
+from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
 from ddjax.data.sounds import log_mel
 from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, no_file, suggest
@@ -40,7 +39,8 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
     x_train, y_train, x_test, y_test = (arrays[name] for name in _NAMES)
     owner, owners = _owner(path, arrays, owner_key or "owner", len(x_train))
     for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        _check(path, split, x, y)
+        _check_inputs(path, split, x)
+        _check_targets(path, split, x, y)
     if x_train.shape[1:] != x_test.shape[1:] or (x_train.dtype.kind not in "UST" and x_train.dtype != x_test.dtype):
         raise InputError(
             f"{path}: x_train and x_test differ: examples of shape {list(x_train.shape[1:])} {x_train.dtype} "
@@ -54,19 +54,38 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
     y_train, y_test, outputs, classes, notes = read_targets(
         y_train, y_test, (f"{path}: y_train", f"{path}: y_test"), task
     )
-    made = partial(
-        Dataset, y_train=y_train, y_test=y_test, outputs=outputs, classes=classes, owner=owner, owners=owners
-    )
-    if x_train.dtype.kind in "UST":
-        x_train, x_test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (x_train, x_test)))
-        return made(x_train=x_train, x_test=x_test, tokens=True, notes=notes + more)
+    dataset = Dataset(x_train, y_train, x_test, y_test, outputs, owner, classes=classes, notes=notes, owners=owners)
+    return _readied(path, arrays, dataset, sample_rate)
+
+
+def read_unlabeled(path: str, sample_rate: int = 0) -> Dataset:
+    """The array `x_train` of a NumPy archive, for a reference set; other arrays may be missing, and are not read.
+
+    Inputs become what `read_npz` makes of them. The targets are zeros, and there is no test set.
+
+    Raises:
+      InputError: a missing or unreadable file, no `x_train`, or what is wrong with it.
+    """
+    arrays = _read(path, names=("x_train",))
+    x = arrays["x_train"]
+    _check_inputs(path, "train", x)
+    y = np.zeros(len(x), np.int32)
+    return _readied(path, arrays, Dataset(x, y, x[:0], y[:0], outputs=1), sample_rate)
+
+
+def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_rate: int) -> Dataset:
+    """The data set with inputs that models take, of texts, sounds or numbers."""
+    train, test, notes = dataset.x_train, dataset.x_test, dataset.notes
+    if train.dtype.kind in "UST":
+        train, test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (train, test)))
+        return dataset._replace(x_train=train, x_test=test, tokens=True, notes=notes + more)
     if rate := sample_rate or _rate(path, arrays):
-        return made(x_train=log_mel(x_train, rate), x_test=log_mel(x_test, rate), notes=notes)
-    x_train, x_test = _number(x_train), _number(x_test)
-    if _channels_first(x_train.shape):
-        notes += (f"images {list(x_train.shape[1:])} are taken to have their channels first, and are turned",)
-        x_train, x_test = (np.ascontiguousarray(np.moveaxis(x, 1, -1)) for x in (x_train, x_test))
-    return made(x_train=x_train, x_test=x_test, notes=notes)
+        return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate))
+    train, test = _number(train), _number(test)
+    if _channels_first(train.shape):
+        notes += (f"images {list(train.shape[1:])} are taken to have their channels first, and are turned",)
+        train, test = (np.ascontiguousarray(np.moveaxis(x, 1, -1)) for x in (train, test))
+    return dataset._replace(x_train=train, x_test=test, notes=notes)
 
 
 def _text(path: str, x: np.ndarray) -> np.ndarray:
@@ -99,19 +118,19 @@ def _owner(
     return place, tuple(map(str, names))
 
 
-def _read(path: str, owner_key: str) -> dict[str, np.ndarray]:
+def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, np.ndarray]:
     """The arrays that mean something."""
     name = ""
     try:
         with zipfile.ZipFile(Path(path).expanduser()):  # np.load opens other kinds of file too
             pass
         with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
-            if missing := set(_NAMES) - set(archive.files):
+            if missing := set(names) - set(archive.files):
                 held = ", ".join(archive.files) or "nothing"
                 raise InputError(f"{path}: missing {', '.join(sorted(missing))}; it holds {held}")
             if owner_key and owner_key not in archive.files:
                 raise suggest(f"array of {path}", owner_key, archive.files)
-            wanted = {*_NAMES, *_OTHERS, owner_key} & set(archive.files)
+            wanted = {*names, *_OTHERS, owner_key} & set(archive.files)
             return {each: np.asanyarray(archive[name := each]) for each in sorted(wanted)}
     except FileNotFoundError:
         raise no_file(path) from None
@@ -140,7 +159,7 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
     return first < rows == last or (first <= 4 < last and first < rows)
 
 
-def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
+def _check_inputs(path: str, split: str, x: np.ndarray) -> None:
     if x.dtype.kind not in "biufUST":
         raise InputError(f"{path}: x_{split} must hold integers, floating-point numbers or texts, but is {x.dtype}")
     texts = x.dtype.kind in "UST"
@@ -148,6 +167,10 @@ def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
         raise InputError(f"{path}: x_{split} holds texts, and must have shape [examples], got {list(x.shape)}")
     if not texts and (x.ndim < 2 or not x.size):
         raise InputError(f"{path}: x_{split} must have shape [examples, …], none of it 0, got {list(x.shape)}")
+    _check_finite(path, f"x_{split}", x)
+
+
+def _check_targets(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
     if y.dtype.kind not in "biufUST":
         raise InputError(f"{path}: y_{split} must hold labels or numbers to predict, its dtype is {y.dtype}")
     if y.ndim not in (1, 2) or len(y) != len(x) or not y.size:
@@ -155,22 +178,29 @@ def _check(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
             f"{path}: y_{split} must have shape [{len(x)}] as x_{split} has examples (or [{len(x)}, K] for numbers to "
             f"predict and one-hot rows), got {list(y.shape)}"
         )
-    for name, values in (("x", x), ("y", y)):
-        if values.dtype.kind != "f":
-            continue
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(_number(values))
-        if not finite.all():
-            bad = int(np.argwhere(~finite)[0, 0])
-            raise InputError(
-                f"{path}: {name}_{split} has values that are not finite in {working_dtype()}, first in example {bad}"
-            )
+    _check_finite(path, f"y_{split}", y)
+
+
+def _check_finite(path: str, name: str, values: np.ndarray) -> None:
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(_number(values))
+    if not finite.all():
+        bad = int(np.argwhere(~finite)[0, 0])
+        raise InputError(f"{path}: {name} has values that are not finite in {working_dtype()}, first in example {bad}")
+
+
+def _build(wanted: Wanted, path: str) -> Dataset:
+    if wanted.unlabeled:
+        return read_unlabeled(path, wanted.sample_rate)
+    return read_npz(path, wanted.task, wanted.sample_rate, wanted.owner_key)
 
 
 DATASETS.add(
     DatasetEntry(
         "npz",
-        lambda wanted, path: read_npz(path, wanted.task, wanted.sample_rate, wanted.owner_key),
+        _build,
         uses=("task", "sample_rate"),
         form="FILE.npz",
         suffixes=(".npz",),

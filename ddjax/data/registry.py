@@ -25,6 +25,7 @@ class Wanted(NamedTuple):
       comment: the sign that begins a line to skip, in a table.
       data_dir: the folder in which TensorFlow Datasets keeps what it prepared.
       sample_rate: in hertz, where inputs are sounds.
+      unlabeled: whether only the training inputs count, for a reference set.
     """
 
     seed: int = 0
@@ -40,6 +41,7 @@ class Wanted(NamedTuple):
     comment: str = ""
     data_dir: str = ""
     sample_rate: int = 0
+    unlabeled: bool = False
 
 
 def _never(path: Path) -> bool:

@@ -60,6 +60,7 @@ def load_reference(settings: Settings) -> data.Dataset | None:
     if settings.reference_dataset == settings.dataset:
         own["owner_key"] = data.owner_key(settings.partition)
     own |= {"devices": settings.devices, "seed": settings.seed, "train": settings.reference_size or 2000}
+    own["unlabeled"] = True
     return data.load_dataset(settings.reference_dataset, **own)
 
 

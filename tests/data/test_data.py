@@ -161,6 +161,29 @@ def test_a_bad_npz_is_named(tmp_path, change, message):
         load_dataset(str(tmp_path / "bad.npz"), devices=2, train=0, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("x", "more"),
+    [
+        (np.random.default_rng(0).normal(size=(6, 4)), {}),
+        (np.random.default_rng(0).integers(0, 255, (6, 3, 8, 8)).astype(np.uint8), {}),
+        (np.array(["one two", "two", "three", "one one one", "", "two one"]), {}),
+        (np.random.default_rng(0).integers(-99, 99, (6, 4000)).astype(np.int16), {"sample_rate": 8000}),
+    ],
+)
+def test_a_reference_set_needs_no_more_than_inputs(tmp_path, x, more):
+    np.savez(tmp_path / "whole.npz", **GOOD | {"x_train": x, "x_test": x[:2]}, **more)
+    np.savez(tmp_path / "inputs.npz", x_train=x, **more)
+    whole = load_dataset(str(tmp_path / "whole.npz"))
+    inputs = load_dataset(str(tmp_path / "inputs.npz"), unlabeled=True)
+    np.testing.assert_array_equal(inputs.x_train, whole.x_train)
+    assert (inputs.tokens, inputs.notes) == (whole.tokens, whole.notes)
+    problem = ddjax.make_problem(whole, np.ones((2, 2)) / 2, reference_dataset=inputs, reference_size=3)
+    assert problem.reference.shape == (3, *whole.x_train.shape[1:])
+    np.savez(tmp_path / "none.npz", y_train=np.zeros(3))
+    with pytest.raises(InputError, match="missing x_train; it holds y_train"):
+        load_dataset(str(tmp_path / "none.npz"), unlabeled=True)
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (3,)])
 def test_floating_point_targets_are_numbers_to_predict(tmp_path, shape):
     y = np.random.default_rng(0).normal(size=(8, *shape))
