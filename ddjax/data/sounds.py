@@ -53,7 +53,7 @@ def log_mel(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
         power = jnp.abs(jnp.fft.rfft(frames)) ** 2 / size
         return jnp.log(power @ bands + _FLOOR)
 
-    parts = [sounds[start : start + _AT_A_TIME] for start in range(0, len(sounds), _AT_A_TIME)]
+    parts = [sounds[start : start + _AT_A_TIME] for start in range(0, max(1, len(sounds)), _AT_A_TIME)]
     return np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
 
 
