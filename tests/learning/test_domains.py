@@ -30,8 +30,8 @@ def test_target_inputs_as_reference_set_carry_the_target_domain_to_devices_of_th
 
     def of_source_devices(reference, **choices):
         settings = Settings(
-            dataset=f"{tmp_path}/domains.npz", partition="natural", devices=8, topology="exponential", reference_size=640,
-            reference_dataset=f"{tmp_path}/{reference}.npz", rounds=1000, eval_every=1000, **choices,
+            dataset=f"{tmp_path}/domains.npz", partition="natural", devices=8, topology="exponential",
+            reference_size=640, reference_dataset=f"{tmp_path}/{reference}.npz", rounds=1000, eval_every=1000, **choices,
         )  # fmt: skip
         return build(settings).run()[-1].score[:7]
 
