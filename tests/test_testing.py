@@ -50,7 +50,12 @@ def test_every_algorithm_passes(name):
     check_algorithm(lambda population: algorithm(name, population), stochastic=stochastic)
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in MODELS.entries() if not entry.tokens])
+DEEPER = {"resnet14", "resnet20"}  # resnet8 with more blocks, and slow to compile
+
+
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in MODELS.entries() if not entry.tokens and entry.name not in DEEPER]
+)
 def test_every_model_of_numbers_passes(name):
     check_model(name, (8, 8))
 

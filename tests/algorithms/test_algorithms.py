@@ -151,7 +151,7 @@ def one_step(learner):
         ("gradient", ("linear", "mlp", "cnn", "mlp")),
         ("tracking", ("linear", "mlp", "cnn", "mlp")),
         ("neighbors", ("linear", "mlp", "cnn", "mlp")),
-        ("gradient", ("linear", "mlp", "cnn", "resnet14")),
+        ("gradient", ("linear", "mlp", "cnn", "resnet8")),
     ],
 )
 def test_mixed_network_is_a_loop_over_single_devices(consensus, names):

@@ -30,9 +30,16 @@ def test_target_inputs_as_reference_set_carry_the_target_domain_to_devices_of_th
 
     def of_source_devices(reference, **choices):
         settings = Settings(
-            dataset=f"{tmp_path}/domains.npz", partition="natural", devices=8, topology="exponential",
-            reference_size=640, reference_dataset=f"{tmp_path}/{reference}.npz", rounds=1000, eval_every=1000, **choices,
-        )  # fmt: skip
+            dataset=f"{tmp_path}/domains.npz",
+            partition="natural",
+            devices=8,
+            topology="exponential",
+            reference_size=640,
+            reference_dataset=f"{tmp_path}/{reference}.npz",
+            rounds=1000,
+            eval_every=1000,
+            **choices,
+        )
         return build(settings).run()[-1].score[:7]
 
     assert of_source_devices("upright", algorithm="local").max() < 0.25

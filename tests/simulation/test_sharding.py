@@ -19,7 +19,7 @@ from ddjax.models import build_model
 from jax.sharding import Mesh
 from small import compressor, small_problem
 
-problem = small_problem(devices=7, product=sys.argv[1])
+problem = small_problem(devices=7, product=sys.argv[1], reference_known=0.5)
 
 def population(*groups):
     def one(name):
