@@ -11,6 +11,8 @@ from ddjax.data.labels import listed
 from ddjax.data.texts import read_numbers, tidy
 from ddjax.errors import InputError, no_file
 
+# Texts up to this length are held once, however often they stand in a table, such as the pixels of images.
+_SHORT = 3
 _CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
 
@@ -50,13 +52,14 @@ def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
     rows: list[list[str]] = []
     lines: list[int] = []
     begin = 1
+    seen: dict[str, str] = {}
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=separator != "\t"
     )
     try:
         for row in reader:
             if any(map(str.strip, row)):
-                rows.append(row)
+                rows.append([text if len(text) > _SHORT else seen.setdefault(text, text) for text in row])
                 lines.append(begin)
             begin = reader.line_num + 1
     except csv.Error as error:

@@ -39,7 +39,9 @@ class Numbers(NamedTuple):
 
 def tidy(text: str) -> str:
     """A text without outer, doubled and invisible spaces, in one spelling of each letter (Unicode's NFC)."""
-    return " ".join(unicodedata.normalize("NFC", text.translate(_INVISIBLE)).split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
+    return " ".join(text.split())
 
 
 def no_text(texts: Sequence[str]) -> np.ndarray:
@@ -47,10 +49,21 @@ def no_text(texts: Sequence[str]) -> np.ndarray:
     return np.array([text.lower() in _NO_TEXT for text in texts], bool)
 
 
+def _plain(texts: Sequence[str]) -> np.ndarray | None:
+    """`[M]` finite numbers at once, where all texts are such."""
+    try:
+        values = np.array(texts, float)
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() and "_" not in "".join(texts) else None
+
+
 def read_numbers(texts: Sequence[str]) -> Numbers:
     """Reads tidied texts as numbers."""
-    values = np.full(len(texts), np.nan)
     missing = np.zeros(len(texts), bool)
+    if (plain := _plain(texts)) is not None:
+        return Numbers(plain, missing, [], 0)
+    values = np.full(len(texts), np.nan)
     strange, like = [], 0
     for place, text in enumerate(texts):
         if text.lower() in _NO_NUMBER:
