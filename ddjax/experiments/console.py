@@ -117,7 +117,9 @@ def _reference(built: Experiment) -> str:
     if "reference_batch_size" not in used(settings):
         return ""
     size = len(built.problem.reference)
-    return f"; {min(settings.reference_batch_size or size, size):,} of the {size:,} reference examples per round"
+    drawn = min(settings.reference_batch_size or size, size)
+    each = round(settings.rounds * drawn / size)
+    return f"; {drawn:,} of the {size:,} reference examples per round, each in about {each:,} rounds"
 
 
 def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
