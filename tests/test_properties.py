@@ -336,8 +336,8 @@ def test_the_opening_lines_name_what_was_understood(tmp_path, capsys):
     )
     said = "\n".join(console.data_lines(build(settings)))
     assert "task       classification, 2 classes: no, yes" in said
-    assert "inputs     1 columns of numbers: age" in said
-    assert "1 columns of texts: town" in said
+    assert "inputs     1 column of numbers: age" in said
+    assert "1 column of texts: town" in said
     assert "missing    1 values" in said
     assert "ignored    id\n" in said
     assert "ignored    junk\n" in said

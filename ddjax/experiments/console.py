@@ -98,7 +98,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
     kinds = {kind: [column for column in columns if column["kind"] == kind] for kind in ("number", "category")}
     names = {kind: listed([column["name"] for column in found]) for kind, found in kinds.items() if found}
     lines = [
-        f"inputs     {len(found)} columns of {'numbers' if kind == 'number' else 'texts'}: {names[kind]}"
+        f"inputs     {len(found)} column{'s' * (len(found) > 1)} of {'numbers' if kind == 'number' else 'texts'}: {names[kind]}"
         for kind, found in kinds.items()
         if found
     ]
