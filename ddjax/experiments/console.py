@@ -96,12 +96,11 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
     if not columns:
         return [f"inputs     {shape} numbers ({inputs['dtype']}), {done}"]
     kinds = {kind: [column for column in columns if column["kind"] == kind] for kind in ("number", "category")}
-    names = {kind: listed([column["name"] for column in found]) for kind, found in kinds.items() if found}
-    lines = [
-        f"inputs     {len(found)} column{'s' * (len(found) > 1)} of {'numbers' if kind == 'number' else 'texts'}: {names[kind]}"
-        for kind, found in kinds.items()
-        if found
-    ]
+    lines = []
+    for kind, found in kinds.items():
+        if found:
+            number, held = f"{len(found)} column{'s' * (len(found) > 1)}", "numbers" if kind == "number" else "texts"
+            lines.append(f"inputs     {number} of {held}: {listed([column['name'] for column in found])}")
     lines.append(f"           {shape} numbers of these, {done}")
     if missing := sum(column["missing"] for column in columns):
         lines.append(f"missing    {missing:,} values: the median stands for a number, no category for a text")
