@@ -138,11 +138,8 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
         print(f"{name:12}" + "".join(f"{records.shown(last.metric, figure):>9}" for figure in figures))
 
     line(last.metric, last.score)
-    start = 0
-    if len(built.population.groups) > 1:
-        for named, group in zip(device_groups(settings), built.population.groups, strict=True):
-            line(f"  {named.label}", last.score[start : start + group.size])
-            start += group.size
+    for name, own in records.by_model(settings, last.score).items():
+        line(f"  {name}", own)
     print(f"{'ensemble':12}{records.shown(last.metric, last.ensemble_score):>9}   of the mean soft decision")
     print(f"{'disagreement':12}{last.disagreement:9.3g}")
     print(

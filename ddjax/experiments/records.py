@@ -8,12 +8,15 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
+import numpy as np
 
 from ddjax import __version__
 from ddjax.errors import InputError
 from ddjax.experiments import execution
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.extensions import digests
+from ddjax.experiments.inputs import device_groups
+from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 from ddjax.simulation import Evaluation, Simulation, memory
 
@@ -31,7 +34,15 @@ def environment() -> dict:
     return {"versions": versions, **execution.environment()}
 
 
-def row(evaluation: Evaluation) -> dict:
+def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of the devices of each model (and view), where there are several."""
+    groups = device_groups(settings)
+    labels = np.repeat([group.label for group in groups], [group.size for group in groups])
+    names = list(dict.fromkeys(labels.tolist()))
+    return {name: score[labels == name] for name in names} if len(names) > 1 else {}
+
+
+def row(settings: Settings, evaluation: Evaluation) -> dict:
     """A row of `metrics.csv`."""
     metric, score, traffic = evaluation.metric, evaluation.score, evaluation.bytes
     seconds = evaluation.seconds_train
@@ -41,6 +52,7 @@ def row(evaluation: Evaluation) -> dict:
         f"{metric}_min": score.min(),
         f"{metric}_max": score.max(),
         f"{metric}_std": score.std(),
+        **{f"{metric}_mean_{name}": own.mean() for name, own in by_model(settings, score).items()},
         f"ensemble_{metric}": evaluation.ensemble_score,
         "disagreement": evaluation.disagreement,
         "loss": "" if math.isnan(evaluation.loss) else evaluation.loss,
@@ -101,7 +113,7 @@ def summary(
         "spectral_gap": built.topology.spectral_gap if messages.peer else None,
         **{
             name: None if value == "" else value
-            for name, value in row(last).items()
+            for name, value in row(built.settings, last).items()
             if name not in ("round", "seconds_train", "rounds_per_second")
         },
         "learning_rate": built.learning_rate,

@@ -61,7 +61,7 @@ def _train(settings: Settings, folder: RunFolder) -> None:
                 due = settings.checkpoint_every > 0
             else:
                 due = 0 < settings.checkpoint_every <= latest.round and latest.round % settings.checkpoint_every == 0
-                shown, row = latest, records.row(latest)
+                shown, row = latest, records.row(settings, latest)
                 folder.add(row)
                 scalars.add(row)
                 display.evaluation(latest)

@@ -67,7 +67,7 @@ def run(
         store.check_data(built.facts)
         records.memory_needed(built.simulation)
         for _, latest in built.iterate(progress=progress):
-            rows.append(records.row(latest))
+            rows.append(records.row(settings, latest))
             scalars.add(rows[-1])
         summary = {"status": "done", **records.summary(built, latest, compiling, rows)}
         result = records.brief(latest)
