@@ -58,8 +58,8 @@ def distillation(
     Targets over classes are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
 
     Where devices know different parts of the reference set (`Problem.known`), `z` of an example is an estimate of the
-    mean soft decision of those that know it: the others pass it on and do not learn from it. Their `s_n − z_n`, or
-    `s_n − s_n^prev`, counts as zero, and with `tracking` that of the `k` others as `N / k` times itself.
+    mean soft decision of the `k` devices that know it. The others pass it on and do not learn from it: their
+    `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. With `tracking` the change of each of the `k` counts `N / k` times.
 
     Args:
       population: the devices; they may be of different architectures.
