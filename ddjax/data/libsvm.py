@@ -151,5 +151,6 @@ DATASETS.add(
         form="FILE.libsvm",
         suffixes=(".libsvm", ".svm", ".libsvm.bz2", ".svm.bz2", ".libsvm.t", ".svmlight"),
         recognize=_recognize,
+        beside=_beside,
     )
 )

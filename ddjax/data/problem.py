@@ -193,7 +193,7 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def digest_path(path: str) -> str:
+def digest_path(path: str | Path) -> str:
     """A digest of the contents of a file, or of all files in a folder, 16 hexadecimal digits."""
     root, found = Path(path).expanduser(), hashlib.blake2b(digest_size=8)
     for file in sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root]:

@@ -48,6 +48,10 @@ def _never(path: Path) -> bool:
     return False
 
 
+def _alone(path: Path) -> None:
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry(Entry):
     """A data set that can be named, or a kind of path.
@@ -58,11 +62,13 @@ class DatasetEntry(Entry):
       form: of the path, such as `FILE.csv`; empty for what is named.
       suffixes: endings of paths that are of this kind.
       recognize: whether a path that is there is of this kind, where its ending does not say so.
+      beside: the other path that a path of this kind is read with, if there is one.
     """
 
     form: str = ""
     suffixes: tuple[str, ...] = ()
     recognize: Callable[[Path], bool] = _never
+    beside: Callable[[Path], Path | None] = _alone
 
     @property
     def usage(self) -> str:

@@ -1,5 +1,6 @@
 """What an experiment is fed: its data set, its reference data, and the groups of devices that see them."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from ddjax import data
@@ -72,8 +73,8 @@ def digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topo
 def file_digests(settings: Settings) -> dict[str, str]:
     """The digests of the files that the data and the graph are read from, by path."""
     graphs = settings.topology.removeprefix("alternating:").split("+")
-    paths = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
+    paths: list[str | Path] = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
     for spec in (settings.dataset, settings.reference_dataset):
-        if spec not in ("", "noise") and data.find_dataset(spec).form:
-            paths.append(spec)
-    return {path: data.digest_path(path) for path in paths}
+        if spec not in ("", "noise") and (entry := data.find_dataset(spec)).form:
+            paths += [spec, *filter(None, [entry.beside(Path(spec).expanduser())])]
+    return {str(path): data.digest_path(path) for path in paths}

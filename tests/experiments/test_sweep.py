@@ -269,6 +269,18 @@ def test_a_file_that_changes_is_not_mixed_in(tmp_path, capsys):
     assert call(*flags, "--seeds=2") == 0
 
 
+def test_a_test_file_that_changes_is_not_mixed_in(tmp_path, capsys):
+    data, tests, out = tmp_path / "data", tmp_path / "data.t", tmp_path / "sweep"
+    data.write_text("".join(f"{row % 2} 1:{row / 100} 2:1\n" for row in range(100)))
+    tests.write_text("0 1:0.5\n1 2:0.5\n")
+    flags = [f"--dataset={data}", "--devices=4", "--models=linear", "--rounds=2", "--eval_every=2"]
+    flags += [f"--sweep_dir={out}"]
+    assert call(*flags) == 0
+    tests.write_text("0 1:0.5\n1 2:0.7\n")
+    assert call(*flags, "--seeds=2") == 2
+    assert f"'{tests}' is not what it was when other cells" in capsys.readouterr().err
+
+
 def test_seeds_of_a_table_are_splits_of_one_file(tmp_path):
     """Each seed trains on other rows, which is no change of the file."""
     table, out = tmp_path / "table.csv", tmp_path / "sweep"
