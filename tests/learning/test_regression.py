@@ -268,7 +268,7 @@ def test_train_leaves_mse_in_place_of_accuracy(tmp_path, capsys, precision):
     assert call(*flags, "--models=linear:2+mlp:2", "--checkpoint_every=2") == 0
     assert working_dtype() == precision
     found = summary(out)
-    names = {"mse_mean", "mse_min", "mse_max", "mse_std", "ensemble_mse"}
+    names = {"mse_mean", "mse_min", "mse_max", "mse_std", "mse_mean_linear", "mse_mean_mlp", "ensemble_mse"}
     assert {name for name in found if "mse" in name or "accuracy" in name} == names | {"target_accuracy"}
     assert names <= set(rows(out)[0])
     assert found["mse_min"] <= found["mse_mean"] <= found["mse_max"]
