@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def read_idx(path: str) -> np.ndarray:
             content = gzip.decompress(content)
     except FileNotFoundError:
         raise no_file(path) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a readable IDX file: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES or not content[3]:
         raise InputError(f"{path} is not an IDX file: it begins with the bytes {content[:4].hex(' ') or 'of none'}")

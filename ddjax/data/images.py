@@ -19,7 +19,7 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
     """Images in a folder for each class, below `train` and `test` (or `val`), or without these.
 
     All images have one size. They are grey if all are, else red, green and blue. Without a `test` folder a fifth is
-    drawn for testing.
+    drawn for testing, of `train` if that holds a folder for each class.
 
     Raises:
       InputError: no image, an image that cannot be read, or one of another size.
@@ -28,14 +28,21 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
     notes: tuple[str, ...] = ()
     splits = {each.name.lower(): each for each in _folders(root)}
     train, test = ([splits[name] for name in names if name in splits] for names in (_TRAIN, _TEST))
+    nested = bool(train) and any(_folders(train[0]))
+    if nested and not test:
+        if others := sorted(set(splits.values()) - set(train)):
+            notes = (f"images below {', '.join(each.name for each in others)} are not read",)
+        root = train[0]
     files, labels = _listed(train[0] if train and test else root)
     if train and test:
+        if test[0].name.lower() != "test":
+            notes = (f"tests are on {test[0].name}",)
         test_files, test_labels = _listed(test[0])
         x = _arrays(files + test_files, path)
         x, x_test = np.split(x, [len(files)])
         y, y_test = np.array(labels), np.array(test_labels)
     else:
-        notes = (note(len(files)),)
+        notes += (note(len(files)),)
         rows, test_rows = split(len(files), wanted.seed)
         x, y = _arrays(files, path), np.array(labels)
         x, y, x_test, y_test = x[rows], y[rows], x[test_rows], y[test_rows]
@@ -84,6 +91,12 @@ def _arrays(files: list[Path], path: str) -> np.ndarray:
             raise InputError(
                 f"{path}: images have different sizes, {size[0]}×{size[1]} in {files[0].name} and "
                 f"{other[0]}×{other[1]} in {file.name}; bring them to one size"
+            )
+    for file, (_, mode) in zip(files, looks, strict=True):
+        if mode[0] in "IF":
+            raise InputError(
+                f"{file} has more than 8 bits for each value (Pillow's mode {mode}); save it with 8, or put the images "
+                "into a .npz"
             )
     mode = "L" if {mode for _, mode in looks} <= {"1", "L", "LA"} else "RGB"
     x = np.empty((len(files), size[1], size[0], *((3,) if mode == "RGB" else ())), np.uint8)

@@ -72,11 +72,12 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
             )
         if not task:
             if not (train.ndim == 1 and whole and _count(train)):
-                few = train.ndim == 1 and whole and len(np.unique(train)) <= _MOST
-                if few:
+                count = len(values := np.unique(train))
+                in_a_row = np.ptp(values) + 1 == count and len(train) >= _OFTEN * count
+                if train.ndim == 1 and whole and (count <= _MOST or in_a_row):
                     notes.append(
-                        f"the target has {len(np.unique(train))} different whole numbers; if they are classes, say "
-                        "--task=classification"
+                        f"the target has {count} different whole numbers, which are predicted as numbers; if they are "
+                        "classes, say --task=classification"
                     )
                 return _numbers(train, test, names, notes)
             notes.append("whole numbers in a row are taken as classes; --task=regression predicts them as numbers")
@@ -97,9 +98,11 @@ def _plain(y: np.ndarray, name: str) -> np.ndarray:
     texts = [tidy(str(text)) for text in y.ravel()]
     numbers = read_numbers(texts)
     if not numbers.strange and not numbers.missing.any():
-        whole = numbers.values.astype(np.int64)
-        exact = all("." not in text and "e" not in text.lower() for text in texts)
-        return (whole if exact else numbers.values).reshape(y.shape)
+        try:
+            whole = [int(text) for text in texts]
+        except ValueError:
+            return numbers.values.reshape(y.shape)
+        return np.array(whole if max(map(abs, whole)) < 2**63 else texts).reshape(y.shape)
     if numbers.mostly:
         row = numbers.strange[0] if numbers.strange else int(numbers.missing.argmax())
         raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; mend it or leave the row out")

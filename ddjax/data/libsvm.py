@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
             f"{path} has {columns:,} columns in {rows:,} rows, which take {size / 1e9:.0f} GB when zeros are written "
             "out as a simulation needs them; take fewer columns"
         )
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = () if beside is None else (f"tests are on {beside.name}",)
     x, y = xs[0].toarray(), ys[0]
     if beside is None:
         notes = (note(len(y)),)
@@ -97,7 +98,7 @@ def _content(path: str) -> bytes:
         return _OPEN.get(file.suffix.lower(), bytes)(file.read_bytes())
     except FileNotFoundError:
         raise no_file(path) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path} is not a readable LIBSVM file: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -138,7 +139,7 @@ def _recognize(path: Path) -> bool:
                 line = file.readline(1_000_000)
                 if line.split(b"#")[0].strip():
                     return bool(_LINE.fullmatch(line.strip()))
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError, zlib.error):
         pass
     return False
 

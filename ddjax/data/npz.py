@@ -37,10 +37,10 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
     """
     arrays = _read(path, owner_key)
     x_train, y_train, x_test, y_test = (arrays[name] for name in _NAMES)
-    owner, owners = _owner(path, arrays, owner_key or "owner", len(x_train))
     for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         _check_inputs(path, split, x)
         _check_targets(path, split, x, y)
+    owner, owners = _owner(path, arrays, owner_key or "owner", len(x_train))
     if x_train.shape[1:] != x_test.shape[1:] or (x_train.dtype.kind not in "UST" and x_train.dtype != x_test.dtype):
         raise InputError(
             f"{path}: x_train and x_test differ: examples of shape {list(x_train.shape[1:])} {x_train.dtype} "
@@ -77,10 +77,12 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
     """The data set with inputs that models take, of texts, sounds or numbers."""
     train, test, notes = dataset.x_train, dataset.x_test, dataset.notes
     if train.dtype.kind in "UST":
+        if sample_rate:
+            raise InputError(f"{path}: --sample_rate is for sounds, and inputs are texts here; leave it out")
         train, test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (train, test)))
         return dataset._replace(x_train=train, x_test=test, tokens=True, notes=notes + more)
     if rate := sample_rate or _rate(path, arrays):
-        return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate))
+        return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate, train))
     train, test = _number(train), _number(test)
     if _channels_first(train.shape):
         notes += (f"images {list(train.shape[1:])} are taken to have their channels first, and are turned",)
@@ -97,7 +99,7 @@ def _text(path: str, x: np.ndarray) -> np.ndarray:
 
 def _rate(path: str, arrays: dict[str, np.ndarray]) -> int:
     rate = arrays.get("sample_rate", np.array(0))
-    if rate.size != 1 or rate.dtype.kind not in "iuf" or rate.ravel()[0] < 0:
+    if rate.size != 1 or rate.dtype.kind not in "iuf" or not 0 <= rate.ravel()[0] < 1e9:
         raise InputError(f"{path}: sample_rate must be one number in hertz, got {rate.dtype} {list(rate.shape)}")
     return int(rate.ravel()[0])
 
@@ -114,6 +116,7 @@ def _owner(
             f"{path}: {name} must hold a number or a name for each of the {examples} training examples, got "
             f"{owner.dtype} {list(owner.shape)}"
         )
+    _check_finite(path, name, owner)
     names, place = np.unique(owner, return_inverse=True)
     return place, tuple(map(str, names))
 

@@ -98,14 +98,14 @@ def natural(
         parts = [np.flatnonzero(owner == n) for n in range(devices)]
     else:
         groups = [rng.permutation(np.flatnonzero(owner == each)) for each in np.unique(owner)]
-        parts = _joined(groups, devices) if len(groups) >= devices else _spread(groups, devices)
+        parts = _joined(groups, devices, rng) if len(groups) >= devices else _spread(groups, devices)
     if empty := [n for n, part in enumerate(parts) if not len(part)]:
         raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
     return [part[: most or None] for part in parts]
 
 
-def _joined(groups: Parts, devices: int) -> Parts:
-    """Neighbouring groups together, at least one per device, in near equal numbers of examples."""
+def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
+    """Neighbouring groups together, at least one per device, in near equal numbers of examples, in random order."""
     parts, place = [], 0
     for n in range(devices):
         left, after = sum(map(len, groups[place:])), devices - n - 1
@@ -115,7 +115,7 @@ def _joined(groups: Parts, devices: int) -> Parts:
         ):
             end += 1
         end = end if after else len(groups)
-        parts.append(np.concatenate(groups[place:end]))
+        parts.append(rng.permutation(np.concatenate(groups[place:end])))
         place = end
     return parts
 

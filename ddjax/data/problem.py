@@ -92,6 +92,11 @@ def prepare(
     supply = total if reference_dataset is None else len(reference_dataset.x_train)
     reference_size = reference_size or min(2000, total // 4, supply)
     _check_sizes(dataset, 1 if outside else reference_size, eval_examples, examples_per_device)
+    if outside and (reference_classes or reference_alpha):
+        raise InputError(
+            "--reference_classes and --reference_alpha choose from the training data; they do nothing with "
+            f"--reference_dataset={reference_source}"
+        )
     if reference_dataset is not None:
         references.check(dataset, reference_dataset, reference_size, reference_source)
     numbers = dataset.y_train.dtype.kind == "f"
@@ -134,6 +139,11 @@ def prepare(
     held_classes = [] if numbers else np.unique(y_train[rows]).tolist()
     part = reference_size if known_by_device is None else int(known_by_device[0].sum())
     notes = list(dataset.notes)
+    if reference_dataset is not None:
+        taken = set(map(_code, unlabeled))
+        for name, some, places in (("private", dataset.x_train, rows), ("test", dataset.x_test, test)):
+            if common := sum(_code(some[place]) in taken for place in places):
+                notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
         notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
     if not numbers and len(held_classes) < dataset.outputs:
@@ -201,6 +211,10 @@ def digest_path(path: str | Path) -> str:
         with file.open("rb") as content:
             found.update(hashlib.file_digest(content, "blake2b").digest())
     return found.hexdigest()
+
+
+def _code(example: np.ndarray) -> int:
+    return hash(example.tobytes())
 
 
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:

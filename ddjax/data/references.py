@@ -66,8 +66,9 @@ def _whole(shares: np.ndarray, total: int) -> np.ndarray:
 def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
     """`[R, …]` inputs that are none of the training data: of another data set, or noise.
 
-    Noise has the mean and deviation of all training inputs together, in their dtype; instead of token ids it is the
-    training tokens in random order. Other texts are cut, or end in the id 0, to be as long as the training texts.
+    Noise has the mean and deviation of the training inputs, of a table by column and else of all together, in their
+    dtype. Instead of token ids it is the training tokens in random order. Other texts are cut, or end in the id 0, to
+    be as long as the training texts.
     """
     x = dataset.x_train
     if other is not None:
@@ -78,9 +79,10 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
         return drawn
     if dataset.tokens:
         return rng.choice(x.ravel(), (size, *x.shape[1:]))
-    values = rng.normal(x.mean(dtype=float), x.std(dtype=float), (size, *x.shape[1:]))
+    axis = 0 if x.ndim == 2 else None
+    values = rng.normal(x.mean(axis, dtype=float), x.std(axis, dtype=float), (size, *x.shape[1:]))
     if x.dtype.kind in "iu":
-        values = np.clip(np.round(values), x.min(), x.max())
+        values = np.clip(np.round(values), x.min(axis), x.max(axis))
     return values.astype(x.dtype)
 
 
@@ -93,7 +95,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
     check_number("reference_known", share, 0, 1, positive=True)
     count = round(share * size)
     if not count:
-        raise InputError(f"--reference_known={share:g} of {size} reference examples is none")
+        raise InputError(f"--reference_known={share:g} of {size} reference examples is less than one")
     if count == size:
         return None
     return jnp.asarray(rng.permuted(np.broadcast_to(np.arange(size) < count, (devices, size)), axis=1))
@@ -102,13 +104,30 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
     """Refuses a reference data set whose inputs are others, or too few; raises `InputError`."""
     here, there = dataset.x_train, other.x_train
+    if dataset.columns and other.columns:
+        ours, theirs = (
+            {column.name: column.categories for column in each.columns if column.kind != "ignored"}
+            for each in (dataset, other)
+        )
+        if list(ours.items()) != list(theirs.items()):
+            column = next((name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name)), "")
+            raise InputError(
+                f"the reference data {name} have other inputs than devices have: "
+                + (f"column {column!r} differs" if column else "columns in another order")
+            )
     if dataset.tokens != other.tokens or (here.shape[1:] != there.shape[1:] and not dataset.tokens):
         kinds = [
             f"{list(x.shape[1:])} {'token ids' if each.tokens else 'numbers'}"
             for each, x in ((dataset, here), (other, there))
         ]
         raise InputError(f"the reference data {name} have inputs {kinds[1]}, but devices have {kinds[0]}")
-    if here.dtype.kind != there.dtype.kind:
+    if here.dtype.kind != there.dtype.kind or not np.can_cast(there.dtype, here.dtype, "same_kind"):
         raise InputError(f"the reference data {name} hold {there.dtype}, but devices hold {here.dtype}")
+    if here.dtype.kind in "iu" and there.size:
+        limits = np.iinfo(here.dtype)
+        if there.min() < limits.min or there.max() > limits.max:
+            raise InputError(
+                f"the reference data {name} reach {there.max()}, beyond the {here.dtype} that devices hold"
+            )
     if not 0 < size <= len(there):
         raise InputError(f"reference_size must lie in 1 … {len(there)}, the examples of {name}, got {size}")

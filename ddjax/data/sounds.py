@@ -13,21 +13,23 @@ _FLOOR = 1e-6  # of the power of a full-scale sound, below the noise of 16 bits
 _AT_A_TIME = 256  # sounds, to spare memory
 
 
-def log_mel(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
+def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = None) -> np.ndarray:
     """Log-mel spectrograms: the logarithm of the power in 32 bands that the ear hears as equally wide.
 
     Windows are Hann's, of 32 ms, every 16 ms. Bands are triangles on the mel scale of O'Shaughnessy (1987), from 0 to
     half the sample rate.
 
     Args:
-      sounds: `[M, S]` integers of full scale, or floating-point numbers from −1 to 1.
+      sounds: `[M, S]` integers, or floating-point numbers from −1 to 1. Full scale is that of 8 or 16 bits, and of
+        wider integers the least of 16, 24 and 32 bits that holds the training sounds.
       sample_rate: in hertz.
+      training: `[…, S]` the training sounds; `sounds` if `None`.
 
     Returns:
       `[M, T, 32]` of the working dtype.
 
     Raises:
-      InputError: not `[M, S]`, a sample rate below 1,000 Hz, or sounds shorter than a window.
+      InputError: not `[M, S]`, a sample rate below 1,000 Hz, sounds shorter than a window, or silence alone.
     """
     if sounds.ndim == 3 and sounds.shape[-1] == 1:
         sounds = sounds[..., 0]
@@ -42,19 +44,33 @@ def log_mel(sounds: np.ndarray, sample_rate: int) -> np.ndarray:
             f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short; at least 1000 Hz and {_WINDOW:g} "
             "seconds are needed"
         )
-    scale = 1.0 if sounds.dtype.kind == "f" else float(np.iinfo(sounds.dtype).max) + 1
+    middle, scale = _full_scale(sounds if training is None else training)
     bands = _bands(sample_rate, size)
     places = np.arange(0, sounds.shape[1] - size + 1, hop)[:, None] + np.arange(size)
     window = np.hanning(size + 1)[:-1]
 
     @jax.jit
     def features(x: jax.Array) -> jax.Array:
-        frames = (x.astype(working_dtype()) / scale)[:, places] * window
+        frames = ((x.astype(working_dtype()) - middle) / scale)[:, places] * window
         power = jnp.abs(jnp.fft.rfft(frames)) ** 2 / size
         return jnp.log(power @ bands + _FLOOR)
 
     parts = [sounds[start : start + _AT_A_TIME] for start in range(0, max(1, len(sounds)), _AT_A_TIME)]
-    return np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
+    found = np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
+    if found.size and np.ptp(found) == 0:
+        raise InputError("the sounds are silence: all of their log-mel features are equal")
+    return found
+
+
+def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
+    """The number that stands for silence, and the largest distance from it."""
+    if sounds.dtype.kind == "f":
+        return 0.0, 1.0
+    if sounds.dtype.itemsize <= 2:
+        scale = 2.0 ** (8 * sounds.dtype.itemsize - 1)
+        return (scale if sounds.dtype.kind == "u" else 0.0), scale
+    peak = max(-float(sounds.min()), float(sounds.max()))
+    return 0.0, next((scale for scale in (2.0**15, 2.0**23) if peak <= scale), 2.0**31)
 
 
 def _bands(sample_rate: int, size: int) -> np.ndarray:

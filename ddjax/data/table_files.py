@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,7 @@ def _decoded(path: str, encoding: str) -> str:
             f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not "
             f"{encoding.upper().removesuffix('-SIG')}; say --encoding, such as cp1252, or save it as UTF-8 text"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} is not a readable .csv: {reason}") from None
 

@@ -8,7 +8,7 @@ import numpy as np
 from ddjax.data.dataset import Column, Dataset
 from ddjax.data.labels import check_task, listed, read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
-from ddjax.data.splits import split
+from ddjax.data.splits import note, split
 from ddjax.data.table_files import Table, read_table
 from ddjax.data.texts import Numbers, no_text, read_numbers
 from ddjax.data.tokens import tokenize
@@ -68,7 +68,7 @@ def read_csv(
     ignored |= dict.fromkeys(table.unnamed, "it has no name, as the row numbers that pandas writes")
     for name, role in ((owner_key, "owner"), (input_key, "text to learn from")):
         if name and name not in columns:
-            raise suggest(f"column ({role})", name, columns)
+            raise suggest("owner column" if name == owner_key else "input_key", name, columns)
         if name == target_column:
             raise InputError(f"{path}: {name!r} is the target, and cannot be the {role}")
     if owner_key:
@@ -81,24 +81,13 @@ def read_csv(
         )
     target = _target(table, target_column)
     y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
-    notes = table.notes + notes
+    notes = (*table.notes, note(len(y)), *notes)
     train, test = split(len(y), seed)
     owner, owners = _owner(table, owner_key) if owner_key else (None, ())
-    inputs: list[np.ndarray] = []
-    about: list[Column] = []
-    for name, texts in columns.items():
-        if name == target_column:
-            continue
-        if name in ignored:
-            about.append(Column(name, "ignored", why=ignored[name]))
-            continue
-        if name == input_key:
-            about.append(Column(name, "text"))
-            continue
-        values, column = _features(table, name, texts, train)
-        inputs.append(values)
-        about.append(column)
-        notes += tuple(_leaks(name, texts, target_column, columns[target_column]))
+    inputs, about = _inputs(table, ignored, target_column, input_key, train)
+    for column in about:
+        if column.kind in ("number", "category"):
+            notes += tuple(_leaks(column.name, columns[column.name], target_column, columns[target_column]))
     if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
         notes += (f"{len(lost)} of the classes are in test rows only, the first {classes[min(lost)]}",)
     made = partial(
@@ -112,20 +101,67 @@ def read_csv(
     if not inputs:
         raise InputError(
             f"{path}: there is no column beside {target_column!r} to learn from"
-            + (f" ({listed([*ignored])} is ignored)" if ignored else "")
+            + (f" (ignored: {listed([*ignored])})" if ignored else "")
         )
     x = np.hstack(inputs)
     return made(x_train=x[train], x_test=x[test], notes=notes)
 
 
+def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
+    """All rows of a table as inputs, for a reference set; the columns of targets and owners may be missing.
+
+    Raises:
+      InputError: what `read_csv` refuses of inputs.
+    """
+    table = read_table(path, wanted.encoding, wanted.comment)
+    asked = [name for name in wanted.ignore_columns.split("+") if name in table.columns]
+    ignored = dict.fromkeys((*asked, *table.unnamed, wanted.owner_key), "no input")
+    if (key := wanted.input_key) and key not in table.columns:
+        raise suggest("input_key", key, table.columns)
+    if key:
+        ignored |= dict.fromkeys(set(table.columns) - {key}, "no input")
+    rows = np.arange(len(table.lines))
+    if not len(rows):
+        raise InputError(f"{path} has no row below its header")
+    inputs, about = _inputs(table, ignored, wanted.target_column, key, rows)
+    y = np.zeros(len(rows), np.int32)
+    if key:
+        x, none, _ = tokenize(table.columns[key], [])
+        return Dataset(x, y, none, y[:0], outputs=1, tokens=True, columns=tuple(about))
+    if not inputs:
+        raise InputError(f"{path}: there is no column to learn from")
+    x = np.hstack(inputs)
+    return Dataset(x, y, x[:0], y[:0], outputs=1, columns=tuple(about))
+
+
+def _inputs(
+    table: Table, ignored: dict[str, str], target_column: str, input_key: str, train: np.ndarray
+) -> tuple[list[np.ndarray], list[Column]]:
+    """The inputs that columns become, and what was made of each column; `train` are the rows that may be looked at."""
+    inputs, about = [], []
+    for name, texts in table.columns.items():
+        if name == target_column:
+            continue
+        if name in ignored:
+            about.append(Column(name, "ignored", why=ignored[name]))
+        elif name == input_key:
+            about.append(Column(name, "text"))
+        else:
+            values, column = _features(table, name, texts, train)
+            inputs.append(values)
+            about.append(column)
+    return inputs, about
+
+
 def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """`[M]` who holds each row, and their names in order: of numbers, if all are, else of texts."""
     texts = table.columns[name]
-    if (missing := no_text(texts)).any():
+    numbers = read_numbers(texts)
+    missing = numbers.missing if numbers.mostly else no_text(texts)
+    if missing.any():
         raise InputError(
             f"{table.path}: {name!r} says who holds a row, and is missing in line {table.lines[int(missing.argmax())]}"
         )
-    numbers = read_numbers(texts)
     values = np.array(texts) if numbers.strange else numbers.values
     found, place = np.unique(values, return_inverse=True)
     return place, tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in found)
@@ -193,14 +229,14 @@ def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> t
         median = float(np.median(values[train][~missing[train]])) if missing.any() else None
         filled = values if median is None else np.where(missing, median, values)
         return filled[:, None], Column(name, "number", int(missing.sum()), median)
-    there = np.where(missing, "", texts)
-    categories = sorted(set(there[train].tolist()) - {""})
+    categories = sorted({texts[row] for row in train if not missing[row]})
     if len(categories) > _CATEGORIES:
         raise InputError(
             f"{where} has {len(categories)} different texts, the first {categories[0]!r}; at most {_CATEGORIES} can "
             f"be categories, so mend it or say --ignore_columns={name}, or --input_key={name} to learn from the texts"
         )
     column = Column(name, "category", int(missing.sum()), categories=tuple(categories))
+    there = np.where(missing, "", texts)
     return (there[:, None] == np.array(categories)).astype(float), column
 
 
@@ -218,6 +254,8 @@ def _leaks(name: str, texts: Sequence[str], target_column: str, target: Sequence
 
 
 def _read_csv(wanted: Wanted, path: str) -> Dataset:
+    if wanted.unlabeled:
+        return read_unlabeled(wanted, path)
     own = {name: getattr(wanted, name) for name in ("task", "ignore_columns", "input_key", "owner_key", "encoding")}
     return read_csv(path, wanted.target_column, wanted.seed, comment=wanted.comment, **own)
 

@@ -25,7 +25,7 @@ class _Examples(NamedTuple):
 
     Attributes:
       inputs: feature → what each example holds.
-      targets: of each example.
+      targets: of each example; empty where nobody asked.
       owners: of each example; empty where nobody asked.
     """
 
@@ -59,19 +59,37 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
     train = "train" if "train" in splits else splits[0]
     if train != "train" and len(splits) > 1:
         raise InputError(f"tfds:{name} has no split 'train'; it has {', '.join(splits)}")
+    if wanted.unlabeled:
+        found = _read(builder, train, inputs, "", "").inputs
+        made = _inputs(wanted, name, features, found, {key: values[:1] for key, values in found.items()})
+        y = np.zeros(len(made.x_train), np.int32)
+        return made._replace(x_test=made.x_test[:0], y_train=y, y_test=y[:0], outputs=1)
     keys = (inputs, target, wanted.owner_key)
     if wanted.owner_key and wanted.owner_key not in features:
         raise suggest(f"feature of tfds:{name}", wanted.owner_key, features)
     here = _read(builder, train, *keys)
-    held_out = next((_read(builder, each, *keys) for each in _HELD_OUT if _labelled(builder, each, target)), None)
     notes: tuple[str, ...] = ()
+    held_out = None
+    for each in _HELD_OUT:
+        if each in splits and (read := _read(builder, each, *keys)).targets:
+            if not _hidden(read.targets):
+                notes += (f"tests are on split {each!r}",) if each != "test" else ()
+                held_out = read
+                break
+            notes += (f"the labels of split {each!r} are hidden (−1)",)
     if held_out is None:
-        notes = (note(len(here.targets)),)
+        notes += (note(len(here.targets)),)
         rows, tests = split(len(here.targets), wanted.seed)
         here, held_out = _taken(here, rows), _taken(here, tests)
     if not here.targets or not held_out.targets:
         raise InputError(f"tfds:{name} has {len(here.targets)} examples to train and {len(held_out.targets)} to test")
     known = getattr(features[target], "names", None)
+    for part, examples in ((train, here), ("the test split", held_out)):
+        if known and (without := sum(int(label) < 0 for label in examples.targets)):
+            raise InputError(
+                f"tfds:{name}: {without} of {len(examples.targets)} examples of {part} have no label (−1); take a "
+                "configuration in which all have one"
+            )
 
     def named(values: list[Any]) -> np.ndarray:
         return np.array([_text(known[value] if known else value) for value in values])
@@ -178,24 +196,21 @@ def _read(builder: Any, split: str, inputs: list[str], target: str, owner: str) 
             for example in builder.as_data_source(split=split):
                 for key in inputs:
                     found.inputs[key].append(example[key])
-                found.targets.append(example[target])
+                if target:
+                    found.targets.append(example[target])
                 if owner:
                     found.owners.append(example[owner])
         except Exception as error:  # of any decoder
             raise InputError(
-                f"{builder.info.full_name} cannot be read: example {len(found.targets)} of {split!r}: "
+                f"{builder.info.full_name} cannot be read: example {len(found.inputs[inputs[0]])} of {split!r}: "
                 f"{_line(error, said)}"
             ) from None
     return found
 
 
-def _labelled(builder: Any, split: str, target: str) -> bool:
-    """Whether there is such a split, with labels."""
-    if split not in builder.info.splits:
-        return False
-    with _quiet():
-        source = builder.as_data_source(split=split)
-        return bool(len(source)) and not np.array_equal(source[0][target], -1)
+def _hidden(targets: list[Any]) -> bool:
+    """Whether all targets are −1, which stands for a label that is kept secret."""
+    return all(np.array_equal(target, -1) for target in targets)
 
 
 def _taken(examples: _Examples, rows: np.ndarray) -> _Examples:
@@ -235,7 +250,8 @@ def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -
         length = int(np.quantile([len(value) for value in values], _CUT, method="higher"))
         over = sum(len(value) > length for value in values)
         cut = (f"{over:,} of {len(values):,} training sounds are longer than {length / rate:.2f} s, and are cut",)
-        both = (log_mel(padded(each, length), rate) for each in (values, tests))
+        sounds = padded(values, length)
+        both = (log_mel(each, rate, sounds) for each in (sounds, padded(tests, length)))
         return made(*both, notes=cut if over else ())
     return made(*(_stacked(name, key, each) for each in (values, tests)))
 

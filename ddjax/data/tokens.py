@@ -45,6 +45,8 @@ def tokenize(train: Sequence[str], test: Sequence[str]) -> tuple[np.ndarray, np.
         arrays.append(array)
     words = len({word for text in cut[0] for word in text})
     notes = [f"texts are cut into words, of which there are {words:,}; each is hashed to one of {VOCABULARY - 1:,} ids"]
+    if empty := sum(not text for text in cut[0]):
+        notes.append(f"{empty:,} of {len(cut[0]):,} training texts are empty")
     if over := sum(len(text) > length for text in cut[0]):
         notes.append(f"{over:,} of {len(cut[0]):,} training texts have more than {length} words, and are cut there")
     return arrays[0], arrays[1], tuple(notes)

@@ -58,10 +58,8 @@ def load_reference(settings: Settings) -> data.Dataset | None:
         return None
     names = data.find_dataset(settings.reference_dataset).names
     own = {name: getattr(settings, name) for name in names if name in fields(Settings)}
-    if settings.reference_dataset == settings.dataset:
-        own["owner_key"] = data.owner_key(settings.partition)
     own |= {"devices": settings.devices, "seed": settings.seed, "train": settings.reference_size or 2000}
-    own["unlabeled"] = True
+    own |= {"owner_key": data.owner_key(settings.partition), "unlabeled": True}
     return data.load_dataset(settings.reference_dataset, **own)
 
 

@@ -119,6 +119,7 @@ class Settings:
         minimum=0,
         maximum=1,
         positive=True,
+        shared=True,
     )
     eval_examples: int = _data(
         0, "Test examples of an evaluation; 0 for all.", role=Role.EVALUATION, unit="examples", minimum=0

@@ -66,6 +66,8 @@ def used(settings: Settings) -> frozenset[str]:
     """
     entry, effective = algorithm(settings), resolve(settings)
     names = set(entry.names) | set(find_dataset(settings.dataset).names)
+    if settings.reference_dataset not in ("", "noise"):
+        names |= set(find_dataset(settings.reference_dataset).names)
     for setting, registry in _CHOOSING.items():
         if setting in names or setting not in _owned():
             spec = getattr(effective, setting)
@@ -96,4 +98,6 @@ def check_used(settings: Settings) -> None:
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
         if name not in uses and not field.shared and value != field.default:
-            raise InputError(f"--{name} is not used by {settings.algorithm}; it belongs to {users(name)}")
+            choices = users(name)
+            without = f"--dataset={settings.dataset}" if choices.startswith("--dataset=") else settings.algorithm
+            raise InputError(f"--{name} is not used by {without}; it belongs to {choices}")

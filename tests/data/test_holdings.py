@@ -9,6 +9,7 @@ import ddjax
 from ddjax.data import Dataset, prepare
 from ddjax.data.partition import natural
 from ddjax.errors import InputError
+from ddjax.experiments import Settings, build
 
 RNG = np.random.default_rng(0)
 
@@ -48,6 +49,14 @@ def test_fewer_owners_than_devices_are_spread_by_their_size():
     held = [sum(owner[part[0]] == each for part in found) for each in range(3)]
     assert sum(held) == 15
     assert held[0] > held[1] > held[2] >= 1
+
+
+def test_a_part_of_joined_owners_is_of_all_of_them():
+    """Chance that one of five owners is missing among 50 of 500 examples: below 1e-4 a device."""
+    owner = np.repeat(np.arange(20), 100)
+    for n, part in enumerate(parts(owner, 4, most=50)):
+        assert len(set(part)) == len(part) == 50
+        assert set(owner[part]) == set(range(5 * n, 5 * n + 5))
 
 
 def small(classes=3, examples=90, shape=(4, 6)):
@@ -145,6 +154,68 @@ def test_the_reference_set_can_be_noise():
     }  # fmt: skip
 
 
+def test_noise_is_like_each_column_of_a_table():
+    x = np.random.default_rng(0).normal(size=(2000, 3)) * (1, 1000, 0.1) + (0, 5e4, -7)
+    dataset = Dataset(x, np.arange(2000) % 2, x[:20], np.arange(20) % 2, 2)
+    noise = np.asarray(
+        made(dataset, reference_source="noise", reference_size=1000, standardize="columns").problem.reference
+    )
+    np.testing.assert_allclose(noise.mean(0), 0, atol=0.2)
+    np.testing.assert_allclose(noise.std(0), 1, rtol=0.1)
+
+
+def test_other_reference_data_are_looked_at():
+    dataset = small()
+    for choices in ({"reference_classes": ("1",)}, {"reference_alpha": 1.0}):
+        with pytest.raises(InputError, match="choose from the training data"):
+            made(dataset, reference_source="noise", **choices)
+    notes = made(dataset, reference_dataset=small(), reference_source="it.npz", reference_size=90).facts["notes"]
+    assert "90 of the 90 private examples have inputs that are in the reference set" in notes
+    tests = dataset._replace(x_train=dataset.x_test, y_train=dataset.y_test)
+    notes = made(dataset, reference_dataset=tests, reference_source="it.npz").facts["notes"]
+    assert notes == ["20 of the 20 test examples have inputs that are in the reference set"]
+    pixels, wide = (
+        dataset._replace(x_train=np.full((90, 4, 6), 9, kind), x_test=np.full((20, 4, 6), 9, kind), scaled=False)
+        for kind in (np.uint8, np.uint16)
+    )
+    made(pixels, reference_dataset=wide, reference_source="it.npz")
+    wide.x_train[3, 0, 0] = 300
+    with pytest.raises(InputError, match="reach 300, beyond the uint8"):
+        made(pixels, reference_dataset=wide, reference_source="it.npz")
+
+
+@pytest.mark.parametrize(
+    ("head", "cities", "said"),
+    [
+        ("age,city", "xy", ""),
+        ("age,city,label", "xy", ""),
+        ("age,city,owner", "xy", ""),
+        ("city,age", "xy", "columns in another order"),
+        ("age,town", "xy", "column 'city' differs"),
+        ("age,city", "xyz", "column 'city' differs"),
+    ],
+)
+def test_a_table_of_reference_data_has_the_columns_that_devices_have(tmp_path, head, cities, said):
+    """Targets and owners may be missing; categories must be the same, or inputs would mean something else."""
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    here.write_text("owner,age,city,label\n" + "".join(f"{i % 4},{i},{'xy'[i % 2]},{i % 3}\n" for i in range(90)))
+    with there.open("w") as file:
+        print(head, file=file)
+        for i in range(40):
+            city = cities[i % len(cities)]
+            values = {"age": i, "city": city, "town": city, "label": "", "owner": 9}
+            print(*(values[name] for name in head.split(",")), sep=",", file=file)
+    settings = Settings(
+        dataset=str(here), target_column="label", partition="natural:owner", devices=4, models="linear",
+        reference_dataset=str(there), reference_size=40,
+    )  # fmt: skip
+    if said:
+        with pytest.raises(InputError, match=said):
+            build(settings)
+    else:
+        assert build(settings).problem.reference.shape == (40, 3)
+
+
 def labels_of(dataset, problem):
     places = {x.tobytes(): y for x, y in zip(dataset.x_train, dataset.y_train, strict=True)}
     return np.array([places[np.asarray(x).tobytes()] for x in problem.reference])
@@ -169,7 +240,7 @@ def test_devices_can_know_different_parts_of_the_reference_set():
     assert prepared.facts["reference"]["bytes_per_device"] == 6 * 24 * 4
     assert f"no device knows {(~known.any(0)).sum()} of the 20 reference examples" in prepared.facts["notes"]
     assert made().problem.known is None
-    for share, said in ((0.01, "of 20 reference examples is none"), (0, "must lie in"), (1.1, "must lie in")):
+    for share, said in ((0.01, "of 20 reference examples is less than one"), (0, "must lie in"), (1.1, "must lie in")):
         with pytest.raises(InputError, match=said):
             made(reference_known=share)
 

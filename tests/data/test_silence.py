@@ -111,7 +111,7 @@ def test_the_row_numbers_of_pandas_are_ignored_and_a_leak_is_named(tmp_path):
     dataset = load_dataset(path, target_column="y")
     assert dataset.x_train.shape == (48, 2)
     assert [column.kind for column in dataset.columns] == ["ignored", "number", "number"]
-    assert "column 'code' tells 'y' exactly" in dataset.notes[0]
+    assert "column 'code' tells 'y' exactly" in dataset.notes[1]
     assert load_dataset(path, target_column="y", ignore_columns="code").x_train.shape == (48, 1)
     with pytest.raises(InputError, match="did you mean 'code'"):
         load_dataset(path, target_column="y", ignore_columns="cod")
@@ -122,7 +122,7 @@ def test_labels_that_differ_by_spaces_are_one_class(tmp_path):
     path = table(tmp_path / "a.csv", {"a": RNG.normal(size=60), "y": names})
     dataset = load_dataset(path, target_column="y")
     assert dataset.classes == ("No", "no", "yes")
-    assert "differ in capital letters only" in dataset.notes[0]
+    assert "differ in capital letters only" in dataset.notes[1]
 
 
 def test_a_compressed_file_and_one_in_capitals(tmp_path):

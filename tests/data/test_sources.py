@@ -308,3 +308,65 @@ def test_sounds_and_owners_in_an_archive(tmp_path):
         load_dataset(archive(tmp_path, **arrays), sample_rate=44100)
     with pytest.raises(InputError, match=r"owner must hold a number or a name for each of the 20"):
         load_dataset(archive(tmp_path, **arrays, owner=np.arange(3)))
+
+
+def test_sounds_of_wide_or_unsigned_integers_have_their_full_scale():
+    sounds = RNG.integers(-20_000, 20_000, (3, 400)).astype(np.int16)
+    np.testing.assert_array_equal(log_mel(sounds.astype(np.int64), 8000), log_mel(sounds, 8000))
+    np.testing.assert_array_equal(log_mel(sounds.astype(np.int32) * 256, 8000), log_mel(sounds, 8000))
+    quiet = (sounds // 256).astype(np.int8)
+    np.testing.assert_array_equal(log_mel((quiet.astype(int) + 128).astype(np.uint8), 8000), log_mel(quiet, 8000))
+    with pytest.raises(InputError, match="silence"):
+        log_mel(np.zeros((3, 400), np.int16), 8000)
+
+
+@pytest.mark.parametrize("name", ["a.libsvm.gz", "a.libsvm.bz2", "a.csv.gz"])
+@pytest.mark.parametrize("harm", [lambda packed: packed[: len(packed) // 2], lambda packed: packed[:20] + b"x" * 40])
+def test_a_damaged_archive_is_one_line(tmp_path, name, harm):
+    pack = bz2.compress if name.endswith(".bz2") else gzip.compress
+    (tmp_path / name).write_bytes(harm(pack(RNG.bytes(2000))))
+    with pytest.raises(InputError, match="not a readable"):
+        load_dataset(str(tmp_path / name), **({"target_column": "a"} if ".csv" in name else {}))
+
+
+def test_numbers_that_mean_nothing_in_an_archive_are_refused(tmp_path):
+    sounds, digits = RNG.normal(size=(6, 400)).astype(np.float32), np.arange(6) % 2
+    both = {"x_train": sounds, "y_train": digits, "x_test": sounds, "y_test": digits}
+    for rate in (np.nan, np.inf, -1):
+        with pytest.raises(InputError, match="sample_rate must be one number"):
+            load_dataset(archive(tmp_path, **both, sample_rate=rate))
+    with pytest.raises(InputError, match=r"x_train must have shape"):
+        load_dataset(archive(tmp_path, **both | {"x_train": np.array(3.0)}))
+    with pytest.raises(InputError, match=r"owner has values that are not finite"):
+        load_dataset(archive(tmp_path, **both, owner=np.array([0, 1, np.nan, 0, 1, 0])))
+
+
+def test_long_whole_numbers_stay_apart(tmp_path):
+    labels = np.array(["12345678901234567", "12345678901234568"])[np.arange(30) % 2]
+    x = np.ones((30, 2), np.float32)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    assert load_dataset(str(tmp_path / "a.npz")).classes == ("12345678901234567", "12345678901234568")
+    labels = np.char.add(labels, "000000")
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    assert len(load_dataset(str(tmp_path / "a.npz")).classes) == 2
+
+
+def test_whole_numbers_that_are_predicted_as_numbers_are_noted(tmp_path):
+    (tmp_path / "a.libsvm").write_text("".join(f"{i % 26 + 1} 1:{i}\n" for i in range(260)))
+    dataset = load_dataset(str(tmp_path / "a.libsvm"))
+    assert dataset.outputs == 1
+    assert any("26 different whole numbers" in note for note in dataset.notes)
+
+
+def test_a_training_folder_alone_and_images_of_16_bits(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "train" / name / f"{number}.png").write_bytes(image()[0])
+    (tmp_path / "extra").mkdir()
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.notes[0] == "images below extra are not read"
+    Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(tmp_path / "train" / "cat" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png has more than 8 bits"):
+        load_dataset(str(tmp_path))

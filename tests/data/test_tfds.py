@@ -29,7 +29,7 @@ def example(number):
         "text": f"word{number % 7} is number {number}",
         "vector": RNG.normal(size=3).astype(np.float32),
         "size": number,
-        "sound": RNG.integers(-99, 99, 600 + number % 3).astype(np.int64),
+        "sound": RNG.integers(-9999, 9999, 600 + number % 3).astype(np.int64),
         "label": number % 4,
         "amount": np.float32(number / 3 + 0.1),
         "speaker": SPEAKERS[number % 3],
@@ -38,6 +38,8 @@ def example(number):
 
 
 EXAMPLES = {"train": [example(i) for i in range(40)], "test": [example(i) for i in range(12)]}
+EXAMPLES["hidden"] = [each | {"label": -1} for each in EXAMPLES["test"]]
+EXAMPLES["partly"] = EXAMPLES["hidden"] + EXAMPLES["train"]
 NAMES = ["zebra", "ant", "cat", "dog"]  # not in alphabetical order
 
 
@@ -83,6 +85,8 @@ def folder(tmp_path_factory):
     both, one = {"train": "train", "test": "test"}, {"train": "train"}
     for name, splits, supervised in (
         ("Pictures", both, ("image", "label")), ("Single", one, ("image", "label")), ("Unsaid", both, None),
+        ("Hidden", {"train": "train", "test": "hidden", "validation": "test"}, ("image", "label")),
+        ("Partly", {"train": "partly", "test": "test"}, ("image", "label")),
     ):  # fmt: skip
         builder(name, splits, supervised)(data_dir=out, file_format="array_record").download_and_prepare()
     return str(out)
@@ -138,6 +142,15 @@ def test_numbers_texts_sounds_and_a_table(folder):
     assert [column.kind for column in table.columns] == ["number", "number", "category"]
     sounds = load(folder, input_key="sound", target_key="label", sample_rate=8000)
     in_order(sounds.x_train.round(3), log_mel(np.array([sound[:600] for sound in kept("sound")]), 8000).round(3))
+
+
+def test_hidden_labels_are_no_class(folder):
+    dataset = load(folder, "hidden")
+    in_order(dataset.x_test, kept("image", "test"))
+    assert dataset.notes == ("the labels of split 'test' are hidden (−1)", "tests are on split 'validation'")
+    with pytest.raises(InputError, match="12 of 52 examples of train have no label"):
+        load(folder, "partly")
+    in_order(load(folder, "partly", unlabeled=True).x_train, kept("image", "partly"))
 
 
 def test_owners_are_a_feature(folder):
