@@ -148,6 +148,8 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
             f"are {listed([_called(value) for value in values])}"
         )
     called = tuple(_called(value) for value in values)
+    if once := np.flatnonzero(np.bincount(y_train) == 1).tolist():
+        notes.append(f"classes with a single training example: {listed([called[label] for label in once])}")
     alike: dict[str, str] = {}
     for name in called:
         if (other := alike.setdefault(name.casefold(), name)) != name:

@@ -150,3 +150,10 @@ def test_test_rows_that_are_training_rows_are_counted(tmp_path):
 def test_a_digest_knows_other_data(tmp_path):
     one, same, other = (load_dataset(archive(tmp_path / f"{n}.npz", y=y)) for n, y in enumerate((Y, Y, (Y + 1) % 3)))
     assert ddjax.data.digest(one) == ddjax.data.digest(same) != ddjax.data.digest(other)
+
+
+def test_a_class_with_a_single_example_is_noted(tmp_path):
+    y = np.array(["yes", "no"])[np.arange(60) % 2].astype("U4")
+    y[7] = "yess"
+    np.savez(tmp_path / "a.npz", x_train=np.eye(60), y_train=y, x_test=np.eye(60)[:2], y_test=y[:2])
+    assert ddjax.load_dataset(str(tmp_path / "a.npz")).notes == ("classes with a single training example: yess",)

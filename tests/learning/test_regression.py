@@ -308,7 +308,10 @@ def test_train_on_a_table(tmp_path):
         (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classes"),
         (["--partition=dirichlet"], "'dirichlet' is by label"),
         (["--partition=shards"], "use iid, quantity or natural"),
-        (["--target_column=y"], "--target_column is not used by distillation; it belongs to --dataset=FILE.csv"),
+        (
+            ["--target_column=y"],
+            "--target_column is not used by --dataset=synthetic_regression; it belongs to --dataset=FILE.csv",
+        ),
         (["--dataset=synthetic_regression:0"], "DIMENSIONS must be a whole number of at least 1, got '0'"),
         (["--dataset=synthetic_regression:2:-1"], "NOISE must be a number of at least 0, got '-1'"),
         (["--precision=bfloat16"], "a CPU has float32 and float64"),
