@@ -34,9 +34,11 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
             notes = (f"images below {', '.join(each.name for each in others)} are not read",)
         root = train[0]
     files, labels = _listed(train[0] if train and test else root)
+    if without := sorted({each.name for each in _folders(train[0] if train and test else root)} - set(labels)):
+        notes += (f"folders without images are no classes: {', '.join(without)}",)
     if train and test:
         if test[0].name.lower() != "test":
-            notes = (f"tests are on {test[0].name}",)
+            notes += (f"tests are on {test[0].name}",)
         test_files, test_labels = _listed(test[0])
         x = _arrays(files + test_files, path)
         x, x_test = np.split(x, [len(files)])

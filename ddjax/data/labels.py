@@ -144,8 +144,8 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
     if unknown.any():
         row = int(unknown.argmax())
         raise InputError(
-            f"{names[1]} holds the label {_called(test[row])} (row {row}), which no row of {names[0]} has; its labels "
-            f"are {listed([_called(value) for value in values])}"
+            f"{names[1]} holds the label {_called(test[row])} (row {row}), which {names[0]} does not hold; the labels "
+            f"there are {listed([_called(value) for value in values])}"
         )
     called = tuple(_called(value) for value in values)
     if once := np.flatnonzero(np.bincount(y_train) == 1).tolist():

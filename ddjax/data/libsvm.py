@@ -62,6 +62,8 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
             "out as a simulation needs them; take fewer columns"
         )
     notes: tuple[str, ...] = () if beside is None else (f"tests are on {beside.name}",)
+    if beside is not None and (new := int(((xs[0].getnnz(0) == 0) & (xs[1].getnnz(0) > 0)).sum())):
+        notes += (f"columns that only {beside.name} has a value in: {new:,}",)
     x, y = xs[0].toarray(), ys[0]
     if beside is None:
         notes = (note(len(y)),)

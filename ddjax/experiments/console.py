@@ -11,6 +11,7 @@ from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.inputs import device_groups
 from ddjax.experiments.usage import used
 from ddjax.learning import TASKS
+from ddjax.models import view_range
 from ddjax.simulation import Evaluation
 from ddjax.types import working_dtype
 
@@ -48,7 +49,7 @@ def describe(built: Experiment) -> None:
 def data_lines(built: Experiment) -> list[str]:
     """What was understood of the data: task, inputs, what was standardized, what devices hold, what is to be known."""
     facts = built.facts
-    lines = [_task(facts), *_inputs(facts)]
+    lines = [_task(facts), *_inputs(facts), *_views(facts, built.settings.feature_views)]
     examples = facts["examples"]
     least, most = examples["private_least"], examples["private_most"]
     lines.append(
@@ -107,6 +108,21 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
     for column in columns:
         if column["kind"] == "ignored":
             lines.append(f"ignored    {column['name']}" + ("" if column["why"] == "asked" else f": {column['why']}"))
+    return lines
+
+
+def _views(facts: dict[str, Any], views: int) -> list[str]:
+    """Which columns the devices of each view see, where there are several."""
+    shape, names = tuple(facts["inputs"]["shape"]), []
+    for column in facts["columns"]:
+        if column["kind"] == "number":
+            names.append(column["name"])
+        names += [f"{column['name']}={text}" for text in column["categories"]]
+    lines = []
+    for view in range(views if views > 1 else 0):
+        begin, end = view_range(shape, view, views)
+        seen = listed(names[begin:end]) if len(names) == shape[-1] else f"columns {begin + 1} to {end} of {shape[-1]}"
+        lines.append(f"view {view + 1:<6}{seen}")
     return lines
 
 

@@ -9,6 +9,7 @@ from ddjax.models.build import CONVOLUTIONS, build_model, micro_batch_for, parse
 from ddjax.models.dense import Dense
 from ddjax.models.layers import numbers, token_ids
 from ddjax.models.registry import ACTIVATIONS, MODELS, Activation, ModelEntry
+from ddjax.models.views import view_range
 
 __all__ = [
     "ACTIVATIONS",
@@ -27,4 +28,5 @@ __all__ = [
     "resnet",
     "text",
     "token_ids",
+    "view_range",
 ]

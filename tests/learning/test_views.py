@@ -85,10 +85,16 @@ def test_views_gain_from_each_other():
         assert np.mean(errors(problem, co_regularized(problem))) < np.mean(errors(problem, alone))
 
 
-def test_views_by_flag(tmp_path):
+def test_views_by_flag(tmp_path, capsys):
     flags = ["--devices=4", "--models=linear:2+mlp:2", "--feature_views=2", "--rounds=5", "--eval_every=5"]
     assert call(*flags, f"--output_dir={tmp_path / 'a'}") == 0
     assert len(rows(tmp_path / "a")) == 2
+    assert "view 2     columns 5 to 8 of 8" in capsys.readouterr().out
+    table = tmp_path / "a.csv"
+    table.write_text("a,b,c,y\n" + "".join(f"{i % 7},{i % 5},{'uv'[i % 2]},{i / 3}\n" for i in range(60)))
+    flags += [f"--dataset={table}", "--target_column=y", f"--output_dir={tmp_path / 'b'}"]
+    assert call(*flags) == 0
+    assert "view 1     a, b\n  view 2     c=u, c=v\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
