@@ -142,7 +142,10 @@ def test_npz(tmp_path):
         ({"y_train": np.array(["a"] * 6), "y_test": np.array(["a"] * 2)}, "one class only, a"),
         ({"y_train": np.arange(6) - 1}, "6 different labels in 6 rows, the first -1.*--task=regression"),
         ({"y_train": np.array(["a", "b", "c", "d", "e", "f"]), "y_test": np.array(["a", "b"])}, "is it a name"),
-        ({"y_test": np.array([0, 3])}, r"holds the label 3 \(row 1\), which .* does not hold; the labels there are 0, 1, 2"),
+        (
+            {"y_test": np.array([0, 3])},
+            r"holds the label 3 \(row 1\), which .* does not hold; the labels there are 0, 1, 2",
+        ),
         ({"y_train": np.array(list("aabbcc")), "y_test": np.array(["a", "d"])}, "the label d"),
         (
             {"y_train": np.array(["1.5", "2.5", "x"] * 2), "y_test": np.array(["1", "2"])},
