@@ -19,10 +19,15 @@ LONG = [*SMALL, "--optimizer=adam", "--consensus=tracking", "--rounds=400", "--e
 ENDLESS = [*SMALL, "--rounds=2000000", "--eval_every=1000000"]
 
 
+def takes():
+    """Lets Ctrl-C and SIGHUP in, which a process in the background or under nohup ignores, and its children with it."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*flags, **kwargs):
-    """train.py in a process of its own, which takes Ctrl-C even where these tests run in the background."""
+    """train.py in a process of its own, which takes all signals however these tests were started."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **kwargs}
-    takes = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([sys.executable, TRAIN, *flags], preexec_fn=takes, **pipes)
 
 
