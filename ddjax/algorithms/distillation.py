@@ -59,7 +59,7 @@ def distillation(
 
     Where devices know different parts of the reference set (`Problem.known`), `z` of an example is an estimate of the
     mean soft decision of the `k` devices that know it. The others pass it on and do not learn from it: their
-    `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. With `tracking` the change of one of the `k` counts `N / k` times.
+    `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. With `tracking` the change of each of these counts `N / k` times.
 
     Args:
       population: the devices; they may be of different architectures.

@@ -1,6 +1,6 @@
 """A data set in host memory."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,3 +56,9 @@ class Dataset(NamedTuple):
     columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+
+
+def unlabeled(x: np.ndarray, **more: Any) -> Dataset:
+    """Inputs `[M, …]` alone, for a reference set: the targets are zeros, and there is no test set."""
+    y = np.zeros(len(x), np.int32)
+    return Dataset(x, y, x[:0], y[:0], outputs=1, **more)

@@ -27,19 +27,19 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
     root = Path(path).expanduser()
     notes: tuple[str, ...] = ()
     splits = {each.name.lower(): each for each in _folders(root)}
-    train, test = ([splits[name] for name in names if name in splits] for names in (_TRAIN, _TEST))
-    nested = bool(train) and any(_folders(train[0]))
-    if nested and not test:
-        if others := sorted(set(splits.values()) - set(train)):
+    train, test = (next((splits[name] for name in names if name in splits), None) for names in (_TRAIN, _TEST))
+    apart = train is not None and (test is not None or any(_folders(train)))
+    if train and apart:
+        if others := sorted({*splits.values()} - {train, test}):
             notes = (f"images below {', '.join(each.name for each in others)} are not read",)
-        root = train[0]
-    files, labels = _listed(train[0] if train and test else root)
-    if without := sorted({each.name for each in _folders(train[0] if train and test else root)} - set(labels)):
+        root = train
+    files, labels = _listed(root)
+    if without := sorted({each.name for each in _folders(root)} - set(labels)):
         notes += (f"folders without images are no classes: {', '.join(without)}",)
-    if train and test:
-        if test[0].name.lower() != "test":
-            notes += (f"tests are on {test[0].name}",)
-        test_files, test_labels = _listed(test[0])
+    if apart and test:
+        if test.name.lower() != "test":
+            notes += (f"tests are on {test.name}",)
+        test_files, test_labels = _listed(test)
         x = _arrays(files + test_files, path)
         x, x_test = np.split(x, [len(files)])
         y, y_test = np.array(labels), np.array(test_labels)

@@ -72,9 +72,9 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
             )
         if not task:
             if not (train.ndim == 1 and whole and _count(train)):
-                count = len(values := np.unique(train))
-                in_a_row = np.ptp(values) + 1 == count and len(train) >= _OFTEN * count
-                if train.ndim == 1 and whole and (count <= _MOST or in_a_row):
+                values = np.unique(train)
+                count, in_a_row = len(values), np.ptp(values) + 1 == len(values)
+                if train.ndim == 1 and whole and (count <= _MOST or (in_a_row and len(train) >= _OFTEN * count)):
                     notes.append(
                         f"the target has {count} different whole numbers, which are predicted as numbers; if they are "
                         "classes, say --task=classification"
@@ -102,7 +102,7 @@ def _plain(y: np.ndarray, name: str) -> np.ndarray:
             whole = [int(text) for text in texts]
         except ValueError:
             return numbers.values.reshape(y.shape)
-        return np.array(whole if max(map(abs, whole)) < 2**63 else texts).reshape(y.shape)
+        return np.array(whole if max(map(abs, whole), default=0) < 2**63 else texts).reshape(y.shape)
     if numbers.mostly:
         row = numbers.strange[0] if numbers.strange else int(numbers.missing.argmax())
         raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; mend it or leave the row out")

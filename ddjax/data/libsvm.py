@@ -61,9 +61,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
             f"{path} has {columns:,} columns in {rows:,} rows, which take {size / 1e9:.0f} GB when zeros are written "
             "out as a simulation needs them; take fewer columns"
         )
-    notes: tuple[str, ...] = () if beside is None else (f"tests are on {beside.name}",)
-    if beside is not None and (new := int(((xs[0].getnnz(0) == 0) & (xs[1].getnnz(0) > 0)).sum())):
-        notes += (f"columns that only {beside.name} has a value in: {new:,}",)
+    notes: tuple[str, ...]
     x, y = xs[0].toarray(), ys[0]
     if beside is None:
         notes = (note(len(y)),)
@@ -72,6 +70,9 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
         train, test = split(len(y), seed)
         x, y, x_test, y_test = x[train], y[train], x[test], y[test]
     else:
+        notes = (f"tests are on {beside.name}",)
+        if new := int(((xs[0].getnnz(0) == 0) & (xs[1].getnnz(0) > 0)).sum()):
+            notes += (f"columns that only {beside.name} has a value in: {new:,}",)
         x_test, y_test = xs[1].toarray(), ys[1]
     targets = read_targets(y, y_test, (f"{names[0]}: target", f"{names[-1]}: target"), task)
     return Dataset(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddjax.data.dataset import Dataset
+from ddjax.data.dataset import Dataset, unlabeled
 from ddjax.data.labels import read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
 from ddjax.data.sounds import log_mel
@@ -67,10 +67,8 @@ def read_unlabeled(path: str, sample_rate: int = 0) -> Dataset:
       InputError: a missing or unreadable file, no `x_train`, or what is wrong with it.
     """
     arrays = _read(path, names=("x_train",))
-    x = arrays["x_train"]
-    _check_inputs(path, "train", x)
-    y = np.zeros(len(x), np.int32)
-    return _readied(path, arrays, Dataset(x, y, x[:0], y[:0], outputs=1), sample_rate)
+    _check_inputs(path, "train", arrays["x_train"])
+    return _readied(path, arrays, unlabeled(arrays["x_train"]), sample_rate)
 
 
 def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_rate: int) -> Dataset:

@@ -140,9 +140,9 @@ def prepare(
     part = reference_size if known_by_device is None else int(known_by_device[0].sum())
     notes = list(dataset.notes)
     if reference_dataset is not None:
-        taken = set(map(_code, unlabeled))
+        taken = {example.tobytes() for example in unlabeled}
         for name, some, places in (("private", dataset.x_train, rows), ("test", dataset.x_test, test)):
-            if common := sum(_code(some[place]) in taken for place in places):
+            if common := sum(some[place].tobytes() in taken for place in places):
                 notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
         notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
@@ -211,10 +211,6 @@ def digest_path(path: str | Path) -> str:
         with file.open("rb") as content:
             found.update(hashlib.file_digest(content, "blake2b").digest())
     return found.hexdigest()
-
-
-def _code(example: np.ndarray) -> int:
-    return hash(example.tobytes())
 
 
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:

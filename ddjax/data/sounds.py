@@ -23,13 +23,14 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
       sounds: `[M, S]` integers, or floating-point numbers from −1 to 1. Full scale is that of 8 or 16 bits, and of
         wider integers the least of 16, 24 and 32 bits that holds the training sounds.
       sample_rate: in hertz.
-      training: `[…, S]` the training sounds; `sounds` if `None`.
+      training: `[M, S]` the training sounds; `None` where `sounds` are these.
 
     Returns:
       `[M, T, 32]` of the working dtype.
 
     Raises:
-      InputError: not `[M, S]`, a sample rate below 1,000 Hz, sounds shorter than a window, or silence alone.
+      InputError: not `[M, S]`, a sample rate below 1,000 Hz, sounds shorter than a window, or training
+        sounds that are silence.
     """
     if sounds.ndim == 3 and sounds.shape[-1] == 1:
         sounds = sounds[..., 0]
@@ -57,7 +58,7 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
 
     parts = [sounds[start : start + _AT_A_TIME] for start in range(0, max(1, len(sounds)), _AT_A_TIME)]
     found = np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
-    if found.size and np.ptp(found) == 0:
+    if training is None and np.ptp(found) == 0:
         raise InputError("the sounds are silence: all of their log-mel features are equal")
     return found
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from ddjax.data.dataset import Column, Dataset
+from ddjax.data.dataset import Column, Dataset, unlabeled
 from ddjax.data.labels import check_task, listed, read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
 from ddjax.data.splits import note, split
@@ -66,9 +66,9 @@ def read_csv(
     if target_column in ignored:
         raise InputError(f"{path}: {target_column!r} is the target, and is to be ignored; leave it out of one of them")
     ignored |= dict.fromkeys(table.unnamed, "it has no name, as the row numbers that pandas writes")
-    for name, role in ((owner_key, "owner"), (input_key, "text to learn from")):
+    for name, role in ((owner_key, "owner"), (input_key, "--input_key")):
         if name and name not in columns:
-            raise suggest("owner column" if name == owner_key else "input_key", name, columns)
+            raise suggest(role, name, columns)
         if name == target_column:
             raise InputError(f"{path}: {name!r} is the target, and cannot be the {role}")
     if owner_key:
@@ -114,24 +114,22 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
       InputError: what `read_csv` refuses of inputs.
     """
     table = read_table(path, wanted.encoding, wanted.comment)
-    asked = [name for name in wanted.ignore_columns.split("+") if name in table.columns]
+    asked = _joined(wanted.ignore_columns, table.columns)
     ignored = dict.fromkeys((*asked, *table.unnamed, wanted.owner_key), "no input")
     if (key := wanted.input_key) and key not in table.columns:
-        raise suggest("input_key", key, table.columns)
+        raise suggest("--input_key", key, table.columns)
     if key:
         ignored |= dict.fromkeys(set(table.columns) - {key}, "no input")
     rows = np.arange(len(table.lines))
     if not len(rows):
         raise InputError(f"{path} has no row below its header")
     inputs, about = _inputs(table, ignored, wanted.target_column, key, rows)
-    y = np.zeros(len(rows), np.int32)
     if key:
-        x, none, _ = tokenize(table.columns[key], [])
-        return Dataset(x, y, none, y[:0], outputs=1, tokens=True, columns=tuple(about))
+        x, _, notes = tokenize(table.columns[key], [])
+        return unlabeled(x, tokens=True, columns=tuple(about), notes=notes)
     if not inputs:
         raise InputError(f"{path}: there is no column to learn from")
-    x = np.hstack(inputs)
-    return Dataset(x, y, x[:0], y[:0], outputs=1, columns=tuple(about))
+    return unlabeled(np.hstack(inputs), columns=tuple(about))
 
 
 def _inputs(
@@ -167,10 +165,15 @@ def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return place, tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in found)
 
 
-def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
+def _joined(text: str, columns: dict[str, list[str]]) -> list[str]:
+    """Names joined by `+`."""
     if text in columns:  # a name may hold a +
         return [text]
-    names = [name.strip() for name in text.split("+") if name.strip()]
+    return [name.strip() for name in text.split("+") if name.strip()]
+
+
+def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
+    names = _joined(text, columns)
     for name in names:
         if name not in columns:
             raise suggest("column to ignore", name, columns)

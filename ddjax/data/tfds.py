@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddjax.data.dataset import Column, Dataset
+from ddjax.data.dataset import Column, Dataset, unlabeled
 from ddjax.data.labels import listed, read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
 from ddjax.data.sounds import log_mel, padded
@@ -62,20 +62,20 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
     if wanted.unlabeled:
         found = _read(builder, train, inputs, "", "").inputs
         made = _inputs(wanted, name, features, found, {key: values[:1] for key, values in found.items()})
-        y = np.zeros(len(made.x_train), np.int32)
-        return made._replace(x_test=made.x_test[:0], y_train=y, y_test=y[:0], outputs=1)
+        return unlabeled(made.x_train, tokens=made.tokens, columns=made.columns, notes=made.notes)
     keys = (inputs, target, wanted.owner_key)
     if wanted.owner_key and wanted.owner_key not in features:
         raise suggest(f"feature of tfds:{name}", wanted.owner_key, features)
     here = _read(builder, train, *keys)
     notes: tuple[str, ...] = ()
     held_out = None
-    for each in _HELD_OUT:
-        if each in splits and (read := _read(builder, each, *keys)).targets:
-            if not _hidden(read.targets):
-                notes += (f"tests are on split {each!r}",) if each != "test" else ()
-                held_out = read
-                break
+    for each in filter(splits.__contains__, _HELD_OUT):
+        read = _read(builder, each, *keys)
+        if not all(np.array_equal(target, -1) for target in read.targets):
+            notes += (f"tests are on split {each!r}",) if each != "test" else ()
+            held_out = read
+            break
+        if read.targets:
             notes += (f"the labels of split {each!r} are hidden (−1)",)
     if held_out is None:
         notes += (note(len(here.targets)),)
@@ -208,11 +208,6 @@ def _read(builder: Any, split: str, inputs: list[str], target: str, owner: str) 
     return found
 
 
-def _hidden(targets: list[Any]) -> bool:
-    """Whether all targets are −1, which stands for a label that is kept secret."""
-    return all(np.array_equal(target, -1) for target in targets)
-
-
 def _taken(examples: _Examples, rows: np.ndarray) -> _Examples:
     def some(values: list[Any]) -> list[Any]:
         return [values[row] for row in rows] if values else []
@@ -251,8 +246,8 @@ def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -
         over = sum(len(value) > length for value in values)
         cut = (f"{over:,} of {len(values):,} training sounds are longer than {length / rate:.2f} s, and are cut",)
         sounds = padded(values, length)
-        both = (log_mel(each, rate, sounds) for each in (sounds, padded(tests, length)))
-        return made(*both, notes=cut if over else ())
+        x_test = log_mel(padded(tests, length), rate, sounds)
+        return made(log_mel(sounds, rate), x_test, notes=cut if over else ())
     return made(*(_stacked(name, key, each) for each in (values, tests)))
 
 

@@ -7,6 +7,7 @@ from ddjax import data
 from ddjax.errors import InputError
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
+from ddjax.experiments.usage import datasets
 from ddjax.models import parse_models
 from ddjax.networks import Topology
 
@@ -54,7 +55,7 @@ def load(settings: Settings) -> data.Dataset:
 
 def load_reference(settings: Settings) -> data.Dataset | None:
     """The data set that the reference set is drawn from, if it is another."""
-    if settings.reference_dataset in ("", "noise"):
+    if settings.reference_dataset not in datasets(settings)[1:]:
         return None
     names = data.find_dataset(settings.reference_dataset).names
     own = {name: getattr(settings, name) for name in names if name in fields(Settings)}
@@ -72,7 +73,7 @@ def file_digests(settings: Settings) -> dict[str, str]:
     """The digests of the files that the data and the graph are read from, by path."""
     graphs = settings.topology.removeprefix("alternating:").split("+")
     paths: list[str | Path] = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
-    for spec in (settings.dataset, settings.reference_dataset):
-        if spec not in ("", "noise") and (entry := data.find_dataset(spec)).form:
+    for spec in datasets(settings):
+        if (entry := data.find_dataset(spec)).form:
             paths += [spec, *filter(None, [entry.beside(Path(spec).expanduser())])]
     return {str(path): data.digest_path(path) for path in paths}

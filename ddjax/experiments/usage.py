@@ -58,6 +58,11 @@ def check_entries() -> None:
                     )
 
 
+def datasets(settings: Settings) -> list[str]:
+    """The data sets that are read: that of the devices, and that of the reference set where it is another."""
+    return [settings.dataset, *({settings.reference_dataset} - {"", "noise"})]
+
+
 def used(settings: Settings) -> frozenset[str]:
     """The settings that matter to what is run: with other values of the others, its numbers are the same.
 
@@ -65,9 +70,7 @@ def used(settings: Settings) -> frozenset[str]:
       InputError: an unknown name among those that are used.
     """
     entry, effective = algorithm(settings), resolve(settings)
-    names = set(entry.names) | set(find_dataset(settings.dataset).names)
-    if settings.reference_dataset not in ("", "noise"):
-        names |= set(find_dataset(settings.reference_dataset).names)
+    names = set(entry.names).union(*(find_dataset(spec).names for spec in datasets(settings)))
     for setting, registry in _CHOOSING.items():
         if setting in names or setting not in _owned():
             spec = getattr(effective, setting)
