@@ -10,6 +10,8 @@ import jax
 import pytest
 from small import small_problem
 
+jax.devices()  # starts JAX with one device, whichever test comes first; a command would start it with one a core
+
 _SHARED = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "database": None}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **_SHARED)
 hypothesis.settings.register_profile("full", max_examples=2500, **_SHARED)
