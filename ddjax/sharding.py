@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -48,6 +49,31 @@ def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
         return NamedSharding(mesh, P(AXIS) if even else P())
 
     return jax.tree.map(layout, tree)
+
+
+def place(tree: PyTree, layout: PyTree) -> PyTree:
+    """Puts arrays on a mesh; every process must give the same ones.
+
+    Where one of them is a shape (`jax.ShapeDtypeStruct`), all become shapes: the accelerators need not be there.
+
+    Args:
+      tree: arrays.
+      layout: a sharding for all, or one for each.
+    """
+
+    def put(leaf: Any, layout: jax.sharding.Sharding) -> Any:
+        if by_shape:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout)
+        there = isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(layout, leaf.ndim)
+        if there or layout.is_fully_addressable:
+            return jax.device_put(leaf, layout)
+        # `device_put` would gather the array from every process, to compare them.
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, layout, lambda index: host[index])
+
+    by_shape = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+    layouts = jax.tree.map(lambda _: layout, tree) if isinstance(layout, jax.sharding.Sharding) else layout
+    return jax.tree.map(put, tree, layouts)
 
 
 def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTree) -> PyTree:

@@ -60,7 +60,8 @@ class Simulation:
 
     Args:
       algorithm: what to run; with `hyperparameters`, a function of them that makes it.
-      problem: on what; its arrays are copied to where they are needed.
+      problem: on what; its arrays are copied to where they are needed. Of data that are not there it has shapes
+        (`jax.ShapeDtypeStruct`), which is enough to `lower` programs.
       mesh: with the axis `devices`; all accelerators there are if `None`.
       hyperparameters: a pytree of numbers that are data of the compiled program, as the problem is, so that
         `with_problem` can replace them. On a mesh of several shards they are constants.
@@ -181,12 +182,26 @@ class Simulation:
 
     def _place(self, tree: Any, layout: Any = None) -> Any:
         """Arrays, the same in every process, as arrays on the mesh."""
-        return jax.device_put(tree, layout or sharding.replicated(self.mesh))
+        return sharding.place(tree, layout or sharding.replicated(self.mesh))
 
     def _stream(self, key: jax.Array, number: int) -> jax.Array:
         """A stream of the run's key, on the mesh."""
         bits = self._place(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))))
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
+
+    def lower(self, what: str = "advance") -> jax.stages.Lowered:
+        """Lowers a compiled program by shapes alone: nothing is made or run, so the accelerators need not be there.
+
+        Args:
+          what: `advance`, the loop over rounds, or `measure`, an evaluation.
+        """
+        state = self._place(self.shapes.state, self.layout)
+        with jax.set_mesh(self.mesh):
+            if what == "measure":
+                return self._measure.lower(state, self.problem, self.hyperparameters)
+            key, totals = self._place((jax.eval_shape(jax.random.key, 0), self.shapes.totals))
+            until = self._place(jax.ShapeDtypeStruct((), np.int32))
+            return self._advance.lower(key, state, totals, self.problem, self.hyperparameters, until)
 
     def init(self, key: jax.Array) -> Any:
         """The state before the first round."""
