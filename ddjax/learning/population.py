@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from ddjax.errors import InputError, check_number
@@ -245,7 +244,6 @@ class Population:
         for name, y in {"private": problem.y, "test": problem.y_test}.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue
-            y = np.asarray(y)
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(

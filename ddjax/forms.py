@@ -1,0 +1,57 @@
+"""Which form of execution is the quickest: picked from the backend, the shapes and the mesh.
+
+On CPU the rules are measured. On TPUs and GPUs they follow from what a chip can do, and were checked against what the
+compilers make of the programs (`scripts/benchmark.py --target`). Flags force each of them.
+"""
+
+from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+    """What the rules know of an accelerator, for one of its kind.
+
+    Attributes:
+      flops: operations a second of a matrix product in full float32 precision.
+      bandwidth: bytes a second of its memory.
+      gather: how many times longer rows take that are read by number than in order; a guess.
+    """
+
+    flops: float
+    bandwidth: float
+    gather: float
+
+
+CHIPS = {
+    "tpu": Chip(32e12, 819e9, 4.0),  # v5e; six passes in bfloat16
+    "gpu": Chip(50e12, 3.35e12, 1.5),  # H100
+}
+
+
+def mixing_product(
+    platform: str, devices: int, heard: float, message: int, shards: int, circulant: bool, itemsize: int = 4
+) -> str:
+    """The quickest product of a sparse mixing matrix with what the devices hold.
+
+    Args:
+      platform: `cpu`, `gpu` or `tpu`.
+      devices: `N`.
+      heard: neighbours that a device hears, on average.
+      message: `P`, numbers that each device holds.
+      shards: how many accelerators share the work.
+      circulant: whether every device `n` hears the same `n + h`, as in a ring.
+      itemsize: bytes of a number.
+
+    Returns:
+      `dense`, a matrix product; `gather`, a sum over links; or `shift`, a sum over the hops of a circulant graph.
+    """
+    if platform == "cpu":
+        return "gather"
+    chip, numbers = CHIPS[platform], devices * message / shards
+    one_pass = numbers * itemsize / chip.bandwidth
+    seconds = {
+        "dense": max(2 * devices * numbers / chip.flops, 2 * one_pass),
+        "gather": (chip.gather * (heard + 1) + 1) * one_pass,
+    }
+    if circulant:  # what is shifted is read twice, for either part of it
+        seconds["shift"] = 2 * (heard + 1) * one_pass
+    return min(seconds, key=seconds.__getitem__)
