@@ -48,6 +48,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def spread(mesh: Mesh) -> NamedSharding:
+    """Equal parts of the leading axis on the accelerators."""
+    return NamedSharding(mesh, P(AXIS))
+
+
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
     """The layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
 
@@ -56,7 +61,7 @@ def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
 
     def layout(leaf) -> NamedSharding:
         even = leaf.ndim > 0 and leaf.shape[0] % mesh.size == 0
-        return NamedSharding(mesh, P(AXIS) if even else P())
+        return spread(mesh) if even else replicated(mesh)
 
     return jax.tree.map(layout, tree)
 
@@ -86,13 +91,21 @@ def place(tree: PyTree, layout: PyTree) -> PyTree:
     return jax.tree.map(put, tree, layouts)
 
 
+def on_host(x: Any) -> np.ndarray:
+    """An array as one of NumPy, in every process; what lies with others is gathered."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        mesh: Any = x.sharding.mesh  # type: ignore[attr-defined]
+        x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
+    return np.asarray(x)
+
+
 def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTree) -> PyTree:
     """Calls `function` of stacked pytrees on every shard, with the devices of that shard.
 
     Args:
       function: `(shared, *arguments)`, for any `n` of leaves `[n, …]`, device by device; `[n, …]` leaves come back. It
         closes over no traced array.
-      shared: what it takes that is the same for all devices.
+      shared: what it takes that is the same for all devices; of examples that are spread each shard takes its own.
       arguments: pytrees with leaves `[N, …]`.
     """
     shards = shard_count()
@@ -100,7 +113,12 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
         return function(shared, *arguments)
     devices = jax.tree.leaves(arguments)[0].shape[0]
     padded = jax.tree.map(lambda leaf: _pad(leaf, 0, shards), arguments)
-    specs = (P(), *(P(AXIS) for _ in arguments))
+
+    def is_spread(node: Any) -> bool:
+        return getattr(node, "spread", False) is True
+
+    split = jax.tree.map(lambda node: P(AXIS) if is_spread(node) else P(), shared, is_leaf=is_spread)
+    specs = (split, *(P(AXIS) for _ in arguments))
     out = jax.shard_map(function, in_specs=specs, out_specs=P(AXIS), check_vma=False)(shared, *padded)
     return jax.tree.map(lambda leaf: leaf[:devices], out)
 

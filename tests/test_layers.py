@@ -14,6 +14,7 @@ PACKAGE = Path(ddjax.__file__).parent
 LAYERS = (
     ("types", "errors", "registry", "forms"),
     ("stacked", "sharding", "schedules"),
+    ("examples",),
     ("networks", "mixing", "models"),
     ("learning",),
     ("data",),

@@ -270,8 +270,8 @@ class Settings:
     )
     mixing_product: str = _execution(
         "",
-        "How W is multiplied by: dense, as a matrix; gather, link by link; or, where every device n hears the same n + h, shift. "
-        "Default the quickest for graph, message, backend and mesh.",
+        "How W is multiplied by: dense, as a matrix; gather, link by link; or, on a ring and its kin, shift, hop "
+        "by hop; default the quickest for graph, message, backend and mesh.",
         role=Role.PROGRAM,
         shared=True,
     )
