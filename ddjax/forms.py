@@ -26,6 +26,9 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5),  # H100
 }
 
+_TEMPORARY = {"tpu": 2**29, "gpu": 2**31}  # bytes
+_TILE = 8  # rows of one on a TPU
+
 
 def mixing_product(
     platform: str, devices: int, heard: float, message: int, shards: int, circulant: bool, itemsize: int = 4
@@ -55,3 +58,11 @@ def mixing_product(
     if circulant:  # what is shifted is read twice, for either part of it
         seconds["shift"] = 2 * (heard + 1) * one_pass
     return min(seconds, key=seconds.__getitem__)
+
+
+def at_a_time(platform: str, count: int, bytes_each: float) -> int:
+    """How many of `count` devices or examples an accelerator takes at a time, by the memory that each needs for it."""
+    fitting = max(1, int(_TEMPORARY[platform] // max(bytes_each, 1)))
+    if fitting >= count:
+        return count
+    return fitting // _TILE * _TILE or fitting

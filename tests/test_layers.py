@@ -12,7 +12,7 @@ import ddjax
 PACKAGE = Path(ddjax.__file__).parent
 # A room is a sub-package or a module of the ground floor; those of one line may import one another.
 LAYERS = (
-    ("types", "errors", "registry", "forms"),
+    ("types", "errors", "registry", "forms", "footprint"),
     ("stacked", "sharding", "schedules"),
     ("examples",),
     ("networks", "mixing", "models"),
