@@ -4,6 +4,7 @@ On CPU the rules are measured. On TPUs and GPUs they follow from what a chip can
 compilers make of the programs (`scripts/benchmark.py --target`). Flags force each of them.
 """
 
+import os
 from typing import NamedTuple
 
 
@@ -13,17 +14,19 @@ class Chip(NamedTuple):
     Attributes:
       flops: operations a second of a matrix product in full float32 precision.
       bandwidth: bytes a second of its memory.
-      gather: how many times longer rows take that are read by number than in order; a guess.
+      gather: passes over its rows that a sum over links takes per neighbour; a guess.
+      shift: likewise of a sum over hops. On a TPU either part of what is shifted is read as a whole.
     """
 
     flops: float
     bandwidth: float
     gather: float
+    shift: float
 
 
 CHIPS = {
-    "tpu": Chip(32e12, 819e9, 4.0),  # v5e; six passes in bfloat16
-    "gpu": Chip(50e12, 3.35e12, 1.5),  # H100
+    "tpu": Chip(32e12, 819e9, 4.0, 2.0),  # v5e; six passes in bfloat16
+    "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
 _TEMPORARY = {"tpu": 2**29, "gpu": 2**31}  # bytes
@@ -53,10 +56,10 @@ def mixing_product(
     one_pass = numbers * itemsize / chip.bandwidth
     seconds = {
         "dense": max(2 * devices * numbers / chip.flops, 2 * one_pass),
-        "gather": (chip.gather * (heard + 1) + 1) * one_pass,
+        "gather": (chip.gather * heard + 2) * one_pass,
     }
-    if circulant:  # what is shifted is read twice, for either part of it
-        seconds["shift"] = 2 * (heard + 1) * one_pass
+    if circulant:
+        seconds["shift"] = (chip.shift * heard + 2) * one_pass
     return min(seconds, key=seconds.__getitem__)
 
 
@@ -66,3 +69,17 @@ def at_a_time(platform: str, count: int, bytes_each: float) -> int:
     if fitting >= count:
         return count
     return fitting // _TILE * _TILE or fitting
+
+
+def loop_options(platform: str) -> dict[str, str]:
+    """Options of the compiler for the loop over rounds.
+
+    On a GPU the whole loop becomes one CUDA graph. Else the host waits each round for the value of its condition, and
+    starts the next one. What the user says in `XLA_FLAGS` about command buffers is left alone.
+    """
+    if platform != "gpu" or "xla_gpu_enable_command_buffer" in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,COLLECTIVES,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION",
+        "xla_gpu_graph_min_graph_size": "1",
+    }

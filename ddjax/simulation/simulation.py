@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import sharding
+from ddjax import forms, sharding
 from ddjax.errors import DivergedError
 from ddjax.examples import place_problem
 from ddjax.simulation.metrics import Measures, evaluate
@@ -155,7 +155,12 @@ class Simulation:
         self._measure = jax.jit(measure, out_shardings=whole)
         self._watch = jax.jit(watch, out_shardings=whole)
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
-        self._advance = jax.jit(advance, donate_argnums=(1, 2), out_shardings=(layout, whole))
+        self._advance = jax.jit(
+            advance,
+            donate_argnums=(1, 2),
+            out_shardings=(layout, whole),
+            compiler_options=forms.loop_options(sharding.platform(self.mesh)),
+        )
         self._record = jax.jit(record, static_argnums=5)
 
     def fits(self, problem: Problem) -> bool:
