@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
+from ddjax import forms, sharding
 from ddjax.errors import InputError, suggest
 from ddjax.experiments.settings import Settings
 
-# What JAX is told to multiply in. With float64 everything else has that precision as well.
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16", "float64": "highest"}
+# What is multiplied in. With float64 everything else has that precision as well.
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 
 
 def start(settings: Settings) -> None:
@@ -22,7 +23,7 @@ def start(settings: Settings) -> None:
     Raises:
       InputError: settings that are wrong, or not for this backend.
     """
-    precision = matmul_precision(settings)
+    check_precision(settings)
     address, processes, process = settings.coordinator_address, settings.num_processes, settings.process_id
     if address in ("", "auto") and (processes, process) != (0, -1):
         raise InputError("--num_processes and --process_id go with --coordinator_address=HOST:PORT")
@@ -44,23 +45,27 @@ def start(settings: Settings) -> None:
             f"JAX cannot run with JAX_PLATFORMS={asked!r}: {str(error) or 'nothing of it is there'}"
         ) from None
     check_backend(settings)
-    jax.config.update("jax_default_matmul_precision", precision)
+    jax.config.update("jax_default_matmul_precision", _matmul_precision(settings))
     jax.config.update("jax_enable_x64", settings.precision == "float64")
     if jax.process_index():
         _silence()
 
 
-def matmul_precision(settings: Settings) -> str:
-    """JAX's name of the precision of products."""
+def check_precision(settings: Settings) -> None:
+    """Refuses a precision that there is not; raises `InputError`."""
     if settings.precision not in PRECISIONS:
         raise suggest("precision", settings.precision, PRECISIONS)
-    return PRECISIONS[settings.precision]
+
+
+def _matmul_precision(settings: Settings) -> str:
+    return forms.matmul_precision(sharding.platform(), settings.precision)
 
 
 @contextlib.contextmanager
 def precision(settings: Settings) -> Iterator[None]:
     """The precision of an experiment, for this thread and as long as the context lasts."""
-    with jax.default_matmul_precision(matmul_precision(settings)), jax.enable_x64(settings.precision == "float64"):
+    check_precision(settings)
+    with jax.default_matmul_precision(_matmul_precision(settings)), jax.enable_x64(settings.precision == "float64"):
         yield
 
 

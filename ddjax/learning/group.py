@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import forms, sharding
-from ddjax.footprint import peak_bytes
+from ddjax.footprint import nbytes, peak_bytes
 from ddjax.models import MODELS
 from ddjax.sharding import by_device
 from ddjax.types import Learner, PyTree
@@ -75,22 +75,14 @@ class Group(NamedTuple):
         return forms.at_a_time(platform, devices, peak_bytes(jax.make_jaxpr(function)(*one).jaxpr))
 
 
-# The size of a chunk on a CPU: bytes of parameters, so that a step finds them in a core's cache, and the least
-# number of devices, so that its start is worth it. Measured.
-_CHUNK_BYTES, _CHUNK_DEVICES = 2**19, 4
-
-
 def chunk_for(model: str, learner: Learner) -> int | None:
-    """The number of devices of a model to vectorize at a time on this backend, a `Group`'s `chunk`.
+    """The number of devices of a model to vectorize at a time, a `Group`'s `chunk`, on the ambient mesh's backend.
 
     Args:
       model: a name of `models.MODELS`.
       learner: of that model.
     """
-    if jax.default_backend() != "cpu":
-        return None
-    if MODELS[model].convolutional:
-        return 1
-    device = jax.eval_shape(learner.init, jax.random.key(0))
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(device.params))
-    return max(_CHUNK_DEVICES, _CHUNK_BYTES // size)
+    device = jax.eval_shape(learner.init, jax.eval_shape(jax.random.key, 0))
+    return forms.device_chunk(
+        sharding.platform(), MODELS[model].convolutional, sum(map(nbytes, jax.tree.leaves(device.params)))
+    )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax import sharding
 from ddjax.errors import InputError
 from ddjax.registry import Argument, Entry, Registry, whole
 from ddjax.types import working_dtype
@@ -94,8 +95,7 @@ def top_k(part: float) -> Compressor:
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         flat = x.ravel()
-        _, kept = jax.lax.top_k(jnp.abs(flat), _count(part, x.shape))
-        return jnp.zeros_like(flat).at[kept].set(flat[kept], unique_indices=True).reshape(x.shape)
+        return jnp.where(largest(jnp.abs(flat), _count(part, x.shape)), flat, 0).reshape(x.shape)
 
     return Compressor(compress, lambda shape: _count(part, shape) * (number_bytes() + _index_bytes(math.prod(shape))))
 
@@ -120,8 +120,39 @@ def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
     size = math.prod(shape)
     # XLA's top_k is fast on floats alone; 30 random bits make positive, finite, normal ones.
     ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,), jnp.uint32) >> 2) + 2**23, jnp.float32)
-    _, kept = jax.lax.top_k(ranks, k)
-    return jnp.zeros(size, bool).at[kept].set(True, unique_indices=True).reshape(shape)
+    return largest(ranks, k).reshape(shape)
+
+
+def largest(x: jax.Array, k: int) -> jax.Array:
+    """A mask of the `k` largest entries of `x` `[P]`, none of them negative; of equal ones the first.
+
+    On CPU `top_k` is quick. Elsewhere it sorts the whole array, so the least of the `k` is found bit by bit.
+    """
+    if sharding.platform() == "cpu":
+        _, kept = jax.lax.top_k(x, k)
+        return jnp.zeros(x.shape, bool).at[kept].set(True, unique_indices=True)
+    return largest_by_bits(x, k)
+
+
+def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
+    """As `largest`, in passes over `x` that count: the bits of floats that are not negative have their order."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint64)
+    place = jnp.arange(len(x), dtype=bits.dtype)
+
+    def most(width: int, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """The largest number of so many bits for which `holds` is true, which is true for 0."""
+
+        def with_bit(turn: jax.Array, found: jax.Array) -> jax.Array:
+            tried = found | (jnp.ones((), bits.dtype) << (width - 1 - turn).astype(bits.dtype))
+            return jnp.where(holds(tried), tried, found)
+
+        return jax.lax.fori_loop(0, width, with_bit, jnp.zeros((), bits.dtype))
+
+    least = most(8 * x.dtype.itemsize - 1, lambda tried: (bits >= tried).sum() >= k)  # the sign is none of its bits
+    above, equal = bits > least, bits == least
+    needed = k - above.sum()
+    end = most(len(x).bit_length(), lambda tried: (equal & (place < tried)).sum() <= needed)
+    return above | (equal & (place < end))
 
 
 def qsgd(levels: int) -> Compressor:

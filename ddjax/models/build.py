@@ -1,11 +1,13 @@
 """Models by name, ready to be initialized."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
 from jax import lax
 
+from ddjax import forms, sharding
 from ddjax.errors import InputError, suggest
 from ddjax.models import convolution as products
 from ddjax.models.registry import ACTIVATIONS, MODELS
@@ -33,7 +35,7 @@ def build_model(
       input_shape: of one example, without a batch axis.
       outputs: `K`, classes or numbers to predict.
       activation: a name of `ACTIVATIONS`; GELU by default, as the convergence proof wants smooth models.
-      convolution: a key of `CONVOLUTIONS`; by default what is quicker on this backend for stacked kernels.
+      convolution: a key of `CONVOLUTIONS`; by default what `forms.convolution` picks for the backend.
       tokens: whether inputs are token ids, `[L]` integers.
       view: the number of the part of the columns that the model sees, and how many parts there are; see `views.OnView`.
 
@@ -41,8 +43,7 @@ def build_model(
       InputError: an unknown name, or inputs that the model cannot take.
     """
     entry, function = MODELS[name], ACTIVATIONS.parse(activation).build()
-    convolution = convolution or ("products" if jax.default_backend() == "cpu" else "native")
-    if convolution not in CONVOLUTIONS:
+    if convolution and convolution not in CONVOLUTIONS:
         raise suggest("convolution", convolution, CONVOLUTIONS)
 
     make, whole = entry.build, input_shape
@@ -58,6 +59,9 @@ def build_model(
     else:
         entry.check(input_shape)
 
+    def convolve(*arguments: Any, **options: Any) -> jax.Array:
+        return CONVOLUTIONS[convolution or forms.convolution(sharding.platform())](*arguments, **options)
+
     def build(rngs: nnx.Rngs) -> nnx.Module:
         def model(rngs: nnx.Rngs) -> nnx.Module:
             return make(input_shape, outputs, function, rngs)
@@ -65,15 +69,15 @@ def build_model(
         module = model(rngs) if view == (0, 1) else OnView(model, *view_range(whole, *view), rngs)
         for _, layer in nnx.iter_modules(module):
             if isinstance(layer, nnx.Conv):
-                layer.conv_general_dilated = CONVOLUTIONS[convolution]
+                layer.conv_general_dilated = convolve
         return module
 
     return build
 
 
 def micro_batch_for(name: str) -> int:
-    """The number of examples that a model takes at a time on this backend, a learner's `micro_batch`; measured."""
-    return 8 if MODELS[name].convolutional and jax.default_backend() == "cpu" else 0
+    """The number of examples that a model takes at a time, a learner's `micro_batch`, on the ambient mesh's backend."""
+    return forms.micro_batch(sharding.platform(), MODELS[name].convolutional)
 
 
 def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
