@@ -19,13 +19,13 @@ from ddjax.networks import Topology, as_network, build_topology
 from ddjax.simulation.operations import products
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
 
-WORK = ("local_sgd", "distillation", "dsgd")
+WORK = ("local_sgd", "distillation", "dsgd", "evaluation")
 CLASSES, PRIVATE_EXAMPLES, REFERENCE_SIZE = 10, 100, 2000
 LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
 
 
 class Case(NamedTuple):
-    """What one row measures; `None` where the work has no such thing, 0 or empty where the form is picked."""
+    """What one row is about; `None` where the work has no such thing, 0 or empty where the form is picked."""
 
     work: str
     models: str
@@ -38,6 +38,8 @@ class Case(NamedTuple):
     convolution: str = ""
     mixing_product: str = ""
     precision: str = "float32"
+    examples_per_device: int = PRIVATE_EXAMPLES
+    test_examples: int | None = None
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -51,12 +53,16 @@ class Case(NamedTuple):
 
     def network(self) -> Topology:
         """The graph that is mixed over, if any is."""
-        return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
+        return self.graph(self.mixing_product)
+
+    def graph(self, product: str = "gather") -> Topology:
+        """The graph with its matrix in the form for a product; by its links no `[N, N]` is made."""
+        return build_topology(self.topology or "ring", self.devices, product=product)
 
 
 def problem(case: Case) -> Problem:
     """Random data: nothing to learn, but as much work as any."""
-    rng, total = np.random.default_rng(0), case.devices * PRIVATE_EXAMPLES
+    rng, total = np.random.default_rng(0), case.devices * case.examples_per_device
 
     def inputs(count: int) -> jax.Array:
         return jnp.asarray(rng.standard_normal((count, *case.input_shape), np.float32))
@@ -68,11 +74,11 @@ def problem(case: Case) -> Problem:
         x=inputs(total),
         y=labels(total),
         private_indices=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
-        private_counts=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
+        private_counts=jnp.full(case.devices, case.examples_per_device, jnp.int32),
         reference=inputs(REFERENCE_SIZE),
         network=as_network(case.network().network),
-        x_test=inputs(1),
-        y_test=labels(1),
+        x_test=inputs(case.test_examples or 1),
+        y_test=labels(case.test_examples or 1),
     )
 
 
@@ -124,14 +130,35 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 
 
+class Form(NamedTuple):
+    """How the devices of a model are executed.
+
+    Attributes:
+      chunk: how many devices are vectorized at a time; `None` for all.
+      micro_batch: how many examples are taken at a time; 0 for all.
+    """
+
+    chunk: int | None
+    micro_batch: int
+
+
+def form(name: str, case: Case) -> Form:
+    """The form that a case asks for, or the one that is picked."""
+    one = learner(name, case.input_shape, case.convolution)
+    return Form(case.device_chunk or chunk_for(name, one), case.micro_batch or micro_batch_for(name))
+
+
 def algorithm(work: str, case: Case) -> Algorithm:
-    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
+    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
+
+    What is evaluated are devices of `local`, whose predictions are those of all.
+    """
     groups = []
     for name, size in case.groups:
-        micro_batch = case.micro_batch or micro_batch_for(name)
+        chunk, micro_batch = form(name, case)
         one = learner(name, case.input_shape, case.convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
-        groups.append(Group(measured, size, case.device_chunk or chunk_for(name, one)))
+        groups.append(Group(measured, size, chunk))
     population = Population(groups, case.batch_size)
     if work == "reference_pass":
         return reference_passes(population, case.reference_batch_size or 0)
@@ -146,7 +173,7 @@ def algorithm(work: str, case: Case) -> Algorithm:
 
 
 def device_step(case: Case) -> tuple[float, float]:
-    """Useful operations, and bytes of the least traffic, of a round of one device, on average over devices.
+    """Useful operations, and bytes of the least traffic, of a round or an evaluation of one device, on average.
 
     Operations are two for each multiply-add of the products and convolutions of a plain forward pass, of the gradients
     of their weights and, but for the first layer, of their inputs, and of the mixing over the links there are.
@@ -154,17 +181,23 @@ def device_step(case: Case) -> tuple[float, float]:
 
     Traffic is parameters and gradients read and written once, the minibatches read (the reference one once for all
     devices), and of the mixing what a device and its neighbours hold read, and the result written. Activations do not
-    count: they may stay in cache.
+    count: they may stay in cache. An evaluation is forward passes over the test and the reference set, which read
+    parameters once, and inputs once for all devices.
     """
     b = case.reference_batch_size or 0
-    inputs = jax.ShapeDtypeStruct((case.batch_size + b, *case.input_shape), jnp.float32)
+    evaluated = (case.test_examples or 0) + REFERENCE_SIZE
+    examples = evaluated if case.work == "evaluation" else case.batch_size + b
+    inputs = jax.ShapeDtypeStruct((examples, *case.input_shape), jnp.float32)
     flops = parameters = 0.0
     for name, size in case.groups:
         one = learner(name, case.input_shape, "native")
         device = jax.eval_shape(one.init, jax.random.key(0))
         forward = list(products(jax.make_jaxpr(one.predict)(device, inputs)))
-        flops += size / case.devices * (3 * sum(forward) - forward[0])
+        once = case.work == "evaluation"
+        flops += size / case.devices * (sum(forward) if once else 3 * sum(forward) - forward[0])
         parameters += size / case.devices * sum(leaf.size for leaf in jax.tree.leaves(device.params))
+    if case.work == "evaluation":
+        return float(flops), float(4 * (parameters + math.prod(case.input_shape) * evaluated / case.devices))
     message = {"local_sgd": 0, "distillation": b * CLASSES, "dsgd": parameters}[case.work]
     heard = 1 + case.network().directed_edges / case.devices  # itself and its neighbours
     read = math.prod(case.input_shape) * (case.batch_size + b / case.devices)
