@@ -72,7 +72,8 @@ def benchmark(given: Given) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     if wanted:
         rows = _rows([(case, partial(plan, target, case)) for target, case in planned], tables.PLANNED, output)
-        print("", *dict.fromkeys(map(tables.forms, rows)), "", tables.PLANNED_LEGEND, sep="\n")
+        remarks = dict.fromkeys(line for row in rows for line in tables.remarks(row))
+        print("", *remarks, "", tables.PLANNED_LEGEND, sep="\n")
     else:
         where = Settings(**{name: given.values[name] for name in WHERE})
         there = {case: dataclasses.replace(where, precision=case.precision) for case in todo}

@@ -102,7 +102,9 @@ class Program:
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop[4]):
             return int(known[1])
         condition = self._computations[_named(loop, "condition")]
-        bounds = [int(line[4].partition(")")[0]) for line in condition if re.match(r"\d+\)", line[4])]
+        bounds = [
+            int(line[4].partition(")")[0]) for line in condition if line[3] == "constant" and line[4][0].isdigit()
+        ]
         return max(bounds, default=1)
 
     def cycles(self) -> int:
@@ -145,7 +147,7 @@ class Program:
 
     def _traffic(self, operation: Operation) -> int:
         written = array_bytes(operation.result)
-        read = sorted((array_bytes(self._lines[name][2]) for name in operation.operands), reverse=True)
+        read = sorted((array_bytes(self._lines[name][2]) for name in set(operation.operands)), reverse=True)
         if operation.has("gather"):
             gathers = max(operation.inner["gather"], 1)
             return written * (1 + gathers) + sum(min(size, written) for size in read[1:])

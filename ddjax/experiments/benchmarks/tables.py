@@ -102,15 +102,18 @@ PLANNED_LEGEND = (
 )
 
 
-def forms(row: dict) -> str:
-    """How a planned row is executed, where the case leaves the form open, in a sentence."""
+def remarks(row: dict) -> list[str]:
+    """Lines on a planned row: the forms of execution, asked for or picked, and why the compiler refused it."""
 
     def at_a_time(count: int | None, what: str) -> str:
         return f"{count} {what}{'s' if count != 1 else ''}" if count else f"all {what}s"
 
-    parts = [
-        f"{name} with {at_a_time(form['chunk'], 'device')} and {at_a_time(form['micro_batch'], 'example')} at a time"
+    found = [
+        f"{name}: {at_a_time(form['chunk'], 'device')} and {at_a_time(form['micro_batch'], 'example')} at a time"
         for name, form in row["forms"].items()
     ]
-    mixing = [f"W by {row['picked_product']} product"] if row["picked_product"] else []
-    return f"{row['target']}, {row['devices']} devices: " + "; ".join(parts + mixing)
+    if row["picked_product"]:
+        found.append(f"W of {row['topology']} on {row['devices']} devices: product {row['picked_product']}")
+    if row["refusal"]:
+        found.append(f"{row['work']} {row['models']} {row['devices']}×{row['batch_size']}: {row['refusal']}")
+    return [f"{row['target']} {line}" for line in found]
