@@ -191,6 +191,7 @@ ROW = {
     "collectives": 0,
     "collective_bytes": 0,
     "kernels": 30,
+    "versions": {"jax": "0.1"},
 }
 UNFIT = ROW | dict.fromkeys(comparison.FIGURES) | {"fits": False}
 
@@ -204,6 +205,10 @@ UNFIT = ROW | dict.fromkeys(comparison.FIGURES) | {"fits": False}
         ({"estimate_ms": 2.5, "kernels": 40}, "estimate_ms 2 → 2.5, kernels 30 → 40"),
         ({"collectives": 1}, "collectives 0 → 1"),
         (UNFIT, "no longer fits"),
+        (
+            {"kernels": 90, "versions": {"jax": "0.2"}},
+            "kernels 30 → 90, compiled with {'jax': '0.2'}, before with {'jax': '0.1'}",
+        ),
         ({"devices": 5, "kernels": 90}, ""),  # another row
     ],
 )
@@ -259,6 +264,7 @@ def test_rows_are_kept_and_compared(installed, monkeypatch, tmp_path, capsys):
         (["--target=v5e:1", "--tolerance=-1"], "tolerance must be"),
         (["--target=v5e:1", "--compare=nowhere.json"], "no file 'nowhere.json'"),
         (["--target=v5e:1", f"--compare={__file__}"], "no file of rows"),
+        (["--target=v5e:1", "--save=."], "is a folder"),
         (["--save=rows.json"], "--save is about what is compiled"),
         (["--compare=rows.json"], "--compare is about what is compiled"),
         (["--work=evaluation", "--baseline=torch"], "--baseline=torch does not evaluate"),

@@ -67,9 +67,13 @@ def benchmark(given: Given) -> int:
     planned = [(target, case) for target in wanted for case in todo]
     baseline = comparison.load(settings.compare, planned) if settings.compare else []
     output = Path(settings.output or f"runs/benchmark-{datetime.datetime.now():%Y%m%d-%H%M%S}.json").expanduser()
+    kept = Path(settings.save).expanduser() if settings.save else output
     if output.exists():
         raise InputError(f"output {str(output)!r} exists; name a new file")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if kept.is_dir():
+        raise InputError(f"--save={settings.save} is a folder; name a file")
+    for path in (output, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if wanted:
         rows = _rows([(case, partial(plan, target, case)) for target, case in planned], tables.PLANNED, output)
         remarks = dict.fromkeys(line for row in rows for line in tables.remarks(row))
@@ -81,7 +85,7 @@ def benchmark(given: Given) -> int:
         print("", tables.MEASURED_LEGEND, sep="\n")
     print(f"written to {output}")
     if settings.save:
-        replace(Path(settings.save).expanduser(), json.dumps(rows, indent=2) + "\n")
+        replace(kept, json.dumps(rows, indent=2) + "\n")
     return _compared(rows, baseline, settings) if settings.compare else 0
 
 

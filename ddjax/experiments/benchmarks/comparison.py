@@ -29,7 +29,7 @@ def load(path: str, planned: Sequence[tuple[Target, Case]]) -> list[dict]:
     except ValueError:
         rows = None
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and {"target", "fits", *FIGURES} <= row.keys() for row in rows
+        isinstance(row, dict) and {"target", "fits", "versions", *FIGURES} <= row.keys() for row in rows
     ):
         raise InputError(f"{path!r} is no file of rows that --save wrote with a --target")
     asked = {_key({"target": target.name, **case._asdict()}) for target, case in planned}
@@ -52,6 +52,8 @@ def worse(row: dict, baseline: Sequence[dict], tolerance: float) -> str:
         old, new = before[name], row[name]
         if old is not None and new is not None and new > old * (1 + tolerance):
             found.append(f"{name} {old:.4g} → {new:.4g}")
+    if found and before["versions"] != row["versions"]:
+        found.append(f"compiled with {row['versions']}, before with {before['versions']}")
     what = f"{row['target']} {row['work']} {row['models']} {row['devices']}×{row['batch_size']}"
     return f"{what}: {', '.join(found)}" if found else ""
 

@@ -103,11 +103,17 @@ def plan(target: Target, case: Case) -> dict:
         "available_bytes": target.available_bytes,
         "ddjax_estimate_bytes": memory.estimate(planned)[1],
         **row,
-        "forms": {name: workloads.form(name, case)._asdict() for name, _ in case.groups},
+        "forms": {name: _form(name, size, case) for name, size in case.groups},
         "picked_product": mixing_product(case) if case.topology else None,
         "seconds_compile": seconds,
         "versions": {name: version(name) for name in ("jax", target.package)},
     }
+
+
+def _form(name: str, size: int, case: Case) -> dict[str, int | None]:
+    """How many devices of a model, and examples of each, are taken at a time; `None` for all."""
+    chunk, micro_batch = workloads.form(name, case)
+    return {"devices": chunk if chunk and chunk < size else None, "examples": micro_batch or None}
 
 
 def _prepare(target: Target, case: Case, folder: str) -> None:

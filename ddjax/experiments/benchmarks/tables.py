@@ -109,7 +109,7 @@ def remarks(row: dict) -> list[str]:
         return f"{count} {what}{'s' if count != 1 else ''}" if count else f"all {what}s"
 
     found = [
-        f"{name}: {at_a_time(form['chunk'], 'device')} and {at_a_time(form['micro_batch'], 'example')} at a time"
+        f"{name}: {at_a_time(form['devices'], 'device')} and {at_a_time(form['examples'], 'example')} at a time"
         for name, form in row["forms"].items()
     ]
     if row["picked_product"]:
