@@ -170,7 +170,8 @@ def test_shapes_are_those_of_the_data(case):
     def found(problem):
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), problem._replace(network=None))
 
-    assert found(planning.shapes(case)) == found(workloads.problem(case))
+    problem = workloads.problem(case)
+    assert found(planning.shapes(case, problem.network)) == found(problem)
 
 
 def test_a_matrix_that_would_not_fit_here_is_never_made():

@@ -18,7 +18,7 @@ from ddjax.experiments.benchmarks.launches import launches
 from ddjax.experiments.benchmarks.targets import Target, devices, environment
 from ddjax.experiments.benchmarks.workloads import Case
 from ddjax.experiments.settings import Settings
-from ddjax.networks import Dense, as_network
+from ddjax.networks import Dense, Network, as_network
 from ddjax.networks.topology import quickest_product
 from ddjax.simulation import Simulation, memory
 from ddjax.types import Problem
@@ -31,8 +31,8 @@ _READ = (
 )
 
 
-def shapes(case: Case) -> Problem:
-    """The problem of `workloads.problem` by shape; its network is there, by links."""
+def shapes(case: Case, network: Network) -> Problem:
+    """The problem of `workloads.problem` by shape, with a network that is there."""
 
     def shape(*dimensions: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(dimensions, dtype)
@@ -44,7 +44,7 @@ def shapes(case: Case) -> Problem:
         private_indices=shape(case.devices, case.examples_per_device, dtype=jnp.int32),
         private_counts=shape(case.devices, dtype=jnp.int32),
         reference=shape(workloads.REFERENCE_SIZE, *case.input_shape),
-        network=as_network(case.graph().network),
+        network=network,
         x_test=shape(tests, *case.input_shape),
         y_test=shape(tests, dtype=jnp.int32),
     )
@@ -56,16 +56,12 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
     Raises:
       InputError: the algorithm refuses the network.
     """
-    problem, algorithm = shapes(case), workloads.algorithm(case.work, case)
+    graph, algorithm = case.graph(), workloads.algorithm(case.work, case)
+    problem = shapes(case, as_network(graph.network))
     algorithm.check(problem)
-    if mixing_product(case) == "dense":
+    if (case.mixing_product or quickest_product(graph.matrices[0])) == "dense":
         problem = problem._replace(network=Dense(jax.ShapeDtypeStruct((case.devices, case.devices), jnp.float32)))
     return Simulation(algorithm._replace(check=lambda problem: None), problem, mesh)
-
-
-def mixing_product(case: Case) -> str:
-    """How the case multiplies with `W`."""
-    return case.mixing_product or quickest_product(case.graph().matrices[0])
 
 
 def plan(target: Target, case: Case) -> dict:
@@ -81,18 +77,16 @@ def plan(target: Target, case: Case) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         _prepare(target, case, folder)
         planned = simulation(case, sharding.mesh(devices(target)))
-        start = time.perf_counter()
-        row: dict[str, Any] = dict.fromkeys(_READ)
-        refusal = None
+        start, compiled, refusal = time.perf_counter(), None, None
         try:
             compiled = planned.lower("measure" if case.work == "evaluation" else "advance").compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             refusal = str(error).splitlines()[0]
-        else:
-            row = read(target, case, compiled, Path(folder))
         seconds = time.perf_counter() - start
+        row = read(target, case, compiled, Path(folder)) if compiled else dict.fromkeys(_READ)
+    dense = isinstance(planned.problem.network, Dense)
     held, temporary = row["held_bytes"], row["temporary_bytes"]
     return {
         "target": target.name,
@@ -104,7 +98,7 @@ def plan(target: Target, case: Case) -> dict:
         "ddjax_estimate_bytes": memory.estimate(planned)[1],
         **row,
         "forms": {name: _form(name, size, case) for name, size in case.groups},
-        "picked_product": mixing_product(case) if case.topology else None,
+        "picked_product": ("dense" if dense else "gather") if case.topology else None,
         "seconds_compile": seconds,
         "versions": {name: version(name) for name in ("jax", target.package)},
     }
