@@ -85,7 +85,7 @@ def plan(target: Target, case: Case) -> dict:
                 raise
             refusal = str(error).splitlines()[0]
         seconds = time.perf_counter() - start
-        row = read(target, case, compiled, Path(folder)) if compiled else dict.fromkeys(_READ)
+        row: dict[str, Any] = read(target, case, compiled, Path(folder)) if compiled else dict.fromkeys(_READ)
     dense = isinstance(planned.problem.network, Dense)
     held, temporary = row["held_bytes"], row["temporary_bytes"]
     return {
