@@ -18,7 +18,7 @@ from ddjax.types import PyTree
 
 AXIS = "devices"
 
-# Entries that are exchanged at a time: few enough to need little memory, enough that an exchange is worth its start.
+# Entries that host devices exchange at a time: few enough to stay in cache, enough that an exchange is worth its start.
 _BLOCK = 2**18
 
 
@@ -33,9 +33,24 @@ def shard_count() -> int:
     return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
 
 
+def platform(mesh: Mesh | None = None) -> str:
+    """`cpu`, `gpu` or `tpu`: what the accelerators of a mesh are, by default of the ambient one if there is any."""
+    if mesh is not None:
+        found = mesh.devices.flat[0].platform
+    else:
+        ambient = jax.sharding.get_abstract_mesh().abstract_device
+        found = ambient.platform if ambient else jax.default_backend()
+    return "gpu" if found in ("cuda", "rocm") else found
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every accelerator."""
     return NamedSharding(mesh, P())
+
+
+def spread(mesh: Mesh) -> NamedSharding:
+    """Equal parts of the leading axis on the accelerators."""
+    return NamedSharding(mesh, P(AXIS))
 
 
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
@@ -46,7 +61,7 @@ def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
 
     def layout(leaf) -> NamedSharding:
         even = leaf.ndim > 0 and leaf.shape[0] % mesh.size == 0
-        return NamedSharding(mesh, P(AXIS) if even else P())
+        return spread(mesh) if even else replicated(mesh)
 
     return jax.tree.map(layout, tree)
 
@@ -76,13 +91,21 @@ def place(tree: PyTree, layout: PyTree) -> PyTree:
     return jax.tree.map(put, tree, layouts)
 
 
+def on_host(x: Any) -> np.ndarray:
+    """An array as one of NumPy, in every process; what lies with others is gathered."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        mesh: Any = x.sharding.mesh  # type: ignore[attr-defined]
+        x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
+    return np.asarray(x)
+
+
 def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTree) -> PyTree:
     """Calls `function` of stacked pytrees on every shard, with the devices of that shard.
 
     Args:
       function: `(shared, *arguments)`, for any `n` of leaves `[n, …]`, device by device; `[n, …]` leaves come back. It
         closes over no traced array.
-      shared: what it takes that is the same for all devices.
+      shared: what it takes that is the same for all devices; of examples that are spread each shard takes its own.
       arguments: pytrees with leaves `[N, …]`.
     """
     shards = shard_count()
@@ -90,26 +113,57 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
         return function(shared, *arguments)
     devices = jax.tree.leaves(arguments)[0].shape[0]
     padded = jax.tree.map(lambda leaf: _pad(leaf, 0, shards), arguments)
-    specs = (P(), *(P(AXIS) for _ in arguments))
+
+    def is_spread(node: Any) -> bool:
+        return getattr(node, "spread", False) is True
+
+    split = jax.tree.map(lambda node: P(AXIS) if is_spread(node) else P(), shared, is_leaf=is_spread)
+    specs = (split, *(P(AXIS) for _ in arguments))
     out = jax.shard_map(function, in_specs=specs, out_specs=P(AXIS), check_vma=False)(shared, *padded)
     return jax.tree.map(lambda leaf: leaf[:devices], out)
 
 
-def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
-    """Calls `function(shared, x)` for `x` `[N, P]` on every shard, with all rows and a part of the columns.
-
-    Two exchanges of `x`, a block of columns at a time and in place, where gathering it would move several times as much
-    and keep all of it on every accelerator.
+def extended(x: jax.Array, before: int, after: int) -> jax.Array:
+    """The rows of this shard between as many of those before and after them, around the end; within `by_device`.
 
     Args:
-      function: treats columns alike; `[N, p]` comes back. It closes over no traced array.
-      shared: what it takes beside `x`, such as a mixing matrix.
-      x: `[N, P]`.
+      x: the rows of this shard, as many as every shard has.
+      before: rows that are put before them, at most as many as there are on all shards.
+      after: likewise.
     """
-    shards = shard_count()
-    if shards == 1:
+    shards, rows = shard_count(), len(x)
+
+    def others(count: int, distance: int) -> list[jax.Array]:
+        """Whole shards and a part of one, each a step further away."""
+        parts = []
+        while count > 0:
+            part = (x[:count] if distance > 0 else x[-count:]) if count < rows else x
+            here = [((to + distance) % shards, to) for to in range(shards)]
+            parts.append(jax.lax.ppermute(part, AXIS, here) if distance % shards else part)
+            count, distance = count - rows, distance + (1 if distance > 0 else -1)
+        return parts
+
+    return jnp.concatenate([*reversed(others(before, -1)), x, *others(after, 1)])
+
+
+def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
+    """Calls `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
+
+    Two exchanges of `x`, where gathering it would move several times as much and keep all of it on every accelerator.
+    On CPU they are done a block of columns at a time and in place.
+
+    Args:
+      function: treats columns alike; `[N, …]` comes back. It closes over no traced array.
+      shared: what it takes beside `x`, such as a mixing matrix.
+      x: `[N, …]`.
+    """
+    shards, on_cpu = shard_count(), platform() == "cpu"
+    if shards == 1 and not on_cpu:  # an array of two axes would have another layout on a chip
         return function(shared, x)
-    rows, columns = x.shape
+    flat = x.reshape(len(x), -1)
+    if shards == 1:
+        return function(shared, flat).reshape(x.shape)
+    rows, columns = flat.shape
 
     def block(shared: PyTree, part: jax.Array) -> jax.Array:
         width = part.shape[1]
@@ -127,8 +181,8 @@ def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree
         part = jax.lax.fori_loop(0, whole, lambda i, part: apply(i * width, width, part), part)
         return apply(whole * width, rest, part) if rest else part
 
-    mapped = jax.shard_map(exchange, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-    return mapped(shared, _pad(x, 0, shards))[:rows]
+    mapped = jax.shard_map(exchange if on_cpu else block, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+    return mapped(shared, _pad(flat, 0, shards))[:rows].reshape(x.shape)
 
 
 def _pad(x: jax.Array, axis: int, shards: int) -> jax.Array:

@@ -12,8 +12,9 @@ import ddjax
 PACKAGE = Path(ddjax.__file__).parent
 # A room is a sub-package or a module of the ground floor; those of one line may import one another.
 LAYERS = (
-    ("types", "errors", "registry"),
+    ("types", "errors", "registry", "forms", "footprint"),
     ("stacked", "sharding", "schedules"),
+    ("examples",),
     ("networks", "mixing", "models"),
     ("learning",),
     ("data",),

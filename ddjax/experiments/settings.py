@@ -270,7 +270,8 @@ class Settings:
     )
     mixing_product: str = _execution(
         "",
-        "How W is multiplied by: dense, as a matrix, or gather, link by link; default the quicker one.",
+        "How W is multiplied by: dense, as a matrix; gather, link by link; or, on a ring and its kin, shift, hop "
+        "by hop; default the quickest for graph, message, backend and mesh.",
         role=Role.PROGRAM,
         shared=True,
     )

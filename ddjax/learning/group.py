@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax import forms, sharding
+from ddjax.footprint import peak_bytes
 from ddjax.models import MODELS
 from ddjax.sharding import by_device
 from ddjax.types import Learner, PyTree
@@ -43,7 +45,7 @@ class Group(NamedTuple):
 
     def _map(self, function: Callable, carried: PyTree, *arguments: PyTree):
         devices = jax.tree.leaves((carried, arguments))[0].shape[0]
-        chunks = math.ceil(devices / (self.chunk or devices))
+        chunks = math.ceil(devices / (self.chunk or self._fitting(devices, function, carried, *arguments)))
         if chunks == 1:
             return function(carried, *arguments)
         size = math.ceil(devices / chunks)  # as even as can be
@@ -63,6 +65,14 @@ class Group(NamedTuple):
         whole = devices // size
         done = jax.lax.fori_loop(0, whole, lambda i, both: apply(i * size, size, *both), (carried, outputs))
         return apply(whole * size, devices % size, *done) if devices % size else done
+
+    @staticmethod
+    def _fitting(devices: int, function: Callable, *arguments: PyTree) -> int:
+        """Devices that are taken at a time where nothing is said."""
+        if (platform := sharding.platform()) == "cpu":
+            return devices
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arguments)
+        return forms.at_a_time(platform, devices, peak_bytes(jax.make_jaxpr(function)(*one).jaxpr))
 
 
 # The size of a chunk on a CPU: bytes of parameters, so that a step finds them in a core's cache, and the least

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from ddjax.errors import InputError, check_number
+from ddjax.examples import gathered
 from ddjax.learning.draws import minibatches
 from ddjax.learning.group import Group
 from ddjax.learning.tasks import CLASSIFICATION, infer_task
+from ddjax.sharding import shard_count
 from ddjax.stacked import expand, select
 from ddjax.types import Device, Learner, Problem, PyTree
 
@@ -193,9 +194,12 @@ class Population:
             mean = jax.tree.map(lambda leaf: leaf / taken, total)
             return device, Phase(infos.loss.sum(), infos.distillation_loss.sum(), taken, last, mean)
 
-        shared = (key, round, problem.x, problem.y, reference)
-        numbers = jnp.arange(self.size)[ids]
         held, counts = problem.private_indices[ids], problem.private_counts[ids]
+        x, y = problem.x, problem.y
+        if not isinstance(ids, slice) and shard_count() > 1:
+            held, x, y = gathered(held, x, y)
+        shared = (key, round, x, y, reference)
+        numbers = jnp.arange(self.size)[ids]
         return group.map(one, shared, stacked, numbers, held, counts, targets, corrections, known)
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
@@ -245,7 +249,6 @@ class Population:
         for name, y in {"private": problem.y, "test": problem.y_test}.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue
-            y = np.asarray(y)
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(

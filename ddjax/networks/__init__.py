@@ -2,7 +2,8 @@
 
 from ddjax.networks.changing import Cycle, ErdosRenyi, Relabeled, as_network
 from ddjax.networks.checks import check_network
-from ddjax.networks.matrices import Dense, Links, MixingMatrix, from_matrices
+from ddjax.networks.links import Links, from_matrices
+from ddjax.networks.matrices import Dense, MixingMatrix
 from ddjax.networks.network import Network, NetworkRound
 from ddjax.networks.topology import (
     TOPOLOGIES,

@@ -17,7 +17,8 @@ from ddjax.errors import InputError, suggest
 from ddjax.networks import spectrum
 from ddjax.networks.changing import Cycle, ErdosRenyi, Relabeled
 from ddjax.networks.checks import check_connected, check_sums
-from ddjax.networks.matrices import Dense, from_matrices
+from ddjax.networks.links import from_matrices
+from ddjax.networks.matrices import Dense
 from ddjax.networks.network import Network
 from ddjax.networks.weights import default_weights, mixing_matrix
 from ddjax.registry import Argument, Entry, Registry, number, whole
@@ -82,7 +83,7 @@ class Request(NamedTuple):
       weights: name of the mixing weights; empty for what suits graph and `stochastic`.
       seed: for random graphs.
       stochastic: `doubly`, `column` or `row`: which sums must be 1; `links` if weights do not matter.
-      product: `dense` or `gather`; empty for the quicker one.
+      product: one of `PRODUCTS`; empty for the quickest.
     """
 
     devices: int
@@ -107,7 +108,7 @@ class TopologyEntry(Entry):
 
 TOPOLOGIES: Registry[TopologyEntry] = Registry("topology")
 
-PRODUCTS = ("dense", "gather")  # a matrix product with W, or a sum over the links
+PRODUCTS = ("dense", "gather", "shift")  # see `forms.mixing_product`
 
 
 def build_topology(
@@ -174,8 +175,8 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
         check_sums(matrix, request.stochastic)
     union = functools.reduce(lambda a, b: a + b, matrices)
     check_connected(union)
-    if (request.product or quickest_product(union)) == "gather":
-        form: Any = from_matrices(*matrices)
+    if request.product != "dense" and (request.product or is_sparse(union)):
+        form: Any = from_matrices(*matrices, form=request.product)
     else:
         stack = np.stack([matrix.toarray() for matrix in matrices])
         form = Dense(stack if len(matrices) > 1 else stack[0])
@@ -184,16 +185,16 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
     return Topology("", "+".join(dict.fromkeys(names)), network, matrices, note)
 
 
-def quickest_product(matrix: scipy.sparse.csr_array) -> str:
-    """The quicker of `PRODUCTS`, as measured on CPU: `gather` on 64 devices or more of which each hears at most an
-    eighth."""
+def is_sparse(matrix: scipy.sparse.csr_array) -> bool:
+    """Whether a mixing matrix is kept by its links: on 64 devices or more of which each hears at most an eighth. On CPU
+    this is where a sum over the links is the quicker product, as measured."""
     devices = matrix.shape[0]
-    return "gather" if devices >= 64 and matrix.nnz <= devices**2 / 8 else "dense"
+    return devices >= 64 and matrix.nnz <= devices**2 / 8
 
 
 def _drawn_weights(request: Request) -> str:
-    if request.product == "gather":
-        raise InputError("a network that draws a graph each round is dense, so it has no product 'gather'")
+    if request.product not in ("", "dense"):
+        raise InputError(f"a network that draws a graph each round is dense, so it has no product {request.product!r}")
     if request.weights not in ("", "metropolis_hastings"):
         raise InputError(f"its mixing weights are metropolis_hastings, got {request.weights!r}")
     return "metropolis_hastings"

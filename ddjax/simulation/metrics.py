@@ -7,11 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax import forms, sharding
+from ddjax.footprint import peak_bytes
 from ddjax.learning import infer_task
 from ddjax.types import Problem
 
-# Examples × devices evaluated at a time, which bounds the memory of an evaluation.
+# Examples × devices evaluated at a time on a CPU, so that they stay in cache.
 _BLOCK = 16_384
+_SAMPLE = 8  # examples that an evaluation's memory is estimated with
 
 
 class Measures(NamedTuple):
@@ -63,6 +66,10 @@ def _blocks(function: Callable, devices: int, *examples: jax.Array):
     """`function` of blocks of examples, its results (`[…, block]`) joined along the last axis to `[…, examples]`."""
     size = examples[0].shape[0]
     block = min(size, max(16, _BLOCK // devices))
+    if (platform := sharding.platform()) != "cpu":
+        some = [jax.ShapeDtypeStruct((_SAMPLE, *each.shape[1:]), each.dtype) for each in examples]
+        made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count())
+        block = forms.at_a_time(platform, size, made / sharding.shard_count() / _SAMPLE)
     rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
 
     def join(parts: jax.Array) -> jax.Array:

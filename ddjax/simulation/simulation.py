@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import sharding
+from ddjax import forms, sharding
 from ddjax.errors import DivergedError
+from ddjax.examples import place_problem
 from ddjax.simulation.metrics import Measures, evaluate
 from ddjax.simulation.watch import Watch, begin
 from ddjax.types import Algorithm, Info, Problem, Traffic
@@ -81,12 +82,14 @@ class Simulation:
         self._algorithm, self.hyperparameters = algorithm, hyperparameters
         made = self._make(hyperparameters)
         made.check(problem)
-        self.problem = self._place(problem)
         self.message_bytes = made.message_bytes(problem)
         key = jax.eval_shape(jax.random.key, 0)
         with jax.set_mesh(self.mesh):
             state = jax.eval_shape(made.init, key, problem)
-            self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, problem)
+        self._groups = _group_sizes(state, problem)
+        self.problem = place_problem(problem, self.mesh, self._groups)
+        with jax.set_mesh(self.mesh):
+            self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, _shapes(self.problem))
         info = self.traced.out_info[1]
         failed: Any = jax.ShapeDtypeStruct(info.loss.shape, bool)
         totals = Totals(info, Watch(info.loss, info.loss), failed)
@@ -152,13 +155,17 @@ class Simulation:
         self._measure = jax.jit(measure, out_shardings=whole)
         self._watch = jax.jit(watch, out_shardings=whole)
         # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
-        self._advance = jax.jit(advance, donate_argnums=(1, 2), out_shardings=(layout, whole))
+        self._advance = jax.jit(
+            advance,
+            donate_argnums=(1, 2),
+            out_shardings=(layout, whole),
+            compiler_options=forms.loop_options(sharding.platform(self.mesh)),
+        )
         self._record = jax.jit(record, static_argnums=5)
 
     def fits(self, problem: Problem) -> bool:
-        """Whether a problem has the shapes this was compiled for."""
-        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (problem, self.problem))
-        return shapes[0] == shapes[1]
+        """Whether a problem has the shapes this was compiled for, as it lies on the mesh."""
+        return _shapes(place_problem(problem, self.mesh, self._groups)) == _shapes(self.problem)
 
     def with_problem(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
         """Applies the same compiled programs to another problem, with other hyperparameters.
@@ -171,13 +178,14 @@ class Simulation:
           ValueError: it does not fit, or its hyperparameters are other constants.
           InputError: the algorithm refuses the problem.
         """
-        if not self.fits(problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
+        placed = place_problem(problem, self.mesh, self._groups)
+        if _shapes(placed) != _shapes(self.problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
             raise ValueError(
                 "a compiled simulation takes problems of its own shapes, and other hyperparameters on one shard only"
             )
         self._make(hyperparameters).check(problem)
         twin = copy.copy(self)
-        twin.problem, twin.hyperparameters = self._place(problem), hyperparameters
+        twin.problem, twin.hyperparameters = placed, hyperparameters
         return twin
 
     def _place(self, tree: Any, layout: Any = None) -> Any:
@@ -277,3 +285,14 @@ class Simulation:
         with jax.set_mesh(self.mesh):
             key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
             return self._record(key, state, self.problem, self.hyperparameters, rounds, measure)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def _group_sizes(state: Any, problem: Problem) -> list[int]:
+    """Numbers of devices of one architecture in order, by the shapes of a state; all where it does not say."""
+    sizes = [jax.tree.leaves(stacked)[0].shape[0] for stacked in getattr(state, "devices", ())]
+    devices = len(problem.private_indices)
+    return sizes if sum(sizes) == devices else [devices]

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.learning import CLASSIFICATION, infer_task
-from ddjax.types import Info, Problem, working_dtype
+from ddjax.sharding import by_device
+from ddjax.types import Info, Problem, PyTree, working_dtype
 
 # A device has diverged where its smoothed private loss is this many times what it was at the start.
 FACTOR = 30.0
@@ -50,16 +51,23 @@ def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
       problem: its private examples are used.
     """
     task, dtype = infer_task(problem.y), working_dtype()
-    total = problem.x.shape[0]
-    rows = jnp.arange(min(_EXAMPLES, total)) * (total // min(_EXAMPLES, total))
+    counts, held = problem.private_counts, problem.private_indices
+    total = counts.sum()
+    seen = jnp.minimum(_EXAMPLES, total)
+    number = jnp.arange(_EXAMPLES) % seen * (total // seen)  # of all private examples, evenly spaced
+    device = jnp.searchsorted(counts.cumsum(), number, side="right")
+    rows = held[device, number - (counts.cumsum() - counts)[device]]
     s = predict(problem.x[rows])
     outputs = jnp.log(jnp.maximum(s, jnp.finfo(s.dtype).tiny)) if task is CLASSIFICATION else s
     models = jax.vmap(task.loss, (0, None))(outputs, problem.y[rows]).mean(-1)
 
     none = jnp.zeros((1, s.shape[-1]), dtype)  # once: XLA would fold as many as there are examples
-    no_opinion = jax.vmap(lambda y: task.loss(none, y[None])[0])(problem.y)
-    counts = problem.private_counts
-    held = jnp.arange(problem.private_indices.shape[1]) < counts[:, None]
-    own = jnp.where(held, no_opinion[problem.private_indices], 0).sum(-1) / jnp.maximum(counts, 1)
+
+    def no_opinion(shared: PyTree, held: jax.Array, counts: jax.Array) -> jax.Array:
+        y, none = shared
+        losses = jax.vmap(jax.vmap(lambda y: task.loss(none, y[None])[0]))(y[held])
+        return jnp.where(jnp.arange(held.shape[1]) < counts[:, None], losses, 0).sum(-1) / jnp.maximum(counts, 1)
+
+    own = by_device(no_opinion, (problem.y, none), held, counts)
     start = jnp.maximum(models, own).astype(dtype)
     return Watch(start, start)

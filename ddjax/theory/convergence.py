@@ -49,7 +49,7 @@ def measure_distillation(
     """
     if problem.known is not None:
         raise InputError("convergence is measured of devices that know the whole reference set, unlike these")
-    s = population.predict(state.devices, problem.reference)
+    s = population.predict(state.devices, problem.reference[:])
     mean, own = s.mean(0), state.estimate
     if own is None:
         own = jnp.full_like(s, jnp.nan)
@@ -102,7 +102,7 @@ def gradients(
         batch = x[held], y[held], counted
         return nothing, jax.value_and_grad(learner.objective)(device.params, batch, reference, target)
 
-    reference = None if targets is None else problem.reference
+    reference = None if targets is None else problem.reference[:]
     shared = problem.x, problem.y, reference
     weights = counted(problem)
     values, found, start = [], [], 0

@@ -39,7 +39,8 @@ def examine_devices(
         return [examine(loss, mean, batch(slice(None)))]
     target: tuple = ()
     if measure is measure_distillation:
-        target = problem.reference, population.predict(state.devices, problem.reference).mean(0)
+        reference = problem.reference[:]
+        target = reference, population.predict(state.devices, reference).mean(0)
     found: list[EndPoint] = []
     start = 0
     for group, stacked in zip(population.groups, state.devices, strict=True):

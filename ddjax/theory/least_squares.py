@@ -6,6 +6,7 @@ import numpy as np
 
 from ddjax.errors import InputError
 from ddjax.learning import infer_task
+from ddjax.sharding import on_host
 from ddjax.types import Problem
 
 # Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
@@ -46,7 +47,7 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
     x, y = features(problem.x), np.asarray(infer_task(problem.y).targets(np.asarray(problem.y), outputs), np.float64)
     held = [
         rows[:size]
-        for rows, size in zip(np.asarray(problem.private_indices), np.asarray(problem.private_counts), strict=True)
+        for rows, size in zip(on_host(problem.private_indices), on_host(problem.private_counts), strict=True)
     ]
     reference = features(problem.reference)
     return NormalEquations(

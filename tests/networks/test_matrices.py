@@ -13,7 +13,7 @@ import ddjax
 from ddjax.errors import InputError
 from ddjax.mixing import MIXERS
 from ddjax.networks import Links, NetworkRound, as_network, build_graph, build_topology, mixing_matrix
-from ddjax.networks.topology import quickest_product
+from ddjax.networks.topology import is_sparse
 from ddjax.simulation import accounting
 from ddjax.types import Traffic
 
@@ -30,10 +30,17 @@ SPECS = (
 ROUND = 3
 
 
+CIRCULANT = ("ring", "exponential", "directed_exponential", "one_peer_exponential")
+
+
+def in_form(spec, product):
+    """The matrix of one round in a form."""
+    return small_problem(spec, devices=DEVICES, product=product).network.at_round(jax.random.key(0), ROUND).sent
+
+
 def both(spec):
-    """The matrix of one round in either form."""
-    networks = (small_problem(spec, devices=DEVICES, product=product).network for product in ("dense", "gather"))
-    return [network.at_round(jax.random.key(0), ROUND).sent for network in networks]
+    """The matrix of one round by all pairs, and by its links."""
+    return in_form(spec, "dense"), in_form(spec, "gather")
 
 
 def by_link(matrix, values):
@@ -51,7 +58,7 @@ def test_products_and_links_are_those_of_the_dense_matrix(spec):
     np.testing.assert_array_equal(sparse.own_weights, dense.own_weights)
     x = jax.random.normal(jax.random.key(0), (DEVICES, 7))
     expected = np.asarray(dense.dense(), float) @ np.asarray(x, float)
-    for matrix in (dense, sparse):
+    for matrix in (dense, sparse, *(in_form(spec, "shift") for _ in range(spec in CIRCULANT))):
         close(jax.jit(lambda matrix, x: matrix.product(x))(matrix, x), expected, 1e-5)
 
 
@@ -234,12 +241,12 @@ def test_a_round_of_ten_thousand_devices_makes_no_array_of_their_pairs(name):
 
 
 def test_the_sparser_form_is_picked_where_it_is_quicker():
-    forms = {
-        (spec, devices): quickest_product(mixing_matrix(build_graph(spec, devices)))
+    sparse = {
+        (spec, devices): is_sparse(mixing_matrix(build_graph(spec, devices)))
         for spec in ("ring", "exponential", "complete")
         for devices in (32, 64, 512)
     }
-    assert [place for place, form in forms.items() if form == "gather"] == [
+    assert [place for place, found in sparse.items() if found] == [
         ("ring", 64),
         ("ring", 512),
         ("exponential", 512),
@@ -250,7 +257,11 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
 
 @pytest.mark.parametrize(
     ("spec", "product", "message"),
-    [("ring", "gahter", "did you mean 'gather'"), ("random_matching", "gather", "draws a graph each round")],
+    [
+        ("ring", "gahter", "did you mean 'gather'"),
+        ("random_matching", "gather", "draws a graph each round"),
+        ("star", "shift", "every device n hears the same n"),
+    ],
 )
 def test_products_that_do_not_exist_are_named(spec, product, message):
     with pytest.raises(InputError, match=message):

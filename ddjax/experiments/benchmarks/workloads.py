@@ -121,7 +121,7 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         # A window that moves: nothing is drawn, and nothing stays the same that a compiler could take out of the loop.
         start = state.round % (REFERENCE_SIZE - reference_batch_size + 1)
-        reference = jax.lax.dynamic_slice_in_dim(problem.reference, start, reference_batch_size)
+        reference = problem.reference[start + jnp.arange(reference_batch_size)]
         targets = jnp.full((population.size, reference_batch_size, CLASSES), 1 / CLASSES)
         devices, phase = population.train(key, state.round, state.devices, problem, reference, targets)
         info = Info(phase.loss, phase.distillation_loss, phase.steps, Traffic())

@@ -1,0 +1,169 @@
+"""Examples on accelerators: flat, row-major, and private ones on the shard of the device that holds them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddjax import sharding
+from ddjax.sharding import AXIS
+from ddjax.types import Problem
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Examples `[M, …]` that lie flat: on a TPU the rows of an image would each fill up a tile.
+
+    It is indexed as the array would be, by row numbers, and gives examples in their own shape. Within
+    `sharding.by_device` those that are spread are the rows of this shard, and are still called by the same numbers.
+
+    Attributes:
+      rows: `[M, D]`; `[M]` of labels.
+      each: the shape of one example.
+      spread: whether the rows lie on the shards in equal parts, not whole on each.
+    """
+
+    rows: Any
+    each: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    spread: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.each)
+
+    @property
+    def ndim(self) -> int:
+        return 1 + len(self.each)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.rows.dtype
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of them on the host."""
+        return np.asarray(sharding.on_host(self.rows), dtype).reshape(self.shape)
+
+    def __getitem__(self, index: Any) -> jax.Array:
+        if self.spread and AXIS in jax.sharding.get_abstract_mesh().manual_axes:
+            index = index - jax.lax.axis_index(AXIS) * len(self)
+        found = self.rows[index]
+        return found.reshape(*found.shape[: found.ndim - min(1, len(self.each))], *self.each)
+
+
+def flat(x: Any) -> Examples:
+    """Examples `[M, …]`, an array or its shape, whole on each shard."""
+    if isinstance(x, Examples):
+        return x
+    rows = (len(x), math.prod(x.shape[1:])) if x.ndim > 1 else x.shape
+    lying = jax.ShapeDtypeStruct(rows, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x.reshape(rows)
+    return Examples(lying, tuple(x.shape[1:]))
+
+
+def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
+    """Brings the examples of some devices to the shards that compute these devices.
+
+    Args:
+      held: `[C, n_max]` their rows.
+      data: `Examples` `[M, …]` that are spread, or arrays.
+
+    Returns:
+      Where the rows are now, `[C, n_max]`, and the data that hold these alone.
+    """
+    devices, most = held.shape
+    rows = jnp.pad(held, [(0, -devices % sharding.shard_count()), (0, 0)])
+    found = (Examples(flat(x).rows[rows.ravel()], tuple(x.shape[1:]), spread=True) for x in data)
+    return jnp.arange(held.size).reshape(devices, most), *found
+
+
+def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Problem:
+    """Puts a problem on a mesh: private examples with the devices that hold them, all else whole on each accelerator.
+
+    A process reads only the private examples of its own devices. Where the problem has shapes (`jax.ShapeDtypeStruct`)
+    in place of arrays, so has the result.
+
+    Args:
+      problem: with arrays of NumPy or JAX, the same in every process, or on this mesh already.
+      mesh: with the axis `devices`.
+      groups: numbers of devices of one architecture, in order; each is spread evenly over the accelerators.
+    """
+    if isinstance(problem.x, Examples) and problem.x.spread:
+        return problem
+    whole = sharding.replicated(mesh)
+    public: dict[str, Any] = {name: flat(getattr(problem, name)) for name in ("reference", "x_test")}
+    if mesh.size == 1:
+        public["x"] = flat(problem.x)
+        return sharding.place(problem._replace(**public), whole)
+    layout = spread_rows(problem.private_indices, problem.private_counts, mesh.size, groups)
+    private: dict[str, Any] = {"x": layout.lay(problem.x, mesh), "y": layout.lay(problem.y, mesh)}
+    stacked = {"private_indices": layout.indices, "private_counts": problem.private_counts, "known": problem.known}
+    private |= sharding.place(stacked, sharding.stacked(mesh, stacked))
+    rest: dict[str, Any] = {"network": problem.network, "y_test": problem.y_test, **public}
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(private)):
+        rest = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), rest)
+    return problem._replace(**private, **sharding.place(rest, whole))
+
+
+class Layout(NamedTuple):
+    """Where private examples lie on several shards.
+
+    Attributes:
+      indices: `[N, n_max]` as `Problem.private_indices`, the numbers of rows as they lie.
+      source: `[M']` for each row as it lies which row of the problem it is, `M' / S` rows to a shard; `None` where only
+        shapes are known.
+      total: `M'`.
+    """
+
+    indices: Any
+    source: np.ndarray | None
+    total: int
+
+    def lay(self, x: Any, mesh: Mesh) -> Examples:
+        """Examples `[M, …]`, an array or its shape, as they lie."""
+        each, spread = tuple(x.shape[1:]), sharding.spread(mesh)
+        shape = (self.total, math.prod(each)) if each else (self.total,)
+        if self.source is None or isinstance(x, jax.ShapeDtypeStruct):
+            return Examples(jax.ShapeDtypeStruct(shape, x.dtype, sharding=spread), each, spread=True)
+        source = self.source
+
+        def rows(index: Any) -> np.ndarray:
+            taken = np.asarray(x[source[index[0]]])
+            return taken.reshape(len(taken), *shape[1:])
+
+        return Examples(jax.make_array_from_callback(shape, spread, rows), each, spread=True)
+
+
+def spread_rows(indices: Any, counts: Any, shards: int, groups: Sequence[int]) -> Layout:
+    """Lays private examples on the shards of the devices that hold them.
+
+    Args:
+      indices: `Problem.private_indices`, an array or its shape.
+      counts: `Problem.private_counts`, likewise; of a shape devices count as full.
+      shards: how many there are.
+      groups: see `place_problem`.
+    """
+    devices, most = indices.shape
+    shard = np.concatenate([np.arange(size) // -(-size // shards) for size in groups])
+    held = np.full(devices, most) if isinstance(counts, jax.ShapeDtypeStruct) else np.asarray(counts)
+    rows = int(np.bincount(shard, held, shards).max())
+    if isinstance(indices, jax.ShapeDtypeStruct):
+        return Layout(indices, None, rows * shards)
+    order = np.argsort(shard, kind="stable")
+    ends = np.cumsum(held[order])
+    first = np.empty(devices, np.int64)  # of each device, among the rows of its shard
+    first[order] = ends - held[order]
+    first -= np.append(0, np.bincount(shard, held, shards).cumsum()[:-1]).astype(np.int64)[shard]
+    column = np.arange(most)
+    counted = column < held[:, None]
+    lying = np.where(counted, (shard * rows + first)[:, None] + column, (shard * rows)[:, None])
+    source = np.zeros(rows * shards, np.int64)
+    source[lying[counted]] = np.asarray(indices)[counted]
+    return Layout(lying.astype(np.int32), source, rows * shards)

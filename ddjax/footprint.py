@@ -1,0 +1,45 @@
+"""How much memory a program makes on its way, from the shapes in it alone."""
+
+import math
+from typing import Any
+
+from jax.extend.core import Var
+
+
+def nbytes(shape: Any) -> int:
+    """Bytes of an array of this shape and dtype."""
+    return math.prod(shape.shape) * shape.dtype.itemsize
+
+
+def peak_bytes(jaxpr: Any, shards: int = 1) -> int:
+    """Bytes alive at the peak of a program, on all shards, beyond what it is given.
+
+    Each array counts from where it is made to where it is last used. That is more than it will be, since a compiler
+    fuses much of it and updates in place, but it leaves out what the compiler needs for itself.
+
+    Args:
+      jaxpr: the program.
+      shards: over how many shards what it maps by `shard_map` is spread.
+    """
+    last: dict[Var, int] = {}
+    for number, equation in enumerate(jaxpr.eqns):
+        last |= {variable: number for variable in equation.invars if isinstance(variable, Var)}
+    last |= {variable: len(jaxpr.eqns) for variable in jaxpr.outvars if isinstance(variable, Var)}
+    ends = [0] * (len(jaxpr.eqns) + 1)
+    alive = peak = 0
+    for number, equation in enumerate(jaxpr.eqns):
+        made = {variable: nbytes(variable.aval) for variable in equation.outvars if variable in last}
+        inner = max((peak_bytes(program, shards) for program in _programs(equation.params)), default=0)
+        if equation.primitive.name == "shard_map":  # its program has the shapes of one shard
+            inner *= shards
+        peak = max(peak, alive + max(sum(made.values()), inner))
+        alive += sum(made.values())
+        for variable, size in made.items():
+            ends[last[variable]] += size
+        alive -= ends[number]
+    return peak
+
+
+def _programs(params: dict[str, Any]) -> list[Any]:
+    values = [value for param in params.values() for value in (param if isinstance(param, tuple | list) else [param])]
+    return [getattr(value, "jaxpr", value) for value in values if hasattr(value, "eqns")]
