@@ -338,7 +338,7 @@ def test_a_measured_evaluation(tmp_path):
 def test_tpus_are_compiled_for(optimized, tmp_path, capfd):
     """Figures that follow from the shapes, and bounds that hold as long as the program is what it should be."""
     output = tmp_path / "rows.json"
-    flags = ["--models=linear", "--devices=64", "--device_chunk=64", "--test_examples=100"]
+    flags = ["--models=linear", "--devices=64", "--mixing_product=gather", "--test_examples=100"]
     environment = dict(os.environ)
     assert call("--target=v5e:4", "--work=distillation,evaluation", *flags, f"--output={output}") == 0
     assert dict(os.environ) == environment
@@ -353,8 +353,8 @@ def test_tpus_are_compiled_for(optimized, tmp_path, capfd):
     assert distillation["collective_kinds"]["all-to-all"] == 2
     assert distillation["collectives"] - 2 <= 2
     assert 2 * 4 * 64 * 640 / 4 <= distillation["collective_bytes"] < 2 * 2 * 4 * 64 * 640 / 4
-    # Each chip holds all private and reference inputs.
-    inputs = 4 * 784 * (64 * 100 + 2000)
+    # Each chip holds the private inputs of its own devices and all reference inputs.
+    inputs = 4 * 784 * (64 * 100 / 4 + 2000)
     assert inputs < distillation["held_bytes"] < 2 * inputs
     assert distillation["sorts"] <= 1
     assert distillation["temporary_bytes"] < distillation["ddjax_estimate_bytes"]
@@ -362,7 +362,7 @@ def test_tpus_are_compiled_for(optimized, tmp_path, capfd):
     assert 0.01 < evaluation["estimate_ms"] < 10
     # Parameters of 65,536 devices are 27 GB, and a chip has 17.
     output = tmp_path / "refused.json"
-    flags = ["--models=mlp", "--devices=65536", "--device_chunk=65536", "--examples_per_device=20"]
+    flags = ["--models=mlp", "--devices=65536", "--examples_per_device=20"]
     assert call("--target=v5e:1", "--work=local_sgd", *flags, f"--output={output}") == 0
     (row,) = json.loads(output.read_text())
     assert not row["fits"]

@@ -1,5 +1,6 @@
 """Plans one row of a benchmark: compiles it by shape for accelerators that are not there, and reads what came out."""
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from ddjax.experiments.benchmarks.targets import Target, devices, environment
 from ddjax.experiments.benchmarks.workloads import Case
 from ddjax.experiments.settings import Settings
 from ddjax.networks import Dense, Network, as_network
-from ddjax.networks.topology import quickest_product
+from ddjax.networks.topology import is_sparse
 from ddjax.simulation import Simulation, memory
 from ddjax.types import Problem
 
@@ -56,11 +57,13 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
     Raises:
       InputError: the algorithm refuses the network.
     """
-    graph, algorithm = case.graph(), workloads.algorithm(case.work, case)
-    problem = shapes(case, as_network(graph.network))
-    algorithm.check(problem)
-    if (case.mixing_product or quickest_product(graph.matrices[0])) == "dense":
-        problem = problem._replace(network=Dense(jax.ShapeDtypeStruct((case.devices, case.devices), jnp.float32)))
+    graph, algorithm = case.graph(), workloads.algorithm(case.work, case, mesh)
+    links: Any = as_network(graph.network)
+    algorithm.check(shapes(case, links))
+    network = dataclasses.replace(links, form=case.mixing_product)
+    if case.mixing_product == "dense" or not (case.mixing_product or is_sparse(graph.matrices[0])):
+        network = Dense(jax.ShapeDtypeStruct((case.devices, case.devices), jnp.float32))
+    problem = shapes(case, network)
     return Simulation(algorithm._replace(check=lambda problem: None), problem, mesh)
 
 
@@ -86,7 +89,6 @@ def plan(target: Target, case: Case) -> dict:
             refusal = str(error).splitlines()[0]
         seconds = time.perf_counter() - start
         row: dict[str, Any] = read(target, case, compiled, Path(folder)) if compiled else dict.fromkeys(_READ)
-    dense = isinstance(planned.problem.network, Dense)
     held, temporary = row["held_bytes"], row["temporary_bytes"]
     return {
         "target": target.name,
@@ -97,17 +99,31 @@ def plan(target: Target, case: Case) -> dict:
         "available_bytes": target.available_bytes,
         "ddjax_estimate_bytes": memory.estimate(planned)[1],
         **row,
-        "forms": {name: _form(name, size, case) for name, size in case.groups},
-        "picked_product": ("dense" if dense else "gather") if case.topology else None,
+        "forms": {name: _form(workloads.form(name, case, planned.mesh), size) for name, size in case.groups},
+        "picked_product": _product(planned, case),
         "seconds_compile": seconds,
         "versions": {name: version(name) for name in ("jax", target.package)},
     }
 
 
-def _form(name: str, size: int, case: Case) -> dict[str, int | None]:
-    """How many devices of a model, and examples of each, are taken at a time; `None` for all."""
-    chunk, micro_batch = workloads.form(name, case)
-    return {"devices": chunk if chunk and chunk < size else None, "examples": micro_batch or None}
+def _form(form: workloads.Form, size: int) -> dict[str, Any]:
+    """How many devices of a model are taken at a time, `None` for as many as fit; how many examples of each, `None` for
+    all; and how it convolves."""
+    some = form.chunk if form.chunk and form.chunk < size else None
+    return {"devices": some, "examples": form.micro_batch or None, "convolution": form.convolution or None}
+
+
+def _product(planned: Simulation, case: Case) -> str | None:
+    """How `W` is multiplied with what the devices send; several ways where arrays differ."""
+    network, sent = planned.problem.network, planned.shapes.state
+    if not case.topology:
+        return None
+    if isinstance(network, Dense):
+        return "dense"
+    soft = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, workloads.CLASSES), jnp.float32)
+    leaves = [soft] if case.work == "distillation" else jax.tree.leaves([group.params for group in sent.devices])
+    with jax.set_mesh(planned.mesh):
+        return "+".join(sorted({network.picked(leaf) for leaf in leaves}))
 
 
 def _prepare(target: Target, case: Case, folder: str) -> None:

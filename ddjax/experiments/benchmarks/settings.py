@@ -14,7 +14,6 @@ from ddjax.experiments.fields import Field, fields, setting
 from ddjax.experiments.settings import Settings
 from ddjax.models import MODELS, parse_models
 from ddjax.networks import TOPOLOGIES
-from ddjax.networks.topology import PRODUCTS
 
 _lists = partial(setting, section="What is measured or planned (each a comma list)")
 _how = partial(setting, section="How")
@@ -113,8 +112,6 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         )
         if len(case.groups) > 1 and work == "dsgd":
             raise InputError(f"dsgd shares parameters, so all devices need one architecture, got {spec!r}")
-        if settings.mixing_product not in ("", *PRODUCTS):
-            raise suggest("mixing product", settings.mixing_product, PRODUCTS)
         case.graph()
         found[case] = None  # once, where a list does not matter to it
     return list(found)

@@ -105,11 +105,9 @@ PLANNED_LEGEND = (
 def remarks(row: dict) -> list[str]:
     """Lines on a planned row: the forms of execution, asked for or picked, and why the compiler refused it."""
 
-    def at_a_time(count: int | None, what: str) -> str:
-        return f"{count} {what}{'s' if count != 1 else ''}" if count else f"all {what}s"
-
     found = [
-        f"{name}: {at_a_time(form['devices'], 'device')} and {at_a_time(form['examples'], 'example')} at a time"
+        f"{name}: devices at a time: {form['devices'] or 'as many as fit'}; examples: {form['examples'] or 'all'}"
+        + (f"; convolution {form['convolution']}" if form["convolution"] else "")
         for name, form in row["forms"].items()
     ]
     if row["picked_product"]:

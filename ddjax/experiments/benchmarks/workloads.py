@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from ddjax import sharding
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.local import State, local
 from ddjax.learning import Group, Population, chunk_for, supervised_learner
 from ddjax.learning.supervised import in_parts
 from ddjax.mixing.average import weighted_average
-from ddjax.models import build_model, micro_batch_for, parse_models
+from ddjax.models import MODELS, build_model, micro_batch_for, parse_models
 from ddjax.networks import Topology, as_network, build_topology
 from ddjax.simulation.operations import products
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
@@ -53,11 +55,12 @@ class Case(NamedTuple):
 
     def network(self) -> Topology:
         """The graph that is mixed over, if any is."""
-        return self.graph(self.mixing_product)
+        return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
 
-    def graph(self, product: str = "gather") -> Topology:
-        """The graph with its matrix in the form for a product; by its links no `[N, N]` is made."""
-        return build_topology(self.topology or "ring", self.devices, product=product)
+    def graph(self) -> Topology:
+        """The graph as in `network`, but always by its links, so that no `[N, N]` is made."""
+        by_links = self.mixing_product if self.mixing_product not in ("", "dense") else "gather"
+        return build_topology(self.topology or "ring", self.devices, product=by_links)
 
 
 def problem(case: Case) -> Problem:
@@ -136,27 +139,34 @@ class Form(NamedTuple):
     Attributes:
       chunk: how many devices are vectorized at a time; `None` for all.
       micro_batch: how many examples are taken at a time; 0 for all.
+      convolution: as `build_model` takes it.
     """
 
     chunk: int | None
     micro_batch: int
+    convolution: str
 
 
-def form(name: str, case: Case) -> Form:
-    """The form that a case asks for, or the one that is picked."""
+def form(name: str, case: Case, mesh: Mesh | None = None) -> Form:
+    """The form that a case asks for, or the one that is picked for a mesh; for the accelerators here if `None`."""
+    if mesh is not None and sharding.platform(mesh) != "cpu":
+        native = "native" if MODELS[name].convolutional else ""
+        return Form(case.device_chunk or None, case.micro_batch, case.convolution or native)
     one = learner(name, case.input_shape, case.convolution)
-    return Form(case.device_chunk or chunk_for(name, one), case.micro_batch or micro_batch_for(name))
+    chunk, micro_batch = case.device_chunk or chunk_for(name, one), case.micro_batch or micro_batch_for(name)
+    return Form(chunk, micro_batch, case.convolution)
 
 
-def algorithm(work: str, case: Case) -> Algorithm:
+def algorithm(work: str, case: Case, mesh: Mesh | None = None) -> Algorithm:
     """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
 
-    What is evaluated are devices of `local`, whose predictions are those of all.
+    What is evaluated are devices of `local`, whose predictions are those of all. Forms are picked for the mesh, and for
+    the accelerators here if there is none.
     """
     groups = []
     for name, size in case.groups:
-        chunk, micro_batch = form(name, case)
-        one = learner(name, case.input_shape, case.convolution, micro_batch)
+        chunk, micro_batch, convolution = form(name, case, mesh)
+        one = learner(name, case.input_shape, convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
         groups.append(Group(measured, size, chunk))
     population = Population(groups, case.batch_size)
