@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from ddjax import sharding
+from ddjax.errors import InputError
 from ddjax.experiments.benchmarks import benchmark, comparison, planning, targets, workloads
 from ddjax.experiments.benchmarks import settings as benchmark_settings
 from ddjax.experiments.benchmarks.compiled import Program, array_bytes
@@ -317,6 +318,9 @@ def test_memory_of_a_gpu_is_what_jax_takes(monkeypatch):
     monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.9")
     assert targets.TARGETS.parse("h100:1").build().available_bytes == pytest.approx(usual * 0.9 / 0.75, abs=2)
     assert 60e9 < usual < 80e9
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "most")
+    with pytest.raises(InputError, match="XLA_CLIENT_MEM_FRACTION must be a positive number up to 1, got 'most'"):
+        targets.TARGETS.parse("h100:1").build()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import jax
 from jax.experimental import topologies
 
 from ddjax.errors import InputError
-from ddjax.registry import Argument, Entry, Registry
+from ddjax.registry import Argument, Entry, Registry, number
 
 # The chips of a slice side by side, by their number.
 _SLICES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}
@@ -53,8 +53,11 @@ def _h100(chips: int) -> Target:
     memory, bandwidth = (
         int(re.findall(rf"{name}: (\d+)", described)[0]) for name in ("device_memory_size", "memory_bandwidth")
     )
-    given = os.environ.get("XLA_CLIENT_MEM_FRACTION") or os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
-    share = float(given or 0.75)  # JAX takes no more of a GPU's memory
+    given = os.environ.get("XLA_CLIENT_MEM_FRACTION") or os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or "0.75"
+    try:
+        share = number(0, 1, positive=True)(given)  # JAX takes no more of a GPU's memory
+    except ValueError as error:
+        raise InputError(f"XLA_CLIENT_MEM_FRACTION {error}, got {given!r}") from None
     return Target(f"h100:{chips}", "gpu", chips, int(share * memory), bandwidth, None, "jax-cuda12-plugin", "cuda")
 
 
