@@ -48,7 +48,7 @@ def start(settings: Settings) -> None:
     jax.config.update("jax_default_matmul_precision", _matmul_precision(settings))
     jax.config.update("jax_enable_x64", settings.precision == "float64")
     if jax.process_index():
-        _silence()
+        silence()
 
 
 def check_precision(settings: Settings) -> None:
@@ -79,7 +79,7 @@ def check_backend(settings: Settings) -> None:
 
 def _join(address: str, processes: int, process: int) -> None:
     if process > 0:
-        _silence()
+        silence()
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, which the commands handle themselves
     try:
         if address == "auto":
@@ -90,7 +90,7 @@ def _join(address: str, processes: int, process: int) -> None:
         raise InputError(f"cannot join other processes by --coordinator_address={address}: {error}") from None
 
 
-def _silence() -> None:
+def silence() -> None:
     """Silences stdout for the rest of the process, libraries included; errors still go to stderr."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -44,6 +44,8 @@ def test_what_a_run_leaves(tmp_path, capsys):
         "convolution": "",
         "mixing_product": "",
         "precision": "float32",
+        "examples_per_device": 100,
+        "test_examples": None,
     }
     positive = (
         "seconds_compile us_per_device_step examples_per_second flops_per_second peak_flops_per_second "
@@ -108,7 +110,7 @@ def test_without_torch(monkeypatch, tmp_path, capsys):
 def test_the_lists_are_multiplied():
     asked = BenchmarkSettings(models="linear,mlp", devices="4,8", topology="ring,complete")
     counts = [case.work for case in cases(asked)]
-    assert [counts.count(work) for work in workloads.WORK] == [4, 8, 8]  # local_sgd knows no graph
+    assert [counts.count(work) for work in workloads.WORK] == [4, 8, 8, 0]  # local_sgd knows no graph
 
 
 def steps(work, models, devices=4, batch_size=16, topology="ring", reference=8):
@@ -145,6 +147,11 @@ def test_least_traffic_by_hand():
     assert steps("local_sgd", "linear")[1] == 4 * (4 * 7850 + 16 * 784)
     assert steps("dsgd", "linear")[1] == 4 * (4 * 7850 + 16 * 784 + (3 + 1) * 7850)
     assert steps("distillation", "linear")[1] == 4 * (4 * 7850 + (16 + 8 / 4) * 784 + (3 + 1) * 80)
+
+
+def test_evaluations_by_hand():
+    case = Case("evaluation", "linear", 4, 16, None, None, test_examples=500)
+    assert workloads.device_step(case) == (2 * 2500 * 7840, 4 * (7850 + 2500 / 4 * 784))
 
 
 def as_torch(params, like):

@@ -4,17 +4,22 @@ import dataclasses
 import importlib.util
 import itertools
 import math
+from collections.abc import Collection
 from functools import partial
 
 from ddjax.errors import InputError, suggest
-from ddjax.experiments.benchmarks.workloads import REFERENCE_SIZE, WORK, Case
+from ddjax.experiments.benchmarks.targets import TARGETS, Target, target
+from ddjax.experiments.benchmarks.workloads import PRIVATE_EXAMPLES, REFERENCE_SIZE, WORK, Case
 from ddjax.experiments.fields import Field, fields, setting
 from ddjax.experiments.settings import Settings
 from ddjax.models import MODELS, parse_models
 from ddjax.networks import TOPOLOGIES
 
-_lists = partial(setting, section="What is measured (each a comma list)")
+_lists = partial(setting, section="What is measured or planned (each a comma list)")
 _how = partial(setting, section="How")
+WHERE = ("host_devices", "coordinator_address", "num_processes", "process_id")
+_planned = partial(setting, section="Accelerators that are not here")
+_MEASURED = ("baseline", "repeats", "seconds", *WHERE)  # settings of what is measured here
 _LISTS = ("convolution", "precision")  # single values in other commands
 
 
@@ -31,10 +36,17 @@ class BenchmarkSettings:
     precision: str = _lists("float32", fields(Settings)["precision"].help)
 
     reference_batch_size: int = _how(64, f"Reference examples of a distillation round, below {REFERENCE_SIZE}.")
+    examples_per_device: int = _how(PRIVATE_EXAMPLES, "Private examples of each device.", minimum=1)
+    test_examples: int = _how(10_000, "Test examples of an evaluation.", minimum=1)
     baseline: str = _how("", "torch to measure against a PyTorch loop: pip install -e '.[torch]'.")
     repeats: int = _how(7, "Repeats of each row.")
     seconds: float = _how(0.3, "About how long one repeat takes.")
     output: str = _how("", "JSON file to write, a new one; default runs/benchmark-<time>.json.")
+
+    target: str = _planned("", "Compile for these, and run nothing; a comma list.", registry=TARGETS)
+    save: str = _planned("", "JSON file to keep the rows in, for --compare; an older one is replaced.")
+    compare: str = _planned("", "JSON file of rows to compare with; the exit code is 1 if one got worse.")
+    tolerance: float = _planned(0.1, "By what share a figure may grow before it is worse.", minimum=0.0)
 
     device_chunk: int = _how(0, fields(Settings)["device_chunk"].help, minimum=0)
     micro_batch: int = _how(0, fields(Settings)["micro_batch"].help, minimum=0)
@@ -54,6 +66,8 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
     Raises:
       InputError: flags that are wrong, or do not go together.
     """
+    for name, field in fields(settings).items():
+        field.check(getattr(settings, name))
     if not 0 < settings.reference_batch_size < REFERENCE_SIZE:
         raise InputError(
             f"reference_batch_size must lie in 1 … {REFERENCE_SIZE - 1}, got {settings.reference_batch_size}"
@@ -73,6 +87,8 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
     ):
         if work not in WORK:
             raise suggest("work", work, WORK)
+        if work == "evaluation" and settings.baseline:
+            raise InputError("the loop of --baseline=torch does not evaluate; measure evaluation without it")
         if TOPOLOGIES.parse(graph).entry.whole:
             raise InputError(f"a fixed topology is needed, and {graph!r} changes")
         if precision == "float64":
@@ -82,7 +98,7 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
             spec,
             devices,
             batch_size,
-            topology=None if work == "local_sgd" else graph,
+            topology=graph if work in ("distillation", "dsgd") else None,
             reference_batch_size=settings.reference_batch_size if work == "distillation" else None,
             device_chunk=settings.device_chunk,
             micro_batch=settings.micro_batch,
@@ -91,12 +107,37 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
             else "",
             mixing_product=settings.mixing_product,
             precision=precision,
+            examples_per_device=settings.examples_per_device,
+            test_examples=settings.test_examples if work == "evaluation" else None,
         )
         if len(case.groups) > 1 and work == "dsgd":
             raise InputError(f"dsgd shares parameters, so all devices need one architecture, got {spec!r}")
-        case.network()
+        case.graph()
         found[case] = None  # once, where a list does not matter to it
     return list(found)
+
+
+def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]:
+    """The accelerators to compile for; none where it is measured here.
+
+    Args:
+      settings: of the benchmark.
+      given: the names of flags that were given.
+
+    Raises:
+      InputError: an unknown target, one whose compiler is not installed, or flags that do not go together.
+    """
+    if not settings.target:
+        if unused := sorted({"save", "compare", "tolerance"} & set(given)):
+            raise InputError(f"--{unused[0]} is about what is compiled, so it goes with --target=…")
+        return []
+    if unused := sorted(set(_MEASURED) & set(given)):
+        raise InputError(f"--target={settings.target} runs nothing, so --{unused[0]} has no use; leave it out")
+    found = [target(spec) for spec in dict.fromkeys(settings.target.split(","))]
+    tpus = [each.name for each in found if each.platform == "tpu"]
+    if tpus and "tf32" in settings.precision.split(","):
+        raise InputError(f"precision tf32 is of GPUs, and {tpus[0]} is a TPU; take float32 or bfloat16")
+    return found
 
 
 def _counts(settings: BenchmarkSettings, name: str) -> list[int]:

@@ -7,25 +7,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from ddjax import sharding
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.local import State, local
 from ddjax.learning import Group, Population, chunk_for, supervised_learner
 from ddjax.learning.supervised import in_parts
 from ddjax.mixing.average import weighted_average
-from ddjax.models import build_model, micro_batch_for, parse_models
+from ddjax.models import MODELS, build_model, micro_batch_for, parse_models
 from ddjax.networks import Topology, as_network, build_topology
 from ddjax.simulation.operations import products
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
 
-WORK = ("local_sgd", "distillation", "dsgd")
+WORK = ("local_sgd", "distillation", "dsgd", "evaluation")
 CLASSES, PRIVATE_EXAMPLES, REFERENCE_SIZE = 10, 100, 2000
 LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
 
 
 class Case(NamedTuple):
-    """What one row measures; `None` where the work has no such thing, 0 or empty where the form is picked."""
+    """What one row is about; `None` where the work has no such thing, 0 or empty where the form is picked."""
 
     work: str
     models: str
@@ -38,6 +40,8 @@ class Case(NamedTuple):
     convolution: str = ""
     mixing_product: str = ""
     precision: str = "float32"
+    examples_per_device: int = PRIVATE_EXAMPLES
+    test_examples: int | None = None
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -53,10 +57,15 @@ class Case(NamedTuple):
         """The graph that is mixed over, if any is."""
         return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
 
+    def graph(self) -> Topology:
+        """The graph as in `network`, but always by its links, so that no `[N, N]` is made."""
+        by_links = self.mixing_product if self.mixing_product not in ("", "dense") else "gather"
+        return build_topology(self.topology or "ring", self.devices, product=by_links)
+
 
 def problem(case: Case) -> Problem:
     """Random data: nothing to learn, but as much work as any."""
-    rng, total = np.random.default_rng(0), case.devices * PRIVATE_EXAMPLES
+    rng, total = np.random.default_rng(0), case.devices * case.examples_per_device
 
     def inputs(count: int) -> jax.Array:
         return jnp.asarray(rng.standard_normal((count, *case.input_shape), np.float32))
@@ -68,11 +77,11 @@ def problem(case: Case) -> Problem:
         x=inputs(total),
         y=labels(total),
         private_indices=jnp.arange(total, dtype=jnp.int32).reshape(case.devices, -1),
-        private_counts=jnp.full(case.devices, PRIVATE_EXAMPLES, jnp.int32),
+        private_counts=jnp.full(case.devices, case.examples_per_device, jnp.int32),
         reference=inputs(REFERENCE_SIZE),
         network=as_network(case.network().network),
-        x_test=inputs(1),
-        y_test=labels(1),
+        x_test=inputs(case.test_examples or 1),
+        y_test=labels(case.test_examples or 1),
     )
 
 
@@ -124,14 +133,42 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 
 
-def algorithm(work: str, case: Case) -> Algorithm:
-    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation."""
+class Form(NamedTuple):
+    """How the devices of a model are executed.
+
+    Attributes:
+      chunk: how many devices are vectorized at a time; `None` for all.
+      micro_batch: how many examples are taken at a time; 0 for all.
+      convolution: as `build_model` takes it.
+    """
+
+    chunk: int | None
+    micro_batch: int
+    convolution: str
+
+
+def form(name: str, case: Case, mesh: Mesh | None = None) -> Form:
+    """The form that a case asks for, or the one that is picked for a mesh; for the accelerators here if `None`."""
+    if mesh is not None and sharding.platform(mesh) != "cpu":
+        native = "native" if MODELS[name].convolutional else ""
+        return Form(case.device_chunk or None, case.micro_batch, case.convolution or native)
+    one = learner(name, case.input_shape, case.convolution)
+    chunk, micro_batch = case.device_chunk or chunk_for(name, one), case.micro_batch or micro_batch_for(name)
+    return Form(chunk, micro_batch, case.convolution)
+
+
+def algorithm(work: str, case: Case, mesh: Mesh | None = None) -> Algorithm:
+    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
+
+    What is evaluated are devices of `local`, whose predictions are those of all. Forms are picked for the mesh, and for
+    the accelerators here if there is none.
+    """
     groups = []
     for name, size in case.groups:
-        micro_batch = case.micro_batch or micro_batch_for(name)
-        one = learner(name, case.input_shape, case.convolution, micro_batch)
+        chunk, micro_batch, convolution = form(name, case, mesh)
+        one = learner(name, case.input_shape, convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
-        groups.append(Group(measured, size, case.device_chunk or chunk_for(name, one)))
+        groups.append(Group(measured, size, chunk))
     population = Population(groups, case.batch_size)
     if work == "reference_pass":
         return reference_passes(population, case.reference_batch_size or 0)
@@ -146,7 +183,7 @@ def algorithm(work: str, case: Case) -> Algorithm:
 
 
 def device_step(case: Case) -> tuple[float, float]:
-    """Useful operations, and bytes of the least traffic, of a round of one device, on average over devices.
+    """Useful operations, and bytes of the least traffic, of a round or an evaluation of one device, on average.
 
     Operations are two for each multiply-add of the products and convolutions of a plain forward pass, of the gradients
     of their weights and, but for the first layer, of their inputs, and of the mixing over the links there are.
@@ -154,17 +191,23 @@ def device_step(case: Case) -> tuple[float, float]:
 
     Traffic is parameters and gradients read and written once, the minibatches read (the reference one once for all
     devices), and of the mixing what a device and its neighbours hold read, and the result written. Activations do not
-    count: they may stay in cache.
+    count: they may stay in cache. An evaluation is forward passes over the test and the reference set, which read
+    parameters once, and inputs once for all devices.
     """
     b = case.reference_batch_size or 0
-    inputs = jax.ShapeDtypeStruct((case.batch_size + b, *case.input_shape), jnp.float32)
+    evaluated = (case.test_examples or 0) + REFERENCE_SIZE
+    examples = evaluated if case.work == "evaluation" else case.batch_size + b
+    inputs = jax.ShapeDtypeStruct((examples, *case.input_shape), jnp.float32)
     flops = parameters = 0.0
     for name, size in case.groups:
         one = learner(name, case.input_shape, "native")
         device = jax.eval_shape(one.init, jax.random.key(0))
         forward = list(products(jax.make_jaxpr(one.predict)(device, inputs)))
-        flops += size / case.devices * (3 * sum(forward) - forward[0])
+        once = case.work == "evaluation"
+        flops += size / case.devices * (sum(forward) if once else 3 * sum(forward) - forward[0])
         parameters += size / case.devices * sum(leaf.size for leaf in jax.tree.leaves(device.params))
+    if case.work == "evaluation":
+        return float(flops), float(4 * (parameters + math.prod(case.input_shape) * evaluated / case.devices))
     message = {"local_sgd": 0, "distillation": b * CLASSES, "dsgd": parameters}[case.work]
     heard = 1 + case.network().directed_edges / case.devices  # itself and its neighbours
     read = math.prod(case.input_shape) * (case.batch_size + b / case.devices)

@@ -1,0 +1,173 @@
+"""Plans one row of a benchmark: compiles it by shape for accelerators that are not there, and reads what came out."""
+
+import dataclasses
+import os
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddjax import sharding
+from ddjax.experiments import execution
+from ddjax.experiments.benchmarks import workloads
+from ddjax.experiments.benchmarks.compiled import Program
+from ddjax.experiments.benchmarks.launches import launches
+from ddjax.experiments.benchmarks.targets import Target, devices, environment
+from ddjax.experiments.benchmarks.workloads import Case
+from ddjax.experiments.settings import Settings
+from ddjax.networks import Dense, Network, as_network
+from ddjax.networks.topology import is_sparse
+from ddjax.simulation import Simulation, memory
+from ddjax.types import Problem
+
+# What a row has of a program that was compiled.
+_READ = (
+    *("held_bytes", "temporary_bytes", "estimate_ms", "unestimated_bytes", "traffic_bytes", "floor_ms"),
+    *("collectives", "collective_bytes", "collective_kinds", "kernels", "sorts"),
+    *("different_kernels", "kernels_in_graphs", "graphs", "host_in_loop"),
+)
+
+
+def shapes(case: Case, network: Network) -> Problem:
+    """The problem of `workloads.problem` by shape, with a network that is there."""
+
+    def shape(*dimensions: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(dimensions, dtype)
+
+    total, tests = case.devices * case.examples_per_device, case.test_examples or 1
+    return Problem(
+        x=shape(total, *case.input_shape),
+        y=shape(total, dtype=jnp.int32),
+        private_indices=shape(case.devices, case.examples_per_device, dtype=jnp.int32),
+        private_counts=shape(case.devices, dtype=jnp.int32),
+        reference=shape(workloads.REFERENCE_SIZE, *case.input_shape),
+        network=network,
+        x_test=shape(tests, *case.input_shape),
+        y_test=shape(tests, dtype=jnp.int32),
+    )
+
+
+def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
+    """The simulation of a row on a mesh of accelerators that are not there.
+
+    Raises:
+      InputError: the algorithm refuses the network.
+    """
+    graph, algorithm = case.graph(), workloads.algorithm(case.work, case, mesh)
+    links: Any = as_network(graph.network)
+    algorithm.check(shapes(case, links))
+    network = dataclasses.replace(links, form=case.mixing_product)
+    if case.mixing_product == "dense" or not (case.mixing_product or is_sparse(graph.matrices[0])):
+        network = Dense(jax.ShapeDtypeStruct((case.devices, case.devices), jnp.float32))
+    problem = shapes(case, network)
+    return Simulation(algorithm._replace(check=lambda problem: None), problem, mesh)
+
+
+def plan(target: Target, case: Case) -> dict:
+    """Compiles one row of the JSON; called in a fresh process.
+
+    Args:
+      target: for what.
+      case: the row.
+
+    Raises:
+      InputError: the algorithm refuses the network.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare(target, case, folder)
+        planned = simulation(case, sharding.mesh(devices(target)))
+        start, compiled, refusal = time.perf_counter(), None, None
+        try:
+            compiled = planned.lower("measure" if case.work == "evaluation" else "advance").compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            refusal = str(error).splitlines()[0]
+        seconds = time.perf_counter() - start
+        row: dict[str, Any] = read(target, case, compiled, Path(folder)) if compiled else dict.fromkeys(_READ)
+    held, temporary = row["held_bytes"], row["temporary_bytes"]
+    return {
+        "target": target.name,
+        "chips": target.chips,
+        **case._asdict(),
+        "fits": refusal is None and held + temporary <= target.available_bytes,
+        "refusal": refusal,
+        "available_bytes": target.available_bytes,
+        "ddjax_estimate_bytes": memory.estimate(planned)[1],
+        **row,
+        "forms": {name: _form(workloads.form(name, case, planned.mesh), size) for name, size in case.groups},
+        "picked_product": _product(planned, case),
+        "seconds_compile": seconds,
+        "versions": {name: version(name) for name in ("jax", target.package)},
+    }
+
+
+def _form(form: workloads.Form, size: int) -> dict[str, Any]:
+    """How many devices of a model are taken at a time, `None` for as many as fit; how many examples of each, `None` for
+    all; and how it convolves."""
+    some = form.chunk if form.chunk and form.chunk < size else None
+    return {"devices": some, "examples": form.micro_batch or None, "convolution": form.convolution or None}
+
+
+def _product(planned: Simulation, case: Case) -> str | None:
+    """How `W` is multiplied with what the devices send; several ways where arrays differ."""
+    network, sent = planned.problem.network, planned.shapes.state
+    if not case.topology:
+        return None
+    if isinstance(network, Dense):
+        return "dense"
+    soft = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, workloads.CLASSES), jnp.float32)
+    leaves = [soft] if case.work == "distillation" else jax.tree.leaves([group.params for group in sent.devices])
+    with jax.set_mesh(planned.mesh):
+        return "+".join(sorted({network.picked(leaf) for leaf in leaves}))
+
+
+def _prepare(target: Target, case: Case, folder: str) -> None:
+    """Lets JAX run here, where there may be no accelerator, and the compiler write no word."""
+    os.environ.update(environment(target, folder))
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_default_matmul_precision", execution.matmul_precision(Settings(precision=case.precision)))
+    execution.silence()
+
+
+def read(target: Target, case: Case, compiled: jax.stages.Compiled, folder: Path) -> dict[str, Any]:
+    """What a compiled program says of itself; `None` where a target has no such thing.
+
+    Args:
+      target: for what it was compiled.
+      case: what it does.
+      compiled: the program.
+      folder: where the compiler of a GPU wrote how it is launched.
+    """
+    sizes: Any = compiled.memory_analysis()
+    whole = case.work == "evaluation"
+    program = Program(compiled.as_text() or "", whole)
+    row: dict[str, Any] = dict.fromkeys(_READ)
+    row |= {
+        "held_bytes": sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+        "temporary_bytes": sizes.temp_size_in_bytes,
+        "collectives": sum(program.collectives().values()),
+        "collective_bytes": program.collective_bytes(),
+        "collective_kinds": program.collectives(),
+        "kernels": program.kernels(),
+        "sorts": program.sorts(),
+    }
+    if target.clock:
+        estimate = 1e3 * program.cycles() / target.clock
+        return row | {"estimate_ms": estimate, "unestimated_bytes": program.unestimated_bytes()}
+    traffic = program.traffic_bytes()
+    dumped = sorted(folder.glob("*.thunk_sequence_after_thunk_passes.txt"))
+    launched = launches(dumped[-1].read_text(), whole)
+    return row | {
+        "traffic_bytes": traffic,
+        "floor_ms": 1e3 * traffic / target.bytes_per_second,
+        "different_kernels": launched.different,
+        "kernels_in_graphs": launched.in_graphs,
+        "graphs": launched.graphs,
+        "host_in_loop": launched.host_in_loop,
+    }

@@ -1,0 +1,117 @@
+"""The printed tables of a benchmark."""
+
+from collections.abc import Callable, Iterable
+
+Columns = dict[str, tuple[int, Callable[[dict], str]]]  # a heading, the width, and a row's text
+
+
+def line(texts: Iterable[str], columns: Columns) -> str:
+    """Texts side by side."""
+    return " ".join(f"{text:<{width - 1}}" for text, (width, _) in zip(texts, columns.values(), strict=True)).rstrip()
+
+
+def show(row: dict, columns: Columns) -> str:
+    """The line of a row."""
+    return line((text(row) for _, text in columns.values()), columns)
+
+
+def _form(row: dict) -> str:
+    precision = row["precision"] if row["precision"] != "float32" else ""
+    return " ".join(filter(None, (row["topology"], row["convolution"], precision)))
+
+
+def _spread(middle: float, repeats: list[float]) -> str:
+    return f"{_short(middle)} ({_short(min(repeats))}–{_short(max(repeats))})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _share(value: float, peak: float) -> str:
+    return f"{_short(value / 1e9)} {value / peak:.0%}"
+
+
+def _memory(row: dict) -> str:
+    if row["held_bytes"] is None:
+        return f"over {row['available_bytes'] / 1e9:.1f}"
+    return f"{row['held_bytes'] / 1e9:.2f}+{row['temporary_bytes'] / 1e9:.2f}/{row['available_bytes'] / 1e9:.1f}"
+
+
+def _time(row: dict) -> str:
+    if row["estimate_ms"] is not None:
+        return _short(row["estimate_ms"])
+    return f"≥ {_short(row['floor_ms'])}" if row["floor_ms"] is not None else ""
+
+
+def _unestimated(row: dict) -> str:
+    return _short(sum(row["unestimated_bytes"].values()) / 1e6) if row["unestimated_bytes"] is not None else ""
+
+
+def _collectives(row: dict) -> str:
+    return f"{row['collectives']}, {_short(row['collective_bytes'] / 1e6)} MB" if row["collectives"] else ""
+
+
+def _kernels(row: dict) -> str:
+    if row["kernels"] is None:
+        return ""
+    graphs = f", {row['kernels_in_graphs']}/{row['different_kernels']}" if row["graphs"] is not None else ""
+    return f"{row['kernels']:,}{graphs}"
+
+
+_WORK: Columns = {
+    "work": (13, lambda row: row["work"]),
+    "models": (9, lambda row: row["models"]),
+    "N×batch": (10, lambda row: f"{row['devices']}×{row['batch_size']}"),
+    "form": (18, _form),
+    "compile": (8, lambda row: f"{row['seconds_compile']:.1f} s"),
+}
+
+MEASURED: Columns = _WORK | {
+    "N×batch": (9, _WORK["N×batch"][1]),
+    "µs/device-step": (21, lambda row: _spread(row["us_per_device_step"], row["us_per_device_step_repeats"])),
+    "GFLOP/s": (11, lambda row: _share(row["flops_per_second"], row["peak_flops_per_second"])),
+    "GB/s": (11, lambda row: _share(row["bytes_per_second"], row["peak_bytes_per_second"])),
+    "MB": (6, lambda row: f"{row['peak_memory_bytes'] / 1e6:.0f}"),
+    "parts": (6, lambda row: f"{row['ratio_to_parts']:.2f}" if row["ratio_to_parts"] else ""),
+    "torch": (17, lambda row: _spread(row["ratio_to_torch"], row["ratios_to_torch"]) if row["ratio_to_torch"] else ""),
+}
+
+MEASURED_LEGEND = (
+    "Medians (smallest–largest). GFLOP/s and GB/s: useful ones, and as a share of this machine's measured peak;"
+    "\nMB: peak memory; parts: a distillation round against its parts; torch: how many times longer PyTorch takes."
+)
+
+PLANNED: Columns = {
+    "target": (7, lambda row: row["target"]),
+    **_WORK,
+    "form": (13, _form),
+    "compile": (7, _WORK["compile"][1]),
+    "fits": (5, lambda row: "yes" if row["fits"] else "NO"),
+    "GB a chip": (16, _memory),
+    "ms": (8, _time),
+    "+ MB": (6, _unestimated),
+    "collectives": (13, _collectives),
+    "kernels": (13, _kernels),
+}
+
+PLANNED_LEGEND = (
+    "Of a round or an evaluation, on one chip; nothing was run. GB: held + temporary / what there is."
+    "\nms: the compiler's estimate, without collectives, gathers, scatters and sorts (+ MB: of the latter three);"
+    "\non GPUs what the traffic of memory takes at least. kernels: started; on GPUs in CUDA graphs / different ones."
+)
+
+
+def remarks(row: dict) -> list[str]:
+    """Lines on a planned row: the forms of execution, asked for or picked, and why the compiler refused it."""
+
+    found = [
+        f"{name}: devices at a time: {form['devices'] or 'as many as fit'}; examples: {form['examples'] or 'all'}"
+        + (f"; convolution {form['convolution']}" if form["convolution"] else "")
+        for name, form in row["forms"].items()
+    ]
+    if row["picked_product"]:
+        found.append(f"W of {row['topology']} on {row['devices']} devices: product {row['picked_product']}")
+    if row["refusal"]:
+        found.append(f"{row['work']} {row['models']} {row['devices']}×{row['batch_size']}: {row['refusal']}")
+    return [f"{row['target']} {line}" for line in found]
