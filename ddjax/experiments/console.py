@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from ddjax.data.labels import listed
-from ddjax.experiments import records
+from ddjax.experiments import picked, records
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.inputs import device_groups
-from ddjax.experiments.usage import used
+from ddjax.experiments.usage import algorithm, used
 from ddjax.learning import TASKS
 from ddjax.models import view_range
 from ddjax.simulation import Evaluation
@@ -30,6 +30,7 @@ def describe(built: Experiment) -> None:
     for line in data_lines(built):
         print(f"  {line}")
     print(f"  training   {settings.optimizer}, learning rate {built.learning_rate:g}" + _reference(built))
+    print(f"  forms      {_forms(built)}")
     messages = built.algorithm.message_bytes(problem)
     if messages.peer:
         network = built.topology
@@ -44,6 +45,22 @@ def describe(built: Experiment) -> None:
     for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
         for kind, size in getattr(messages, way).items():
             print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
+
+
+def _forms(built: Experiment) -> str:
+    """Which forms of execution were picked, and for which accelerators."""
+    settings, simulation = built.settings, built.simulation
+    models = [
+        (given.model, picked.model_form(simulation, given.model, group, settings.micro_batch, settings.convolution))
+        for given, group in zip(device_groups(settings), built.population.groups, strict=True)
+    ]
+    mixes, product = algorithm(settings).mixes, None
+    if mixes and built.algorithm.message_bytes(built.problem).peer:
+        size, outputs = reference_batch(built), built.facts["outputs"]
+        soft: Any = jax.ShapeDtypeStruct((settings.devices, size, outputs), working_dtype())
+        parameters = mixes == "parameters"
+        product = picked.products(simulation, simulation.shapes.state.devices[0].params if parameters else soft)
+    return picked.sentence(simulation, models, product)
 
 
 def data_lines(built: Experiment) -> list[str]:
@@ -131,10 +148,15 @@ def _reference(built: Experiment) -> str:
     settings = built.settings
     if "reference_batch_size" not in used(settings):
         return ""
-    size = len(built.problem.reference)
-    drawn = min(settings.reference_batch_size or size, size)
+    size, drawn = len(built.problem.reference), reference_batch(built)
     each = round(settings.rounds * drawn / size)
     return f"; {drawn:,} of the {size:,} reference examples per round, each in about {each:,} rounds"
+
+
+def reference_batch(built: Experiment) -> int:
+    """`b`, reference examples of a round."""
+    size = len(built.problem.reference)
+    return min(built.settings.reference_batch_size or size, size)
 
 
 def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:

@@ -76,13 +76,13 @@ def benchmark(given: Given) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
     if wanted:
         rows = _rows([(case, partial(plan, target, case)) for target, case in planned], tables.PLANNED, output)
-        remarks = dict.fromkeys(line for row in rows for line in tables.remarks(row))
-        print("", *remarks, "", tables.PLANNED_LEGEND, sep="\n")
+        legend = tables.PLANNED_LEGEND
     else:
         where = Settings(**{name: given.values[name] for name in WHERE})
         there = {case: dataclasses.replace(where, precision=case.precision) for case in todo}
         rows = _rows([(case, partial(measure, settings, there[case], case)) for case in todo], tables.MEASURED, output)
-        print("", tables.MEASURED_LEGEND, sep="\n")
+        legend = tables.MEASURED_LEGEND
+    print("", *dict.fromkeys(line for row in rows for line in tables.remarks(row)), "", legend, sep="\n")
     print(f"written to {output}")
     if settings.save:
         replace(kept, json.dumps(rows, indent=2) + "\n")

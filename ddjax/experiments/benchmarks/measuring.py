@@ -36,9 +36,9 @@ class Simulated:
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem, evaluates: bool = False):
-        self._simulation = Simulation(algorithm, problem)
+        self.simulation = Simulation(algorithm, problem)
         self._key, self._done = jax.random.key(0), 0
-        self._state = self._simulation.init(self._key)
+        self._state = self.simulation.init(self._key)
         self.run = self._evaluate if evaluates else self._advance
         self.seconds_compile = self.run(1 if evaluates else 0)
 
@@ -47,15 +47,15 @@ class Simulated:
         jax.block_until_ready(self._state)
         start = time.perf_counter()
         for _ in range(times):
-            self._simulation.measure(self._state)  # looks at the result, so it waits for it
+            self.simulation.measure(self._state)  # looks at the result, so it waits for it
         return time.perf_counter() - start
 
     def _advance(self, rounds: int) -> float:
         """Seconds of so many rounds."""
         self._done += rounds
-        state, totals = jax.block_until_ready((self._state, self._simulation.zeros()))
+        state, totals = jax.block_until_ready((self._state, self.simulation.zeros()))
         start = time.perf_counter()
-        self._state, _ = jax.block_until_ready(self._simulation.advance(self._key, state, totals, self._done))
+        self._state, _ = jax.block_until_ready(self.simulation.advance(self._key, state, totals, self._done))
         return time.perf_counter() - start
 
 
@@ -167,6 +167,7 @@ def measure(settings: BenchmarkSettings, where: Settings, case: Case) -> dict:
     peak_flops, peak_traffic = peaks()
     return {
         **case._asdict(),
+        **workloads.picked_forms(ours.simulation, case),
         "seconds_compile": ours.seconds_compile,
         "us_per_device_step": us,
         "us_per_device_step_repeats": times["ddjax"],

@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddjax import sharding
+from ddjax import forms, sharding
 from ddjax.experiments import execution
 from ddjax.experiments.benchmarks import workloads
 from ddjax.experiments.benchmarks.compiled import Program
 from ddjax.experiments.benchmarks.launches import launches
 from ddjax.experiments.benchmarks.targets import Target, devices, environment
 from ddjax.experiments.benchmarks.workloads import Case
-from ddjax.experiments.settings import Settings
 from ddjax.networks import Dense, Network, as_network
 from ddjax.networks.topology import is_sparse
 from ddjax.simulation import Simulation, memory
@@ -57,7 +56,9 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
     Raises:
       InputError: the algorithm refuses the network.
     """
-    graph, algorithm = case.graph(), workloads.algorithm(case.work, case, mesh)
+    graph = case.graph()
+    with jax.set_mesh(mesh):
+        algorithm = workloads.algorithm(case.work, case)
     links: Any = as_network(graph.network)
     algorithm.check(shapes(case, links))
     network = dataclasses.replace(links, form=case.mixing_product)
@@ -99,31 +100,10 @@ def plan(target: Target, case: Case) -> dict:
         "available_bytes": target.available_bytes,
         "ddjax_estimate_bytes": memory.estimate(planned)[1],
         **row,
-        "forms": {name: _form(workloads.form(name, case, planned.mesh), size) for name, size in case.groups},
-        "picked_product": _product(planned, case),
+        **workloads.picked_forms(planned, case),
         "seconds_compile": seconds,
         "versions": {name: version(name) for name in ("jax", target.package)},
     }
-
-
-def _form(form: workloads.Form, size: int) -> dict[str, Any]:
-    """How many devices of a model are taken at a time, `None` for as many as fit; how many examples of each, `None` for
-    all; and how it convolves."""
-    some = form.chunk if form.chunk and form.chunk < size else None
-    return {"devices": some, "examples": form.micro_batch or None, "convolution": form.convolution or None}
-
-
-def _product(planned: Simulation, case: Case) -> str | None:
-    """How `W` is multiplied with what the devices send; several ways where arrays differ."""
-    network, sent = planned.problem.network, planned.shapes.state
-    if not case.topology:
-        return None
-    if isinstance(network, Dense):
-        return "dense"
-    soft = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, workloads.CLASSES), jnp.float32)
-    leaves = [soft] if case.work == "distillation" else jax.tree.leaves([group.params for group in sent.devices])
-    with jax.set_mesh(planned.mesh):
-        return "+".join(sorted({network.picked(leaf) for leaf in leaves}))
 
 
 def _prepare(target: Target, case: Case, folder: str) -> None:
@@ -131,7 +111,7 @@ def _prepare(target: Target, case: Case, folder: str) -> None:
     os.environ.update(environment(target, folder))
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_default_matmul_precision", execution.matmul_precision(Settings(precision=case.precision)))
+    jax.config.update("jax_default_matmul_precision", forms.matmul_precision(target.platform, case.precision))
     execution.silence()
 
 

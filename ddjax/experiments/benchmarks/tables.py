@@ -103,15 +103,6 @@ PLANNED_LEGEND = (
 
 
 def remarks(row: dict) -> list[str]:
-    """Lines on a planned row: the forms of execution, asked for or picked, and why the compiler refused it."""
-
-    found = [
-        f"{name}: devices at a time: {form['devices'] or 'as many as fit'}; examples: {form['examples'] or 'all'}"
-        + (f"; convolution {form['convolution']}" if form["convolution"] else "")
-        for name, form in row["forms"].items()
-    ]
-    if row["picked_product"]:
-        found.append(f"W of {row['topology']} on {row['devices']} devices: product {row['picked_product']}")
-    if row["refusal"]:
-        found.append(f"{row['work']} {row['models']} {row['devices']}×{row['batch_size']}: {row['refusal']}")
-    return [f"{row['target']} {line}" for line in found]
+    """Lines on a row: the forms of execution, asked for or picked, and why the compiler refused it."""
+    found = [f"{row['work']} {row['models']} {row['devices']}×{row['batch_size']}, forms {row['forms_picked']}"]
+    return found + ([f"{found[0]} refused: {row['refusal']}"] if row.get("refusal") else [])

@@ -1,23 +1,23 @@
 """What `benchmark.py` measures: algorithms on random data, and how much useful work a round is."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
-from ddjax import sharding
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.local import State, local
+from ddjax.experiments import picked
 from ddjax.learning import Group, Population, chunk_for, supervised_learner
 from ddjax.learning.supervised import in_parts
 from ddjax.mixing.average import weighted_average
-from ddjax.models import MODELS, build_model, micro_batch_for, parse_models
+from ddjax.models import build_model, micro_batch_for, parse_models
 from ddjax.networks import Topology, as_network, build_topology
+from ddjax.simulation import Simulation
 from ddjax.simulation.operations import products
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, StepInfo, Traffic
 
@@ -133,42 +133,17 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), lambda problem: Traffic())
 
 
-class Form(NamedTuple):
-    """How the devices of a model are executed.
-
-    Attributes:
-      chunk: how many devices are vectorized at a time; `None` for all.
-      micro_batch: how many examples are taken at a time; 0 for all.
-      convolution: as `build_model` takes it.
-    """
-
-    chunk: int | None
-    micro_batch: int
-    convolution: str
-
-
-def form(name: str, case: Case, mesh: Mesh | None = None) -> Form:
-    """The form that a case asks for, or the one that is picked for a mesh; for the accelerators here if `None`."""
-    if mesh is not None and sharding.platform(mesh) != "cpu":
-        native = "native" if MODELS[name].convolutional else ""
-        return Form(case.device_chunk or None, case.micro_batch, case.convolution or native)
-    one = learner(name, case.input_shape, case.convolution)
-    chunk, micro_batch = case.device_chunk or chunk_for(name, one), case.micro_batch or micro_batch_for(name)
-    return Form(chunk, micro_batch, case.convolution)
-
-
-def algorithm(work: str, case: Case, mesh: Mesh | None = None) -> Algorithm:
+def algorithm(work: str, case: Case) -> Algorithm:
     """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
 
-    What is evaluated are devices of `local`, whose predictions are those of all. Forms are picked for the mesh, and for
-    the accelerators here if there is none.
+    What is evaluated are devices of `local`, whose predictions are those of all. Forms are picked for the ambient mesh.
     """
     groups = []
     for name, size in case.groups:
-        chunk, micro_batch, convolution = form(name, case, mesh)
-        one = learner(name, case.input_shape, convolution, micro_batch)
+        micro_batch = case.micro_batch or micro_batch_for(name)
+        one = learner(name, case.input_shape, case.convolution, micro_batch)
         measured = reference_pass(one, micro_batch) if work == "reference_pass" else one
-        groups.append(Group(measured, size, chunk))
+        groups.append(Group(measured, size, case.device_chunk or chunk_for(name, one)))
     population = Population(groups, case.batch_size)
     if work == "reference_pass":
         return reference_passes(population, case.reference_batch_size or 0)
@@ -180,6 +155,27 @@ def algorithm(work: str, case: Case, mesh: Mesh | None = None) -> Algorithm:
             consensus_step_size=CONSENSUS_STEP_SIZE,
         )
     return dsgd(population, weighted_average()) if work == "dsgd" else local(population)
+
+
+def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
+    """What a row says of the forms of execution: `forms` by model, `product` with `W`, and a sentence."""
+    models = {}
+    with jax.set_mesh(simulation.mesh):
+        for name, size in case.groups:
+            chunk = case.device_chunk or chunk_for(name, learner(name, case.input_shape))
+            group = Group(learner(name, case.input_shape), size, chunk)
+            models[name] = picked.model_form(simulation, name, group, case.micro_batch, case.convolution)
+    product = None
+    if case.topology:
+        messages: Any = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, CLASSES), jnp.float32)
+        if case.work == "dsgd":
+            messages = simulation.shapes.state.devices[0].params
+        product = picked.products(simulation, messages)
+    return {
+        "forms": {name: form._asdict() for name, form in models.items()},
+        "product": product,
+        "forms_picked": picked.sentence(simulation, models.items(), product),
+    }
 
 
 def device_step(case: Case) -> tuple[float, float]:
