@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from ddjax import sharding
 from ddjax.sharding import AXIS
+from ddjax.stacked import shapes
 from ddjax.types import Problem
 
 
@@ -108,7 +109,7 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
     private |= sharding.place(stacked, sharding.stacked(mesh, stacked))
     rest: dict[str, Any] = {"network": problem.network, "y_test": problem.y_test, **public}
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(private)):
-        rest = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), rest)
+        rest = shapes(rest)
     return problem._replace(**private, **sharding.place(rest, whole))
 
 

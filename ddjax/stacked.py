@@ -32,6 +32,11 @@ def unflatten(flat: jax.Array, x: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
 
+def shapes(tree: PyTree) -> PyTree:
+    """The shape and dtype of each leaf."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
 def stacked_bytes(x: PyTree) -> int:
     """Bytes of one device's part of a stacked pytree (leaves `[N, …]`, arrays or their shapes), uncompressed."""
     return sum(math.prod(leaf.shape[1:]) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(x))

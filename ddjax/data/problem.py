@@ -12,6 +12,7 @@ from ddjax.data import references
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import share_out
 from ddjax.data.registry import PARTITIONS
+from ddjax.data.rows import Chosen, blocks
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.data.shifts import shifted
 from ddjax.errors import InputError
@@ -55,6 +56,7 @@ def prepare(
     reference_classes: Sequence[str] = (),
     reference_alpha: float = 0.0,
     reference_known: float = 1.0,
+    shards: int = 1,
 ) -> Prepared:
     """Shares a data set out over the devices of a network, and says how.
 
@@ -82,6 +84,8 @@ def prepare(
       reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
         drawn from; 0 for those of the training data.
       reference_known: share of the reference set that each device knows, drawn for each at random.
+      shards: over how many accelerators devices will be spread. With more than one, private inputs are made ready only
+        when a shard asks for its own (`rows.Chosen`): no process, and no accelerator, holds all of them.
 
     Raises:
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
@@ -120,14 +124,16 @@ def prepare(
     rows, held, sizes = _pooled(parts)
     inputs = None if dataset.tokens else input_scaling(dataset, unlabeled, standardize)
     as_inputs = _tokens(dataset, standardize) if inputs is None else inputs.apply
-    x, x_test = as_inputs(dataset.x_train, rows), as_inputs(dataset.x_test, test)
+    x: Any = Chosen(dataset.x_train, rows, as_inputs)
+    if shards == 1 or feature_shift:
+        x = x[:]
+    x_test = as_inputs(dataset.x_test, test)
     reference = as_inputs(unlabeled, np.arange(reference_size))
     if feature_shift:
         shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
     known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     problem = Problem(
-        x=jnp.asarray(x),
-        y=jnp.asarray(y_train[rows]),
+        **({"x": x, "y": y_train[rows]} if shards > 1 else {"x": jnp.asarray(x), "y": jnp.asarray(y_train[rows])}),
         private_indices=jnp.asarray(held),
         private_counts=jnp.asarray(sizes),
         reference=jnp.asarray(reference),
@@ -142,7 +148,7 @@ def prepare(
     if reference_dataset is not None:
         taken = {example.tobytes() for example in unlabeled}
         for name, some, places in (("private", dataset.x_train, rows), ("test", dataset.x_test, test)):
-            if common := sum(some[place].tobytes() in taken for place in places):
+            if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
                 notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
         notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
@@ -199,7 +205,8 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     found = hashlib.blake2b(digest_size=8)
     for array in arrays:
         found.update(f"{array.shape} {array.dtype}".encode())
-        found.update(np.ascontiguousarray(array).data)
+        for block in blocks(array):
+            found.update(np.ascontiguousarray(block).data)
     return found.hexdigest()
 
 
@@ -216,11 +223,21 @@ def digest_path(path: str | Path) -> str:
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
     """The number of test examples that are, with their target, training examples too; both as rows of the data set."""
 
-    def codes(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
-        return (hash((x[row].tobytes(), y[row].tobytes())) for row in rows)
+    def codes(x: Any, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
+        return (hash((example.tobytes(), y[row].tobytes())) for row, example in _each(x, rows))
 
-    seen = set(codes(dataset.x_train, dataset.y_train, known))
+    wanted = set(codes(dataset.x_test, dataset.y_test, tests))
+    seen = wanted.intersection(codes(dataset.x_train, dataset.y_train, known))
     return sum(code in seen for code in codes(dataset.x_test, dataset.y_test, tests))
+
+
+def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The numbers of some rows, in ascending order, and what is in them."""
+    rows, start = np.sort(rows), 0
+    for block in blocks(x):
+        first, last = np.searchsorted(rows, (start, start + len(block)))
+        yield from ((row, block[row - start]) for row in rows[first:last])
+        start += len(block)
 
 
 def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, examples_per_device: int) -> None:

@@ -1,10 +1,12 @@
 """How inputs and numbers to predict are brought to unit scale."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddjax.data.dataset import Dataset
+from ddjax.data.rows import blocks
 from ddjax.errors import InputError, suggest
 from ddjax.types import working_dtype
 
@@ -93,7 +95,7 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
     """
     if standardize and standardize not in STANDARDIZE:
         raise suggest("standardize", standardize, STANDARDIZE)
-    x = dataset.x_train
+    x: Any = dataset.x_train
     if standardize == "columns" and x.ndim != 2:
         raise InputError(f"--standardize=columns is for inputs [examples, columns], but these are {list(x.shape)}")
     size = _root_mean_square(x)
@@ -101,7 +103,7 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
     if not how and (dataset.columns or x.dtype.kind in "iu" or (not dataset.scaled and _far(x, size))):
         how = "columns" if x.ndim == 2 else "whole"
     if how == "columns":
-        return by_column(x)._replace(root_mean_square=float(size.max()))
+        return by_column(np.asarray(x))._replace(root_mean_square=float(size.max()))
     if how == "whole":
         mean, deviation = reference.mean(dtype=float), reference.std(dtype=float) or 1
         return Scaling("whole", np.array(mean), np.array(deviation), (), float(size.max()))
@@ -147,8 +149,8 @@ def by_column(x: np.ndarray) -> Scaling:
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
     """By column for rank 2, else of all: `[P]` or `[1]`."""
     axes = 0 if x.ndim == 2 else None
-    total: Any = sum(np.square(x[start : start + _ROWS], dtype=float).sum(axes) for start in range(0, len(x), _ROWS))
-    return np.sqrt(np.atleast_1d(total) / (len(x) if x.ndim == 2 else x.size))
+    total: Any = sum(np.square(block, dtype=float).sum(axes) for block in blocks(x))
+    return np.sqrt(np.atleast_1d(total) / (len(x) if x.ndim == 2 else math.prod(x.shape)))
 
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:

@@ -1,11 +1,19 @@
 """Synthetic data, made for each device."""
 
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
 import numpy as np
 
 from ddjax.data.dataset import Dataset
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.data.rows import BLOCK, Streamed
 from ddjax.registry import Argument, number, whole
 from ddjax.types import working_dtype
+
+Blocks = Iterator[np.ndarray]
 
 
 def synthetic_classification(
@@ -32,10 +40,12 @@ def synthetic_classification(
     scale = np.arange(1, dimensions + 1) ** -0.6
     centers = heterogeneity * rng.normal(size=(devices, dimensions))
     owner = np.arange(train + test) % devices
-    x = centers[owner] + scale * rng.normal(size=(train + test, dimensions))
-    y = (x @ weights + bias).argmax(1).astype(np.int32)
-    x = x.astype(working_dtype())
-    return Dataset(x[:train], y[:train], x[train:], y[train:], classes, owner[:train], scaled=True)
+
+    def drawn() -> Blocks:
+        return _inputs(rng, owner, lambda noise, owner: centers[owner] + scale * noise, dimensions)
+
+    y = np.concatenate([(x @ weights + bias).argmax(1).astype(np.int32) for x in drawn()])
+    return _dataset(drawn, y, dimensions, train, classes, owner)
 
 
 def synthetic_regression(
@@ -68,11 +78,47 @@ def synthetic_regression(
     centers, offsets = heterogeneity * rng.normal(size=(2, devices, dimensions))
     variances = np.arange(1, dimensions + 1) ** -1.2
     owner = np.arange(train + test) % devices
-    x = centers[owner] + rng.normal(size=(train + test, dimensions))
-    x *= np.sqrt(variances / ((1 + heterogeneity**2) * variances.sum()))
-    y = ((weights + offsets[owner]) * x).sum(1) + bias + noise * rng.normal(size=len(x))
-    x, y = x.astype(working_dtype()), y.astype(working_dtype())[:, None]
-    return Dataset(x[:train], y[:train], x[train:], y[train:], 1, owner[:train], scaled=True)
+    scale = np.sqrt(variances / ((1 + heterogeneity**2) * variances.sum()))
+
+    def drawn() -> Blocks:
+        return _inputs(rng, owner, lambda noise, owner: (centers[owner] + noise) * scale, dimensions)
+
+    after = copy.deepcopy(rng)
+    for start in range(0, len(owner), BLOCK):
+        after.normal(size=(len(owner[start : start + BLOCK]), dimensions))
+    y, end = bias + noise * after.normal(size=len(owner)), 0
+    for x in drawn():
+        start, end = end, end + len(x)
+        y[start:end] += ((weights + offsets[owner[start:end]]) * x).sum(1)
+    return _dataset(drawn, y.astype(working_dtype())[:, None], dimensions, train, 1, owner)
+
+
+def _inputs(rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int) -> Blocks:
+    """Inputs of examples in float64, of standard normal noise, some at a time; the generator itself stays as it is."""
+    rng = copy.deepcopy(rng)
+    for start in range(0, len(owner), BLOCK):
+        some = owner[start : start + BLOCK]
+        yield place(rng.normal(size=(len(some), dimensions)), some)
+
+
+def _dataset(
+    drawn: Callable[[], Blocks], y: np.ndarray, dimensions: int, train: int, outputs: int, owner: np.ndarray
+) -> Dataset:
+    """The data set; where there are several processes each makes the training inputs that it needs, when it does."""
+    dtype = working_dtype()
+
+    def first() -> Blocks:
+        left = train
+        for x in drawn():
+            if left > 0:
+                yield x[:left].astype(dtype)
+            left -= len(x)
+
+    x_train: Any = Streamed((train, dimensions), dtype, first)
+    if jax.process_count() == 1:
+        x_train = np.asarray(x_train)
+    x_test = Streamed((len(y), dimensions), dtype, drawn)[train:]
+    return Dataset(x_train, y[:train], x_test, y[train:], outputs, owner[:train], scaled=True)
 
 
 def _made(make, *arguments: Argument) -> None:

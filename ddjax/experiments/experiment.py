@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import data, schedules
+from ddjax import data, schedules, sharding
 from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.experiments import execution, inputs, usage
@@ -32,6 +32,7 @@ from ddjax.mixing.encoded import encoded
 from ddjax.models import build_model, micro_batch_for
 from ddjax.networks import Topology, build_topology
 from ddjax.simulation import Evaluation, Progress, Simulation, Snapshot, iterate
+from ddjax.stacked import shapes
 from ddjax.types import Algorithm, Mixer, Problem
 
 Hyperparameters = Mapping[str, Any]
@@ -44,7 +45,7 @@ class Experiment(NamedTuple):
     Attributes:
       settings: as given.
       algorithm: what is run.
-      problem: on what.
+      problem: on what, as it lies on the accelerators.
       simulation: both, compiled.
       population: the devices.
       topology: their network.
@@ -127,6 +128,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     mixer = _mixer(entry, effective, hyperparameters)
     topology = _topology(settings, entry.weights(mixer, effective))
     groups = device_groups(settings)
+    mesh = mesh or sharding.mesh()
     dataset, reference = inputs.load(settings), inputs.load_reference(settings)
     problem, facts = data.prepare(
         dataset,
@@ -144,6 +146,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
         reference_alpha=settings.reference_alpha,
         reference_known=settings.reference_known,
+        shards=mesh.size,
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
     outputs = dataset.outputs
@@ -158,22 +161,23 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         problem, groups = data.pool(problem), [groups[0]._replace(size=1)]
     step_size = _consensus_step_size(settings, mixer, topology)
     # The program must not keep the data alive.
-    shapes = jax.eval_shape(lambda: problem)
+    described = shapes(problem)
     rate = settings.learning_rate or _learning_rate(effective, entry, problem, outputs, groups, hyperparameters)
     hyperparameters |= {"consensus_step_size": step_size or 0.0, "learning_rate": rate}
 
     def population(values: Hyperparameters) -> Population:
-        return _population(effective, entry, shapes, outputs, groups, values)
+        return _population(effective, entry, described, outputs, groups, values)
 
     def make(values: Hyperparameters) -> Algorithm:
-        return _algorithm(effective, entry, population(values), shapes, values)
+        return _algorithm(effective, entry, population(values), described, values)
 
     if like and like.fits(problem):
         simulation = like.with_problem(problem, hyperparameters)
     else:  # what does not fit together shows here, before a file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
     algorithm, devices = make(hyperparameters), population(hyperparameters)
-    return Experiment(settings, algorithm, problem, simulation, devices, topology, step_size, rate, facts)
+    placed = simulation.problem  # what is left of the data set ends here
+    return Experiment(settings, algorithm, placed, simulation, devices, topology, step_size, rate, facts)
 
 
 def digest(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from ddjax.errors import DivergedError
 from ddjax.examples import place_problem
 from ddjax.simulation.metrics import Measures, evaluate
 from ddjax.simulation.watch import Watch, begin
+from ddjax.stacked import shapes
 from ddjax.types import Algorithm, Info, Problem, Traffic
 
 
@@ -85,11 +86,11 @@ class Simulation:
         self.message_bytes = made.message_bytes(problem)
         key = jax.eval_shape(jax.random.key, 0)
         with jax.set_mesh(self.mesh):
-            state = jax.eval_shape(made.init, key, problem)
+            state = jax.eval_shape(made.init, key, shapes(problem))
         self._groups = _group_sizes(state, problem)
         self.problem = place_problem(problem, self.mesh, self._groups)
         with jax.set_mesh(self.mesh):
-            self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, _shapes(self.problem))
+            self.traced = jax.jit(self._make(hyperparameters).round).trace(key, state, shapes(self.problem))
         info = self.traced.out_info[1]
         failed: Any = jax.ShapeDtypeStruct(info.loss.shape, bool)
         totals = Totals(info, Watch(info.loss, info.loss), failed)
@@ -165,7 +166,7 @@ class Simulation:
 
     def fits(self, problem: Problem) -> bool:
         """Whether a problem has the shapes this was compiled for, as it lies on the mesh."""
-        return _shapes(place_problem(problem, self.mesh, self._groups)) == _shapes(self.problem)
+        return shapes(place_problem(problem, self.mesh, self._groups)) == shapes(self.problem)
 
     def with_problem(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
         """Applies the same compiled programs to another problem, with other hyperparameters.
@@ -179,7 +180,7 @@ class Simulation:
           InputError: the algorithm refuses the problem.
         """
         placed = place_problem(problem, self.mesh, self._groups)
-        if _shapes(placed) != _shapes(self.problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
+        if shapes(placed) != shapes(self.problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
             raise ValueError(
                 "a compiled simulation takes problems of its own shapes, and other hyperparameters on one shard only"
             )
@@ -285,10 +286,6 @@ class Simulation:
         with jax.set_mesh(self.mesh):
             key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
             return self._record(key, state, self.problem, self.hyperparameters, rounds, measure)
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _group_sizes(state: Any, problem: Problem) -> list[int]:
