@@ -8,6 +8,7 @@ from small import compressor
 
 from ddjax.errors import InputError
 from ddjax.mixing import COMPRESSORS
+from ddjax.mixing.compression import largest, largest_by_bits
 
 DRAWS = 4000
 
@@ -41,6 +42,21 @@ def test_top_k_keeps_the_largest():
     x = jnp.array([[0.1, -5.0, 2.0], [3.0, 0.0, -0.2]])
     expected = [[0, -5, 0], [3, 0, 0]]
     np.testing.assert_array_equal(compressor("top_k:2").compress(None, x), expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_largest_are_found_by_bits_as_by_sorting(seed):
+    """Of equal entries the first, zeros and tiny numbers included."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 200))
+    k = int(rng.integers(1, size + 1))
+    x = np.abs(rng.choice([rng.standard_normal(size), rng.integers(0, 4, size), np.full(size, 1e-30)])).astype(
+        np.float32
+    )
+    expected = np.zeros(size, bool)
+    expected[np.argsort(-x, kind="stable")[:k]] = True
+    for found in (largest(jnp.asarray(x), k), largest_by_bits(jnp.asarray(x), k)):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_random_k_contracts_with_equality():
