@@ -12,7 +12,7 @@ from ddjax.data import references
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import share_out
 from ddjax.data.registry import PARTITIONS
-from ddjax.data.rows import Chosen, blocks
+from ddjax.data.rows import Chosen, blocks, located
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.data.shifts import shifted
 from ddjax.errors import InputError
@@ -232,12 +232,9 @@ def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
 
 
 def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The numbers of some rows, in ascending order, and what is in them."""
-    rows, start = np.sort(rows), 0
-    for block in blocks(x):
-        first, last = np.searchsorted(rows, (start, start + len(block)))
-        yield from ((row, block[row - start]) for row in rows[first:last])
-        start += len(block)
+    """The numbers of some rows, and what is in them; not in their order."""
+    for block, places, inside in located(x, rows):
+        yield from zip(rows[places], block[inside], strict=True)
 
 
 def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, examples_per_device: int) -> None:

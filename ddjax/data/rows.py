@@ -1,5 +1,6 @@
 """Inputs of which no process needs to hold all: rows that are made when they are asked for."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,13 +30,19 @@ class Streamed:
     def __getitem__(self, rows: Any) -> np.ndarray:
         rows = np.arange(len(self))[rows]
         found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
-        order = np.argsort(rows, kind="stable")
-        start = 0
-        for block in self.blocks():
-            first, last = np.searchsorted(rows[order], (start, start + len(block)))
-            found[order[first:last]] = block[rows[order[first:last]] - start]
-            start += len(block)
+        for block, places, inside in located(self, rows):
+            found[places] = block[inside]
         return found
+
+
+def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Goes through `x` once to find rows `[m]` of it: a block, which of the rows are in it, and where in the block."""
+    order = np.argsort(rows, kind="stable")
+    ascending, start = rows[order], 0
+    for block in blocks(x):
+        first, last = np.searchsorted(ascending, (start, start + len(block)))
+        yield block, order[first:last], ascending[first:last] - start
+        start += len(block)
 
 
 def blocks(x: Any) -> Iterator[np.ndarray]:
@@ -57,7 +64,7 @@ class Chosen:
     def __init__(self, x: Any, rows: np.ndarray, ready: Callable[[Any, np.ndarray], np.ndarray]):
         self._x, self._rows, self._ready = x, rows, ready
         self.shape, self.ndim = (len(rows), *x.shape[1:]), x.ndim
-        self.dtype = self[:1].dtype
+        self.dtype = ready(x[:1], np.arange(1)).dtype
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -67,6 +74,19 @@ class Chosen:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         rows = np.atleast_1d(self._rows[index])
-        if isinstance(self._x, Streamed):  # once, and not for each block that is made ready
-            return self._ready(self._x[rows], np.arange(len(rows)))
-        return self._ready(self._x, rows)
+        found = _aligned((len(rows), *self.shape[1:]), self.dtype)
+        if isinstance(self._x, Streamed):
+            for block, places, inside in located(self._x, rows):
+                found[places] = self._ready(block, inside)
+        else:
+            for start in range(0, len(rows), BLOCK):
+                found[start : start + BLOCK] = self._ready(self._x, rows[start : start + BLOCK])
+        return found
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that JAX can take over on a CPU, where it need not copy what begins at a multiple of 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    held = np.empty(size + 64, np.uint8)
+    start = -held.ctypes.data % 64
+    return held[start : start + size].view(dtype).reshape(shape)
