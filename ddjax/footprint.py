@@ -1,6 +1,7 @@
 """How much memory a program makes on its way, from the shapes in it alone."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from jax.extend.core import Var
@@ -11,7 +12,24 @@ def nbytes(shape: Any) -> int:
     return math.prod(shape.shape) * shape.dtype.itemsize
 
 
-def peak_bytes(jaxpr: Any, shards: int = 1) -> int:
+def size_on(platform: str) -> Callable[[Any], int]:
+    """How many bytes an array takes on a backend.
+
+    A TPU fills up the last two axes to whole tiles of 8 × 128. Where that would more than double an array, its compiler
+    puts other axes last, so it counts as twice its numbers.
+    """
+
+    def tiled(shape: Any) -> int:
+        if len(shape.shape) < 2:
+            return nbytes(shape)
+        others, (rows, columns) = shape.shape[:-2], shape.shape[-2:]
+        filled = math.prod(others) * (-(-rows // 8) * 8) * (-(-columns // 128) * 128) * shape.dtype.itemsize
+        return min(filled, 2 * nbytes(shape))
+
+    return tiled if platform == "tpu" else nbytes
+
+
+def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
     """Bytes alive at the peak of a program, on all shards, beyond what it is given.
 
     Each array counts from where it is made to where it is last used. That is more than it will be, since a compiler
@@ -20,6 +38,7 @@ def peak_bytes(jaxpr: Any, shards: int = 1) -> int:
     Args:
       jaxpr: the program.
       shards: over how many shards what it maps by `shard_map` is spread.
+      size: of one array, see `size_on`.
     """
     last: dict[Var, int] = {}
     for number, equation in enumerate(jaxpr.eqns):
@@ -28,14 +47,14 @@ def peak_bytes(jaxpr: Any, shards: int = 1) -> int:
     ends = [0] * (len(jaxpr.eqns) + 1)
     alive = peak = 0
     for number, equation in enumerate(jaxpr.eqns):
-        made = {variable: nbytes(variable.aval) for variable in equation.outvars if variable in last}
-        inner = max((peak_bytes(program, shards) for program in _programs(equation.params)), default=0)
+        made = {variable: size(variable.aval) for variable in equation.outvars if variable in last}
+        inner = max((peak_bytes(program, shards, size) for program in _programs(equation.params)), default=0)
         if equation.primitive.name == "shard_map":  # its program has the shapes of one shard
             inner *= shards
         peak = max(peak, alive + max(sum(made.values()), inner))
         alive += sum(made.values())
-        for variable, size in made.items():
-            ends[last[variable]] += size
+        for variable, held in made.items():
+            ends[last[variable]] += held
         alive -= ends[number]
     return peak
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import forms, sharding
-from ddjax.footprint import nbytes, peak_bytes
+from ddjax.footprint import nbytes, peak_bytes, size_on
 from ddjax.models import MODELS
 from ddjax.sharding import by_device
 from ddjax.types import Learner, PyTree
@@ -72,7 +72,8 @@ class Group(NamedTuple):
         if (platform := sharding.platform()) == "cpu":
             return devices
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arguments)
-        return forms.at_a_time(platform, devices, peak_bytes(jax.make_jaxpr(function)(*one).jaxpr))
+        program = jax.make_jaxpr(function)(*one).jaxpr
+        return forms.at_a_time(platform, devices, peak_bytes(program, size=size_on(platform)))
 
 
 def chunk_for(model: str, learner: Learner) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from ddjax import sharding
-from ddjax.footprint import nbytes, peak_bytes
+from ddjax.footprint import peak_bytes, size_on
 from ddjax.simulation.simulation import Simulation
 
 
@@ -17,15 +17,16 @@ def estimate(simulation: Simulation) -> tuple[int, int]:
     The least is the problem and the state, which lie whole on each accelerator or spread over them. The peak adds what
     a round makes on its way; see `footprint.peak_bytes`.
     """
-    shards, on_cpu = simulation.mesh.size, sharding.platform(simulation.mesh) == "cpu"
-    together = len(simulation.mesh.local_devices) if on_cpu else 1  # those that share one memory
+    shards, platform = simulation.mesh.size, sharding.platform(simulation.mesh)
+    together = len(simulation.mesh.local_devices) if platform == "cpu" else 1  # those that share one memory
+    size = size_on(platform)
     held = [(simulation.problem, jax.tree.map(lambda leaf: leaf.sharding, simulation.problem))]
     held += [(simulation.shapes.state, simulation.layout)]
-    whole: float = sum(map(nbytes, jax.tree.leaves(simulation.shapes.totals)))
+    whole: float = sum(map(size, jax.tree.leaves(simulation.shapes.totals)))
     for tree, layouts in held:
         for leaf, layout in zip(jax.tree.leaves(tree), jax.tree.leaves(layouts), strict=True):
-            whole += nbytes(leaf) / (1 if layout.is_fully_replicated else shards)
-    made = peak_bytes(simulation.traced.jaxpr.jaxpr, shards) / shards
+            whole += size(leaf) / (1 if layout.is_fully_replicated else shards)
+    made = peak_bytes(simulation.traced.jaxpr.jaxpr, shards, size) / shards
     return int(together * whole), int(together * (whole + made))
 
 

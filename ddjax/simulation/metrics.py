@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import forms, sharding
-from ddjax.footprint import peak_bytes
+from ddjax.footprint import peak_bytes, size_on
 from ddjax.learning import infer_task
 from ddjax.types import Problem
 
@@ -68,7 +68,7 @@ def _blocks(function: Callable, devices: int, *examples: jax.Array):
     block = min(size, max(16, _BLOCK // devices))
     if (platform := sharding.platform()) != "cpu":
         some = [jax.ShapeDtypeStruct((_SAMPLE, *each.shape[1:]), each.dtype) for each in examples]
-        made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count())
+        made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count(), size_on(platform))
         block = forms.at_a_time(platform, size, made / sharding.shard_count() / _SAMPLE)
     rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
 
