@@ -29,7 +29,7 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
-_TEMPORARY = {"tpu": 2**29, "gpu": 2**31}  # bytes
+_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes: the more, the fewer turns
 _TILE = 8  # rows of one on a TPU
 
 
