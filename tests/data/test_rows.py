@@ -1,0 +1,57 @@
+"""Inputs that are made when they are asked for are those that are made at once."""
+
+import jax
+import numpy as np
+import pytest
+
+from ddjax import data
+from ddjax.data import synthetic
+from ddjax.data.problem import digest, prepare
+from ddjax.data.rows import BLOCK, Chosen, Streamed
+from ddjax.networks import build_topology
+
+
+def streamed(x):
+    return Streamed(x.shape, x.dtype, lambda: iter(np.array_split(x, 5)))
+
+
+def test_rows_of_a_stream_are_those_of_the_array():
+    x = np.random.default_rng(0).random((23, 4))
+    for rows in (slice(3, 20), np.array([22, 0, 7, 7, 1]), np.zeros(0, int)):
+        np.testing.assert_array_equal(streamed(x)[rows], x[rows])
+    np.testing.assert_array_equal(np.asarray(streamed(x)), x)
+
+
+@pytest.mark.parametrize("made", [lambda x: x, streamed], ids=["array", "stream"])
+def test_chosen_rows_are_made_ready_in_their_order(made):
+    x = np.random.default_rng(0).integers(0, 255, (23, 4), dtype=np.uint8)
+    rows = np.array([5, 22, 0, 7, 7])
+    chosen = Chosen(made(x), rows, lambda x, rows: x[rows].astype(np.float32) / 2)
+    assert (chosen.shape, chosen.dtype, len(chosen)) == ((5, 4), np.float32, 5)
+    np.testing.assert_array_equal(np.asarray(chosen), x[rows] / np.float32(2))
+    np.testing.assert_array_equal(chosen[np.array([3, 1])], x[[7, 22]] / np.float32(2))
+
+
+@pytest.mark.parametrize("name", ["synthetic_classification", "synthetic_regression"])
+def test_one_of_several_processes_prepares_the_same_problem(monkeypatch, name):
+    """More rows than a block has, so that blocks are joined."""
+    network, choices = build_topology("ring", 5).network, {"partition": "natural", "reference_size": 50}
+    alone = getattr(synthetic, name)(1, 5, BLOCK + 500, 40)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    one_of_two = getattr(synthetic, name)(1, 5, BLOCK + 500, 40)
+    assert isinstance(alone.x_train, np.ndarray)
+    assert isinstance(one_of_two.x_train, Streamed)
+    assert digest(one_of_two) == digest(alone)
+    whole, parts = prepare(alone, network, **choices), prepare(one_of_two, network, **choices, shards=2)
+    assert isinstance(parts.problem.x, Chosen)
+    for name, expected in whole.problem._asdict().items():
+        if isinstance(expected, jax.Array):
+            np.testing.assert_array_equal(np.asarray(getattr(parts.problem, name)), expected)
+    assert parts.facts == whole.facts
+
+
+def test_pixels_stay_pixels_until_a_shard_wants_them():
+    dataset = data.load_dataset("digits", seed=0, devices=4, train=400)
+    network = build_topology("ring", 4).network
+    whole, parts = prepare(dataset, network).problem, prepare(dataset, network, shards=4).problem
+    np.testing.assert_array_equal(parts.x[np.arange(3, 90)], whole.x[3:90])
