@@ -235,7 +235,7 @@ def call(*flags):
 
 
 def test_rows_are_kept_and_compared(installed, monkeypatch, tmp_path, capsys):
-    now = ROW | {"forms": {}, "picked_product": None, "refusal": None}
+    now = ROW | {"forms_picked": "for 1 chip", "refusal": None}
     monkeypatch.setattr(benchmark, "_rows", lambda jobs, columns, output: [now])
     kept = tmp_path / "kept.json"
     kept.write_text("an older one")
