@@ -33,7 +33,8 @@ it.
 - `collectives`, `collective_bytes`: how many there are, and the size of their results; by kind in `collective_kinds`.
 - `kernels`: operations that are started; `sorts` of the different ones sort. On GPUs `kernels_in_graphs` of the
   `different_kernels` lie in one of `graphs` CUDA graphs, and `host_in_loop` says whether the host steps through a loop.
-- `forms`, `product`, `forms_picked`: how the devices of each model are executed, how `W` is multiplied, and both as a sentence.
+- `forms`, `product`, `forms_picked`: how the devices of each model are executed, how `W` is multiplied, and both in
+  words.
 
 `--save=FILE` keeps the rows, and `--compare=FILE` says which are worse than those kept; the exit code is 1 if any is.
 """
