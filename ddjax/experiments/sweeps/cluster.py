@@ -1,5 +1,6 @@
 """Runs the cells of a sweep on the workers of a Dask cluster. This process alone writes the sweep's folder."""
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -16,7 +17,7 @@ from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.sweeps.queue import Program, longest
 from ddjax.experiments.sweeps.store import COLLECT_EVERY, Store
 
-_ANSWER = 15  # seconds that a scheduler has to answer
+_ANSWER = 10  # seconds that a scheduler has to answer
 
 
 class Cluster:
@@ -142,10 +143,32 @@ def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
             silence_logs=logging.CRITICAL,
         )
         opened.callback(at.close)
-    try:
-        client = distributed.Client(at, timeout=_ANSWER, set_as_default=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"no Dask scheduler answers at --scheduler={address} within {_ANSWER} s: {reason}") from None
+    else:
+        _ask(address)
+    client = distributed.Client(at, timeout=_ANSWER, set_as_default=False)
     opened.callback(client.close, timeout=5)
     return client
+
+
+def _ask(address: str) -> None:
+    """Raises `InputError` where no scheduler answers; a client would try for minutes."""
+    from distributed import Security
+    from distributed.comm import get_address_host_port
+    from distributed.core import rpc
+
+    async def identity() -> dict[str, Any]:
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as there:
+            return await there.identity()
+
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise InputError(f"--scheduler takes HOST:PORT or local, got {address!r}: {error}") from None
+    try:
+        kind = asyncio.run(asyncio.wait_for(identity(), _ANSWER))["type"]
+    except Exception as error:  # whatever is there may answer anything
+        cause = " ".join(str(error).split())
+        cause = cause and f" ({cause})"
+        raise InputError(f"no Dask scheduler answers at --scheduler={address} in {_ANSWER} s{cause}") from None
+    if kind != "Scheduler":
+        raise InputError(f"--scheduler={address} is the address of a Dask {kind.lower()}, not of the scheduler")
