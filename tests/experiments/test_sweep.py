@@ -28,8 +28,8 @@ from ddjax.experiments import build, experiment
 from ddjax.experiments import files as files_module
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
-from ddjax.experiments.sweeps import queue as queues
 from ddjax.experiments.sweeps import estimates
+from ddjax.experiments.sweeps import queue as queues
 from ddjax.experiments.usage import used
 
 ROOT = Path(__file__).parents[2]

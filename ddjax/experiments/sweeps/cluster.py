@@ -140,6 +140,7 @@ def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
             threads_per_worker=threads,
             memory_limit=None,
             dashboard_address=None,
+            preload=[worker.__name__],
             silence_logs=logging.CRITICAL,
         )
         opened.callback(at.close)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -90,6 +91,12 @@ class _Process:
 
 
 _process = _Process()
+
+
+def dask_setup(worker: Any) -> None:
+    """Leaves Ctrl-C to the command that has made this worker; Dask calls this where it preloads the module."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -> Greeting:
