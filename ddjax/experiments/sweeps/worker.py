@@ -126,10 +126,16 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
 
 def _files(cell: Cell) -> dict[str, str]:
     """The digests of the files of a cell; raises `InputError` where one is missing, or an included one is another."""
-    extensions.include(cell.settings.include)
-    if cell.settings.include and extensions.digests(cell.settings.include) != cell.values["include"]:
-        raise InputError(f"--include: {', '.join(cell.settings.include)} differ from the client's")
-    return inputs.file_digests(cell.settings)
+    try:
+        extensions.include(cell.settings.include)
+        if cell.settings.include and extensions.digests(cell.settings.include) != cell.values["include"]:
+            raise InputError(f"{', '.join(cell.settings.include)} differs from what the client includes")
+        return inputs.file_digests(cell.settings)
+    except (OSError, InputError) as error:
+        reason = f"{error.filename!r}: {error.strerror}" if isinstance(error, OSError) else error
+        raise InputError(
+            f"{reason}; workers need the client's files under the same paths, here as seen from {os.getcwd()!r}"
+        ) from None
 
 
 def _names(accelerators: Sequence[jax.Device]) -> list[str]:
