@@ -1,6 +1,7 @@
 """`sweep.py --scheduler`: the tables of a local sweep, whichever workers there are and die."""
 
 import collections
+import logging
 import os
 import signal
 import threading
@@ -41,7 +42,8 @@ VERSIONS = {name: version for name, version in records.versions().items() if nam
 @pytest.fixture(scope="module")
 def workers():
     """Two worker processes of one thread each; their nannies replace those that die."""
-    options = {"memory_limit": None, "dashboard_address": None, "silence_logs": 50}
+    env = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as in these tests
+    options = {"memory_limit": None, "dashboard_address": None, "silence_logs": logging.CRITICAL, "env": env}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as started:
         yield started
 
@@ -59,7 +61,7 @@ def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers)
     """To the bit, with cells that fail and diverge, parts of a user's own, and several programs."""
     include, here, there = tmp_path / "picky.py", tmp_path / "here", tmp_path / "there"
     include.write_text(PICKY)
-    flags = [*TINY, "--rounds=60", "--algorithm=local,dsgd,distillation", f"--include={include}", "--topology=picky"]
+    flags = [*TINY, "--rounds=20", "--algorithm=local,dsgd,distillation", f"--include={include}", "--topology=picky"]
     flags += ["--seeds=3", "--learning_rate=0.1,1e9", "--models=mlp"]
     assert call(*flags, f"--sweep_dir={here}") == 3
     assert call(*flags, f"--sweep_dir={there}", f"--scheduler={workers.scheduler_address}", "--tensorboard") == 3
@@ -67,32 +69,33 @@ def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers)
     same_tables(here, there)
     failures = pd.read_csv(there / "failures.csv")
     assert {"failed", "diverged"} == set(failures.status)
-    assert "one is an unlucky number" in set(failures.reason)
+    assert sum(reason.endswith("one is an unlucky number") for reason in failures.reason) == 2
     ran = {path.name for path in (there / "cells").iterdir()}
     assert {path.name for path in (there / "tensorboard").iterdir()} == ran
     assert next((there / "tensorboard").rglob("events.*"))
-    assert call(*flags, "--seeds=1", f"--sweep_dir={tmp_path / 'other'}", "--scheduler=127.0.0.1:9") == 2
 
 
 @pytest.mark.slow
-def test_a_killed_workers_cell_is_run_by_another(tmp_path, capsys, workers):
+def test_a_killed_workers_cell_is_run_by_another(tmp_path, workers):
     here, there = tmp_path / "here", tmp_path / "there"
-    flags = [*TINY, "--rounds=20000", "--algorithm=local,dsgd", "--seeds=4"]
+    flags = [*TINY, "--rounds=2000", "--algorithm=local,dsgd", "--seeds=4"]
     killed = []
 
+    def busy():
+        return [name for name, one in workers.scheduler.workers.items() if any("run" in t.key for t in one.processing)]
+
     def kill():
-        while not list(there.glob("cells/[!.]*")):
+        while not (list(there.glob("cells/[!.]*")) and (running := busy())):
             time.sleep(0.01)
-        pid = workers.workers[0].process.pid
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
+        process = next(one.process for one in workers.workers.values() if one.worker_address == running[0])
+        os.kill(process.pid, signal.SIGKILL)
+        killed.append(process.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
     assert call(*flags, f"--sweep_dir={there}", f"--scheduler={workers.scheduler_address}") == 0
     killer.join()
     assert killed
-    assert "is given to another" in capsys.readouterr().err
     assert call(*flags, f"--sweep_dir={here}") == 0
     same_tables(here, there)
 
