@@ -115,6 +115,7 @@ class Dispatcher:
           InputError: no worker can be used, or the scheduler is gone.
         """
         while True:
+            self._check_scheduler()
             if time.monotonic() - self._looked >= _LOOK_EVERY:
                 yield from self._look(back)
             ready = [worker for worker in self.workers.values() if worker.lanes]
@@ -132,8 +133,16 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Gives up what runs."""
-        self._client.cancel(list(self._tasks))
+        with contextlib.suppress(Exception):  # the scheduler may be gone, which has given it up by then
+            self._client.cancel(list(self._tasks))
         self._tasks.clear()
+
+    def _check_scheduler(self) -> None:
+        if self._client.status != "running":
+            raise self._gone()
+
+    def _gone(self) -> InputError:
+        return InputError(f"the scheduler at {self._address} is gone; cells that are done are kept")
 
     def _submit(self, worker: Worker, job: Job) -> None:
         # Not elsewhere, where an accelerator would have two jobs.
@@ -149,10 +158,8 @@ class Dispatcher:
         self._looked = time.monotonic()
         try:
             alive = set(self._client.nthreads())
-        except (OSError, ValueError):
-            alive = set()
-        if self._client.status != "running":
-            raise InputError(f"the scheduler at {self._address} is gone; cells that are done are kept")
+        except OSError:
+            raise self._gone() from None
         for address in self.workers.keys() - alive:
             worker = self.workers.pop(address)
             for future in [future for future, (where, _) in self._tasks.items() if where is worker]:
@@ -175,6 +182,7 @@ class Dispatcher:
         try:
             result = future.result(timeout=_FETCH)
         except (KilledWorker, CancelledError, TimeoutError):
+            self._check_scheduler()
             yield from self._lose(future, back)
             return
         except Exception as error:
