@@ -61,11 +61,11 @@ def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers)
     """To the bit, with cells that fail and diverge, parts of a user's own, and several programs."""
     include, here, there = tmp_path / "picky.py", tmp_path / "here", tmp_path / "there"
     include.write_text(PICKY)
-    flags = [*TINY, "--rounds=20", "--algorithm=local,dsgd,distillation", f"--include={include}", "--topology=picky"]
+    flags = [*TINY, "--rounds=20", "--algorithm=local,dsgd", f"--include={include}", "--topology=picky"]
     flags += ["--seeds=3", "--learning_rate=0.1,1e9", "--models=mlp"]
     assert call(*flags, f"--sweep_dir={here}") == 3
     assert call(*flags, f"--sweep_dir={there}", f"--scheduler={workers.scheduler_address}", "--tensorboard") == 3
-    assert "18/18 cells" in capsys.readouterr().err
+    assert "12/12 cells" in capsys.readouterr().err
     same_tables(here, there)
     failures = pd.read_csv(there / "failures.csv")
     assert {"failed", "diverged"} == set(failures.status)
@@ -78,7 +78,7 @@ def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers)
 @pytest.mark.slow
 def test_a_killed_workers_cell_is_run_by_another(tmp_path, workers):
     here, there = tmp_path / "here", tmp_path / "there"
-    flags = [*TINY, "--rounds=2000", "--algorithm=local,dsgd", "--seeds=4"]
+    flags = [*TINY, "--rounds=1000", "--algorithm=dsgd", "--seeds=6"]
     killed = []
 
     def busy():
