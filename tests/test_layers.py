@@ -25,7 +25,7 @@ LAYERS = (
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # Slow to import, and needed by some only: imported where they are used.
-LAZY = ("networkx", "pandas", "sklearn", "matplotlib", "orbax", "tensorboard", "torch")
+LAZY = ("networkx", "pandas", "sklearn", "matplotlib", "orbax", "tensorboard", "torch", "distributed")
 
 
 def imports(path):

@@ -34,7 +34,7 @@ def start(settings: Settings) -> None:
         )
     _cache()
     _patience()
-    _host_devices(settings.host_devices or _cores())
+    _host_devices(settings.host_devices or cores())
     if address:
         _join(address, processes, process)
     try:
@@ -117,7 +117,7 @@ def _patience() -> None:
     os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def _cores() -> int:
+def cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -29,9 +29,13 @@ def config(built: Experiment) -> dict:
 
 def environment() -> dict:
     """Versions and backend."""
+    return {"versions": versions(), **execution.environment()}
+
+
+def versions() -> dict[str, str]:
+    """The version of Python, and of each package on which numbers depend."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "networkx")
-    versions = {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
-    return {"versions": versions, **execution.environment()}
+    return {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
 
 
 def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,8 +28,8 @@ from ddjax.experiments import build, experiment
 from ddjax.experiments import files as files_module
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
+from ddjax.experiments.sweeps import estimates
 from ddjax.experiments.sweeps import queue as queues
-from ddjax.experiments.sweeps import sweep
 from ddjax.experiments.usage import used
 
 ROOT = Path(__file__).parents[2]
@@ -538,7 +538,7 @@ def test_the_estimate_counts_operations():
     built = build(Settings(models="linear", devices=4, rounds=10, eval_every=5, eval_examples=50))
     forward, references = 4 * 2 * 640, len(built.problem.reference)
     expected = forward * (3 * (16 + 64) * 10 + 3 * (50 + references))
-    assert sweep.operations(built) == expected
+    assert estimates.operations(built) == expected
 
 
 @pytest.mark.slow

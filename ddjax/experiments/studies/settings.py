@@ -66,7 +66,9 @@ def study_fields() -> dict[str, Field]:
     out.
     """
     own = fields(StudySettings)
-    sweep = {name: field for name, field in fields(SweepSettings).items() if name not in ("sweep_dir", "shard")}
+    sweep = {
+        name: field for name, field in fields(SweepSettings).items() if name not in ("sweep_dir", "shard", "scheduler")
+    }
     used = {name for entry in ALGORITHMS.entries() if entry.measure for name in entry.names}
     others = {name for entry in ALGORITHMS.entries() for name in entry.names} - used
     lists = {

@@ -28,6 +28,11 @@ class SweepSettings:
     exclude: tuple[str, ...] = _sweep((), "Cells to leave out, as in algorithm=dsgd,devices=1024; may be repeated.")
     sweep_dir: str = _sweep("", "Folder of the sweep, new or its own; default runs/sweep-<hash of the cells>.")
     shard: str = _sweep("0/1", "i/n: of n processes on one folder this is number i, from 0, and runs every n-th cell.")
+    scheduler: str = _sweep(
+        "",
+        "host:port of a Dask scheduler whose workers run the cells, each started by `dask worker HOST:PORT "
+        "--memory-limit=0`; or local. Needs pip install -e '.[dask]'.",
+    )
 
 
 LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
@@ -138,6 +143,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise InputError(f"shard is i/n with i from 0 to n - 1, as in 0/4, got {text!r}")
     return int(number), int(count)
+
+
+def check_scheduler(settings: SweepSettings, host_devices: int) -> None:
+    """Raises `InputError` where `--scheduler` stands beside what is not for a cluster."""
+    if settings.scheduler and parse_shard(settings.shard)[1] > 1:
+        raise InputError("--shard is for processes that share a folder; with --scheduler give the whole sweep to one")
+    if settings.scheduler not in ("", "local") and host_devices:
+        raise InputError("--host_devices is of this machine; a worker runs as many cells as `dask worker --nthreads`")
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:

@@ -4,11 +4,8 @@ import collections
 import threading
 from collections.abc import Sequence
 
+from ddjax.experiments.sweeps.cells import Stopped
 from ddjax.experiments.sweeps.plan import Cell
-
-
-class Stopped(Exception):
-    """The sweep ends early: interrupted, or its folder cannot be written to."""
 
 
 class Program:
@@ -69,3 +66,9 @@ class Queue:
         """Raises `Stopped` where the sweep ends early."""
         if self._stopped:
             raise Stopped
+
+
+def longest(programs: Sequence[Program], last: Program | None, room: float) -> Program | None:
+    """The program with the longest cells of those that have cells left and fit into `room` bytes; of equals, `last`."""
+    fitting = [program for program in programs if program.cells and program.memory <= room]
+    return max(fitting, key=lambda program: (program.seconds, program is last), default=None)

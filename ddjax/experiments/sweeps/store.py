@@ -15,9 +15,13 @@ from typing import Any
 import pandas as pd
 
 from ddjax.errors import InputError
-from ddjax.experiments import files, records
+from ddjax.experiments import files
+from ddjax.experiments.scalars import Scalars
+from ddjax.experiments.sweeps.cells import Outcome, failed
 from ddjax.experiments.sweeps.plan import Cell, cell_name
 from ddjax.experiments.sweeps.tables import read_tables
+
+COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
 
 
 class Store:
@@ -87,16 +91,16 @@ class Store:
                 ) from None
         return found
 
-    def check_data(self, facts: Mapping[str, Any]) -> None:
+    def check_data(self, digests: Mapping[str, str]) -> None:
         """Refuses a cell whose data or graph come from a file that was another one when other cells were run.
 
         Args:
-          facts: of the cell that is to be run; see `Experiment.facts`.
+          digests: of the files that the cell reads, by path.
 
         Raises:
           InputError: the file has changed.
         """
-        for path, now in facts["files"].items():
+        for path, now in digests.items():
             if self._digests.setdefault(path, now) != now:
                 raise InputError(
                     f"{path!r} is not what it was when other cells of {str(self.path)!r} were run; bring the old "
@@ -107,16 +111,34 @@ class Store:
         """Whether a cell is finished."""
         return self._folder(cell.name).is_dir()
 
-    def create(self, command: str) -> None:
+    def create(self, command: str, environment: Mapping[str, Any]) -> None:
         """Makes the folder and writes its plan, unless another process made it another sweep's meanwhile."""
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
         cells = {cell.name: cell.values | {"target_accuracy": cell.settings.target_accuracy} for cell in self.cells}
-        plan = {"command": command, "cells": cells, **records.environment()}
+        plan = {"command": command, "cells": cells, **environment}
         files.replace(self.path / "sweep.json", json.dumps(plan, indent=1) + "\n")
         (self.path / "cells").mkdir(exist_ok=True)
 
-    def put(self, cell: Cell, texts: dict[str, str]) -> None:
+    def scalars(self, cell: Cell) -> Scalars:
+        """What a cell writes for TensorBoard, if it shall, in place of what a start that was killed has left."""
+        folder = self.path / "tensorboard" / cell.name
+        shutil.rmtree(folder, ignore_errors=True)
+        return Scalars(folder if cell.settings.tensorboard else None)
+
+    def keep(self, cell: Cell, outcome: Outcome) -> str:
+        """Stores how a cell has ended; returns what there is to say of it."""
+        try:
+            self.check_data(outcome.files)
+        except InputError as error:
+            outcome = failed(error)
+        if outcome.texts:
+            self.put(cell, outcome.texts)
+        else:
+            self.fail(cell, outcome.reason, outcome.trace)
+        return outcome.result
+
+    def put(self, cell: Cell, texts: Mapping[str, str]) -> None:
         """Stores what a finished cell leaves (name → text), all of it or nothing."""
         fresh = self.path / "cells" / f".{cell.name}-{uuid.uuid4().hex[:8]}"
         try:

@@ -6,84 +6,48 @@ Leaves in --sweep_dir: results.csv and results.parquet (a row per cell and evalu
 failures.csv, and a folder per cell. The same command goes on where it was stopped. `report.py` makes figures of it.
 """
 
+import contextlib
 import hashlib
 import shlex
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
-
-from ddjax import sharding
 from ddjax.errors import InputError
-from ddjax.experiments import console, execution, records
-from ddjax.experiments.experiment import Experiment, build
+from ddjax.experiments import execution
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
-from ddjax.experiments.sweeps import plan
-from ddjax.experiments.sweeps.lanes import work
+from ddjax.experiments.sweeps import estimates, plan
+from ddjax.experiments.sweeps.cluster import Cluster
+from ddjax.experiments.sweeps.estimates import Estimate
+from ddjax.experiments.sweeps.lanes import Lanes
 from ddjax.experiments.sweeps.plan import LISTED, WHOLE, Cell, SweepSettings
 from ddjax.experiments.sweeps.progress import Display, duration
 from ddjax.experiments.sweeps.queue import Program
 from ddjax.experiments.sweeps.store import Store
-from ddjax.experiments.usage import check_used, used
-from ddjax.simulation import memory
-from ddjax.simulation.operations import products
-
-# For the estimate: seconds that a program takes to compile and a round to start, and what part of the machine's peak in
-# products rounds reach.
-_COMPILE, _ROUND, _SHARE = 4.0, 3e-4, 0.25
+from ddjax.experiments.usage import check_used
 
 
-def plan_program(cells: Sequence[Cell], peak: float, store: Store) -> tuple[Program, Experiment]:
-    """Cells of one compiled program, with an estimate of what they take, and the first of them, built.
+class Place(Protocol):
+    """Where cells run."""
 
-    Args:
-      cells: of the program.
-      peak: of products on one accelerator.
-      store: where they will be stored.
+    def count(self) -> int:
+        """How many at a time."""
 
-    Raises:
-      InputError: the first of them cannot be built, needs more memory than there is, or reads a file that has changed.
-    """
-    cell = cells[0]
-    try:
-        built = build(cell.settings, sharding.mesh(jax.local_devices()[:1]))
-        records.memory_needed(built.simulation)
-    except InputError as error:
-        raise InputError(f"cell {cell.label}: {error}") from None
-    store.check_data(built.facts)
-    seconds = operations(built) / (_SHARE * peak) + _ROUND * cell.settings.rounds + _COMPILE / len(cells)
-    return Program(cells, memory.estimate(built.simulation)[1], seconds), built
+    def environment(self) -> Mapping[str, Any]:
+        """Versions and backend."""
 
+    def peak(self) -> float:
+        """Operations a second of a matrix product, on one accelerator."""
 
-def operations(built: Experiment) -> float:
-    """Estimates the operations of a run: three forward passes a training example, one an evaluated one, per device."""
-    population, problem, settings = built.population, built.problem, built.settings
-    devices = jax.eval_shape(population.init, jax.random.key(0))
-    one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
-    forward = sum(products(jax.make_jaxpr(population.predict)(devices, one)))
-    held = problem.private_indices.shape[1]
-    seen = population.steps_per_round(held) * (population.batch_size or held)
-    if "reference_batch_size" in used(settings):
-        seen += settings.reference_batch_size or problem.reference.shape[0]
-    evaluated = len(problem.x_test) + len(problem.reference)
-    return forward * (3 * seen * settings.rounds + evaluated * (settings.rounds // settings.eval_every + 1))
+    def measure(self, cells: Sequence[Cell]) -> Iterable[Estimate]:
+        """What each of the cells will take; raises `InputError` where one cannot be run."""
 
-
-def peak() -> float:
-    """Operations a second of a matrix product, on one accelerator."""
-    with jax.default_device(jax.local_devices()[0]):
-        matrix = jnp.ones((1024, 1024))
-        multiply = jax.jit(jnp.matmul)
-        jax.block_until_ready(multiply(matrix, matrix))
-        start = time.perf_counter()
-        jax.block_until_ready(multiply(matrix, matrix))
-        return 2 * 1024**3 / (time.perf_counter() - start)
+    def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
+        """Runs all cells, and collects now and then."""
 
 
 def folder(given: str, cells: Sequence[Cell]) -> Path:
@@ -105,21 +69,33 @@ def check(cells: Sequence[Cell]) -> None:
             raise InputError(f"cell {cell.label}: {error}") from None
 
 
-def group_programs(cells: Sequence[Cell], store: Store) -> list[Program]:
+def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Program]:
     """The compiled programs that cells need, with estimates of what they take; says what it understood of the data."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(cell.program, []).append(cell)
-    speed = peak() if cells else 0
-    programs, said = [], set()
-    for group in alike.values():
-        program, built = plan_program(group, speed, store)
-        programs.append(program)
-        lines = console.data_lines(built)
-        if (built.settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
-            said.add((built.settings.dataset, *lines[:2]))
-            print("\n".join([built.settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
+    speed = place.peak() if cells else 0
+    programs: list[Program] = []
+    said: set[tuple[str, ...]] = set()
+    for group, estimate in zip(alike.values(), place.measure([group[0] for group in alike.values()]), strict=True):
+        store.check_data(estimate.files)
+        settings, lines = group[0].settings, estimate.lines
+        seconds = estimates.seconds(estimate.operations, settings.rounds, len(group), speed)
+        programs.append(Program(group, estimate.memory, seconds))
+        if (settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
+            said.add((settings.dataset, *lines[:2]))
+            print("\n".join([settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
     return programs
+
+
+@contextlib.contextmanager
+def opened(scheduler: str, host_devices: int, todo: Sequence[Cell], precision: str, store: Store) -> Iterator[Place]:
+    """This process or a Dask cluster, as long as the context lasts."""
+    if scheduler and todo:
+        with Cluster(scheduler, host_devices or execution.cores(), todo, precision, store) as cluster:
+            yield cluster
+    else:
+        yield Lanes(Settings(host_devices=host_devices, precision=precision))
 
 
 def planned(given: Given, settings: SweepSettings) -> list[Cell]:
@@ -135,6 +111,7 @@ def sweep(given: Given) -> int:
     cells = planned(given, settings)
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
+    plan.check_scheduler(settings, given.values["host_devices"])
     Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
     check(cells)
     store = Store(folder(settings.sweep_dir, cells), cells)
@@ -143,22 +120,22 @@ def sweep(given: Given) -> int:
     todo = [cell for cell in mine if not store.holds(cell)]
     shard = f", {len(mine)} of them in shard {settings.shard}" if count > 1 else ""
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
-    execution.start(Settings(host_devices=given.values["host_devices"], precision=precision))
-    compiled = group_programs(todo, store)
-    accelerators = jax.local_devices()[: len(todo)]
-    seconds = sum(program.seconds * len(program.cells) for program in compiled)
-    if todo:
-        print(
-            f"{len(todo)} to do, with {len(compiled)} compiled programs, {len(accelerators)} cells at a time; "
-            f"about {duration(seconds / len(accelerators))}, as a first guess",
-            flush=True,
-        )
-    store.create(shlex.join(["python", *sys.argv]))
-    try:
+    with opened(settings.scheduler, given.values["host_devices"], todo, precision, store) as place:
+        compiled = group_programs(todo, store, place)
+        at_once = min(place.count(), len(todo))
+        seconds = sum(program.seconds * len(program.cells) for program in compiled)
         if todo:
-            work(accelerators, compiled, store, Display(len(mine), len(mine) - len(todo), seconds))
-    finally:
-        failures = store.collect()
+            print(
+                f"{len(todo)} to do, with {len(compiled)} compiled programs, {at_once} cells at a time; "
+                f"about {duration(seconds / at_once)}, as a first guess",
+                flush=True,
+            )
+        store.create(shlex.join(["python", *sys.argv]), place.environment())
+        try:
+            if todo:
+                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), seconds))
+        finally:
+            failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
     there = sum(store.holds(cell) for cell in cells)
     draws = f"python scripts/report.py {shlex.quote(str(store.path))} draws them"
