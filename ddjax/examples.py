@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,12 +27,17 @@ class Examples:
     Attributes:
       rows: `[M, D]`; `[M]` of labels.
       each: the shape of one example.
-      spread: whether the rows lie on the shards in equal parts, not whole on each.
+      layout: the numbers of devices of one architecture, in order, by which the rows lie on the shards in equal parts;
+        empty where they are whole on each.
     """
 
     rows: Any
     each: tuple[int, ...] = dataclasses.field(metadata={"static": True})
-    spread: bool = dataclasses.field(default=False, metadata={"static": True})
+    layout: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    @property
+    def spread(self) -> bool:
+        return bool(self.layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,6 +53,9 @@ class Examples:
 
     def __len__(self) -> int:
         return self.rows.shape[0]
+
+    def __iter__(self) -> Iterator[jax.Array]:
+        return iter(self[:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of them on the host."""
@@ -81,7 +89,7 @@ def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
     """
     devices, most = held.shape
     rows = jnp.pad(held, [(0, -devices % sharding.shard_count()), (0, 0)])
-    found = (Examples(flat(x).rows[rows.ravel()], tuple(x.shape[1:]), spread=True) for x in data)
+    found = (Examples(flat(x).rows[rows.ravel()], tuple(x.shape[1:]), (devices,)) for x in data)
     return jnp.arange(held.size).reshape(devices, most), *found
 
 
@@ -97,13 +105,15 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
       groups: numbers of devices of one architecture, in order; each is spread evenly over the accelerators.
     """
     if isinstance(problem.x, Examples) and problem.x.spread:
-        return problem
+        if problem.x.layout == tuple(groups) and problem.x.rows.sharding == sharding.spread(mesh):
+            return problem
+        problem = jax.tree.map(sharding.on_host, problem)._replace(x=np.asarray(problem.x), y=np.asarray(problem.y))
     whole = sharding.replicated(mesh)
     public: dict[str, Any] = {name: flat(getattr(problem, name)) for name in ("reference", "x_test")}
     if mesh.size == 1:
         public["x"] = flat(problem.x)
         return sharding.place(problem._replace(**public), whole)
-    layout = spread_rows(problem.private_indices, problem.private_counts, mesh.size, groups)
+    layout = spread_rows(problem.private_indices, problem.private_counts, mesh.size, tuple(groups))
     private: dict[str, Any] = {"x": layout.lay(problem.x, mesh), "y": layout.lay(problem.y, mesh)}
     stacked = {"private_indices": layout.indices, "private_counts": problem.private_counts, "known": problem.known}
     private |= sharding.place(stacked, sharding.stacked(mesh, stacked))
@@ -121,28 +131,30 @@ class Layout(NamedTuple):
       source: `[M']` for each row as it lies which row of the problem it is, `M' / S` rows to a shard; `None` where only
         shapes are known.
       total: `M'`.
+      groups: see `place_problem`.
     """
 
     indices: Any
     source: np.ndarray | None
     total: int
+    groups: tuple[int, ...]
 
     def lay(self, x: Any, mesh: Mesh) -> Examples:
         """Examples `[M, …]`, an array or its shape, as they lie."""
         each, spread = tuple(x.shape[1:]), sharding.spread(mesh)
         shape = (self.total, math.prod(each)) if each else (self.total,)
         if self.source is None or isinstance(x, jax.ShapeDtypeStruct):
-            return Examples(jax.ShapeDtypeStruct(shape, x.dtype, sharding=spread), each, spread=True)
+            return Examples(jax.ShapeDtypeStruct(shape, x.dtype, sharding=spread), each, self.groups)
         source = self.source
 
         def rows(index: Any) -> np.ndarray:
             taken = np.asarray(x[source[index[0]]])
             return taken.reshape(len(taken), *shape[1:])
 
-        return Examples(jax.make_array_from_callback(shape, spread, rows), each, spread=True)
+        return Examples(jax.make_array_from_callback(shape, spread, rows), each, self.groups)
 
 
-def spread_rows(indices: Any, counts: Any, shards: int, groups: Sequence[int]) -> Layout:
+def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...]) -> Layout:
     """Lays private examples on the shards of the devices that hold them.
 
     Args:
@@ -156,15 +168,16 @@ def spread_rows(indices: Any, counts: Any, shards: int, groups: Sequence[int]) -
     held = np.full(devices, most) if isinstance(counts, jax.ShapeDtypeStruct) else np.asarray(counts)
     rows = int(np.bincount(shard, held, shards).max())
     if isinstance(indices, jax.ShapeDtypeStruct):
-        return Layout(indices, None, rows * shards)
+        return Layout(indices, None, rows * shards, groups)
     order = np.argsort(shard, kind="stable")
     ends = np.cumsum(held[order])
     first = np.empty(devices, np.int64)  # of each device, among the rows of its shard
     first[order] = ends - held[order]
-    first -= np.append(0, np.bincount(shard, held, shards).cumsum()[:-1]).astype(np.int64)[shard]
+    on_shards_before = np.append(0, np.bincount(shard, held, shards).cumsum()[:-1]).astype(np.int64)
+    first -= on_shards_before[shard]
     column = np.arange(most)
     counted = column < held[:, None]
     lying = np.where(counted, (shard * rows + first)[:, None] + column, (shard * rows)[:, None])
     source = np.zeros(rows * shards, np.int64)
     source[lying[counted]] = np.asarray(indices)[counted]
-    return Layout(lying.astype(np.int32), source, rows * shards)
+    return Layout(lying.astype(np.int32), source, rows * shards, groups)

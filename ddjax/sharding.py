@@ -40,7 +40,7 @@ def platform(mesh: Mesh | None = None) -> str:
     else:
         ambient = jax.sharding.get_abstract_mesh().abstract_device
         found = ambient.platform if ambient else jax.default_backend()
-    return "gpu" if found in ("cuda", "rocm") else found
+    return found if found in ("cpu", "tpu") else "gpu"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -107,6 +107,9 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
         closes over no traced array.
       shared: what it takes that is the same for all devices; of examples that are spread each shard takes its own.
       arguments: pytrees with leaves `[N, …]`.
+
+    Raises:
+      ValueError: examples are spread for other numbers of devices.
     """
     shards = shard_count()
     if shards == 1:
@@ -117,6 +120,12 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
     def is_spread(node: Any) -> bool:
         return getattr(node, "spread", False) is True
 
+    for node in jax.tree.leaves(shared, is_leaf=is_spread):
+        if is_spread(node) and devices not in node.layout:
+            raise ValueError(
+                f"private examples lie on the shards for groups of {node.layout} devices, and {devices} devices are "
+                "mapped; the state of an algorithm has `devices`, a stacked pytree for each group of one architecture"
+            )
     split = jax.tree.map(lambda node: P(AXIS) if is_spread(node) else P(), shared, is_leaf=is_spread)
     specs = (split, *(P(AXIS) for _ in arguments))
     out = jax.shard_map(function, in_specs=specs, out_specs=P(AXIS), check_vma=False)(shared, *padded)

@@ -175,7 +175,8 @@ class Algorithm(NamedTuple):
     """A whole algorithm, as pure functions over all devices at once.
 
     Attributes:
-      init: `(key, problem) → state`; a state has at least the field `round` (`[]`, rounds done).
+      init: `(key, problem) → state`; a state has at least the field `round` (`[]`, rounds done). Where devices have
+        several architectures it has `devices` too, a stacked pytree for each: private examples are spread by these.
       round: `(key, state, problem) → (state, Info)`; `key` is this round's own.
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.

@@ -40,6 +40,8 @@ def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, 
     order = np.argsort(rows, kind="stable")
     ascending, start = rows[order], 0
     for block in blocks(x):
+        if not len(rows) or start > ascending[-1]:
+            return
         first, last = np.searchsorted(ascending, (start, start + len(block)))
         yield block, order[first:last], ascending[first:last] - start
         start += len(block)
@@ -49,6 +51,7 @@ def blocks(x: Any) -> Iterator[np.ndarray]:
     """The rows of an array, or of what is streamed, in order, some at a time."""
     if isinstance(x, Streamed):
         return x.blocks()
+    x = np.atleast_1d(x)
     return (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
 
 

@@ -41,9 +41,7 @@ def synthetic_classification(
     centers = heterogeneity * rng.normal(size=(devices, dimensions))
     owner = np.arange(train + test) % devices
 
-    def drawn() -> Blocks:
-        return _inputs(rng, owner, lambda noise, owner: centers[owner] + scale * noise, dimensions)
-
+    drawn, _ = _drawn(rng, owner, lambda noise, owner: centers[owner] + scale * noise, dimensions)
     y = np.concatenate([(x @ weights + bias).argmax(1).astype(np.int32) for x in drawn()])
     return _dataset(drawn, y, dimensions, train, classes, owner)
 
@@ -80,12 +78,7 @@ def synthetic_regression(
     owner = np.arange(train + test) % devices
     scale = np.sqrt(variances / ((1 + heterogeneity**2) * variances.sum()))
 
-    def drawn() -> Blocks:
-        return _inputs(rng, owner, lambda noise, owner: (centers[owner] + noise) * scale, dimensions)
-
-    after = copy.deepcopy(rng)
-    for start in range(0, len(owner), BLOCK):
-        after.normal(size=(len(owner[start : start + BLOCK]), dimensions))
+    drawn, after = _drawn(rng, owner, lambda noise, owner: (centers[owner] + noise) * scale, dimensions)
     y, end = bias + noise * after.normal(size=len(owner)), 0
     for x in drawn():
         start, end = end, end + len(x)
@@ -93,12 +86,26 @@ def synthetic_regression(
     return _dataset(drawn, y.astype(working_dtype())[:, None], dimensions, train, 1, owner)
 
 
-def _inputs(rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int) -> Blocks:
-    """Inputs of examples in float64, of standard normal noise, some at a time; the generator itself stays as it is."""
-    rng = copy.deepcopy(rng)
-    for start in range(0, len(owner), BLOCK):
-        some = owner[start : start + BLOCK]
-        yield place(rng.normal(size=(len(some), dimensions)), some)
+def _drawn(
+    rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int
+) -> tuple[Callable[[], Blocks], np.random.Generator]:
+    """Inputs of examples in float64, of standard normal noise, some at a time, and the generator as they leave it.
+
+    Where there are several processes they are drawn anew each time, so that no process holds all.
+    """
+
+    def inputs(rng: np.random.Generator) -> Blocks:
+        for start in range(0, len(owner), BLOCK):
+            some = owner[start : start + BLOCK]
+            yield place(rng.normal(size=(len(some), dimensions)), some)
+
+    after = copy.deepcopy(rng)
+    if jax.process_count() == 1:
+        held = list(inputs(after))
+        return lambda: iter(held), after
+    for _ in inputs(after):
+        pass
+    return lambda: inputs(copy.deepcopy(rng)), after
 
 
 def _dataset(
@@ -107,18 +114,23 @@ def _dataset(
     """The data set; where there are several processes each makes the training inputs that it needs, when it does."""
     dtype = working_dtype()
 
+    def cast() -> Blocks:
+        return (x.astype(dtype) for x in drawn())
+
+    x: Any = Streamed((len(y), dimensions), dtype, cast)
+    if jax.process_count() == 1:
+        x = np.concatenate(list(cast()))
+        return Dataset(x[:train], y[:train], x[train:], y[train:], outputs, owner[:train], scaled=True)
+
     def first() -> Blocks:
         left = train
-        for x in drawn():
+        for block in cast():
             if left > 0:
-                yield x[:left].astype(dtype)
-            left -= len(x)
+                yield block[:left]
+            left -= len(block)
 
     x_train: Any = Streamed((train, dimensions), dtype, first)
-    if jax.process_count() == 1:
-        x_train = np.asarray(x_train)
-    x_test = Streamed((len(y), dimensions), dtype, drawn)[train:]
-    return Dataset(x_train, y[:train], x_test, y[train:], outputs, owner[:train], scaled=True)
+    return Dataset(x_train, y[:train], x[train:], y[train:], outputs, owner[:train], scaled=True)
 
 
 def _made(make, *arguments: Argument) -> None:

@@ -56,7 +56,7 @@ def _forms(built: Experiment) -> str:
     ]
     mixes, product = algorithm(settings).mixes, None
     if mixes and built.algorithm.message_bytes(built.problem).peer:
-        size, outputs = reference_batch(built), built.facts["outputs"]
+        size, outputs = _reference_batch(built), built.facts["outputs"]
         soft: Any = jax.ShapeDtypeStruct((settings.devices, size, outputs), working_dtype())
         parameters = mixes == "parameters"
         product = picked.products(simulation, simulation.shapes.state.devices[0].params if parameters else soft)
@@ -148,12 +148,12 @@ def _reference(built: Experiment) -> str:
     settings = built.settings
     if "reference_batch_size" not in used(settings):
         return ""
-    size, drawn = len(built.problem.reference), reference_batch(built)
+    size, drawn = len(built.problem.reference), _reference_batch(built)
     each = round(settings.rounds * drawn / size)
     return f"; {drawn:,} of the {size:,} reference examples per round, each in about {each:,} rounds"
 
 
-def reference_batch(built: Experiment) -> int:
+def _reference_batch(built: Experiment) -> int:
     """`b`, reference examples of a round."""
     size = len(built.problem.reference)
     return min(built.settings.reference_batch_size or size, size)

@@ -1,5 +1,6 @@
 """Which forms of execution were picked for a run."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,9 +44,9 @@ def model_form(simulation: Simulation, model: str, group: Group, micro_batch: in
         examples = micro_batch or micro_batch_for(model)
         platform = sharding.platform()
     convolved = convolution or forms.convolution(platform) if MODELS[model].convolutional else None
-    some = group.chunk if group.chunk and group.chunk < group.size else None
-    on_cpu = group.size if platform == "cpu" else None
-    return ModelForm(some or on_cpu, examples or None, convolved)
+    here = math.ceil(group.size / simulation.mesh.size)  # on one accelerator
+    some = min(group.chunk or here, here) if group.chunk or platform == "cpu" else None
+    return ModelForm(some, examples or None, convolved)
 
 
 def products(simulation: Simulation, messages: PyTree) -> str | None:
@@ -65,15 +66,19 @@ def sentence(simulation: Simulation, models: Iterable[tuple[str, ModelForm]], pr
     """One line that says what was picked, and for what."""
     mesh = simulation.mesh
     parts = []
-    for name, form in dict(models).items():
-        devices = "as many devices at a time as fit" if form.devices is None else f"{form.devices} devices at a time"
-        some = f", {form.examples} examples at a time" if form.examples else ""
+    for name, form in dict.fromkeys(models):
+        devices = "as many devices at a time as fit" if form.devices is None else _some(form.devices, "device")
+        some = f", {_some(form.examples, 'example')}" if form.examples else ""
         convolved = f", convolutions {_convolved(form.convolution)}" if form.convolution else ""
         parts.append(f"{name}: {devices}{some}{convolved}")
     if product:
         ways: Sequence[Any] = [_PRODUCTS[way] for way in product.split("+")]
         parts.append(f"W multiplied {' or '.join(ways)}")
     return f"for {mesh.size} × {mesh.devices.flat[0].device_kind}: " + "; ".join(parts)
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)} at a time"
 
 
 def _convolved(form: str) -> str:

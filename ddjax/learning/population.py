@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ddjax.errors import InputError, check_number
-from ddjax.examples import gathered
+from ddjax.examples import Examples, gathered
 from ddjax.learning.draws import minibatches
 from ddjax.learning.group import Group
 from ddjax.learning.tasks import CLASSIFICATION, infer_task
@@ -246,9 +247,11 @@ class Population:
             )
         one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
         outputs = jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
-        for name, y in {"private": problem.y, "test": problem.y_test}.items():
+        targets: dict[str, Any] = {"private": problem.y, "test": problem.y_test}
+        for name, y in targets.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue
+            y = np.asarray(y) if isinstance(y, Examples) else y
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(

@@ -166,7 +166,9 @@ class Simulation:
 
     def fits(self, problem: Problem) -> bool:
         """Whether a problem has the shapes this was compiled for, as it lies on the mesh."""
-        return shapes(place_problem(problem, self.mesh, self._groups)) == shapes(self.problem)
+        held = {"private_indices": problem.private_indices, "private_counts": problem.private_counts}
+        described = shapes(problem)._replace(**held if self.mesh.size > 1 else {})
+        return shapes(place_problem(described, self.mesh, self._groups)) == shapes(self.problem)
 
     def with_problem(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
         """Applies the same compiled programs to another problem, with other hyperparameters.

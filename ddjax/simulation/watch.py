@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax.learning import CLASSIFICATION, infer_task
-from ddjax.sharding import by_device
-from ddjax.types import Info, Problem, PyTree, working_dtype
+from ddjax.types import Info, Problem, working_dtype
 
 # A device has diverged where its smoothed private loss is this many times what it was at the start.
 FACTOR = 30.0
@@ -62,12 +61,8 @@ def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
     models = jax.vmap(task.loss, (0, None))(outputs, problem.y[rows]).mean(-1)
 
     none = jnp.zeros((1, s.shape[-1]), dtype)  # once: XLA would fold as many as there are examples
-
-    def no_opinion(shared: PyTree, held: jax.Array, counts: jax.Array) -> jax.Array:
-        y, none = shared
-        losses = jax.vmap(jax.vmap(lambda y: task.loss(none, y[None])[0]))(y[held])
-        return jnp.where(jnp.arange(held.shape[1]) < counts[:, None], losses, 0).sum(-1) / jnp.maximum(counts, 1)
-
-    own = by_device(no_opinion, (problem.y, none), held, counts)
+    no_opinion = jax.vmap(jax.vmap(lambda y: task.loss(none, y[None])[0]))(problem.y[held])
+    counted = jnp.arange(held.shape[1]) < counts[:, None]
+    own = jnp.where(counted, no_opinion, 0).sum(-1) / jnp.maximum(counts, 1)
     start = jnp.maximum(models, own).astype(dtype)
     return Watch(start, start)

@@ -57,7 +57,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert row["ratio_to_torch"] is None
     printed = capsys.readouterr().out
     assert all(len(line) <= 120 for line in printed.splitlines() if "written" not in line)
-    assert printed.count("distillation") == 2  # in the row, and in the legend
+    assert printed.count("distillation") == 3  # in the row, in its forms, and in the legend
     # What is there stays.
     assert call(*TINY, "--work=local_sgd", f"--output={output}") == 2
     assert json.loads(output.read_text()) == [row]

@@ -65,6 +65,11 @@ def test_shapes_are_laid_out_as_arrays_are():
     )
 
 
+def test_examples_end_where_they_end():
+    x = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(list(flat(x)), x)
+
+
 def test_programs_are_lowered_by_shape():
     problem = image_problem()
     algorithm = ddjax.dsgd(make_learners(("mlp",), 4, (8, 8)), ddjax.weighted_average())
@@ -144,4 +149,55 @@ print("the same")
 
 def test_sums_over_hops_are_those_of_the_matrix_on_one_two_and_four_shards():
     done = _run(SHIFTED)
+    assert done.stdout.strip() == "the same", done.stderr
+
+
+# A mixed network that predicts numbers: labels of other devices would show.
+MIXED = """
+import jax, numpy as np, optax
+import ddjax
+from ddjax.data.synthetic import synthetic_regression
+from ddjax.examples import place_problem
+from ddjax import sharding
+from ddjax.learning import REGRESSION
+from ddjax.models import build_model
+from ddjax.networks import build_topology
+from ddjax.types import Traffic
+
+problem = ddjax.make_problem(
+    synthetic_regression(0, 7, 200, 20), build_topology("ring", 7).network, partition="natural", reference_size=20)
+groups = [
+    ddjax.Group(ddjax.supervised_learner(build_model(name, (10,), 1), optax.sgd(0.01), task=REGRESSION), size)
+    for name, size in (("linear", 3), ("mlp", 4))]
+algorithm = ddjax.local(ddjax.Population(groups, 4))
+found, again = [], problem
+for shards in (1, 2, 3):
+    mesh = sharding.mesh(jax.devices()[:shards])
+    simulation = ddjax.Simulation(algorithm, problem, mesh=mesh)
+    state = simulation.init(jax.random.key(0))
+    found.append(jax.tree.map(np.asarray, (simulation.begin(state).watch, simulation.measure(state))))
+    # What lies on one mesh can be laid on another, and for other groups.
+    for layout in ([7], [3, 4]):
+        again = place_problem(again, mesh, layout)
+    for n in range(7):
+        rows = [np.asarray(one.private_indices)[n, : problem.private_counts[n]] for one in (problem, again)]
+        np.testing.assert_array_equal(np.asarray(again.x)[rows[1]], np.asarray(problem.x)[rows[0]])
+for other in found[1:]:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found[0], other)
+
+unnamed = algorithm._replace(
+    init=lambda key, problem: {"round": np.int32(0), "models": algorithm.init(key, problem).devices},
+    round=lambda key, state, problem: algorithm.round(
+        key, algorithm.init(key, problem)._replace(devices=state["models"]), problem),
+    message_bytes=lambda problem: Traffic())
+try:
+    ddjax.Simulation(unnamed, problem, mesh=mesh)
+except ValueError as error:
+    assert "for groups of (7,) devices" in str(error), error
+    print("the same")
+"""
+
+
+def test_mixed_networks_find_their_own_examples_on_one_two_and_three_shards():
+    done = _run(MIXED)
     assert done.stdout.strip() == "the same", done.stderr

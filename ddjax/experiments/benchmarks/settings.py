@@ -128,6 +128,8 @@ def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]
       InputError: an unknown target, one whose compiler is not installed, or flags that do not go together.
     """
     if not settings.target:
+        if "target" in given:
+            raise InputError("--target= is empty; name accelerators, as in --target=v5e:4, or leave it out")
         if unused := sorted({"save", "compare", "tolerance"} & set(given)):
             raise InputError(f"--{unused[0]} is about what is compiled, so it goes with --target=…")
         return []
