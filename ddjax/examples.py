@@ -124,7 +124,7 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
 
 
 class Layout(NamedTuple):
-    """Where private examples lie on several shards.
+    """The places of private examples on several shards.
 
     Attributes:
       indices: `[N, n_max]` as `Problem.private_indices`, the numbers of rows as they lie.

@@ -1,6 +1,9 @@
 """Forms of execution: rules that follow from shapes and from what a chip can do."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax import lax
 
 from ddjax import forms
 
@@ -42,8 +45,15 @@ def test_options_of_the_loop_are_for_gpus_and_give_way_to_the_user(monkeypatch):
     assert forms.loop_options("gpu") == {}
 
 
-def test_precisions_are_named_as_a_backend_understands_them():
-    assert forms.matmul_precision("gpu", "tf32") == "TF32_TF32_F32"
-    assert forms.matmul_precision("gpu", "bfloat16") == "BF16_BF16_F32"
-    assert forms.matmul_precision("tpu", "bfloat16") == "bfloat16"
-    assert {forms.matmul_precision(platform, "float32") for platform in ("cpu", "gpu", "tpu")} == {"highest"}
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize(("precision", "bits"), [("float32", 24), ("tf32", 11), ("bfloat16", 8)])
+def test_jax_multiplies_in_the_precision_that_is_named(platform, precision, bits):
+    """Against JAX's own account of a product: on a GPU the algorithm says how many bits a factor has."""
+    with jax.default_matmul_precision(forms.matmul_precision(platform, precision)):
+        (product,) = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 2)), jnp.ones((2, 2))).eqns
+    algorithm = product.params["precision"]
+    if platform == "gpu" and precision != "float32":
+        assert {"TF32": 11, "BF16": 8}[algorithm.name.split("_")[0]] == bits
+        assert algorithm.accumulation_type == jnp.float32
+    else:
+        assert set(algorithm) == {{24: lax.Precision.HIGHEST, 11: lax.Precision.HIGH, 8: lax.Precision.DEFAULT}[bits]}

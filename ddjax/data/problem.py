@@ -85,7 +85,7 @@ def prepare(
         drawn from; 0 for those of the training data.
       reference_known: share of the reference set that each device knows, drawn for each at random.
       shards: over how many accelerators devices will be spread. With more than one, private inputs are made ready only
-        when a shard asks for its own (`rows.Chosen`): no process, and no accelerator, holds all of them.
+        when a shard asks for its own (`rows.Chosen`), unless there is a `feature_shift`.
 
     Raises:
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
@@ -125,15 +125,19 @@ def prepare(
     inputs = None if dataset.tokens else input_scaling(dataset, unlabeled, standardize)
     as_inputs = _tokens(dataset, standardize) if inputs is None else inputs.apply
     x: Any = Chosen(dataset.x_train, rows, as_inputs)
+    y: Any = y_train[rows]
     if shards == 1 or feature_shift:
         x = x[:]
     x_test = as_inputs(dataset.x_test, test)
     reference = as_inputs(unlabeled, np.arange(reference_size))
     if feature_shift:
         shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
+    if shards == 1:
+        x, y = jnp.asarray(x), jnp.asarray(y)
     known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     problem = Problem(
-        **({"x": x, "y": y_train[rows]} if shards > 1 else {"x": jnp.asarray(x), "y": jnp.asarray(y_train[rows])}),
+        x=x,
+        y=y,
         private_indices=jnp.asarray(held),
         private_counts=jnp.asarray(sizes),
         reference=jnp.asarray(reference),

@@ -50,17 +50,18 @@ def describe(built: Experiment) -> None:
 def _forms(built: Experiment) -> str:
     """Which forms of execution were picked, and for which accelerators."""
     settings, simulation = built.settings, built.simulation
+    asked = settings.micro_batch, settings.convolution
     models = [
-        (given.model, picked.model_form(simulation, given.model, group, settings.micro_batch, settings.convolution))
+        (given.model, picked.model_form(simulation, given.model, group.size, group.chunk, *asked))
         for given, group in zip(device_groups(settings), built.population.groups, strict=True)
     ]
-    mixes, product = algorithm(settings).mixes, None
-    if mixes and built.algorithm.message_bytes(built.problem).peer:
-        size, outputs = _reference_batch(built), built.facts["outputs"]
-        soft: Any = jax.ShapeDtypeStruct((settings.devices, size, outputs), working_dtype())
-        parameters = mixes == "parameters"
-        product = picked.products(simulation, simulation.shapes.state.devices[0].params if parameters else soft)
-    return picked.sentence(simulation, models, product)
+    mixes, messages = algorithm(settings).mixes, None
+    if built.algorithm.message_bytes(built.problem).peer and mixes == "parameters":
+        messages = simulation.shapes.state.devices[0].params
+    elif built.algorithm.message_bytes(built.problem).peer and mixes:
+        shape = settings.devices, _reference_batch(built), built.facts["outputs"]
+        messages = jax.ShapeDtypeStruct(shape, working_dtype())
+    return picked.describe(simulation, models, messages)["forms_picked"]
 
 
 def data_lines(built: Experiment) -> list[str]:

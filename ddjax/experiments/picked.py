@@ -1,13 +1,12 @@
 """Which forms of execution were picked for a run."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from ddjax import forms, sharding
-from ddjax.learning import Group
 from ddjax.models import MODELS, micro_batch_for
 from ddjax.networks import Cycle, Dense, Links
 from ddjax.simulation import Simulation
@@ -30,28 +29,49 @@ class ModelForm(NamedTuple):
     convolution: str | None
 
 
-def model_form(simulation: Simulation, model: str, group: Group, micro_batch: int, convolution: str) -> ModelForm:
+def model_form(
+    simulation: Simulation, model: str, size: int, chunk: int | None, micro_batch: int, convolution: str
+) -> ModelForm:
     """The form of a model's devices on the mesh of a simulation.
 
     Args:
       simulation: with the mesh.
       model: a name of `MODELS`.
-      group: its devices.
-      micro_batch: as asked for; 0 picks.
-      convolution: likewise; empty picks.
+      size: how many devices have it.
+      chunk: how many are vectorized at a time, as in `Group`.
+      micro_batch: examples at a time, as asked for; 0 picks.
+      convolution: as asked for; empty picks.
     """
     with jax.set_mesh(simulation.mesh):
         examples = micro_batch or micro_batch_for(model)
         platform = sharding.platform()
     convolved = convolution or forms.convolution(platform) if MODELS[model].convolutional else None
-    here = math.ceil(group.size / simulation.mesh.size)  # on one accelerator
-    some = min(group.chunk or here, here) if group.chunk or platform == "cpu" else None
+    here = math.ceil(size / simulation.mesh.size)  # on one accelerator
+    some = min(chunk or here, here) if chunk or platform == "cpu" else None
     return ModelForm(some, examples or None, convolved)
 
 
-def products(simulation: Simulation, messages: PyTree) -> str | None:
-    """How `W` is multiplied with messages (leaves `[N, …]`, or their shapes), joined by `+` where leaves differ; `None`
-    for graphs that are drawn each round."""
+def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], messages: PyTree) -> dict[str, Any]:
+    """What was picked, as JSON takes it.
+
+    Args:
+      simulation: of the run.
+      models: with their forms.
+      messages: what is mixed over the graph, leaves `[N, …]` or their shapes; `None` where nothing is.
+
+    Returns:
+      `forms` by model, the `product` with `W`, and both in the words of `forms_picked`.
+    """
+    product = None if messages is None else _product(simulation, messages)
+    return {
+        "forms": {name: form._asdict() for name, form in models},
+        "product": product,
+        "forms_picked": _sentence(simulation, models, product),
+    }
+
+
+def _product(simulation: Simulation, messages: PyTree) -> str | None:
+    """How `W` is multiplied with messages, joined by `+` where leaves differ; `None` for graphs drawn each round."""
     network = simulation.problem.network
     network = network.matrices if isinstance(network, Cycle) else network
     if isinstance(network, Dense):
@@ -62,8 +82,7 @@ def products(simulation: Simulation, messages: PyTree) -> str | None:
         return "+".join(sorted({network.picked(leaf) for leaf in jax.tree.leaves(messages)}))
 
 
-def sentence(simulation: Simulation, models: Iterable[tuple[str, ModelForm]], product: str | None) -> str:
-    """One line that says what was picked, and for what."""
+def _sentence(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], product: str | None) -> str:
     mesh = simulation.mesh
     parts = []
     for name, form in dict.fromkeys(models):
@@ -72,8 +91,7 @@ def sentence(simulation: Simulation, models: Iterable[tuple[str, ModelForm]], pr
         convolved = f", convolutions {_convolved(form.convolution)}" if form.convolution else ""
         parts.append(f"{name}: {devices}{some}{convolved}")
     if product:
-        ways: Sequence[Any] = [_PRODUCTS[way] for way in product.split("+")]
-        parts.append(f"W multiplied {' or '.join(ways)}")
+        parts.append(f"W multiplied {' or '.join(_PRODUCTS[way] for way in product.split('+'))}")
     return f"for {mesh.size} × {mesh.devices.flat[0].device_kind}: " + "; ".join(parts)
 
 

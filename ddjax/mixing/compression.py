@@ -135,7 +135,10 @@ def largest(x: jax.Array, k: int) -> jax.Array:
 
 
 def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
-    """As `largest`, in passes over `x` that count: the bits of floats that are not negative have their order."""
+    """Finds what `largest` finds by counting, in passes over `x`.
+
+    Floats that are not negative have the order of their bits, read as whole numbers.
+    """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint64)
     place = jnp.arange(len(x), dtype=bits.dtype)
 

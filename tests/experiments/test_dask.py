@@ -102,7 +102,7 @@ def test_a_killed_workers_cell_is_run_by_another(tmp_path, workers):
 
 @pytest.mark.slow
 def test_a_cell_on_which_workers_die_fails_with_one_line_and_the_rest_go_on(tmp_path, capsys, workers):
-    """As a cell does that takes more memory than there is."""
+    """A cell that ends its process stands for one that takes more memory than there is."""
     include, out = tmp_path / "deadly.py", tmp_path / "sweep"
     deadly = PICKY.replace("picky", "deadly").replace("raise InputError(", "__import__('os')._exit(1), (")
     include.write_text(deadly)
@@ -232,7 +232,7 @@ def test_accelerators_of_two_workers_have_the_same_name_where_they_are_the_same(
 
 
 class Future:
-    """Of a job that is done when somebody asks, or never."""
+    """A future that is done when somebody asks, or never where its worker dies."""
 
     def __init__(self, call, dies):
         self.call, self.dies = call, dies

@@ -225,7 +225,7 @@ def test_what_did_not_fit_is_worse_in_nothing():
 
 @pytest.fixture
 def installed(monkeypatch):
-    """As if all compilers were installed."""
+    """Makes the command believe that all compilers are installed."""
     monkeypatch.setattr(benchmark_settings, "target", lambda spec: targets.TARGETS.parse(spec).build())
 
 

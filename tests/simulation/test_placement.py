@@ -57,7 +57,7 @@ def test_each_shard_holds_the_rows_of_its_devices_and_no_others(shards, groups):
 def test_shapes_are_laid_out_as_arrays_are():
     problem = small_problem(devices=8, partition="iid")
     described = shapes(problem)._replace(network=problem.network)
-    mesh = jax.sharding.Mesh(np.array(jax.devices() * 4)[:1], ("devices",))
+    mesh = sharding.mesh()
     placed = place_problem(described, mesh, [8])
     assert isinstance(placed.x, Examples)
     assert jax.tree.map(lambda leaf: leaf.shape, place_problem(problem, mesh, [8])) == jax.tree.map(

@@ -158,24 +158,16 @@ def algorithm(work: str, case: Case) -> Algorithm:
 
 
 def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
-    """What a row says of the forms of execution: `forms` by model, `product` with `W`, and a sentence."""
-    models = {}
+    """What a row says of the forms of execution; see `picked.describe`."""
+    models = []
     with jax.set_mesh(simulation.mesh):
         for name, size in case.groups:
             chunk = case.device_chunk or chunk_for(name, learner(name, case.input_shape))
-            group = Group(learner(name, case.input_shape), size, chunk)
-            models[name] = picked.model_form(simulation, name, group, case.micro_batch, case.convolution)
-    product = None
-    if case.topology:
-        messages: Any = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, CLASSES), jnp.float32)
-        if case.work == "dsgd":
-            messages = simulation.shapes.state.devices[0].params
-        product = picked.products(simulation, messages)
-    return {
-        "forms": {name: form._asdict() for name, form in models.items()},
-        "product": product,
-        "forms_picked": picked.sentence(simulation, models.items(), product),
-    }
+            models.append((name, picked.model_form(simulation, name, size, chunk, case.micro_batch, case.convolution)))
+    messages: Any = jax.ShapeDtypeStruct((case.devices, case.reference_batch_size or 0, CLASSES), jnp.float32)
+    if case.work == "dsgd":
+        messages = simulation.shapes.state.devices[0].params
+    return picked.describe(simulation, models, messages if case.topology else None)
 
 
 def device_step(case: Case) -> tuple[float, float]:

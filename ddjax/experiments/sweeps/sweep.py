@@ -32,7 +32,7 @@ from ddjax.experiments.usage import check_used
 
 
 class Place(Protocol):
-    """Where cells run."""
+    """A place that runs cells."""
 
     def count(self) -> int:
         """How many at a time."""
