@@ -158,8 +158,8 @@ def disturbed(folder, numbers, seed):
     numbers = list(numbers)
     while True:
         flags = [*LONG, f"--output_dir={out}"]
-        kept = sorted(path.name for path in (out / "checkpoints").glob("[0-9]*"))
-        if kept:
+        # One that was being written has a longer name.
+        if any(path.name.isdecimal() for path in out.glob("checkpoints/*")):
             flags.append("--resume")
             resumes += 1
         else:
