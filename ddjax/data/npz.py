@@ -1,19 +1,25 @@
 """NumPy archives."""
 
+import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from ddjax.data.dataset import Dataset, unlabeled
 from ddjax.data.labels import read_targets
 from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
+from ddjax.data.rows import Streamed, blocks, mapped
 from ddjax.data.sounds import log_mel
 from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, no_file, suggest
 from ddjax.types import working_dtype
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
+_BYTES = 2**24  # read at a time by each of several processes
 _OTHERS = ("owner", "sample_rate")  # which may be there, too
 
 
@@ -80,11 +86,12 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
         train, test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (train, test)))
         return dataset._replace(x_train=train, x_test=test, tokens=True, notes=notes + more)
     if rate := sample_rate or _rate(path, arrays):
+        train = np.asarray(train)
         return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate, train))
-    train, test = _number(train), _number(test)
+    train, test = mapped(train, _number), _number(test)
     if _channels_first(train.shape):
         notes += (f"images {list(train.shape[1:])} are taken to have their channels first, and are turned",)
-        train, test = (np.ascontiguousarray(np.moveaxis(x, 1, -1)) for x in (train, test))
+        train, test = (mapped(x, lambda x: np.ascontiguousarray(np.moveaxis(x, 1, -1))) for x in (train, test))
     return dataset._replace(x_train=train, x_test=test, notes=notes)
 
 
@@ -119,7 +126,7 @@ def _owner(
     return place, tuple(map(str, names))
 
 
-def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, np.ndarray]:
+def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, Any]:
     """The arrays that mean something."""
     name = ""
     try:
@@ -132,7 +139,11 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
             if owner_key and owner_key not in archive.files:
                 raise suggest(f"array of {path}", owner_key, archive.files)
             wanted = {*names, *_OTHERS, owner_key} & set(archive.files)
-            return {each: np.asanyarray(archive[name := each]) for each in sorted(wanted)}
+            found: dict[str, Any] = {}
+            for name in sorted(wanted):
+                later = _streamed(path, name) if name == "x_train" and jax.process_count() > 1 else None
+                found[name] = np.asanyarray(archive[name]) if later is None else later
+            return found
     except FileNotFoundError:
         raise no_file(path) from None
     except InputError:
@@ -144,6 +155,36 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
                 f"texts, as by np.array({name}.tolist())"
             ) from None
         raise InputError(f"{path} is not a readable .npz archive: {error or type(error).__name__}") from None
+
+
+def _streamed(path: str, name: str) -> Streamed | None:
+    """An array of an archive, gone through once to see that it can be read; `None` for what does not lie row by row."""
+
+    def opened(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(stream)
+
+    def member() -> Any:
+        return zipfile.ZipFile(Path(path).expanduser()).open(f"{name}.npy")
+
+    with member() as stream:
+        shape, by_column, dtype = opened(stream)
+    if by_column or len(shape) < 2 or dtype.kind not in "biuf" or not math.prod(shape):
+        return None
+    size = math.prod(shape[1:]) * dtype.itemsize
+    rows = max(1, _BYTES // size)
+
+    def make() -> Iterator[np.ndarray]:
+        with member() as stream:
+            opened(stream)
+            for start in range(0, shape[0], rows):
+                part = min(rows, shape[0] - start)
+                yield np.frombuffer(stream.read(part * size), dtype).reshape(part, *shape[1:])
+
+    for _ in make():
+        pass
+    return Streamed(shape, dtype, make)
 
 
 def _number(values: np.ndarray) -> np.ndarray:
@@ -164,9 +205,9 @@ def _check_inputs(path: str, split: str, x: np.ndarray) -> None:
     if x.dtype.kind not in "biufUST":
         raise InputError(f"{path}: x_{split} must hold integers, floating-point numbers or texts, but is {x.dtype}")
     texts = x.dtype.kind in "UST"
-    if texts and (x.ndim != 1 or not x.size):
+    if texts and (x.ndim != 1 or 0 in x.shape):
         raise InputError(f"{path}: x_{split} holds texts, and must have shape [examples], got {list(x.shape)}")
-    if not texts and (x.ndim < 2 or not x.size):
+    if not texts and (x.ndim < 2 or 0 in x.shape):
         raise InputError(f"{path}: x_{split} must have shape [examples, …], none of it 0, got {list(x.shape)}")
     _check_finite(path, f"x_{split}", x)
 
@@ -185,11 +226,16 @@ def _check_targets(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
 def _check_finite(path: str, name: str, values: np.ndarray) -> None:
     if values.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(_number(values))
-    if not finite.all():
-        bad = int(np.argwhere(~finite)[0, 0])
-        raise InputError(f"{path}: {name} has values that are not finite in {working_dtype()}, first in example {bad}")
+    start = 0
+    for block in blocks(values):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(_number(block))
+        if not finite.all():
+            bad = start + int(np.argwhere(~finite)[0, 0])
+            raise InputError(
+                f"{path}: {name} has values that are not finite in {working_dtype()}, first in example {bad}"
+            )
+        start += len(block)
 
 
 def _build(wanted: Wanted, path: str) -> Dataset:

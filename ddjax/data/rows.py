@@ -35,6 +35,14 @@ class Streamed:
         return found
 
 
+def mapped(x: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Changes examples, each by itself: at once in an array, and as they come in what is streamed."""
+    if not isinstance(x, Streamed):
+        return change(x)
+    sample = change(np.zeros((1, *x.shape[1:]), x.dtype))
+    return Streamed((len(x), *sample.shape[1:]), sample.dtype, lambda: map(change, x.blocks()))
+
+
 def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Goes through `x` once to find rows `[m]` of it: a block, which of the rows are in it, and where in the block."""
     order = np.argsort(rows, kind="stable")

@@ -155,5 +155,5 @@ def _root_mean_square(x: np.ndarray) -> np.ndarray:
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:
     """Whether floating-point inputs are far from unit scale."""
-    norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * x[0].size
+    norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * math.prod(x.shape[1:])
     return bool(size.max() > _LARGE or norm < _SMALL)

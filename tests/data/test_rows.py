@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from ddjax import data
-from ddjax.data import synthetic
+from ddjax.data import npz, synthetic
 from ddjax.data.problem import digest, prepare
 from ddjax.data.rows import BLOCK, Chosen, Streamed
+from ddjax.errors import InputError
 from ddjax.networks import build_topology
 
 
@@ -55,3 +56,50 @@ def test_pixels_stay_pixels_until_a_shard_wants_them():
     network = build_topology("ring", 4).network
     whole, parts = prepare(dataset, network).problem, prepare(dataset, network, shards=4).problem
     np.testing.assert_array_equal(parts.x[np.arange(3, 90)], whole.x[3:90])
+
+
+ARRAYS = {
+    "pixels": np.random.default_rng(1).integers(0, 256, (70, 5, 4), dtype=np.uint8),
+    "channels first": np.random.default_rng(2).integers(0, 256, (70, 3, 6, 6), dtype=np.uint8),
+    "columns": np.random.default_rng(3).integers(-9, 9, (70, 5)),
+    "truth": np.random.default_rng(4).random((70, 5)) < 0.5,
+    "doubles": np.random.default_rng(5).normal(3e3, 1e3, (70, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_one_of_several_processes_reads_an_archive_in_parts(monkeypatch, tmp_path, kind, save):
+    x, y = ARRAYS[kind], np.arange(70) % 3
+    save(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    alone = data.load_dataset(f"{tmp_path}/some.npz")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(npz, "_BYTES", 200)
+    one_of_two = data.load_dataset(f"{tmp_path}/some.npz")
+    assert isinstance(alone.x_train, np.ndarray)
+    assert isinstance(one_of_two.x_train, Streamed)
+    assert len(list(one_of_two.x_train.blocks())) > 1
+    assert digest(one_of_two) == digest(alone)
+    assert one_of_two.notes == alone.notes
+    network = build_topology("ring", 5).network
+    whole, parts = prepare(alone, network), prepare(one_of_two, network, shards=2)
+    assert isinstance(parts.problem.x, Chosen)
+    for name in ("x", "y", "reference", "x_test"):
+        np.testing.assert_array_equal(np.asarray(getattr(parts.problem, name)), getattr(whole.problem, name))
+    assert parts.facts == whole.facts
+
+
+def test_what_is_wrong_with_an_archive_is_said_likewise(monkeypatch, tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(70, 5)), np.arange(70) % 3
+    x[41, 2] = np.nan
+    np.savez(tmp_path / "nan.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    np.savez(tmp_path / "cut.npz", x_train=np.nan_to_num(x), y_train=y, x_test=x[:9], y_test=y[:9])
+    whole = (tmp_path / "cut.npz").read_bytes()
+    start = whole.index(b"x_train.npy") + 500
+    (tmp_path / "cut.npz").write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
+    for name, message in (("nan", "not finite in float32, first in example 41"), ("cut", "is not a readable .npz")):
+        for processes in (1, 2):
+            monkeypatch.setattr(jax, "process_count", lambda count=processes: count)
+            monkeypatch.setattr(npz, "_BYTES", 200)
+            with pytest.raises(InputError, match=message):
+                data.load_dataset(f"{tmp_path}/{name}.npz")
