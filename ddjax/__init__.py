@@ -7,9 +7,13 @@ from ddjax.algorithms.co_regularization import co_regularization
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
+from ddjax.algorithms.exact_diffusion import exact_diffusion
 from ddjax.algorithms.fedavg import fedavg
 from ddjax.algorithms.gossip import gossip
+from ddjax.algorithms.gradient_tracking import gradient_tracking
 from ddjax.algorithms.local import local
+from ddjax.algorithms.quasi_global_momentum import quasi_global_momentum
+from ddjax.algorithms.relaysgd import relaysgd
 from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import DivergedError, InputError
 from ddjax.learning import Group, Population, supervised_learner
@@ -61,8 +65,10 @@ __all__ = [
     "dsgd",
     "dynamic_averaging",
     "encoded",
+    "exact_diffusion",
     "fedavg",
     "gossip",
+    "gradient_tracking",
     "iterate",
     "learning",
     "load_dataset",
@@ -73,6 +79,8 @@ __all__ = [
     "networks",
     "pool",
     "push_sum",
+    "quasi_global_momentum",
+    "relaysgd",
     "run",
     "server",
     "simulation",

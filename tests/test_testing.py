@@ -39,15 +39,19 @@ def algorithm(name, population):
     own = {
         "reference_batch_size": 5, "message_fraction": 0.5, "fraction": 0.5, "threshold": 0.1, "check_every": 2,
         "distillation_weight": 1.0, "consensus": entry.fixed.get("consensus", "gradient"),
+        "learning_rate": 0.1, "momentum": 0.9,
     }  # fmt: skip
     mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in ALGORITHMS.entries() if not entry.pooled])
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in ALGORITHMS.entries() if not entry.pooled and entry.name != "local_dsgd"]
+)
 def test_every_algorithm_passes(name):
     stochastic = "column" if name == "push_sum" else "doubly"
-    check_algorithm(lambda population: algorithm(name, population), stochastic=stochastic)
+    topology = "binary_tree" if name == "relaysgd" else "ring"
+    check_algorithm(lambda population: algorithm(name, population), topology=topology, stochastic=stochastic)
 
 
 DEEPER = {"resnet14", "resnet20"}  # resnet8 with more blocks, and slow to compile
@@ -75,8 +79,9 @@ def test_mixers_and_algorithms_pass_on_two_shards():
     program = (
         "import test_testing as t\n"
         "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
-        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg'):\n"
-        "    t.check_algorithm(lambda population: t.algorithm(name, population))\n"
+        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg', 'gradient_tracking', 'relaysgd'):\n"
+        "    topology = 'star' if name == 'relaysgd' else 'ring'\n"
+        "    t.check_algorithm(lambda population: t.algorithm(name, population), topology=topology)\n"
         "import jax; print(jax.device_count())\n"
     )
     here = Path(__file__).parent

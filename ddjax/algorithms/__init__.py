@@ -3,7 +3,19 @@
 Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`; `ddjax.dsgd` is the function.
 """
 
-from ddjax.algorithms import co_regularization, distillation, dsgd, dynamic_averaging, fedavg, gossip, local
+from ddjax.algorithms import (
+    co_regularization,
+    distillation,
+    dsgd,
+    dynamic_averaging,
+    exact_diffusion,
+    fedavg,
+    gossip,
+    gradient_tracking,
+    local,
+    quasi_global_momentum,
+    relaysgd,
+)
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
 
 __all__ = [
@@ -14,7 +26,11 @@ __all__ = [
     "distillation",
     "dsgd",
     "dynamic_averaging",
+    "exact_diffusion",
     "fedavg",
     "gossip",
+    "gradient_tracking",
     "local",
+    "quasi_global_momentum",
+    "relaysgd",
 ]
