@@ -45,8 +45,13 @@ def algorithm(name, population):
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
 
 
+# `local_dsgd` is `dsgd` here. Two others have the form of `dsgd`, and loops of their own.
+NAMES = [entry.name for entry in ALGORITHMS.entries() if not entry.pooled and entry.name != "local_dsgd"]
+ALIKE = ("exact_diffusion", "quasi_global_momentum")
+
+
 @pytest.mark.parametrize(
-    "name", [entry.name for entry in ALGORITHMS.entries() if not entry.pooled and entry.name != "local_dsgd"]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in NAMES]
 )
 def test_every_algorithm_passes(name):
     stochastic = "column" if name == "push_sum" else "doubly"

@@ -38,9 +38,9 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     `metropolis_hastings` weights misses; `W̄` has none below 0. `W` has to be symmetric and to stay as it is: with
     others the recursion can grow without bound, whatever the step size.
 
-    With another optimizer or several local steps, `ψ_n` is where they lead from `θ_n`. They are not corrected one by one,
-    so with several the devices come to rest where their ways of a round, not their gradients, sum to zero. Optimizer
-    state stays at home. All devices start from common parameters. One message is the parameters.
+    With another optimizer or several local steps, `ψ_n` is where they lead from `θ_n`. They are not corrected one by
+    one, so with several the devices come to rest where their ways of a round, not their gradients, sum to zero.
+    Optimizer state stays at home. All devices start from common parameters. One message is the parameters.
 
     It does with mixers that keep the mean and remember nothing: `average`, also compressed, and `server`.
 

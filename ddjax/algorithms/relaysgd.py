@@ -41,8 +41,8 @@ def relaysgd(population: Population) -> Algorithm:
     After its local steps device `n` sends each neighbour `m` the sum of its parameters and of what it last received
     from all neighbours but `m`, with the number of devices in that sum. Then `θ_n` becomes the sum of its own
     parameters and of what it now received, divided by `N`; devices that it has not yet heard of count with the common
-    start. So `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away are `d − 1` rounds old. The graph is a
-    tree, so that nothing comes back to its sender; weights do not matter. A device keeps the last message of each
+    start. So `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away are `d − 1` rounds old. The graph is
+    a tree, so that nothing comes back to its sender; weights do not matter. A device keeps the last message of each
     neighbour.
 
     Optimizer state stays at home. One message is a sum of parameters and a count (4 bytes).

@@ -141,12 +141,6 @@ def test_relaysgd_averages_parameters_as_old_as_they_are_far():
             close(x[t + 1][n], np.mean([halves[o][m] if o >= 0 else x[0][m] for m, o in enumerate(old)], axis=0), 1e-5)
 
 
-def test_relaysgd_of_two_devices_is_averaging_by_a_server():
-    problem, population = small_problem("path", devices=2), make_learners(size=2)
-    relayed = rounds(ddjax.relaysgd(population), problem, ROUNDS)[0]
-    close(relayed.devices, rounds(ddjax.dsgd(population, ddjax.server()), problem, ROUNDS)[0].devices)
-
-
 def test_quasi_global_momentum_without_momentum_is_dsgd(problem):
     population = make_learners()
     plain = rounds(ddjax.dsgd(population, ddjax.weighted_average()), problem, ROUNDS)[0]
