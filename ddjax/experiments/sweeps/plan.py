@@ -33,6 +33,15 @@ class SweepSettings:
         "host:port of a Dask scheduler whose workers run the cells, each started by `dask worker HOST:PORT "
         "--memory-limit=0`; or local. Needs pip install -e '.[dask]'.",
     )
+    select: str = _sweep(
+        "",
+        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then reports "
+        "the test set once. Lists of the sections Data and Devices and network, and --algorithm, are compared; other "
+        "lists are picked from.",
+    )
+    select_per: str = _sweep("", "Further lists that are compared and not picked from, joined by commas: consensus.")
+    trials: int = _sweep(0, "Combinations that are tried of each system, drawn at random; 0 for all.")
+    trial_seeds: int = _sweep(0, "Seeds that each trial is run with, the first ones; 0 for all.")
 
 
 LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
@@ -89,28 +98,43 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
     axes = [*_axes(texts, sweep.zip), [{"seed": seed} for seed in seeds]]
     excluded = {text: _exclusion(text) for text in sweep.exclude}
     matched: set[str] = set()
-    found: dict[str, tuple[Settings, dict[str, Any]]] = {}
+    kept = []
     for point in itertools.product(*axes):
         chosen = {name: LISTED[name].parse(text) for part in point for name, text in part.items()}
         uses = used(Settings(**whole, **chosen))
         settings = Settings(**whole, **{name: value for name, value in chosen.items() if name in uses})
-        values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
-        if settings.include:
-            values["include"] = digests(settings.include)
+        values = _values(settings)
         outside = {text for text, wanted in excluded.items() if all(values[n] == v for n, v in wanted.items())}
         matched |= outside
         if not outside:
-            found.setdefault(cell_name(values), (settings, values))
+            kept.append(settings)
     if idle := [text for text in excluded if text not in matched]:
         raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
-    if not found:
+    if not kept:
         raise InputError("this sweep has no cells: all are excluded")
+    found = gather(kept)
     for name in texts:
-        if not LISTED[name].shared and all(values[name] is None for _, values in found.values()):
+        if not LISTED[name].shared and all(cell.values[name] is None for cell in found):
             raise InputError(f"--{name} is used by no cell; it belongs to {users(name)}")
+    return found
+
+
+def gather(several: Iterable[Settings]) -> list[Cell]:
+    """The cells with these settings, each once, with labels that tell them apart."""
+    found: dict[str, tuple[Settings, dict[str, Any]]] = {}
+    for settings in several:
+        values = _values(settings)
+        found.setdefault(cell_name(values), (settings, values))
     taken = {name: {v[name] for _, v in found.values() if v[name] is not None} for name in LISTED}
     varying = [name for name, values in taken.items() if len(values) > 1]
     return [Cell(name, _label(values, varying), settings, values) for name, (settings, values) in found.items()]
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Every setting as run; `None` where what is run does not use it."""
+    uses = used(settings)
+    values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
+    return values | ({"include": digests(settings.include)} if settings.include else {})
 
 
 def _seeds(listed: list[str], count: int) -> list[str]:
