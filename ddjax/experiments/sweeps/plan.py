@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Field, Role, Sweep, fields, setting
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used, users
+from ddjax.learning import TASKS
 
 _sweep = partial(setting, section="The sweep")
 
@@ -175,6 +176,39 @@ def check_scheduler(settings: SweepSettings, host_devices: int) -> None:
         raise InputError("--shard is for processes that share a folder; with --scheduler give the whole sweep to one")
     if settings.scheduler not in ("", "local") and host_devices:
         raise InputError("--host_devices is of this machine; a worker runs as many cells as `dask worker --nthreads`")
+
+
+def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
+    """The column that `--select` names; empty for a sweep that picks nothing.
+
+    Raises:
+      InputError: it is not `COLUMN@validation`, no validation examples, or settings that go with `--select` alone.
+    """
+    if not sweep.select:
+        for name in ("select_per", "trials", "trial_seeds"):
+            if getattr(sweep, name):
+                raise InputError(f"--{name} is only for a sweep that picks settings; give --select, too")
+        return ""
+    column, _, data = sweep.select.partition("@")
+    measures = [f"{metric}_{kind}" for metric in TASKS for kind in ("mean", "min", "max")]
+    measures += [f"ensemble_{metric}" for metric in TASKS]
+    if data != "validation":
+        raise InputError(
+            f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: settings that are "
+            "picked on the test set make its figures too good"
+        )
+    if column not in measures:
+        raise suggest("column to select by", column, measures)
+    if any(not cell.settings.validation_examples for cell in cells):
+        raise InputError("--select picks on validation data; say how many with --validation_examples")
+    if any(cell.settings.evaluate_on != "test" for cell in cells):
+        raise InputError("--select sees to --evaluate_on by itself; leave that out")
+    for name in ("trials", "trial_seeds"):
+        if getattr(sweep, name) < 0:
+            raise InputError(f"--{name} must be at least 0, got {getattr(sweep, name)}")
+    if sweep.shard != "0/1":
+        raise InputError("--select needs all trials before it can pick, so it takes no --shard; --scheduler it takes")
+    return column
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:

@@ -40,39 +40,6 @@ class Choice(NamedTuple):
     cell: Cell
 
 
-def criterion(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
-    """The column that `--select` names, where settings can be picked by it.
-
-    Raises:
-      InputError: it is not `COLUMN@validation`, no validation examples, or settings that go with `--select` alone.
-    """
-    if not sweep.select:
-        for name in ("select_per", "trials", "trial_seeds"):
-            if getattr(sweep, name):
-                raise InputError(f"--{name} is only for a sweep that picks settings; give --select, too")
-        return ""
-    column, _, data = sweep.select.partition("@")
-    measures = [f"{metric}_{kind}" for metric in TASKS for kind in ("mean", "min", "max")]
-    measures += [f"ensemble_{metric}" for metric in TASKS]
-    if data != "validation":
-        raise InputError(
-            f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: settings that are "
-            "picked on the test set make its figures too good"
-        )
-    if column not in measures:
-        raise suggest("column to select by", column, measures)
-    if any(not cell.settings.validation_examples for cell in cells):
-        raise InputError("--select picks on validation data; say how many with --validation_examples")
-    if any(cell.settings.evaluate_on != "test" for cell in cells):
-        raise InputError("--select sees to --evaluate_on by itself; leave that out")
-    for name in ("trials", "trial_seeds"):
-        if getattr(sweep, name) < 0:
-            raise InputError(f"--{name} must be at least 0, got {getattr(sweep, name)}")
-    if sweep.shard != "0/1":
-        raise InputError("--select needs all trials before it can pick, so it takes no --shard; --scheduler it takes")
-    return column
-
-
 def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
     """The cells that are run on validation data: those of a sweep, or as many of each system as `--trials` says."""
     seeds = list(dict.fromkeys(cell.settings.seed for cell in cells))[: sweep.trial_seeds or None]

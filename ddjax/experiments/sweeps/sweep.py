@@ -23,10 +23,9 @@ from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
-from ddjax.experiments.sweeps import estimates, plan, selection
+from ddjax.experiments.sweeps import estimates, plan
 from ddjax.experiments.sweeps.cluster import Cluster
 from ddjax.experiments.sweeps.estimates import Estimate
-from ddjax.experiments.sweeps.frontier import frontier
 from ddjax.experiments.sweeps.lanes import Lanes
 from ddjax.experiments.sweeps.plan import LISTED, WHOLE, Cell, SweepSettings
 from ddjax.experiments.sweeps.progress import Display, duration
@@ -116,12 +115,15 @@ def sweep(given: Given) -> int:
     plan.check_scheduler(settings, given.values["host_devices"])
     Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
     path = folder(settings.sweep_dir, cells)
-    column = selection.criterion(settings, cells)
+    column = plan.selection_column(settings, cells)
     return _selected(cells, path, column, given, settings) if column else execute(cells, path, given, settings)
 
 
 def _selected(cells: Sequence[Cell], path: Path, column: str, given: Given, settings: SweepSettings) -> int:
     """Runs trials on validation data, picks of them, and runs what was picked on the test set."""
+    from ddjax.experiments.sweeps import selection  # this and the next are slow to import
+    from ddjax.experiments.sweeps.frontier import frontier
+
     tried = path.with_name(f"{path.name}-trials")
     trials = selection.trials(cells, settings)
     print(f"trials, on validation data, into {tried}", flush=True)
