@@ -80,13 +80,10 @@ def test_every_dataset_passes(spec):
 
 
 @pytest.mark.slow
-def test_mixers_and_algorithms_pass_on_two_shards():
+def test_mixers_pass_on_two_shards():
     program = (
         "import test_testing as t\n"
         "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
-        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg', 'gradient_tracking', 'relaysgd'):\n"
-        "    topology = 'star' if name == 'relaysgd' else 'ring'\n"
-        "    t.check_algorithm(lambda population: t.algorithm(name, population), topology=topology)\n"
         "import jax; print(jax.device_count())\n"
     )
     here = Path(__file__).parent
