@@ -4,12 +4,14 @@ __version__ = "0.2.0"
 
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms.co_regularization import co_regularization
+from ddjax.algorithms.corlsr import corlsr
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
-from ddjax.algorithms.fedavg import fedavg
+from ddjax.algorithms.fedavg import fedavg, fedprox
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.local import local
+from ddjax.algorithms.scaffold import scaffold
 from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import DivergedError, InputError
 from ddjax.learning import Group, Population, supervised_learner
@@ -56,12 +58,14 @@ __all__ = [
     "build_topology",
     "choco",
     "co_regularization",
+    "corlsr",
     "data",
     "distillation",
     "dsgd",
     "dynamic_averaging",
     "encoded",
     "fedavg",
+    "fedprox",
     "gossip",
     "iterate",
     "learning",
@@ -74,6 +78,7 @@ __all__ = [
     "pool",
     "push_sum",
     "run",
+    "scaffold",
     "server",
     "simulation",
     "supervised_learner",

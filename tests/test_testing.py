@@ -38,7 +38,8 @@ def algorithm(name, population):
     entry = ALGORITHMS[name]
     own = {
         "reference_batch_size": 5, "message_fraction": 0.5, "fraction": 0.5, "threshold": 0.1, "check_every": 2,
-        "distillation_weight": 1.0, "consensus": entry.fixed.get("consensus", "gradient"),
+        "distillation_weight": 1.0, "proximal_weight": 0.5, "server_step_size": 0.8, "schedule_by_age": True,
+        "balancing": "hedge", "ridge": 0.1, "consensus": entry.fixed.get("consensus", "gradient"),
     }  # fmt: skip
     mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
@@ -75,7 +76,7 @@ def test_mixers_and_algorithms_pass_on_two_shards():
     program = (
         "import test_testing as t\n"
         "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
-        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg'):\n"
+        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg', 'scaffold', 'corlsr'):\n"
         "    t.check_algorithm(lambda population: t.algorithm(name, population))\n"
         "import jax; print(jax.device_count())\n"
     )

@@ -3,7 +3,17 @@
 Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`; `ddjax.dsgd` is the function.
 """
 
-from ddjax.algorithms import co_regularization, distillation, dsgd, dynamic_averaging, fedavg, gossip, local
+from ddjax.algorithms import (
+    co_regularization,
+    corlsr,
+    distillation,
+    dsgd,
+    dynamic_averaging,
+    fedavg,
+    gossip,
+    local,
+    scaffold,
+)
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
 
 __all__ = [
@@ -11,10 +21,12 @@ __all__ = [
     "CONSENSUS",
     "AlgorithmEntry",
     "co_regularization",
+    "corlsr",
     "distillation",
     "dsgd",
     "dynamic_averaging",
     "fedavg",
     "gossip",
     "local",
+    "scaffold",
 ]
