@@ -402,8 +402,8 @@ def test_fedavg_fraction_must_lie_between_0_and_1(fraction):
 
 @pytest.mark.parametrize("balancing", ["one", "hedge", "full"])
 def test_dynamic_averaging_is_the_algorithm_box_in_numpy(balancing):
-    size = 20 if balancing == "hedge" else DEVICES  # so that some violators are fewer than a sixth of all
-    problem, threshold, period, count = small_problem(partition="iid", devices=size), 0.05, 2, 60
+    size, period = (20, 1) if balancing == "hedge" else (DEVICES, 2)  # so that few are first, a sixth of all at most
+    problem, threshold, count = small_problem(partition="iid", devices=size), 0.05, 60
     algorithm = ddjax.dynamic_averaging(
         make_learners(size=size), threshold=threshold, check_every=period, balancing=balancing
     )
