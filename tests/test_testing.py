@@ -45,7 +45,12 @@ def algorithm(name, population):
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in ALGORITHMS.entries() if not entry.pooled])
+SLOW = {"fedprox": pytest.mark.slow}  # fedavg with another gradient
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(e.name, marks=SLOW.get(e.name, ())) for e in ALGORITHMS.entries() if not e.pooled]
+)
 def test_every_algorithm_passes(name):
     stochastic = "column" if name == "push_sum" else "doubly"
     check_algorithm(lambda population: algorithm(name, population), stochastic=stochastic)

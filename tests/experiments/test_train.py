@@ -136,7 +136,6 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
         ["--algorithm=fedmd", "--models=linear:2+mlp:2", "--compressor=float16"],
         ["--algorithm=co_regularization", "--models=linear:1+linear:3"],
         ["--algorithm=corlsr", "--models=linear", "--ridge=0.1"],
-        ["--algorithm=fedprox", "--client_fraction=0.5", "--proximal_weight=0"],
         ["--algorithm=scaffold", "--local_epochs=2", "--server_step_size=0.5"],
         ["--algorithm=fedavg", "--topology=torus", "--devices=5"],
         ["--algorithm=gossip", "--mixing_weights=column_uniform", "--topology=star"],
