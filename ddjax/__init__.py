@@ -4,16 +4,18 @@ __version__ = "0.2.0"
 
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms.co_regularization import co_regularization
+from ddjax.algorithms.corlsr import corlsr
 from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
 from ddjax.algorithms.exact_diffusion import exact_diffusion
-from ddjax.algorithms.fedavg import fedavg
+from ddjax.algorithms.fedavg import fedavg, fedprox
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.gradient_tracking import gradient_tracking
 from ddjax.algorithms.local import local
 from ddjax.algorithms.quasi_global_momentum import quasi_global_momentum
 from ddjax.algorithms.relaysgd import relaysgd
+from ddjax.algorithms.scaffold import scaffold
 from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import DivergedError, InputError
 from ddjax.learning import Group, Population, supervised_learner
@@ -60,6 +62,7 @@ __all__ = [
     "build_topology",
     "choco",
     "co_regularization",
+    "corlsr",
     "data",
     "distillation",
     "dsgd",
@@ -67,6 +70,7 @@ __all__ = [
     "encoded",
     "exact_diffusion",
     "fedavg",
+    "fedprox",
     "gossip",
     "gradient_tracking",
     "iterate",
@@ -82,6 +86,7 @@ __all__ = [
     "quasi_global_momentum",
     "relaysgd",
     "run",
+    "scaffold",
     "server",
     "simulation",
     "supervised_learner",

@@ -43,3 +43,8 @@ def numpy_step(kernel, bias, x, y, reference, target):
 
 def with_bias(x):
     return np.hstack([x, np.ones((len(x), 1))])
+
+
+def local_pair(params):
+    """Kernel and bias of one linear model, in double precision."""
+    return np.asarray(params["dense"]["kernel"], float), np.asarray(params["dense"]["bias"], float)

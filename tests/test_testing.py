@@ -38,16 +38,17 @@ def algorithm(name, population):
     entry = ALGORITHMS[name]
     own = {
         "reference_batch_size": 5, "message_fraction": 0.5, "fraction": 0.5, "threshold": 0.1, "check_every": 2,
-        "distillation_weight": 1.0, "consensus": entry.fixed.get("consensus", "gradient"),
+        "distillation_weight": 1.0, "proximal_weight": 0.5, "server_step_size": 0.8, "schedule_by_age": True,
+        "balancing": "hedge", "ridge": 0.1, "consensus": entry.fixed.get("consensus", "gradient"),
         "learning_rate": 0.1, "momentum": 0.9,
     }  # fmt: skip
     mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
 
 
-# `local_dsgd` is `dsgd` here. Two others have the form of `dsgd`, and loops of their own.
+# `local_dsgd` is `dsgd` here. Others have the form of `dsgd` or of `fedavg`, and loops of their own.
 NAMES = [entry.name for entry in ALGORITHMS.entries() if not entry.pooled and entry.name != "local_dsgd"]
-ALIKE = ("exact_diffusion", "quasi_global_momentum")
+ALIKE = ("exact_diffusion", "quasi_global_momentum", "fedprox")
 
 
 @pytest.mark.parametrize(
@@ -80,10 +81,12 @@ def test_every_dataset_passes(spec):
 
 
 @pytest.mark.slow
-def test_mixers_pass_on_two_shards():
+def test_mixers_and_algorithms_pass_on_two_shards():
     program = (
         "import test_testing as t\n"
         "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
+        "for name in ('scaffold', 'corlsr'):\n"
+        "    t.check_algorithm(lambda population: t.algorithm(name, population))\n"
         "import jax; print(jax.device_count())\n"
     )
     here = Path(__file__).parent

@@ -5,6 +5,7 @@ Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`
 
 from ddjax.algorithms import (
     co_regularization,
+    corlsr,
     distillation,
     dsgd,
     dynamic_averaging,
@@ -15,6 +16,7 @@ from ddjax.algorithms import (
     local,
     quasi_global_momentum,
     relaysgd,
+    scaffold,
 )
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
 
@@ -23,6 +25,7 @@ __all__ = [
     "CONSENSUS",
     "AlgorithmEntry",
     "co_regularization",
+    "corlsr",
     "distillation",
     "dsgd",
     "dynamic_averaging",
@@ -33,4 +36,5 @@ __all__ = [
     "local",
     "quasi_global_momentum",
     "relaysgd",
+    "scaffold",
 ]

@@ -1,6 +1,8 @@
 """Dynamic model averaging: devices average only when one of them has moved far from the last common model."""
 
 import functools
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.learning import Population, round_keys, single_group
+from ddjax.registry import Entry, Registry
 from ddjax.stacked import select, stacked_bytes
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
@@ -30,15 +33,50 @@ class State(NamedTuple):
     violations: jax.Array
 
 
-def dynamic_averaging(population: Population, *, threshold: float, check_every: int = 1) -> Algorithm:
+class Balancing(NamedTuple):
+    """Whom the coordinator polls.
+
+    Attributes:
+      due: `(N) → ` how many violations, counted since the last time, make it average all.
+      grown: `(devices it has, N) → ` how many it has after its next polls.
+    """
+
+    due: Callable[[int], float]
+    grown: Callable[[jax.Array, int], jax.Array | int]
+
+
+BALANCING: Registry[Entry] = Registry("balancing")
+BALANCING.add(Entry("one", lambda: Balancing(float, lambda count, size: count + 1)))
+# All at once where half of them would be polled.
+BALANCING.add(
+    Entry(
+        "hedge",
+        lambda: Balancing(lambda size: math.inf, lambda count, size: jnp.where(6 * count >= size, size, 3 * count)),
+    )
+)
+BALANCING.add(Entry("full", lambda: Balancing(lambda size: 1, lambda count, size: size)))
+
+
+def dynamic_averaging(
+    population: Population, *, threshold: float, check_every: int = 1, balancing: str = "one"
+) -> Algorithm:
     """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
 
     Every `check_every` rounds a device whose parameters violate the local condition `‖θ_n − r‖² ≤ Δ` sends them to the
     coordinator. The coordinator averages those it has, `B`, and while the average itself is further than `Δ` from `r`
-    polls one more device for its parameters (the augmentation strategy, which the paper leaves open, is to draw it
-    uniformly from the others). Then the devices in `B` get the average. Once the violations counted add up to `N`, `B`
-    is all devices and the count starts anew. Whenever `B` is all devices, however it came to be, their average becomes
-    the new `r`. Devices weigh the same. All start from common parameters, the first `r`; optimizer state stays at home.
+    polls others for their parameters, drawn uniformly. Then the devices in `B` get the average. Whenever `B` is all
+    devices, however it came to be, their average becomes the new `r`. Devices weigh the same. All start from common
+    parameters, the first `r`; optimizer state stays at home.
+
+    The paper leaves open how many are polled at a time:
+
+    - `one`: one. Once the violations counted add up to `N`, `B` is all devices and the count starts anew (the paper's).
+    - `hedge`: two for each device in `B`, or all the others where `B` would come to hold half of the devices. Nothing
+      is counted.
+    - `full`: a violation makes `B` all devices.
+
+    `hedge` and `full` are the two ways of the authors' library, DLplatform. There violations come one after another,
+    and a second one joins the balancing of the first; here those of a round are there at once.
 
     Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and
     one byte, which says whether they are the new `r`.
@@ -47,15 +85,17 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
       population: devices of one architecture.
       threshold: `Δ ≥ 0`; 0 averages all at every check (periodic averaging), infinity never.
       check_every: `b`, rounds between two checks.
+      balancing: a name in `BALANCING`.
 
     Raises:
-      InputError: several architectures, a negative `Δ` or a period below 1.
+      InputError: several architectures, a negative `Δ`, a period below 1 or an unknown balancing.
     """
     single_group(population, "dynamic_averaging")
     if isinstance(threshold, int | float) and not threshold >= 0:
         raise InputError(f"the divergence threshold must be at least 0, got {threshold}")
     if check_every < 1:
         raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
+    due, grown = BALANCING.parse(balancing).build()
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
@@ -73,7 +113,7 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
         reference = state.reference
         violating = distance(params, reference) > threshold
         violations = state.violations + violating.sum(dtype=jnp.int32)
-        full = violations >= population.size
+        full = violations >= due(population.size)
         # Violators come first, the others in the order in which they would be polled.
         order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (population.size,))))
         place = jnp.zeros_like(order).at[order].set(jnp.arange(population.size))
@@ -82,16 +122,18 @@ def dynamic_averaging(population: Population, *, threshold: float, check_every: 
             return jax.tree.map(lambda leaf: leaf / jnp.maximum(count, 1), total)
 
         def unbalanced(carry) -> jax.Array:
-            count, total = carry
-            return (count > 0) & (count < population.size) & (distance(mean(total, count), reference) > threshold)
+            count, wanted, total = carry
+            far = (count < wanted) | (distance(mean(total, count), reference) > threshold)
+            return (count > 0) & (count < population.size) & far
 
         def poll(carry):
-            count, total = carry
-            return count + 1, jax.tree.map(lambda sum, leaf: sum + leaf[order[count]], total, params)
+            count, wanted, total = carry
+            wanted = jnp.where(count < wanted, wanted, grown(count, population.size))
+            return count + 1, wanted, jax.tree.map(lambda sum, leaf: sum + leaf[order[count]], total, params)
 
         first = violating | full
         total = jax.tree.map(lambda leaf: jnp.tensordot(first.astype(leaf.dtype), leaf, 1), params)
-        count, total = jax.lax.while_loop(unbalanced, poll, (first.sum(), total))
+        count, _, total = jax.lax.while_loop(unbalanced, poll, (first.sum(), first.sum(), total))
         members, average = place < count, mean(total, count)
         everyone = members.all()
         params = select(members, jax.tree.map(lambda leaf: leaf[None], average), params)
@@ -131,7 +173,7 @@ ALGORITHMS.add(
     AlgorithmEntry(
         "dynamic_averaging",
         dynamic_averaging,
-        settings={"threshold": "divergence_threshold", "check_every": "check_every"},
+        settings={"threshold": "divergence_threshold", "check_every": "check_every", "balancing": "balancing"},
         uses=TRAINING,
         measure=measure_averaging,
     )

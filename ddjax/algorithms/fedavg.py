@@ -1,13 +1,14 @@
 """Federated averaging: a server averages the parameters of the devices it draws."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
-from ddjax.errors import InputError
-from ddjax.learning import Population, draw, round_keys, single_group
+from ddjax.errors import InputError, check_number
+from ddjax.learning import Group, Phase, Population, draw, round_keys, single_group
 from ddjax.stacked import stacked_bytes
 from ddjax.types import Algorithm, Info, Problem, PyTree, Traffic
 
@@ -39,11 +40,36 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     Raises:
       InputError: several architectures, or `C` outside (0, 1].
     """
-    group = single_group(population, "fedavg")
-    if not 0 < fraction <= 1:
-        raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
-    # A hair more, since 0.29 × 100 falls short of 29 in floating point.
-    taking = max(int(fraction * population.size + 1e-9), 1)
+    return _federated("fedavg", population, fraction)
+
+
+def fedprox(population: Population, *, fraction: float = 1.0, proximal_weight: float) -> Algorithm:
+    """FedProx (Li et al., MLSys 2020, algorithm 2): `fedavg` whose devices are pulled back to where they began.
+
+    A device takes its local steps on `F_n(θ) + μ/2 ‖θ − θ_server‖²`, so `μ (θ − θ_server)` is added to each gradient.
+    As in the authors' code, the server draws uniformly and weighs by example counts, where the paper draws in
+    proportion to them and weighs alike. All devices take all their steps: none is slow.
+
+    Args:
+      population: devices of one architecture.
+      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
+      proximal_weight: `μ ≥ 0`; 0 is `fedavg`.
+
+    Raises:
+      InputError: several architectures, `C` outside (0, 1], or a negative `μ`.
+    """
+    check_number("proximal_weight", proximal_weight)
+    return _federated("fedprox", population, fraction, proximal_weight)
+
+
+def _toward_server(key: jax.Array, gradient: PyTree, params: PyTree, correction: tuple[PyTree, jax.Array]) -> PyTree:
+    server, weight = correction
+    return jax.tree.map(lambda g, p, s: g + weight * (p - s), gradient, params, server)
+
+
+def _federated(name: str, population: Population, fraction: float, proximal_weight: float | None = None) -> Algorithm:
+    group = single_group(population, name)
+    taking = clients_per_round(population, fraction)
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), group.learner.init(key).params)
@@ -51,34 +77,61 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         chosen = draw(keys.mix, population.size, taking)
-        clients = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (taking, *leaf.shape)), group.learner.restart(state.params)
+        clients = repeated(group.learner.restart(state.params), taking)
+        correct, corrections = None, None
+        if proximal_weight is not None:
+            correct, corrections = _toward_server, (clients.params, jnp.full(taking, proximal_weight, float))
+        clients, phase = population.train_group(
+            group, keys.train, state.round, clients, problem, chosen, correct=correct, corrections=corrections
         )
-        clients, phase = population.train_group(group, keys.train, state.round, clients, problem, chosen)
         counts = problem.private_counts[chosen].astype(float)
         params = jax.tree.map(lambda leaf: jnp.tensordot(counts / counts.sum(), leaf, 1), clients.params)
-
-        def of_all(values: jax.Array) -> jax.Array:
-            return jnp.zeros(population.size, values.dtype).at[chosen].set(values, unique_indices=True)
-
-        each = of_all(jnp.ones(taking, jnp.int32))
-        info = Info(
-            of_all(phase.loss),
-            of_all(phase.distillation_loss),
-            of_all(phase.steps),
-            Traffic(up={"parameters": each}, down={"parameters": each}),
-        )
+        info = info_of_clients(phase, chosen, population.size, "parameters")
         return State(state.round + 1, params), info
-
-    def predict(state: State, x: jax.Array) -> jax.Array:
-        s = group.learner.predict(group.learner.restart(state.params), x)
-        return jnp.broadcast_to(s, (population.size, *s.shape))
 
     def message_bytes(problem: Problem) -> Traffic:
         size = stacked_bytes(population.parameters)
         return Traffic(up={"parameters": size}, down={"parameters": size})
 
-    return Algorithm(init, round, predict, message_bytes, population.check)
+    return Algorithm(init, round, predict_as_server(group, population.size), message_bytes, population.check)
 
 
-ALGORITHMS.add(AlgorithmEntry("fedavg", fedavg, settings={"fraction": "client_fraction"}, uses=TRAINING))
+def clients_per_round(population: Population, fraction: float) -> int:
+    """`max(C · N, 1)`, rounded down; raises `InputError` for `C` outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
+    # A hair more, since 0.29 × 100 falls short of 29 in floating point.
+    return max(int(fraction * population.size + 1e-9), 1)
+
+
+def repeated(tree: PyTree, count: int) -> PyTree:
+    """`count` times the same, stacked."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
+
+
+def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) -> Info:
+    """What a round reports in which the devices `chosen` `[m]` of `size` trained, with one message each way."""
+
+    def of_all(values: jax.Array) -> jax.Array:
+        return jnp.zeros(size, values.dtype).at[chosen].set(values, unique_indices=True)
+
+    each = of_all(jnp.ones(len(chosen), jnp.int32))
+    messages = Traffic(up={message: each}, down={message: each})
+    return Info(of_all(phase.loss), of_all(phase.distillation_loss), of_all(phase.steps), messages)
+
+
+def predict_as_server(group: Group, size: int) -> Callable:
+    """The `predict` of an algorithm whose `size` devices all have the server's parameters, `state.params`."""
+
+    def predict(state, x: jax.Array) -> jax.Array:
+        s = group.learner.predict(group.learner.restart(state.params), x)
+        return jnp.broadcast_to(s, (size, *s.shape))
+
+    return predict
+
+
+_CLIENTS = {"fraction": "client_fraction"}
+ALGORITHMS.add(AlgorithmEntry("fedavg", fedavg, settings=_CLIENTS, uses=TRAINING))
+ALGORITHMS.add(
+    AlgorithmEntry("fedprox", fedprox, settings=_CLIENTS | {"proximal_weight": "proximal_weight"}, uses=TRAINING)
+)

@@ -15,6 +15,9 @@ from ddjax.stacked import expand, stacked_bytes, unflatten
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
+# The sum of two ages is an int32.
+_OLDEST = 2**30 - 1
+
 
 class State(NamedTuple):
     """What gossip learning carries between rounds.
@@ -22,7 +25,7 @@ class State(NamedTuple):
     Attributes:
       round: `[]` rounds done.
       devices: a stacked `Device` for each group.
-      age: `[N]` int32, optimizer steps behind a device's parameters.
+      age: `[N]` int32, examples behind a device's parameters, counted as often as they were used.
     """
 
     round: jax.Array
@@ -30,23 +33,27 @@ class State(NamedTuple):
     age: jax.Array
 
 
-def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorithm:
+def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by_age: bool = False) -> Algorithm:
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
     In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
     uniformly. A receiver takes the messages one at a time, in random order. It merges, `θ ← (t θ + t' θ') / (t + t')`,
-    `t ← max(t, t')`, and then takes its local steps, by which the age grows. Ages count steps; the paper counts
-    examples, which is the same in proportion while minibatches are equal. So a device that hears of nobody does not
-    train in that round, and one that hears of two trains twice; a round has `N` updates on the whole. A message that is
-    lost changes nothing.
+    `t ← max(t, t')`, and then takes its local steps, by which the age grows. Ages count examples, as in the paper. So a
+    device that hears of nobody does not train in that round, and one that hears of two trains twice; a round has `N`
+    updates on the whole. A message that is lost changes nothing. None is late, and all devices push at the same time.
 
     The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
-    part; which one follows from a seed. A message is that part and the age (4 bytes). All devices start from common
-    parameters; optimizer state stays at home.
+    part; which one follows from a seed. The bias is drawn like other parameters. A message is that part and the age (4
+    bytes). All devices start from common parameters; optimizer state stays at home.
+
+    Learning rates fall over rounds, or by `schedule_by_age` over the local phases that a model's age comes to. With the
+    schedule `inverse_time:1` a step is then `η/t`, the paper's for linear models: `t` counts minibatches, this one
+    included (examples, if gradients are summed over a minibatch).
 
     Args:
       population: devices of one architecture.
       message_fraction: part of the parameters in a message, in (0, 1].
+      schedule_by_age: whether learning rates fall over the age of a model.
 
     Raises:
       InputError: several architectures, a single device, or a fraction outside (0, 1].
@@ -90,6 +97,7 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
         inbox = jnp.bincount(targets, length=population.size)
         first = jnp.cumsum(inbox) - inbox
         params, age = state.devices[0].params, state.age  # as they were when pushed
+        used = population.examples_per_round(problem)
 
         def one_message(carry):
             number, devices, current, totals = carry
@@ -99,10 +107,12 @@ def gossip(population: Population, *, message_fraction: float = 1.0) -> Algorith
                 jax.random.fold_in(sampling, number), devices.params, current, received, age[sender], hears
             )
             training = jax.random.fold_in(keys.train, number)
+            clock = current // used if schedule_by_age else state.round
             (devices,), phase = population.train(
-                training, state.round, (devices._replace(params=merged),), problem, active=hears
+                training, clock, (devices._replace(params=merged),), problem, active=hears
             )
-            return number + 1, devices, current + phase.steps, jax.tree.map(jnp.add, totals, phase)
+            older = jnp.where(hears, jnp.minimum(current + used, _OLDEST), current)
+            return number + 1, devices, older, jax.tree.map(jnp.add, totals, phase)
 
         nothing = jnp.zeros(population.size)
         totals = Phase(nothing, nothing, jnp.zeros(population.size, jnp.int32), None)
@@ -128,7 +138,7 @@ ALGORITHMS.add(
     AlgorithmEntry(
         "gossip",
         gossip,
-        settings={"message_fraction": "message_fraction"},
+        settings={"message_fraction": "message_fraction", "schedule_by_age": "schedule_by_age"},
         uses=(*TRAINING, *ON_GRAPH),
         measure=measure_averaging,
     )

@@ -6,7 +6,9 @@ from functools import partial
 from typing import Any
 
 from ddjax.algorithms import CONSENSUS
+from ddjax.algorithms.dynamic_averaging import BALANCING
 from ddjax.errors import InputError
+from ddjax.experiments.accuracies import parse_accuracies
 from ddjax.experiments.fields import Role, Sweep, fields, setting
 from ddjax.experiments.problem_settings import ProblemSettings
 from ddjax.learning import DIVERGENCES, LEAST_TEMPERATURE, OPTIMIZERS
@@ -17,6 +19,7 @@ from ddjax.schedules import SCHEDULES
 
 _network = partial(setting, section="Devices and network", role=Role.PROGRAM)
 _mixing = partial(setting, section="Mixing and other algorithms", role=Role.PROGRAM)
+_weight = partial(_mixing, role=Role.HYPERPARAMETER, minimum=0)
 _distillation = partial(setting, section="Distillation", role=Role.PROGRAM)
 _training = partial(setting, section="Local training", role=Role.PROGRAM)
 _output = partial(setting, section="Output", role=Role.OUTPUT)
@@ -80,9 +83,12 @@ class Settings(ProblemSettings):
     message_fraction: float = _mixing(
         1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
     )
+    schedule_by_age: bool = _mixing(False, "Whether learning rates of gossip fall over a model's age, not over rounds.")
     client_fraction: float = _mixing(
         1.0, "C, part of the devices in a round of fedavg.", minimum=0, maximum=1, positive=True
     )
+    proximal_weight: float = _weight(0.1, "mu, how strongly fedprox pulls devices back to the server's parameters.")
+    server_step_size: float = _weight(1.0, "eta_g, the server's step size in scaffold.")
     divergence_threshold: float = _mixing(
         1.0,
         "Delta of dynamic_averaging, a squared distance of parameters.",
@@ -90,9 +96,11 @@ class Settings(ProblemSettings):
         minimum=0,
         maximum=math.inf,
     )
+    balancing: str = _mixing("one", "Whom dynamic_averaging polls after a violation.", registry=BALANCING)
     check_every: int = _mixing(
         10, "Rounds between checks of dynamic_averaging.", unit="rounds", minimum=0, positive=True
     )
+    ridge: float = _weight(0.0, "nu, weight of a device's squared coefficients in co_regularization and corlsr.")
 
     consensus: str = _distillation("gradient", "Form of the consensus step.", registry=CONSENSUS)
     consensus_step_size: float = _distillation(
@@ -238,18 +246,3 @@ class Settings(ProblemSettings):
         """Every setting by its name, as JSON takes it."""
         kinds = {name: field.kind for name, field in fields(self).items()}
         return {name: list(value) if kinds[name] is tuple else kinds[name](value) for name, value in vars(self).items()}
-
-
-def parse_accuracies(text: str) -> list[float]:
-    """Accuracies joined by commas.
-
-    Raises:
-      InputError: something else.
-    """
-    try:
-        targets = [float(target) for target in text.split(",") if target]
-    except ValueError:
-        targets = [math.nan]
-    if not all(0 < target <= 1 for target in targets):
-        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {text!r}")
-    return targets

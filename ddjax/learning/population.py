@@ -76,6 +76,13 @@ class Population:
         """Optimizer steps that a device with so many examples takes in a round."""
         return self.local_epochs * math.ceil(examples / (self.batch_size or examples)) or self.local_steps
 
+    def examples_per_round(self, problem: Problem) -> jax.Array:
+        """`[N]` int32, examples that each device uses in a round, counted as often as it uses them."""
+        counts = problem.private_counts.astype(jnp.int32)
+        if self.local_epochs:
+            return self.local_epochs * counts
+        return self.local_steps * (jnp.full_like(counts, self.batch_size) if self.batch_size else counts)
+
     def _members(self) -> list[tuple[Group, slice]]:
         stops = [sum(g.size for g in self.groups[: i + 1]) for i in range(len(self.groups))]
         return [(group, slice(stop - group.size, stop)) for group, stop in zip(self.groups, stops, strict=True)]
@@ -111,7 +118,7 @@ class Population:
 
         Args:
           key: device `n` draws from `fold_in(key, n)` alone, so its numbers do not depend on who else there is.
-          round: `[]` rounds done, from which learning rate schedules count.
+          round: `[]` rounds done, from which learning rate schedules count, or `[N]` of each device.
           devices: a stacked `Device` for each group.
           problem: private data.
           reference: `[b, …]` the reference minibatch.
@@ -126,7 +133,7 @@ class Population:
             moved, phase = self.train_group(
                 group,
                 key,
-                round,
+                round[members] if jnp.ndim(round) else round,
                 stacked,
                 problem,
                 members,
@@ -162,12 +169,16 @@ class Population:
         corrections: PyTree = None,
         known: jax.Array | None = None,
     ) -> tuple[Device, Phase]:
-        """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise."""
+        """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise.
+
+        The other arguments are those of `train`; `round` is `[]` or `[M]`.
+        """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
 
-        def one(shared, device, n, held, size, target, correction, known):
+        def one(shared, device, n, held, size, target, correction, known, own_round):
             key, round, x, y, reference = shared
+            round = round if own_round is None else own_round
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
 
             def step(carry, number):
@@ -199,9 +210,11 @@ class Population:
         x, y = problem.x, problem.y
         if not isinstance(ids, slice) and shard_count() > 1:
             held, x, y = gathered(held, x, y)
-        shared = (key, round, x, y, reference)
+        each = jnp.ndim(round) > 0
+        shared = (key, None if each else round, x, y, reference)
         numbers = jnp.arange(self.size)[ids]
-        return group.map(one, shared, stacked, numbers, held, counts, targets, corrections, known)
+        own = round if each else None
+        return group.map(one, shared, stacked, numbers, held, counts, targets, corrections, known, own)
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""

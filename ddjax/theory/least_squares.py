@@ -38,7 +38,9 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
       InputError: devices that do not know the whole reference set.
     """
     if problem.known is not None:
-        raise InputError("the closed form is of devices that know the whole reference set; leave out --reference_known")
+        raise InputError(
+            "normal equations are of devices that know the whole reference set; leave out --reference_known"
+        )
 
     def features(inputs: Any) -> np.ndarray:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
@@ -57,6 +59,11 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
     )
 
 
+def ridged(equations: NormalEquations, ridge: float) -> NormalEquations:
+    """The normal equations with `½ν ‖θ_n‖²` added to each device's loss, of which the bias is a part."""
+    return equations._replace(own=equations.own + ridge * np.eye(len(equations.shared)))
+
+
 def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
     """Minimizes `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m` (Brefeld et al., ICML 2006).
 
@@ -65,7 +72,7 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
     least norm is taken of each of these systems.
 
     Args:
-      equations: of the problem; `H_n` and `G` are its `own` and `shared`.
+      equations: of the problem; `H_n` and `G` are its `own` and `shared`. With a ridge they are `ridged`.
       weight: `ρ`.
 
     Returns:

@@ -215,9 +215,12 @@ def test_no_limit_is_made_up_for_push_sum_on_a_network_that_changes(tmp_path):
 # Gossip learning
 
 
-def test_gossip_is_the_algorithm_box_in_numpy():
+@pytest.mark.parametrize("by_age", [False, True])
+def test_gossip_is_the_algorithm_box_in_numpy(by_age):
+    """Also with the step size `η/t`, `t` the minibatches behind a model, this one included."""
     problem = small_problem("complete")
-    state, states = rounds(ddjax.gossip(make_learners()), problem, 12)
+    optimizer = optax.sgd(lambda count: RATE / (1 + count)) if by_age else None
+    state, states = rounds(ddjax.gossip(make_learners(optimizer=optimizer), schedule_by_age=by_age), problem, 12)
     x, y, _ = arrays(problem)
     own, age = theta(states[0].devices[0]), np.zeros(DEVICES, int)
     most = 0
@@ -236,11 +239,22 @@ def test_gossip_is_the_algorithm_box_in_numpy():
                 age[n] = max(age[n], sent_age[m])
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(keys.train, number), n), 0)
                 drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, problem.private_counts[n])
-                own[n] = local_step(merged, np.asarray(problem.private_indices)[n, np.asarray(drawn)], x, y)
-                age[n] += 1
+                age[n] += BATCH
+                step = local_step(merged, np.asarray(problem.private_indices)[n, np.asarray(drawn)], x, y)
+                slower = BATCH / age[n] if by_age else 1
+                own[n] = tuple(old + slower * (new - old) for old, new in zip(merged, step, strict=True))
     assert most > 1  # some device heard of several in one round
     same_parameters(state.devices, own)
     assert state.age.tolist() == age.tolist()
+
+
+def test_ages_count_the_examples_of_each_device(problem):
+    """Two epochs of each message's receiver, after one round: all that was sent has age zero."""
+    algorithm = ddjax.gossip(ddjax.Population(make_learners().groups, BATCH, local_epochs=2))
+    state, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    sizes, heard = np.asarray(problem.private_counts), np.asarray(info.messages.peer["parameters and age"]).sum(1)
+    assert len(set(sizes)) > 1
+    assert state.age.tolist() == (heard * 2 * sizes).tolist()
 
 
 def test_a_gossip_round_sends_one_message_and_makes_one_update_a_device():
@@ -386,44 +400,54 @@ def test_fedavg_fraction_must_lie_between_0_and_1(fraction):
 # Dynamic averaging
 
 
-def test_dynamic_averaging_is_the_algorithm_box_in_numpy():
-    problem, threshold, period, count = small_problem(partition="iid"), 0.05, 2, 60
-    algorithm = ddjax.dynamic_averaging(make_learners(), threshold=threshold, check_every=period)
+@pytest.mark.parametrize("balancing", ["one", "hedge", "full"])
+def test_dynamic_averaging_is_the_algorithm_box_in_numpy(balancing):
+    size, period = (20, 1) if balancing == "hedge" else (DEVICES, 2)  # so that few are first, a sixth of all at most
+    problem, threshold, count = small_problem(partition="iid", devices=size), 0.05, 60
+    algorithm = ddjax.dynamic_averaging(
+        make_learners(size=size), threshold=threshold, check_every=period, balancing=balancing
+    )
     state, states = rounds(algorithm, problem, count)
     x, y, _ = arrays(problem)
     own = [vector(pair) for pair in theta(states[0].devices[0])]
     reference, violations = own[0], 0
-    partial = full = grown = 0
+    partial = full = grown = jumped = 0
     for t in range(count):
         round_key = jax.random.fold_in(KEY, t)
         drawn = Drawn(round_key, problem)
-        own = [vector(local_step(parts(own[n]), drawn.private[n][0], x, y)) for n in range(DEVICES)]
+        own = [vector(local_step(parts(own[n]), drawn.private[n][0], x, y)) for n in range(size)]
         if (t + 1) % period:
             continue
-        members = [n for n in range(DEVICES) if ((own[n] - reference) ** 2).sum() > threshold]
+        members = [n for n in range(size) if ((own[n] - reference) ** 2).sum() > threshold]
         if not members:
             continue
         violations += len(members)
-        due = violations >= DEVICES
-        waiting = np.argsort(np.asarray(jax.random.uniform(round_keys(round_key).mix, (DEVICES,))))
+        due = violations >= {"one": size, "hedge": np.inf, "full": 1}[balancing]
+        waiting = np.argsort(np.asarray(jax.random.uniform(round_keys(round_key).mix, (size,))))
         waiting = [n for n in waiting if n not in members]
         if due:
             violations = 0
-            members, waiting = list(range(DEVICES)), []
+            members, waiting = list(range(size)), []
         while waiting and ((np.mean([own[n] for n in members], 0) - reference) ** 2).sum() > threshold:
-            members.append(waiting.pop(0))
+            polls = 1
+            if balancing == "hedge":  # as the authors' library: two for each, or all where they would be half
+                polls = min(2 * len(members), len(waiting))
+                polls = len(waiting) if len(members) + polls >= size / 2 else polls
+                jumped |= 1 < polls < len(waiting)
+            members, waiting = members + waiting[:polls], waiting[polls:]
         average = np.mean([own[n] for n in members], 0)
         for n in members:
             own[n] = average
-        if len(members) == DEVICES:
+        if len(members) == size:
             reference = average
             full += due
             grown += not due
         else:
             partial += 1
-    assert partial
-    assert full
-    assert grown  # a subset that grew to all devices, which does not reset the count
+    assert bool(partial) == (balancing != "full")
+    assert bool(full) == (balancing != "hedge")
+    assert bool(grown) == (balancing != "full")  # a subset that grew to all devices, which does not reset the count
+    assert bool(jumped) == (balancing == "hedge")
     same_parameters(state.devices, [parts(v) for v in own])
 
 

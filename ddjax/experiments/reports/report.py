@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ddjax.errors import InputError
+from ddjax.experiments.accuracies import parse_accuracies
 from ddjax.experiments.fields import fields, setting
 from ddjax.experiments.files import replace
 from ddjax.experiments.flags import Given, run
@@ -23,7 +24,6 @@ from ddjax.experiments.reports.figures import draw
 from ddjax.experiments.reports.page import MARK, page
 from ddjax.experiments.reports.panels import measures_of, panels
 from ddjax.experiments.reports.read import read
-from ddjax.experiments.settings import parse_accuracies
 
 _report = partial(setting, section="Report")
 

@@ -1,0 +1,96 @@
+"""Co-regularized least squares by exchanged predictions: linear models that solve, predict, and solve again."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax.algorithms.co_regularization import linear_predictions, linear_shapes
+from ddjax.algorithms.registry import ALGORITHMS, AlgorithmEntry
+from ddjax.errors import InputError, check_number
+from ddjax.learning import Population
+from ddjax.theory import least_squares
+from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
+
+
+class State(NamedTuple):
+    """What the devices know.
+
+    Attributes:
+      round: `[]` rounds done.
+      coefficients: `[N, P + 1, K]` `θ_n` of each device, the last row the bias.
+      alone: `[N, P + 1, K]` what a device's own examples add to its solution.
+      following: `[N, P + 1, P + 1]` how its solution follows the predictions of others.
+    """
+
+    round: jax.Array
+    coefficients: jax.Array
+    alone: jax.Array
+    following: jax.Array
+
+
+def corlsr(population: Population, *, distillation_weight: float, ridge: float = 0.0) -> Algorithm:
+    """Distributed co-regularized least squares (Brefeld, Gärtner, Scheffer, Wrobel, ICML 2006).
+
+    It minimizes what `co_regularization` does, with the examples left where they are. In a round every device sends its
+    predictions `p_n = X θ_n` on all `R` reference examples to the server, which sends back their mean. A device takes
+    out its own part, and solves given the mean `q_n` of the others' predictions:
+
+    `(H_n + ν I + ρ' G) θ_n = A_nᵀ y_n/m_n + ρ'/R Xᵀ q_n`, `ρ' = ρ (1 − 1/N)`, `H_n = A_nᵀA_n/m_n`, `G = XᵀX/R`.
+
+    This is block coordinate descent, but for the order: all devices solve at the same time, and not one after another.
+    It converges to `co_regularization` at a linear rate. At first `θ_n` is what a device finds alone with
+    `q_n = 0`. A message is `R · K` numbers, up and down; without the server it would be one to each other device.
+
+    Args:
+      population: linear models; nothing else of them is used.
+      distillation_weight: `ρ`.
+      ridge: `ν ≥ 0`; of the bias, too.
+
+    Raises:
+      InputError: models that are not linear, a single device, or a negative `ν`.
+    """
+    check_number("ridge", ridge)
+    devices, outputs, features = linear_shapes(population, "corlsr")
+    if devices < 2:
+        raise InputError("corlsr needs at least two devices, which learn from each other's predictions")
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        coefficients = jnp.zeros((devices, features + 1, outputs))
+        following = jnp.zeros((devices, features + 1, features + 1))
+        return State(jnp.zeros((), jnp.int32), coefficients, coefficients, following)
+
+    def start(state: State, problem: Problem) -> State:
+        equations = least_squares.ridged(least_squares.normal_equations(problem, outputs), ridge)
+        weight = distillation_weight * (1 - 1 / devices)
+        inverses = np.linalg.pinv(equations.own + weight * equations.shared, hermitian=True)
+        alone = jnp.asarray(inverses @ equations.sides, working_dtype())
+        return state._replace(
+            coefficients=alone.copy(), alone=alone, following=jnp.asarray(weight * inverses, working_dtype())
+        )
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        reference = problem.reference[:].reshape(problem.reference.shape[0], -1)
+        features = jnp.concatenate([reference, jnp.ones((len(reference), 1), reference.dtype)], axis=1)
+        predictions = linear_predictions(state.coefficients, reference)
+        others = (devices * predictions.mean(0) - predictions) / (devices - 1)
+        pull = jnp.einsum("rp,nrk->npk", features, others) / len(features)
+        coefficients = state.alone + state.following @ pull
+        none, each = jnp.zeros(devices), jnp.ones(devices, jnp.int32)
+        info = Info(none, none, jnp.zeros(devices, jnp.int32), Traffic(up={"predictions": each}, down={"mean": each}))
+        return state._replace(round=state.round + 1, coefficients=coefficients), info
+
+    def message_bytes(problem: Problem) -> Traffic:
+        size = problem.reference.shape[0] * outputs * working_dtype().itemsize
+        return Traffic(up={"predictions": size}, down={"mean": size})
+
+    def predict(state: State, x: jax.Array) -> jax.Array:
+        return linear_predictions(state.coefficients, x)
+
+    return Algorithm(init, round, predict, message_bytes, population.check, start)
+
+
+ALGORITHMS.add(
+    AlgorithmEntry("corlsr", corlsr, settings={"distillation_weight": "distillation_weight", "ridge": "ridge"})
+)

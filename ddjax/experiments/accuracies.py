@@ -1,0 +1,20 @@
+"""Accuracies that a user asks about."""
+
+import math
+
+from ddjax.errors import InputError
+
+
+def parse_accuracies(text: str) -> list[float]:
+    """Accuracies joined by commas.
+
+    Raises:
+      InputError: something else.
+    """
+    try:
+        targets = [float(target) for target in text.split(",") if target]
+    except ValueError:
+        targets = [math.nan]
+    if not all(0 < target <= 1 for target in targets):
+        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {text!r}")
+    return targets
