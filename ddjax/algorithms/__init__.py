@@ -3,7 +3,18 @@
 Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`; `ddjax.dsgd` is the function.
 """
 
-from ddjax.algorithms import co_regularization, distillation, dsgd, dynamic_averaging, fedavg, gossip, local
+from ddjax.algorithms import (
+    co_regularization,
+    distillation,
+    ds_fl,
+    dsgd,
+    dynamic_averaging,
+    fedavg,
+    fedct,
+    fedmd,
+    gossip,
+    local,
+)
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
 
 __all__ = [
@@ -12,9 +23,12 @@ __all__ = [
     "AlgorithmEntry",
     "co_regularization",
     "distillation",
+    "ds_fl",
     "dsgd",
     "dynamic_averaging",
     "fedavg",
+    "fedct",
+    "fedmd",
     "gossip",
     "local",
 ]

@@ -209,6 +209,12 @@ class Settings:
         role=Role.HYPERPARAMETER,
         minimum=LEAST_TEMPERATURE,
     )
+    distillation_epochs: int = _distillation(
+        1, "Passes over the reference examples of a round of fedmd and ds_fl.", minimum=0, positive=True
+    )
+    sharpening_temperature: float = _distillation(
+        0.1, "Softmax temperature by which ds_fl sharpens a mean.", role=Role.HYPERPARAMETER, minimum=LEAST_TEMPERATURE
+    )
     reference_batch_size: int = _distillation(
         64,
         "Reference examples drawn, and sent, each round, at most the reference set; 0 for all.",
