@@ -4,10 +4,14 @@ __version__ = "0.2.0"
 
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms.co_regularization import co_regularization
+from ddjax.algorithms.def_kt import def_kt
 from ddjax.algorithms.distillation import distillation
+from ddjax.algorithms.ds_fl import ds_fl
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
 from ddjax.algorithms.fedavg import fedavg
+from ddjax.algorithms.fedct import fedct, fedct_neighbors
+from ddjax.algorithms.fedmd import fedmd
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.local import local
 from ddjax.data import load_dataset, make_problem, pool
@@ -57,11 +61,16 @@ __all__ = [
     "choco",
     "co_regularization",
     "data",
+    "def_kt",
     "distillation",
+    "ds_fl",
     "dsgd",
     "dynamic_averaging",
     "encoded",
     "fedavg",
+    "fedct",
+    "fedct_neighbors",
+    "fedmd",
     "gossip",
     "iterate",
     "learning",

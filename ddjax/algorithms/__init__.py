@@ -5,6 +5,7 @@ Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`
 
 from ddjax.algorithms import (
     co_regularization,
+    def_kt,
     distillation,
     ds_fl,
     dsgd,
@@ -22,6 +23,7 @@ __all__ = [
     "CONSENSUS",
     "AlgorithmEntry",
     "co_regularization",
+    "def_kt",
     "distillation",
     "ds_fl",
     "dsgd",
