@@ -10,6 +10,8 @@ import jax
 import pytest
 from small import small_problem
 
+from ddjax import registry
+
 jax.devices()  # starts JAX with one device, whichever test comes first; a command would start it with one a core
 
 _SHARED = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "database": None}
@@ -30,6 +32,13 @@ def _optimizing(request, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    """What a test registers, as by `--include`, is gone for the next one."""
+    for each in registry._registries:
+        monkeypatch.setattr(each, "_entries", dict(each._entries))
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import call
 
 ROOT = Path(__file__).parents[1]
 SKELETONS = {
@@ -22,20 +21,15 @@ def test_there_is_one_for_each_kind_of_part():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("name", SKELETONS)
-def test_a_skeleton_runs(tmp_path, name):
+def test_a_skeleton_runs(tmp_path, monkeypatch, name):
     code, command = SKELETONS[name]
     (tmp_path / name).write_text(code)
     script, *flags = shlex.split(command, comments=True)
     assert script == "train.py"
     assert f"--include={name}" in flags
     tiny = ["--rounds=6", "--eval_every=3", "--devices=4", "--models=linear", "--output_dir=run"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/train.py", *tiny, *flags],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert call(*tiny, *flags) == 0
     assert (tmp_path / "run" / "summary.json").exists()

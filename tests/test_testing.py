@@ -72,12 +72,10 @@ def test_every_dataset_passes(spec):
 
 
 @pytest.mark.slow
-def test_mixers_and_algorithms_pass_on_two_shards():
+def test_mixers_pass_on_two_shards():
     program = (
         "import test_testing as t\n"
         "for name in t.MIXERS: t.check_mixer(lambda: t.mixer(name))\n"
-        "for name in ('dsgd', 'distillation', 'gossip', 'fedavg'):\n"
-        "    t.check_algorithm(lambda population: t.algorithm(name, population))\n"
         "import jax; print(jax.device_count())\n"
     )
     here = Path(__file__).parent

@@ -15,10 +15,12 @@ from ddjax.data.registry import PARTITIONS
 from ddjax.data.rows import Chosen, blocks, located
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.data.shifts import shifted
-from ddjax.errors import InputError
+from ddjax.errors import InputError, suggest
 from ddjax.learning.tasks import infer_task
 from ddjax.networks import as_network
 from ddjax.types import Problem
+
+EVALUATED = ("test", "validation")
 
 
 class Prepared(NamedTuple):
@@ -56,13 +58,16 @@ def prepare(
     reference_classes: Sequence[str] = (),
     reference_alpha: float = 0.0,
     reference_known: float = 1.0,
+    validation_examples: int = 0,
+    evaluate_on: str = "test",
     shards: int = 1,
 ) -> Prepared:
     """Shares a data set out over the devices of a network, and says how.
 
     The reference set is drawn from the training data, uniformly unless something else is asked, and its labels are
-    thrown away; private, reference and test examples are disjoint. Inputs and numbers to predict are brought to unit
-    scale where they are not, see `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
+    thrown away. Private, reference, validation and test examples are disjoint. Inputs and numbers to predict are
+    brought to unit scale where they are not, see `scaling.input_scaling` and `scaling.target_scaling`; token ids stay
+    integers (int32).
 
     Args:
       dataset: what to share out.
@@ -84,6 +89,8 @@ def prepare(
       reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
         drawn from; 0 for those of the training data.
       reference_known: share of the reference set that each device knows, drawn for each at random.
+      validation_examples: examples drawn uniformly from the training data, before all others, that no device holds.
+      evaluate_on: `test`, or `validation`: then these are the problem's test examples, and the data set's are not used.
       shards: over how many accelerators devices will be spread. With more than one, private inputs are made ready only
         when a shard asks for its own (`rows.Chosen`), unless there is a `feature_shift`.
 
@@ -91,11 +98,15 @@ def prepare(
       InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
     """
     network = as_network(network)
-    total = len(dataset.x_train)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(dataset.x_train))
+    tests = len(dataset.x_test)
+    dataset, order = _validated(dataset, order, validation_examples, evaluate_on)
+    total = len(order)
     outside = reference_source or reference_dataset is not None
     supply = total if reference_dataset is None else len(reference_dataset.x_train)
     reference_size = reference_size or min(2000, total // 4, supply)
-    _check_sizes(dataset, 1 if outside else reference_size, eval_examples, examples_per_device)
+    _check_sizes(total, 1 if outside else reference_size, len(dataset.x_test), eval_examples, examples_per_device)
     if outside and (reference_classes or reference_alpha):
         raise InputError(
             "--reference_classes and --reference_alpha choose from the training data; they do nothing with "
@@ -107,15 +118,15 @@ def prepare(
     outcomes = target_scaling(dataset, standardize) if numbers else None
     y_train, y_test = (_targets(y, outcomes) for y in (dataset.y_train, dataset.y_test))
     partition = partition or infer_task(y_train).partition
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(total)
     if outside:
         private, known = order, np.zeros(0, int)
         unlabeled = references.outside(dataset, reference_dataset, reference_size, rng)
     else:
         known, private = references.held_out(dataset, order, reference_size, rng, reference_classes, reference_alpha)
         unlabeled = dataset.x_train[known]
-    test = rng.permutation(len(dataset.x_test))[: eval_examples or None]
+    drawn = rng.permutation(tests)[: eval_examples or None]
+    # What is drawn next, and so what devices hold, is the same whatever is evaluated on.
+    test = drawn if evaluate_on == "test" else np.arange(len(dataset.x_test))[: eval_examples or None]
     if PARTITIONS.parse(partition).entry.by_owner:
         shares = _owned(dataset, private, network.devices, partition, examples_per_device, rng)
     else:
@@ -131,7 +142,8 @@ def prepare(
     x_test = as_inputs(dataset.x_test, test)
     reference = as_inputs(unlabeled, np.arange(reference_size))
     if feature_shift:
-        shifted(feature_shift, dataset, _seen(x, sizes, (reference, x_test), rng), network.devices, rng)
+        seen = _seen(x, sizes, ((reference, len(reference)), (x_test, len(drawn))), rng)
+        shifted(feature_shift, dataset, seen, network.devices, rng)
     if shards == 1:
         x, y = jnp.asarray(x), jnp.asarray(y)
     known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
@@ -173,7 +185,9 @@ def prepare(
             "private_least": int(sizes.min()),
             "private_most": int(sizes.max()),
             "reference": reference_size,
+            "validation": validation_examples,
             "test": len(test),
+            "evaluated_on": evaluate_on,
         },
         "reference": {
             "source": reference_source or "the training data",
@@ -188,13 +202,13 @@ def prepare(
 
 
 def _seen(
-    x: np.ndarray, sizes: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+    x: np.ndarray, sizes: np.ndarray, others: Sequence[tuple[np.ndarray, int]], rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Inputs with the devices that see them: private ones in order, the others as devices drawn at random do."""
+    """Inputs with the devices that see them: private ones in order, the others as some devices drawn at random do."""
     devices = len(sizes)
     return [
         (x, np.repeat(np.arange(devices), sizes)),
-        *((each, rng.integers(devices, size=len(each))) for each in others),
+        *((each, np.resize(rng.integers(devices, size=count), len(each))) for each, count in others),
     ]
 
 
@@ -241,14 +255,30 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield from zip(rows[places], block[inside], strict=True)
 
 
-def _check_sizes(dataset: Dataset, reference_size: int, eval_examples: int, examples_per_device: int) -> None:
-    total = len(dataset.x_train)
+def _validated(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: str) -> tuple[Dataset, np.ndarray]:
+    """The data set with what is evaluated on as its test set, and the rows that are left for training."""
+    if evaluate_on not in EVALUATED:
+        raise suggest("evaluate_on", evaluate_on, EVALUATED)
+    if not 0 <= examples < len(order):
+        raise InputError(
+            f"validation_examples must lie in 0 … {len(order) - 1}, below the {len(order)} training examples, got "
+            f"{examples}"
+        )
+    if evaluate_on == "validation":
+        if not examples:
+            raise InputError("evaluate_on 'validation' needs validation_examples; say how many")
+        held = order[:examples]
+        dataset = dataset._replace(x_test=dataset.x_train[held], y_test=dataset.y_train[held])
+    return dataset, order[examples:]
+
+
+def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
             f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
         )
-    if not 0 <= eval_examples <= len(dataset.x_test):
-        raise InputError(f"eval_examples must lie in 0 … {len(dataset.x_test)}, the test set, got {eval_examples}")
+    if not 0 <= eval_examples <= tests:
+        raise InputError(f"eval_examples must lie in 0 … {tests}, the test set, got {eval_examples}")
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
 

@@ -72,7 +72,7 @@ def data_lines(built: Experiment) -> list[str]:
     least, most = examples["private_least"], examples["private_most"]
     lines.append(
         f"examples   {f'{least:,} to {most:,}' if least < most else f'{most:,}'} private per device "
-        f"({examples['partition']} partition), {examples['reference']:,} reference, {examples['test']:,} test"
+        f"({examples['partition']} partition), {examples['reference']:,} reference, {_held_out(examples)}"
     )
     reference = facts["reference"]
     known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
@@ -81,8 +81,17 @@ def data_lines(built: Experiment) -> list[str]:
         f"{reference['bytes_to_distribute']:,} to distribute"
     )
     if same := facts["duplicates"]:
-        lines.append(f"note       {same:,} of the {examples['test']:,} test examples are training examples too")
+        kind = examples["evaluated_on"]
+        lines.append(f"note       {same:,} of the {examples['test']:,} {kind} examples are training examples too")
     return lines + [f"note       {note}" for note in facts["notes"]]
+
+
+def _held_out(examples: dict[str, Any]) -> str:
+    """What no device holds: the examples to test on, and those to choose settings by."""
+    if examples["evaluated_on"] == "validation":
+        return f"{examples['test']:,} validation; the test set is not opened"
+    kept = f"{examples['validation']:,} validation, not used here, " if examples["validation"] else ""
+    return f"{kept}{examples['test']:,} test"
 
 
 def _task(facts: dict[str, Any]) -> str:

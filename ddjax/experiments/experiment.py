@@ -146,6 +146,8 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
         reference_alpha=settings.reference_alpha,
         reference_known=settings.reference_known,
+        validation_examples=settings.validation_examples,
+        evaluate_on=settings.evaluate_on,
         shards=mesh.size,
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}

@@ -47,6 +47,7 @@ def device_groups(settings: Settings) -> list[DeviceGroup]:
 def load(settings: Settings) -> data.Dataset:
     private = settings.devices * (settings.examples_per_device or 100)
     wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
+    wanted += settings.validation_examples
     own = {name: getattr(settings, name) for name in data.Wanted._fields if name in fields(Settings)}
     return data.load_dataset(
         settings.dataset, **own | {"train": wanted, "owner_key": data.owner_key(settings.partition)}

@@ -20,7 +20,6 @@ from ddjax.experiments import records
 from ddjax.experiments.sweeps import cluster, dispatch, worker
 from ddjax.experiments.sweeps.dispatch import Dispatcher, Job, LostError
 from ddjax.experiments.sweeps.queue import Program, longest
-from ddjax.networks import TOPOLOGIES
 
 distributed = pytest.importorskip("distributed")
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2"]
@@ -37,6 +36,7 @@ def picky(devices, seed):
 
 TOPOLOGIES.add(TopologyEntry("picky", picky))
 """
+pytestmark = pytest.mark.usefixtures("forgetful")
 VERSIONS = {name: version for name, version in records.versions().items() if name != "python"}
 
 
@@ -47,12 +47,6 @@ def workers():
     options = {"memory_limit": None, "dashboard_address": None, "silence_logs": logging.CRITICAL, "env": env}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as started:
         yield started
-
-
-@pytest.fixture(autouse=True)
-def _own_topologies(monkeypatch):
-    """What a test includes is not there for the next."""
-    monkeypatch.setattr(TOPOLOGIES, "_entries", dict(TOPOLOGIES._entries))
 
 
 def same_tables(one, other):

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Field, Role, Sweep, fields, setting
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used, users
+from ddjax.learning import TASKS
 
 _sweep = partial(setting, section="The sweep")
 
@@ -33,6 +34,15 @@ class SweepSettings:
         "host:port of a Dask scheduler whose workers run the cells, each started by `dask worker HOST:PORT "
         "--memory-limit=0`; or local. Needs pip install -e '.[dask]'.",
     )
+    select: str = _sweep(
+        "",
+        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then reports "
+        "the test set once. Lists of the sections Data and Devices and network, and --algorithm, are compared; other "
+        "lists are picked from.",
+    )
+    select_per: str = _sweep("", "Further lists that are compared and not picked from, joined by commas: consensus.")
+    trials: int = _sweep(0, "Combinations that are tried of each system, drawn at random; 0 for all.")
+    trial_seeds: int = _sweep(0, "Seeds that each trial is run with, the first ones; 0 for all.")
 
 
 LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
@@ -89,28 +99,43 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
     axes = [*_axes(texts, sweep.zip), [{"seed": seed} for seed in seeds]]
     excluded = {text: _exclusion(text) for text in sweep.exclude}
     matched: set[str] = set()
-    found: dict[str, tuple[Settings, dict[str, Any]]] = {}
+    kept = []
     for point in itertools.product(*axes):
         chosen = {name: LISTED[name].parse(text) for part in point for name, text in part.items()}
         uses = used(Settings(**whole, **chosen))
         settings = Settings(**whole, **{name: value for name, value in chosen.items() if name in uses})
-        values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
-        if settings.include:
-            values["include"] = digests(settings.include)
+        values = _values(settings)
         outside = {text for text, wanted in excluded.items() if all(values[n] == v for n, v in wanted.items())}
         matched |= outside
         if not outside:
-            found.setdefault(cell_name(values), (settings, values))
+            kept.append(settings)
     if idle := [text for text in excluded if text not in matched]:
         raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
-    if not found:
+    if not kept:
         raise InputError("this sweep has no cells: all are excluded")
+    found = gather(kept)
     for name in texts:
-        if not LISTED[name].shared and all(values[name] is None for _, values in found.values()):
+        if not LISTED[name].shared and all(cell.values[name] is None for cell in found):
             raise InputError(f"--{name} is used by no cell; it belongs to {users(name)}")
+    return found
+
+
+def gather(several: Iterable[Settings]) -> list[Cell]:
+    """The cells with these settings, each once, with labels that tell them apart."""
+    found: dict[str, tuple[Settings, dict[str, Any]]] = {}
+    for settings in several:
+        values = _values(settings)
+        found.setdefault(cell_name(values), (settings, values))
     taken = {name: {v[name] for _, v in found.values() if v[name] is not None} for name in LISTED}
     varying = [name for name, values in taken.items() if len(values) > 1]
     return [Cell(name, _label(values, varying), settings, values) for name, (settings, values) in found.items()]
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Every setting as run; `None` where what is run does not use it."""
+    uses = used(settings)
+    values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
+    return values | ({"include": digests(settings.include)} if settings.include else {})
 
 
 def _seeds(listed: list[str], count: int) -> list[str]:
@@ -151,6 +176,39 @@ def check_scheduler(settings: SweepSettings, host_devices: int) -> None:
         raise InputError("--shard is for processes that share a folder; with --scheduler give the whole sweep to one")
     if settings.scheduler not in ("", "local") and host_devices:
         raise InputError("--host_devices is of this machine; a worker runs as many cells as `dask worker --nthreads`")
+
+
+def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
+    """The column that `--select` names; empty for a sweep that picks nothing.
+
+    Raises:
+      InputError: it is not `COLUMN@validation`, no validation examples, or settings that go with `--select` alone.
+    """
+    if not sweep.select:
+        for name in ("select_per", "trials", "trial_seeds"):
+            if getattr(sweep, name):
+                raise InputError(f"--{name} is only for a sweep that picks settings; give --select, too")
+        return ""
+    column, _, data = sweep.select.partition("@")
+    measures = [f"{metric}_{kind}" for metric in TASKS for kind in ("mean", "min", "max")]
+    measures += [f"ensemble_{metric}" for metric in TASKS]
+    if data != "validation":
+        raise InputError(
+            f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: settings that are "
+            "picked on the test set make its figures too good"
+        )
+    if column not in measures:
+        raise suggest("column to select by", column, measures)
+    if any(not cell.settings.validation_examples for cell in cells):
+        raise InputError("--select picks on validation data; say how many with --validation_examples")
+    if any(cell.settings.evaluate_on != "test" for cell in cells):
+        raise InputError("--select sees to --evaluate_on by itself; leave that out")
+    for name in ("trials", "trial_seeds"):
+        if getattr(sweep, name) < 0:
+            raise InputError(f"--{name} must be at least 0, got {getattr(sweep, name)}")
+    if sweep.shard != "0/1":
+        raise InputError("--select needs all trials before it can pick, so it takes no --shard; --scheduler it takes")
+    return column
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:

@@ -8,14 +8,17 @@ failures.csv, and a folder per cell. The same command goes on where it was stopp
 
 import contextlib
 import hashlib
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
+
 from ddjax.errors import InputError
-from ddjax.experiments import execution
+from ddjax.experiments import execution, files
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.scalars import Scalars
@@ -109,12 +112,46 @@ def sweep(given: Given) -> int:
     """Runs what the command line describes; returns the exit code."""
     settings = given.take(SweepSettings)
     cells = planned(given, settings)
-    precision = plan.process_precision(cells)
-    number, count = plan.parse_shard(settings.shard)
     plan.check_scheduler(settings, given.values["host_devices"])
     Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
+    path = folder(settings.sweep_dir, cells)
+    column = plan.selection_column(settings, cells)
+    return _selected(cells, path, column, given, settings) if column else execute(cells, path, given, settings)
+
+
+def _selected(cells: Sequence[Cell], path: Path, column: str, given: Given, settings: SweepSettings) -> int:
+    """Runs trials on validation data, picks of them, and runs what was picked on the test set."""
+    from ddjax.experiments.sweeps import selection  # this and the next are slow to import
+    from ddjax.experiments.sweeps.frontier import frontier
+
+    tried = path.with_name(f"{path.name}-trials")
+    trials = selection.trials(cells, settings)
+    print(f"trials, on validation data, into {tried}", flush=True)
+    execute(trials, tried, given, settings)  # what failed is said there, and cannot be picked
+    choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
+    seeds = list(dict.fromkeys(cell.settings.seed for cell in cells))
+    print(f"what was picked, on the test set, into {path}", flush=True)
+    code = execute(selection.finals(choices, seeds), path, given, settings)
+    metric = column.removeprefix("ensemble_").partition("_")[0]
+    picked = selection.selection_table(choices)
+    tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), metric)
+    files.replace(path / "selection.csv", picked.to_csv(index=False, lineterminator="\n"))
+    files.replace(path / "tested.csv", tested.to_csv(index=False, lineterminator="\n"))
+    for name, content in frontier(tested, metric).items():
+        files.replace(path / name, content)
+    for table in (picked, tested):
+        print(table[table["bytes_budget"] == math.inf].drop(columns="bytes_budget").to_string(index=False))
+    if note := selection.uneven(choices):
+        print(f"note: {note}")
+    return code
+
+
+def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> int:
+    """Runs cells into a folder; returns the exit code."""
+    precision = plan.process_precision(cells)
+    number, count = plan.parse_shard(settings.shard)
     check(cells)
-    store = Store(folder(settings.sweep_dir, cells), cells)
+    store = Store(path, cells)
     cells = store.cells
     mine = cells[number::count]
     todo = [cell for cell in mine if not store.holds(cell)]

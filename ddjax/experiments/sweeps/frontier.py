@@ -1,0 +1,52 @@
+"""The frontier: how well each system does at each number of bytes, with settings picked for that number."""
+
+import numpy as np
+import pandas as pd
+
+from ddjax.experiments.looks import AXES
+from ddjax.experiments.reports.figures import Line, Panel, draw
+from ddjax.learning import TASKS
+
+_SYSTEM = ("algorithm", "consensus")  # what lies elsewhere tells figures apart
+
+
+def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
+    """Figures of the table of `selection.test_table`, as name → content; one per data set, number of devices, …
+
+    What sends nothing is drawn as a level line.
+    """
+    label, scale = AXES[metric]
+    told = list(tested.columns[: list(tested.columns).index("bytes_budget")])
+    system = [name for name in told if name in _SYSTEM] or told[:1]
+    around = [name for name in told if name not in system]
+    worst = f"{metric}_{TASKS[metric].worst}"
+    made: dict[str, bytes] = {}
+    places = tested[around].dropna().drop_duplicates() if around else pd.DataFrame(index=[0])
+    for place in places.to_dict("records"):
+        # What does not use a setting, as learning alone does not use the graph, belongs to each of its values.
+        here = [tested[name].isna() | (tested[name] == value) for name, value in place.items()]
+        rows = tested[pd.concat(here, axis=1).all(axis=1)] if here else tested
+        systems = list(rows.groupby(system, dropna=False, sort=False))
+        names = [", ".join(str(value) for value in key if pd.notna(value)) for key, _ in systems]
+        end = "".join(f"-{name}={_short(value)}" for name, value in place.items())
+        for column, said in ((f"{metric}_mean", f"mean {label}"), (worst, f"worst device's {label}")):
+            lines = [_line(number, each, column, rows) for number, (_, each) in enumerate(systems)]
+            name = f"frontier{'_worst' if column == worst else ''}{end}"
+            panel = Panel(name, ("sent by all (MB)", said), lines, "", "x" + "y" * (scale == "log"))
+            made |= {f"{name}.{kind}": content for kind, content in draw(panel, names).files.items()}
+    return made
+
+
+def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Line:
+    """A system's curve; what sends nothing has one level over the bytes of all."""
+    rows = rows.drop_duplicates("bytes_sent_total").sort_values("bytes_sent_total")
+    sent = rows["bytes_sent_total"].to_numpy(float) / 1e6
+    if sent[-1] == 0 and (all["bytes_sent_total"] > 0).any():
+        others = all.loc[all["bytes_sent_total"] > 0, "bytes_sent_total"] / 1e6
+        sent, rows = np.array([others.min(), others.max()]), pd.concat([rows, rows])
+    return Line(number, sent, rows[column].to_numpy(float), rows[f"± {column}"].to_numpy(float))
+
+
+def _short(value: object) -> str:
+    """A value as part of a file's name."""
+    return "".join(letter if letter.isalnum() else "_" for letter in str(value).rpartition("/")[2])

@@ -1,0 +1,195 @@
+"""Picks the settings of each system on validation data; the test set is for what was picked."""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ddjax.errors import InputError, suggest
+from ddjax.experiments.fields import Role
+from ddjax.experiments.reports.curves import interval
+from ddjax.experiments.sweeps.plan import LISTED, Cell, SweepSettings, gather
+from ddjax.learning import TASKS
+
+# A list in these sections says what is compared; settings of other sections are picked.
+_COMPARED = ("Data", "Devices and network")
+
+
+class Choice(NamedTuple):
+    """What was picked for one system at one number of bytes.
+
+    Attributes:
+      system: setting → value that tell it from other systems; `algorithm` is among them.
+      budget: bytes that all devices and the server may send; infinite for the whole run.
+      trials: combinations of settings that were tried.
+      lost: those of them in which a run diverged or failed.
+      value: of the criterion, a mean over the trials' seeds.
+      picked: setting → value of those that had several values in the trials.
+      cell: one of its trials.
+    """
+
+    system: dict[str, Any]
+    budget: float
+    trials: int
+    lost: int
+    value: float
+    picked: dict[str, Any]
+    cell: Cell
+
+
+def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
+    """The cells that are run on validation data: those of a sweep, or as many of each system as `--trials` says."""
+    seeds = list(dict.fromkeys(cell.settings.seed for cell in cells))[: sweep.trial_seeds or None]
+    kept: list[Cell] = []
+    for group in _grouped(cells, _system(sweep)).values():
+        combinations = list(_grouped(group, _picked(sweep)).values())
+        if 0 < sweep.trials < len(combinations):
+            combinations = random.Random(0).sample(combinations, sweep.trials)
+        kept += [cell for one in combinations for cell in one if cell.settings.seed in seeds]
+    return gather(dataclasses.replace(cell.settings, evaluate_on="validation") for cell in kept)
+
+
+def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: SweepSettings) -> list[Choice]:
+    """Picks the best combination of each system at each number of bytes: 1, 2, 5, 10, … and all.
+
+    A combination counts with the last evaluation that its bytes allow, on average over seeds; one in which a run
+    diverged or failed cannot be picked, nor one that has not begun to send at that number.
+
+    Raises:
+      InputError: a system of which no combination ran to its end.
+    """
+    rows = {name: table.sort_values("round") for name, table in results.groupby("cell")}
+    told = {name for name in LISTED if len({cell.values[name] for cell in cells} - {None}) > 1} | {"algorithm"}
+    better = max if column.removeprefix("ensemble_").startswith("accuracy") else min
+    found = []
+    for key, group in _grouped(cells, _system(sweep)).items():
+        combinations = list(_grouped(group, _picked(sweep)).values())
+        whole = [one for one in combinations if all(_sound(rows.get(cell.name), cell, column) for cell in one)]
+        system = {name: value for name, value in key if name in told}
+        if not whole:
+            raise InputError(f"no trial of {_named(system)} ran to its end; the trials' failures.csv says why")
+        tables = [[rows[cell.name] for cell in one] for one in whole]
+        for budget in [*_budgets(table for some in tables for table in some), math.inf]:
+            values = [_at(some, budget, column) for some in tables]
+            there = [number for number, value in enumerate(values) if not math.isnan(value)]
+            if not there:
+                continue
+            best = better(there, key=values.__getitem__)
+            picked = {name: value for name, value in _picked(sweep)(whole[best][0]) if name in told}
+            lost = len(combinations) - len(whole)
+            found.append(Choice(system, budget, len(combinations), lost, values[best], picked, whole[best][0]))
+    return found
+
+
+def finals(choices: Iterable[Choice], seeds: Sequence[int]) -> list[Cell]:
+    """The cells that open the test set: what was picked, with every seed."""
+    settings = (choice.cell.settings for choice in choices)
+    return gather(dataclasses.replace(one, evaluate_on="test", seed=seed) for one in settings for seed in seeds)
+
+
+def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
+    """A row per choice: system, bytes, how many trials, what won and with which value on validation data."""
+    rows = [
+        choice.system
+        | {"bytes_budget": choice.budget, "trials": choice.trials, "lost": choice.lost, "validation": choice.value}
+        | choice.picked
+        for choice in choices
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A row per choice: mean, worst device and bytes on the test set, with half-widths of 95 % t-intervals over seeds.
+
+    Args:
+      choices: as picked.
+      seeds: of the cells that `finals` gives.
+      results: of these cells.
+      metric: `accuracy` or `mse`.
+    """
+    ordered, worst = results.sort_values("round"), f"{metric}_{TASKS[metric].worst}"
+    rows = []
+    for choice in choices:
+        names = [cell.name for cell in finals([choice], seeds)]
+        within = ordered[ordered["cell"].isin(names) & (ordered["bytes_sent_total"] <= choice.budget)]
+        ends = within.groupby("cell").last()
+        row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends)}
+        for name in (f"{metric}_mean", worst, "bytes_sent_total"):
+            row[name], row[f"± {name}"] = interval(ends[name].to_numpy(float))
+        rows.append(row)
+    return pd.DataFrame(rows).drop(columns="± bytes_sent_total")
+
+
+def uneven(choices: Sequence[Choice]) -> str:
+    """What is to be said where systems had different numbers of trials; empty where all had the same."""
+    counts = {_named(choice.system): choice.trials for choice in choices}
+    if len(set(counts.values())) < 2:
+        return ""
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"systems had different numbers of trials: {told}; --trials={min(counts.values())} would give all the same"
+
+
+Key = Callable[[Cell], tuple]
+
+
+def _system(sweep: SweepSettings) -> Key:
+    """What tells a cell's system and surroundings from others."""
+    names = _compared(sweep)
+    return lambda cell: tuple((name, cell.values[name]) for name in names)
+
+
+def _picked(sweep: SweepSettings) -> Key:
+    """The settings of a cell that are picked."""
+    apart = {*_compared(sweep), "seed"} | {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
+    return lambda cell: tuple((name, value) for name, value in cell.values.items() if name not in apart)
+
+
+def _compared(sweep: SweepSettings) -> list[str]:
+    asked = [name for name in sweep.select_per.split(",") if name]
+    for name in asked:
+        if name not in LISTED:
+            raise suggest("flag in --select_per", name, LISTED)
+    evaluation = {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
+    own = [name for name, field in LISTED.items() if field.section in _COMPARED and name not in evaluation]
+    return list(dict.fromkeys(["algorithm", *own, *asked]))
+
+
+def _grouped(cells: Iterable[Cell], key: Callable[[Cell], Hashable]) -> dict[Any, list[Cell]]:
+    found: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(key(cell), []).append(cell)
+    return found
+
+
+def _sound(table: pd.DataFrame | None, cell: Cell, column: str) -> bool:
+    if table is None or table["round"].iloc[-1] != cell.settings.rounds:
+        return False
+    return bool((table["status"] == "done").all() and table[column].notna().all())
+
+
+def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
+    """1, 2, 5, 10, … between the first and the last number of bytes that anything sends."""
+    sent = pd.concat([table["bytes_sent_total"] for table in tables])
+    sent = sent[sent > 0]
+    if sent.empty:
+        return []
+    low, high = math.floor(math.log10(sent.min())), math.ceil(math.log10(sent.max()))
+    steps = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
+    return [step for step in steps if sent.min() <= step < sent.max()]
+
+
+def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
+    """The mean over seeds at the last evaluation within the bytes; NaN where nothing has been sent yet."""
+    within = [table[table["bytes_sent_total"] <= budget] for table in tables]
+    if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
+        return math.nan
+    return sum(some[column].iloc[-1] for some in within) / len(within)
+
+
+def _named(system: Mapping[str, Any]) -> str:
+    """A system in words."""
+    others = [f"{name}={value}" for name, value in system.items() if name != "algorithm" and value not in (None, "")]
+    return " ".join([str(system["algorithm"]), *others])
