@@ -13,6 +13,8 @@ from ddjax.algorithms.fedavg import fedavg
 from ddjax.algorithms.fedct import fedct, fedct_neighbors
 from ddjax.algorithms.fedmd import fedmd
 from ddjax.algorithms.gossip import gossip
+from ddjax.algorithms.idkd import idkd
+from ddjax.algorithms.kt_pfl import kt_pfl
 from ddjax.algorithms.local import local
 from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import DivergedError, InputError
@@ -72,7 +74,9 @@ __all__ = [
     "fedct_neighbors",
     "fedmd",
     "gossip",
+    "idkd",
     "iterate",
+    "kt_pfl",
     "learning",
     "load_dataset",
     "local",

@@ -14,6 +14,8 @@ from ddjax.algorithms import (
     fedct,
     fedmd,
     gossip,
+    idkd,
+    kt_pfl,
     local,
 )
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
@@ -32,5 +34,7 @@ __all__ = [
     "fedct",
     "fedmd",
     "gossip",
+    "idkd",
+    "kt_pfl",
     "local",
 ]

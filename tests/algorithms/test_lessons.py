@@ -89,6 +89,43 @@ def test_ds_fl_is_the_paper_pseudocode_in_numpy():
     same_parameters(state, models)
 
 
+@pytest.mark.parametrize("step_size", [0.0, 0.3])
+def test_kt_pfl_is_the_paper_pseudocode_in_numpy(step_size):
+    problem, penalty = small_problem(), 0.2
+    algorithm = ddjax.kt_pfl(
+        make_learners(),
+        reference_batch_size=REFERENCE_BATCH,
+        knowledge_step_size=step_size,
+        knowledge_penalty=penalty,
+    )
+    state, states = rounds(algorithm, problem, ROUNDS)
+
+    x, y, public = arrays(problem)
+    models = theta(states[0].devices[0])
+    c = np.full((DEVICES, DEVICES), 1 / DEVICES)
+    for t in range(ROUNDS):
+        key = jax.random.fold_in(KEY, t)
+        drawn = Drawn(key, problem)
+        subset = public[drawn.reference]
+        for n, rows in enumerate(drawn.private):  # local update
+            models[n] = numpy_step(*models[n], x[rows[0]], y[rows[0]], public[:1], None)[:2]
+        s = [softmax(subset @ kernel.T + bias) for kernel, bias in models]
+        for n in range(DEVICES):  # the server's step, device by device
+            mixture = sum(c[n, m] * s[m] for m in range(DEVICES))
+            slope = [2 * ((mixture - s[n]) * s[m]).sum(1).mean() for m in range(DEVICES)]
+            c[n] = np.maximum(c[n] - step_size * (slope + 2 * penalty * (c[n] - 1 / DEVICES)), 0)
+            c[n] /= c[n].sum()
+        for n, (kernel, bias) in enumerate(models):
+            target = sum(c[n, m] * s[m] for m in range(DEVICES))
+            for rows in shuffled(round_keys(key).mix, n, REFERENCE_BATCH, 1):  # distill
+                error = softmax(subset[rows] @ kernel.T + bias) - target[rows]
+                kernel, bias = follow(kernel, bias, subset[rows], error)
+            models[n] = kernel, bias
+    same_parameters(state, models)
+    close(state.coefficients, c, 1e-4)
+    assert (np.abs(c - 1 / DEVICES).max() > 0.02) == (step_size > 0)
+
+
 @pytest.mark.parametrize("name", ["fedct", "fedct_neighbors"])
 def test_fedct_is_the_paper_pseudocode_in_numpy(name):
     problem = small_problem("barabasi_albert:2")
@@ -165,6 +202,7 @@ def test_bytes_are_those_counted_by_hand():
     for algorithm, up, down in (
         (ddjax.fedmd(population, reference_batch_size=5), {"logits": 5 * CLASSES * 4}, {"mean": 60}),
         (ddjax.ds_fl(population, reference_batch_size=5), {"soft decisions": 60}, {"sharpened mean": 60}),
+        (ddjax.kt_pfl(population, reference_batch_size=5), {"soft decisions": 60}, {"mixture": 60}),
         (ddjax.fedct(population), {"labels": 20}, {"consensus": 20}),
     ):
         sizes = algorithm.message_bytes(problem)
