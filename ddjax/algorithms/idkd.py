@@ -60,7 +60,8 @@ def idkd(
     def init(key: jax.Array, problem: Problem) -> State:
         shape = population.size, problem.reference.shape[0]
         labels = jnp.zeros((*shape, population.outputs_count(problem)))
-        return State(*start.init(key, problem), labels, jnp.zeros(shape, bool))
+        begun = start.init(key, problem)
+        return State(begun.round, begun.devices, begun.mixer, labels, jnp.zeros(shape, bool))
 
     def homogenize(devices: tuple[Device, ...], problem: Problem, network: NetworkRound, state: State):
         s = population.predict(devices, problem.reference[:])

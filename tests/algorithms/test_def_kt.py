@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from loops import Drawn, softmax
-from small import CLASSES, DEVICES, RATE, close, make_learners, one_round, rounds, small_problem
+from small import CLASSES, DEVICES, RATE, close, make_learners, one_round, small_problem
 
 import ddjax
 from ddjax.algorithms.def_kt import draw_pairs
@@ -96,11 +96,3 @@ def test_def_kt_counts_its_bytes_and_refuses_what_it_cannot_do():
     assert ddjax.def_kt(population).message_bytes(problem).peer == {"parameters": 4 * (5 * CLASSES + CLASSES)}
     with pytest.raises(InputError, match="one architecture"):
         ddjax.def_kt(make_learners(("linear", "mlp")))
-
-
-@pytest.mark.slow
-def test_passes_over_unequal_devices_stay_finite():
-    population = make_learners()
-    passes = ddjax.Population(population.groups, population.batch_size, local_epochs=1)
-    state, _ = rounds(ddjax.def_kt(passes), small_problem("complete"), 3)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.devices))
