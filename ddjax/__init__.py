@@ -9,13 +9,17 @@ from ddjax.algorithms.distillation import distillation
 from ddjax.algorithms.ds_fl import ds_fl
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
+from ddjax.algorithms.exact_diffusion import exact_diffusion
 from ddjax.algorithms.fedavg import fedavg
 from ddjax.algorithms.fedct import fedct, fedct_neighbors
 from ddjax.algorithms.fedmd import fedmd
 from ddjax.algorithms.gossip import gossip
+from ddjax.algorithms.gradient_tracking import gradient_tracking
 from ddjax.algorithms.idkd import idkd
 from ddjax.algorithms.kt_pfl import kt_pfl
 from ddjax.algorithms.local import local
+from ddjax.algorithms.quasi_global_momentum import quasi_global_momentum
+from ddjax.algorithms.relaysgd import relaysgd
 from ddjax.data import load_dataset, make_problem, pool
 from ddjax.errors import DivergedError, InputError
 from ddjax.learning import Group, Population, supervised_learner
@@ -69,11 +73,13 @@ __all__ = [
     "dsgd",
     "dynamic_averaging",
     "encoded",
+    "exact_diffusion",
     "fedavg",
     "fedct",
     "fedct_neighbors",
     "fedmd",
     "gossip",
+    "gradient_tracking",
     "idkd",
     "iterate",
     "kt_pfl",
@@ -86,6 +92,8 @@ __all__ = [
     "networks",
     "pool",
     "push_sum",
+    "quasi_global_momentum",
+    "relaysgd",
     "run",
     "server",
     "simulation",

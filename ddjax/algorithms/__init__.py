@@ -10,13 +10,17 @@ from ddjax.algorithms import (
     ds_fl,
     dsgd,
     dynamic_averaging,
+    exact_diffusion,
     fedavg,
     fedct,
     fedmd,
     gossip,
+    gradient_tracking,
     idkd,
     kt_pfl,
     local,
+    quasi_global_momentum,
+    relaysgd,
 )
 from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
 
@@ -30,11 +34,15 @@ __all__ = [
     "ds_fl",
     "dsgd",
     "dynamic_averaging",
+    "exact_diffusion",
     "fedavg",
     "fedct",
     "fedmd",
     "gossip",
+    "gradient_tracking",
     "idkd",
     "kt_pfl",
     "local",
+    "quasi_global_momentum",
+    "relaysgd",
 ]

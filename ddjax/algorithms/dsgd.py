@@ -29,11 +29,14 @@ class State(NamedTuple):
 def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     """Decentralized SGD (Lian et al., NeurIPS 2017, algorithm 1): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
 
-    Adapt-then-combine: what is mixed has already taken this round's steps. All devices start from common parameters;
-    optimizer state stays at home. One message is the parameters. The mixer decides what the algorithm is:
+    Adapt-then-combine: what is mixed has already taken this round's steps. Lian et al. write combine-then-adapt,
+    `θ_n ← Σ_m W[n, m] θ_m − η g_n` with the gradient at the unmixed `θ_n`, and note that either order will do. All
+    devices start from common parameters; optimizer state stays at home. One message is the parameters. The mixer
+    decides what the algorithm is:
 
     - `weighted_average()` is D-SGD;
     - `choco(compressor, γ)` is CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2);
+    - with one local epoch in a round it is local D-SGD, `--algorithm=local_dsgd`;
     - `push_sum()` is stochastic gradient push (Assran et al., ICML 2019, algorithm 1, synchronous): every device trains
       at, and predicts with, its de-biased parameters.
 
@@ -66,5 +69,6 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
 
 _ENTRY = AlgorithmEntry("dsgd", dsgd, uses=(*TRAINING, *MIXING), mixes="parameters", measure=measure_averaging)
 ALGORITHMS.add(_ENTRY)
+ALGORITHMS.add(_ENTRY.named("local_dsgd", local_epochs=1))
 ALGORITHMS.add(_ENTRY.named("choco", mixing="choco"))
 ALGORITHMS.add(_ENTRY.named("push_sum", mixing="push_sum"))

@@ -339,8 +339,8 @@ def _algorithm(
         value = hyperparameters.get(name, getattr(settings, name))
         if name == "reference_batch_size":
             value = min(value or math.inf, problem.reference.shape[0])
-        elif name == "consensus_step_size":
-            value = schedules.schedule(settings.consensus_step_size_schedule).step_sizes(value, settings.rounds)
+        elif name in ("consensus_step_size", "learning_rate"):
+            value = schedules.schedule(getattr(settings, f"{name}_schedule")).step_sizes(value, settings.rounds)
         own[parameter] = value
     mixer = _mixer(entry, settings, hyperparameters)
     return ALGORITHMS.parse(settings.algorithm).build(population, *([mixer] if mixer else []), **own)

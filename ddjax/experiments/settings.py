@@ -76,6 +76,7 @@ class Settings(ProblemSettings):
         minimum=0,
         maximum=1,
     )
+    momentum: float = _mixing(0.9, "beta of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
     message_fraction: float = _mixing(
         1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
     )

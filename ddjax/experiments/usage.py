@@ -77,7 +77,7 @@ def used(settings: Settings) -> frozenset[str]:
             if setting == "partition" and not spec:
                 spec = "dirichlet"  # the default where there are labels
             names |= set(registry.parse(spec).entry.names)
-    if settings.local_epochs:
+    if effective.local_epochs:
         names.discard("local_steps")
     return (frozenset(fields(Settings)) - _owned() | names) - set(entry.fixed)
 
@@ -97,10 +97,12 @@ def check_used(settings: Settings) -> None:
     Raises:
       InputError: the first of them, and what uses it.
     """
-    uses = used(settings)
+    uses, fixed = used(settings), algorithm(settings).fixed
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
-        if name not in uses and not field.shared and value != field.default:
+        shared = field.shared and name not in fixed
+        if name not in uses and not shared and value != field.default:
             choices = users(name)
             without = f"--dataset={settings.dataset}" if choices.startswith("--dataset=") else settings.algorithm
             raise InputError(f"--{name} is not used by {without}; it belongs to {choices}")
+    resolve(settings).check()  # what a published name fixes goes with the rest

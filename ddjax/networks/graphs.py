@@ -31,6 +31,18 @@ def ring(n: int, seed: int) -> nx.Graph:
     return nx.cycle_graph(n)
 
 
+def path(n: int, seed: int) -> nx.Graph:
+    """Every device linked to the one before and the one after; the first and the last are not linked."""
+    return nx.path_graph(n)
+
+
+def binary_tree(n: int, seed: int) -> nx.Graph:
+    """Device `i` linked to `i // 2`, so that at most three are linked to one (the tree of Vogels et al. 2021)."""
+    graph = nx.empty_graph(n)
+    graph.add_edges_from((i, i // 2) for i in range(1, n))
+    return graph
+
+
 def complete(n: int, seed: int) -> nx.Graph:
     """Every device linked to every other."""
     return nx.complete_graph(n)
@@ -42,7 +54,8 @@ def star(n: int, seed: int) -> nx.Graph:
 
 
 def exponential(n: int, seed: int) -> nx.Graph:
-    """Device `i` linked to `i ± 2^j`; undirected."""
+    """Device `i` linked to `i ± 2^j`; undirected, unlike that of Assran et al. 2019 and Ying et al. 2021, which is
+    `directed_exponential`."""
     return circulant(n, powers_of_two(n), directed=False)
 
 

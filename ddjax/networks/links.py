@@ -130,6 +130,9 @@ class Links(MixingMatrix):
     def links(self) -> jax.Array:
         return (self.weights != 0).astype(jnp.int32)
 
+    def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
+        return self.receivers, self.senders
+
     def pushes(self, targets: jax.Array) -> jax.Array:
         return (self.receivers == targets[self.senders]).astype(jnp.int32)
 

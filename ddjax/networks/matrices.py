@@ -35,6 +35,10 @@ class MixingMatrix(Network):
         """The links, by link int32: 1 where the receiver hears of the sender. No device has a link to itself."""
 
     @abc.abstractmethod
+    def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Receivers and senders `[count]` int32 of all `count` links, sorted by receiver, then sender."""
+
+    @abc.abstractmethod
     def pushes(self, targets: jax.Array) -> jax.Array:
         """The messages, by link int32: 1 where a device sends to its target. `targets` is `[N]`, with `N` for none."""
 
@@ -100,6 +104,10 @@ class Dense(MixingMatrix):
 
     def links(self) -> jax.Array:
         return ((self.weights != 0) & ~jnp.eye(self.devices, dtype=bool)).astype(jnp.int32)
+
+    def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
+        receivers, senders = jnp.nonzero(self.links(), size=count)
+        return receivers.astype(jnp.int32), senders.astype(jnp.int32)
 
     def pushes(self, targets: jax.Array) -> jax.Array:
         return jax.nn.one_hot(targets, self.devices, axis=0, dtype=jnp.int32)

@@ -15,6 +15,7 @@ import scipy.sparse
 
 from ddjax.errors import InputError, suggest
 from ddjax.networks import spectrum
+from ddjax.networks.base_graph import base_graph
 from ddjax.networks.changing import Cycle, ErdosRenyi, Relabeled
 from ddjax.networks.checks import check_connected, check_sums
 from ddjax.networks.links import from_matrices
@@ -171,6 +172,12 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
         )
     names = [request.weights or default_weights(each, request.stochastic) for each in members]
     matrices = [mixing_matrix(each, name) for each, name in zip(members, names, strict=True)]
+    note = "; ".join(filter(None, (each.graph.get("note") for each in members)))
+    return of_matrices(matrices, request)._replace(weights="+".join(dict.fromkeys(names)), note=note)
+
+
+def of_matrices(matrices: Sequence[scipy.sparse.csr_array], request: Request) -> Topology:
+    """A network of one mixing matrix, or of several by turns."""
     for matrix in matrices:
         check_sums(matrix, request.stochastic)
     union = functools.reduce(lambda a, b: a + b, matrices)
@@ -181,8 +188,7 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
         stack = np.stack([matrix.toarray() for matrix in matrices])
         form = Dense(stack if len(matrices) > 1 else stack[0])
     network = Cycle(form, len(matrices)) if len(matrices) > 1 else form
-    note = "; ".join(filter(None, (each.graph.get("note") for each in members)))
-    return Topology("", "+".join(dict.fromkeys(names)), network, matrices, note)
+    return Topology("", request.weights, network, matrices)
 
 
 def is_sparse(matrix: scipy.sparse.csr_array) -> bool:
@@ -213,6 +219,14 @@ def one_peer_exponential(request: Request) -> Topology:
     devices = request.devices
     members = [circulant(devices, [hop], directed=True) for hop in powers_of_two(devices)]
     return of_graphs(members or [complete(devices, 0)], request)
+
+
+def base_k_plus_one(request: Request, k: int) -> Topology:
+    """Graphs by turns, with weights of their own, after which any number of devices has the exact average (Takezawa et
+    al., NeurIPS 2023); a device has at most `K` neighbours in a round."""
+    if request.weights:
+        raise InputError(f"its mixing weights are its own, so leave them out, got {request.weights!r}")
+    return of_matrices(base_graph(request.devices, k), request)._replace(weights="base_k_plus_one")
 
 
 def random_matching(request: Request) -> Topology:
@@ -264,7 +278,18 @@ def _network(name: str, build: Callable[..., Topology], *arguments: Argument) ->
 
 
 _probability = Argument("P", number(0, 1))
-for _name in ("ring", "complete", "star", "torus", "hypercube", "exponential", "directed_ring", "directed_exponential"):
+for _name in (
+    "ring",
+    "path",
+    "binary_tree",
+    "complete",
+    "star",
+    "torus",
+    "hypercube",
+    "exponential",
+    "directed_ring",
+    "directed_exponential",
+):
     _graph(_name)
 _graph("erdos_renyi", _probability)
 _graph("watts_strogatz", Argument("K", whole()), _probability)
@@ -273,6 +298,7 @@ _graph("barabasi_albert", Argument("M", whole()))
 _graph("edges", Argument("FILE"))
 _graph("directed_edges", Argument("FILE"))
 _network("one_peer_exponential", one_peer_exponential)
+_network("base_k_plus_one", base_k_plus_one, Argument("K", whole(1)))
 _network("random_matching", random_matching)
 _network("fresh_random_regular", fresh_random_regular, Argument("D", whole()))
 _network("fresh_erdos_renyi", fresh_erdos_renyi, Argument("P", number(0, 1, positive=True)))

@@ -1,5 +1,9 @@
 """Mixing matrices against closed forms and invariants."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
@@ -40,6 +44,7 @@ def test_every_graph_averages(spec, devices):
     ("spec", "devices", "gap"),
     [
         ("ring", 10, 2 / 3 * (1 - np.cos(2 * np.pi / 10))),
+        ("path", 10, 2 / 3 * (1 - np.cos(np.pi / 10))),
         ("complete", 7, 1.0),
         ("hypercube", 16, 2 / 5),
         ("star", 9, 1 / 9),
@@ -99,6 +104,40 @@ def test_large_random_graphs_are_drawn_as_asked():
     links = build_graph("erdos_renyi:0.002", 5000, seed=1).number_of_edges()
     expected = 5000 * 4999 / 2 * 0.002
     assert abs(links - expected) < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 7, 32])
+@pytest.mark.parametrize(("spec", "most"), [("path", 2), ("binary_tree", 3)])
+def test_trees_are_trees_of_few_links_each(spec, most, devices):
+    graph = build_graph(spec, devices)
+    assert nx.is_tree(graph)
+    assert max(degree for _, degree in graph.degree) <= most
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_a_cycle_of_base_graphs_is_the_exact_average_of_any_number_of_devices(k):
+    """Symmetric and doubly stochastic, at most `k` neighbours, and no more rounds than the paper's bound."""
+    for devices in range(2, 41):
+        built = build_topology(f"base_k_plus_one:{k}", devices)
+        matrices = [matrix.toarray() for matrix in built.matrices]
+        assert len(matrices) <= 2 * np.log(devices) / np.log(k + 1) + 2
+        for matrix in matrices:
+            np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
+            np.testing.assert_allclose(matrix.sum(0), 1, atol=1e-14)
+            assert matrix.min() >= 0
+            assert ((matrix - np.diag(np.diag(matrix))) != 0).sum(1).max() <= k
+        product = functools.reduce(lambda all, matrix: matrix @ all, matrices)
+        np.testing.assert_allclose(product, 1 / devices, atol=1e-14)
+
+
+def test_base_graphs_are_taken_by_turns():
+    built = build_topology("base_k_plus_one:1", 5)
+    network, x = as_network(built.network), np.arange(5.0)
+    assert built.spectral_gap == pytest.approx(1)
+    assert [matrix.count_nonzero(axis=1).max() for matrix in built.matrices] == [2] * len(built.matrices)
+    for t in range(len(built.matrices), 2 * len(built.matrices)):
+        x = network.at_round(jax.random.key(0), jnp.int32(t)).received.product(x)
+    np.testing.assert_allclose(x, 2, atol=1e-6)
 
 
 def test_directed_edges_point_from_sender_to_receiver():

@@ -34,12 +34,16 @@ algorithms = {
     "choco": ddjax.dsgd(alike, ddjax.choco(compressor("top_k:0.5"), 0.3)),
     "fedavg": ddjax.fedavg(alike, fraction=0.5),
     "gossip": ddjax.gossip(alike),
+    "gradient_tracking": ddjax.gradient_tracking(alike, ddjax.weighted_average()),
+    "relaysgd": ddjax.relaysgd(alike),
 }
+tree = problem._replace(network=small_problem("path", devices=7, product=sys.argv[1]).network)
 devices = jax.devices()
 for name in sys.argv[2:]:
     algorithm, found = algorithms[name], []
     for shards in (1, 2, 4):
-        simulation = ddjax.Simulation(algorithm, problem, mesh=Mesh(devices[:shards], ("devices",)))
+        given = tree if name == "relaysgd" else problem
+        simulation = ddjax.Simulation(algorithm, given, mesh=Mesh(devices[:shards], ("devices",)))
         key = jax.random.key(3)
         state, totals = simulation.advance(key, simulation.init(key), simulation.zeros(), 15)
         measures = simulation.measure(state)
@@ -65,7 +69,11 @@ def run(arguments, **variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [("dense", "distillation", "fedavg"), ("gather", "choco", "gossip")])
+@pytest.mark.parametrize("arguments", [
+    ("dense", "distillation", "fedavg"),
+    ("gather", "choco", "gossip"),
+    ("gather", "gradient_tracking", "relaysgd"),
+])  # fmt: skip
 def test_one_two_and_four_shards_give_the_same_numbers(arguments):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     process = run(["-c", PROGRAM, *arguments], XLA_FLAGS=flags)

@@ -1,6 +1,5 @@
-"""D-SGD with gradient tracking (Nedić, Olshevsky, Shi 2017), as a user's own file: `--include=gradient_tracking.py`.
-
-Devices step along `y_n ← Σ_m W[n, m] y_m + g_n^{t+1} − g_n^t`, which follows the mean gradient, and mix parameters."""
+"""DIGing (Nedić, Olshevsky, Shi 2017) of stochastic gradients, as a user's own file: `--include=diging.py`.
+It combines, then adapts: `θ_n ← Σ_m W[n, m] θ_m − η y_n`, `y_n ← Σ_m W[n, m] y_m + g_n^{t+1} − g_n^t`."""
 
 from typing import Any, NamedTuple
 
@@ -22,10 +21,10 @@ class State(NamedTuple):
     mixer: MixerState
 
 
-def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
-    single_group(population, "gradient_tracking")
+def diging(population: Population, mixer: Mixer) -> Algorithm:
+    single_group(population, "diging")
     if not mixer.keeps_mean:
-        raise InputError(f"gradient_tracking needs a mixing that keeps the mean, which {mixer.name} does not")
+        raise InputError(f"diging needs a mixing that keeps the mean, which {mixer.name} does not")
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
@@ -41,8 +40,9 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
             keys.train, state.round, state.devices, problem, correct=correct, corrections=(c,)
         )
         (gradients,), network = phase.gradients, problem.network.at_round(keys.graph, state.round)
-        x = devices.params, jax.tree.map(jnp.add, gradients, c)
-        (params, y), mixer_state, sent = mixer.mix(keys.mix, x, state.mixer, network)
+        x = state.devices[0].params, jax.tree.map(jnp.add, gradients, c)
+        (mixed, y), mixer_state, sent = mixer.mix(keys.mix, x, state.mixer, network)
+        params = jax.tree.map(lambda mixed, new, old: mixed + new - old, mixed, devices.params, x[0])
         devices, c = devices._replace(params=params), jax.tree.map(jnp.subtract, y, gradients)
         state = State(state.round + 1, (devices,), c, mixer_state)
         return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
@@ -52,9 +52,9 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_mixing(mixer, problem.network, lossless="gradient_tracking")
+        check_mixing(mixer, problem.network, lossless="diging")
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
 
-ALGORITHMS.add(AlgorithmEntry("gradient_tracking", gradient_tracking, uses=(*TRAINING, *MIXING), mixes="parameters"))
+ALGORITHMS.add(AlgorithmEntry("diging", diging, uses=(*TRAINING, *MIXING), mixes="parameters"))

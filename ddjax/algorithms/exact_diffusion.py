@@ -1,0 +1,102 @@
+"""Exact diffusion, also known as D²: D-SGD with a correction that takes away the bias of unlike data."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.algorithms.registry import ALGORITHMS, MIXING, TRAINING, AlgorithmEntry
+from ddjax.errors import InputError
+from ddjax.learning import Population, round_keys, single_group
+from ddjax.mixing import check_mixing
+from ddjax.theory.convergence import measure_averaging
+from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyTree, Traffic
+
+
+class State(NamedTuple):
+    """What exact diffusion carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+      adapted: `ψ_n`, stacked like the parameters: those after the last local phase, before they were mixed.
+      mixer: the mixer's state.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    adapted: PyTree
+    mixer: MixerState
+
+
+def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
+    """Exact diffusion (Yuan, Ying, Zhao, Sayed, IEEE Transactions on Signal Processing 2019): adapt, correct, combine.
+
+    `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, `θ_n ← Σ_m W̄[n, m] φ_m` with `W̄ = (I + W) / 2`. At first `ψ` is
+    `θ`. Put together this is D² (Tang, Lian, Yan, Zhang, Liu, ICML 2018), `θ_n ← Σ_m W̄[n, m] (2 θ_m − θ_m^last −
+    η (g_m − g_m^last))`. D² takes `W` itself and then needs its eigenvalues above −1/3, which an even ring with
+    `metropolis_hastings` weights misses; `W̄` has none below 0. `W` has to be symmetric and to stay as it is: with
+    others the recursion can grow without bound, whatever the step size.
+
+    With another optimizer or several local steps, `ψ_n` is where they lead from `θ_n`. They are not corrected one by
+    one, so with several the devices come to rest where their ways of a round, not their gradients, sum to zero.
+    Optimizer state stays at home. All devices start from common parameters. One message is the parameters.
+
+    It does with mixers that keep the mean and remember nothing: `average`, also compressed, and `server`.
+
+    Raises:
+      InputError: devices of several architectures, or another mixer. `check` refuses networks that change, lose
+        messages or are not symmetric.
+    """
+    single_group(population, "exact_diffusion")
+    if mixer.running or not mixer.keeps_mean:
+        raise InputError(
+            f"exact_diffusion needs a mixing by one matrix that keeps the mean, which {mixer.name} is not; use average "
+            "or server"
+        )
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        devices = population.init(key, common=True)
+        params = devices[0].params
+        adapted = jax.tree.map(jnp.copy, params)  # two buffers, since both are donated
+        return State(jnp.zeros((), jnp.int32), devices, adapted, mixer.init(params, 1))
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys = round_keys(key)
+        (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
+        adapted, start = devices.params, state.devices[0].params
+        corrected = jax.tree.map(lambda psi, theta, last: psi + theta - last, adapted, start, state.adapted)
+        network = problem.network.at_round(keys.graph, state.round)
+        mixed, mixer_state, sent = mixer.mix(keys.mix, corrected, state.mixer, network)
+        params = jax.tree.map(lambda own, mixed: (own + mixed) / 2, corrected, mixed)
+        state = State(state.round + 1, (devices._replace(params=params),), adapted, mixer_state)
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
+
+    def message_bytes(problem: Problem) -> Traffic:
+        return mixer.message_bytes(population.parameters, 1)
+
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_mixing(mixer, problem.network, lossless="exact_diffusion")
+        if not mixer.uses_graph:
+            return
+        if problem.network.changes:
+            raise InputError("exact_diffusion needs a fixed graph, and this one changes; use gradient_tracking")
+        (matrix,) = problem.network.sample_matrices()
+        if abs(matrix - matrix.T).max() > 1e-6:
+            raise InputError(
+                "exact_diffusion needs a symmetric mixing matrix, so an undirected graph; use gradient_tracking"
+            )
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "exact_diffusion",
+        exact_diffusion,
+        uses=(*TRAINING, *MIXING),
+        mixes="parameters",
+        measure=measure_averaging,
+    )
+)

@@ -1,0 +1,120 @@
+"""Quasi-global momentum: D-SGD whose momentum follows the way of the mixed parameters."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ddjax.algorithms.registry import ALGORITHMS, MIXING, TRAINING, AlgorithmEntry
+from ddjax.errors import InputError, check_number
+from ddjax.learning import Population, round_keys, single_group
+from ddjax.mixing import check_mixing
+from ddjax.stacked import expand
+from ddjax.theory.convergence import measure_averaging
+from ddjax.types import Algorithm, Device, Info, Learner, Mixer, MixerState, Problem, PyTree, Traffic
+
+
+class State(NamedTuple):
+    """What D-SGD with quasi-global momentum carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+      momentum: `m̂_n`, stacked like the parameters.
+      mixer: the mixer's state.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    momentum: PyTree
+    mixer: MixerState
+
+
+def quasi_global_momentum(
+    population: Population, mixer: Mixer, *, learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9
+) -> Algorithm:
+    """QG-DSGDm (Lin, Karimireddy, Stich, Jaggi, ICML 2021, algorithm 1): D-SGD with a momentum of its own.
+
+    Local steps go along `g_n + β m̂_n`, then parameters are mixed, and the momentum follows the way that they went in
+    the round, `m̂_n ← β m̂_n + (1 − β) (θ_n^before − θ_n^after) / (η τ)`. It is 0 at first and stays at home. `τ` is the
+    number of local steps of the device, 1 in the paper; `m̂_n` is the same in all of them. As in the paper's experiments
+    one `β` serves both places (its `μ = β`). All devices start from common parameters. One message is the parameters.
+    Any mixer will do.
+
+    Args:
+      population: devices of one architecture, which take plain SGD steps.
+      mixer: what replaces `Σ_m W[n, m] ·`.
+      learning_rate: `η` of these steps, a positive number or a schedule over rounds.
+      momentum: `β` in [0, 1].
+
+    Raises:
+      InputError: several architectures, or numbers out of bounds. `check` refuses devices with another optimizer or
+        another learning rate.
+    """
+    group = single_group(population, "quasi_global_momentum")
+    check_number("learning_rate", learning_rate, positive=True)
+    check_number("momentum", momentum, maximum=1)
+
+    def rate(round: jax.Array | int) -> jax.Array | float:
+        return learning_rate(round) if callable(learning_rate) else learning_rate
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        devices = population.init(key, common=True)
+        zeros = jax.tree.map(jnp.zeros_like, devices[0].params)
+        return State(jnp.zeros((), jnp.int32), devices, zeros, mixer.init(devices[0].params, 1))
+
+    def correct(key: jax.Array, gradient: PyTree, params: PyTree, push: PyTree) -> PyTree:
+        return jax.tree.map(jnp.add, gradient, push)
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys, before = round_keys(key), state.devices[0].params
+        push = jax.tree.map(lambda m: momentum * m, state.momentum)
+        (devices,), phase = population.train(
+            keys.train, state.round, state.devices, problem, correct=correct, corrections=(push,)
+        )
+        network = problem.network.at_round(keys.graph, state.round)
+        after, mixer_state, sent = mixer.mix(keys.mix, devices.params, state.mixer, network)
+        share = (1 - momentum) / (rate(state.round) * phase.steps)
+        followed = jax.tree.map(lambda m, old, new: m + expand(share, old) * (old - new), push, before, after)
+        state = State(state.round + 1, (devices._replace(params=after),), followed, mixer_state)
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
+
+    def message_bytes(problem: Problem) -> Traffic:
+        return mixer.message_bytes(population.parameters, 1)
+
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_mixing(mixer, problem.network)
+        _check_steps(group.learner, float(rate(0)))
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+def _check_steps(learner: Learner, rate: float) -> None:
+    """Refuses a learner whose first steps are not plain SGD with this learning rate; raises `InputError`."""
+    shapes = jax.eval_shape(learner.init, jax.random.key(0)).params
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    gradient = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape).astype(leaf.dtype), zeros)
+    first = learner.update(learner.restart(zeros), gradient)
+    second = learner.update(first, zeros)  # a momentum of its own would go on
+    for params in (first.params, second.params):
+        for found, g in zip(jax.tree.leaves(params), jax.tree.leaves(gradient), strict=True):
+            if not np.allclose(found, -rate * g, rtol=0, atol=1e-3 * rate):
+                raise InputError(
+                    "quasi_global_momentum has a momentum of its own on top of plain SGD, and these devices take other "
+                    f"steps than those of SGD with learning rate {rate:g}; use the optimizer sgd"
+                )
+
+
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "quasi_global_momentum",
+        quasi_global_momentum,
+        settings={"learning_rate": "learning_rate", "momentum": "momentum"},
+        uses=(*TRAINING, *MIXING),
+        mixes="parameters",
+        measure=measure_averaging,
+    )
+)

@@ -1,0 +1,122 @@
+"""RelaySGD: on a tree, devices relay sums of one another's parameters, so that each counts exactly once."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
+from ddjax.errors import InputError
+from ddjax.learning import Population, round_keys, single_group
+from ddjax.mixing.registry import ON_GRAPH
+from ddjax.networks import Network, check_network
+from ddjax.stacked import expand, stacked_bytes
+from ddjax.theory.convergence import measure_averaging
+from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
+
+_COUNT = 4  # bytes
+
+
+class State(NamedTuple):
+    """What RelaySGD carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+      start: `θ⁰`, the common start, unstacked.
+      sums: `[E, …]`, the last message on each of the `E = 2 (N − 1)` directed links, sorted by receiver, then sender.
+      counts: `[E]` int32, how many devices are in it.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    start: PyTree
+    sums: PyTree
+    counts: jax.Array
+
+
+def relaysgd(population: Population) -> Algorithm:
+    """RelaySGD (Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, NeurIPS 2021, algorithm 1; RelaySum/Model).
+
+    After its local steps device `n` sends each neighbour `m` the sum of its parameters and of what it last received
+    from all neighbours but `m`, with the number of devices in that sum. Then `θ_n` becomes the sum of its own
+    parameters and of what it now received, divided by `N`; devices that it has not yet heard of count with the common
+    start. So `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away are `d − 1` rounds old. The graph is
+    a tree, so that nothing comes back to its sender; weights do not matter. A device keeps the last message of each
+    neighbour.
+
+    Optimizer state stays at home. One message is a sum of parameters and a count (4 bytes).
+
+    Raises:
+      InputError: devices of several architectures. `check` refuses networks that are not a tree, change or lose
+        messages.
+    """
+    single_group(population, "relaysgd")
+    devices_count = population.size
+    links = 2 * (devices_count - 1)
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        devices = population.init(key, common=True)
+        params = devices[0].params
+        return State(
+            round=jnp.zeros((), jnp.int32),
+            devices=devices,
+            start=jax.tree.map(lambda leaf: leaf[0], params),
+            sums=jax.tree.map(lambda leaf: jnp.zeros((links, *leaf.shape[1:]), leaf.dtype), params),
+            counts=jnp.zeros(links, jnp.int32),
+        )
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys = round_keys(key)
+        (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
+        network = problem.network.at_round(keys.graph, state.round)
+        receivers, senders = network.sent.endpoints(links)
+        back = jnp.lexsort((receivers, senders))  # the link the other way
+
+        def heard(messages: jax.Array) -> jax.Array:
+            return jax.ops.segment_sum(messages, receivers, devices_count, indices_are_sorted=True)
+
+        def relayed(own: jax.Array, last: jax.Array) -> jax.Array:
+            return (own + heard(last))[senders] - last[back]
+
+        ones = jnp.ones(devices_count, jnp.int32)
+        counts = relayed(ones, state.counts)
+        sums = jax.tree.map(relayed, devices.params, state.sums)
+        missing = devices_count - ones - heard(counts)
+
+        def average(own: jax.Array, sums: jax.Array, start: jax.Array) -> jax.Array:
+            return (own + heard(sums) + expand(missing, own) * start) / devices_count
+
+        params = jax.tree.map(average, devices.params, sums, state.start)
+        sent = Traffic({"sum and count": network.sent.links()})
+        state = State(state.round + 1, (devices._replace(params=params),), state.start, sums, counts)
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent)
+
+    def message_bytes(problem: Problem) -> Traffic:
+        return Traffic({"sum and count": stacked_bytes(population.parameters) + _COUNT})
+
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        if problem.network.changes:
+            raise InputError("relaysgd needs a fixed tree, and this graph changes")
+        check_network(problem.network, "links", lossless="relaysgd")
+        _check_tree(problem.network)
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+def _check_tree(network: Network) -> None:
+    """Refuses a connected graph that is not an undirected tree; raises `InputError`."""
+    (matrix,) = network.sample_matrices()
+    links = (matrix != 0).astype(int)
+    links.setdiag(0)
+    directed, expected = int(links.sum()), 2 * (network.devices - 1)
+    if (links != links.T).nnz or directed != expected:
+        what = f"{directed} directed links" if (links != links.T).nnz else f"{directed // 2} links"
+        raise InputError(
+            f"relaysgd needs a tree, so {expected // 2} links between {network.devices} devices, and this graph has "
+            f"{what}; use binary_tree, path or star, or an edge file with a spanning tree"
+        )
+
+
+ALGORITHMS.add(AlgorithmEntry("relaysgd", relaysgd, uses=(*TRAINING, *ON_GRAPH), measure=measure_averaging))
