@@ -5,13 +5,19 @@ __version__ = "0.2.0"
 from ddjax import algorithms, data, learning, mixing, models, networks, simulation, theory
 from ddjax.algorithms.co_regularization import co_regularization
 from ddjax.algorithms.corlsr import corlsr
+from ddjax.algorithms.def_kt import def_kt
 from ddjax.algorithms.distillation import distillation
+from ddjax.algorithms.ds_fl import ds_fl
 from ddjax.algorithms.dsgd import dsgd
 from ddjax.algorithms.dynamic_averaging import dynamic_averaging
 from ddjax.algorithms.exact_diffusion import exact_diffusion
 from ddjax.algorithms.fedavg import fedavg, fedprox
+from ddjax.algorithms.fedct import fedct, fedct_neighbors
+from ddjax.algorithms.fedmd import fedmd
 from ddjax.algorithms.gossip import gossip
 from ddjax.algorithms.gradient_tracking import gradient_tracking
+from ddjax.algorithms.idkd import idkd
+from ddjax.algorithms.kt_pfl import kt_pfl
 from ddjax.algorithms.local import local
 from ddjax.algorithms.quasi_global_momentum import quasi_global_momentum
 from ddjax.algorithms.relaysgd import relaysgd
@@ -64,16 +70,23 @@ __all__ = [
     "co_regularization",
     "corlsr",
     "data",
+    "def_kt",
     "distillation",
+    "ds_fl",
     "dsgd",
     "dynamic_averaging",
     "encoded",
     "exact_diffusion",
     "fedavg",
+    "fedct",
+    "fedct_neighbors",
+    "fedmd",
     "fedprox",
     "gossip",
     "gradient_tracking",
+    "idkd",
     "iterate",
+    "kt_pfl",
     "learning",
     "load_dataset",
     "local",

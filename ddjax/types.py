@@ -81,6 +81,9 @@ class Learner(NamedTuple):
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
       objective: `(params, minibatch, reference, targets) → []`, the loss of which `gradient` is the gradient.
       task: the `learning.tasks.Task` that is learned.
+      outputs: `(params, x [B, …]) → [B, K]` what soft decisions are made of: logits, or the predicted numbers.
+      follow: `(compare, params, x [B, …], targets [B, …], share [B]) → (gradient, loss [])` of the sum over examples of
+        `share · compare(outputs, targets)`.
     """
 
     init: Callable[[jax.Array], Device]
@@ -90,6 +93,8 @@ class Learner(NamedTuple):
     predict: Callable[[Device, jax.Array], jax.Array]
     objective: Callable[..., jax.Array]
     task: Any
+    outputs: Callable[[PyTree, jax.Array], jax.Array]
+    follow: Callable[..., tuple[PyTree, jax.Array]]
 
 
 class Traffic(NamedTuple):

@@ -103,8 +103,8 @@ def one_round(network):
     return NetworkRound(fixed, fixed)
 
 
-def fedmd(population, reference_batch_size):
-    """Server distillation, the combination that `--algorithm=fedmd` names."""
+def server_distillation(population, reference_batch_size):
+    """Server distillation, the combination that `--algorithm=server_distillation` names."""
     return ddjax.distillation(
         population, ddjax.server(), reference_batch_size=reference_batch_size, consensus="neighbors"
     )

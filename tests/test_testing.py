@@ -40,7 +40,8 @@ def algorithm(name, population):
         "reference_batch_size": 5, "message_fraction": 0.5, "fraction": 0.5, "threshold": 0.1, "check_every": 2,
         "distillation_weight": 1.0, "proximal_weight": 0.5, "server_step_size": 0.8, "schedule_by_age": True,
         "balancing": "hedge", "ridge": 0.1, "consensus": entry.fixed.get("consensus", "gradient"),
-        "learning_rate": 0.1, "momentum": 0.9,
+        "learning_rate": 0.1, "momentum": 0.9, "distillation_epochs": 2, "sharpening_temperature": 0.1,
+        "homogenize_after": 2, "confidence_threshold": 0.5, "knowledge_step_size": 0.1, "knowledge_penalty": 0.5,
     }  # fmt: skip
     mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})

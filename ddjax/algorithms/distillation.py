@@ -225,8 +225,6 @@ _ENTRY = AlgorithmEntry(
     measure=measure_distillation,
 )
 ALGORITHMS.add(_ENTRY)
-# Server distillation, FedMD (Li and Wang, 2019, algorithm 1): all devices send their scores on this round's public
-# examples, the server averages them and sends the mean back. Scores are soft decisions here; digest (approach the
-# consensus) and revisit (own data) are one step on the sum of both losses; there is no pretraining on labelled public
-# data, since the reference set has no labels.
-ALGORITHMS.add(_ENTRY.named("fedmd", mixing="server", consensus="neighbors"))
+# All devices send their soft decisions on this round's public examples, and a server sends their mean back: the target
+# of one step on the sum of both losses. `fedmd` sends logits, and takes both losses in turns.
+ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

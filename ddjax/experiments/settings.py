@@ -124,6 +124,28 @@ class Settings(ProblemSettings):
         role=Role.HYPERPARAMETER,
         minimum=LEAST_TEMPERATURE,
     )
+    distillation_epochs: int = _distillation(
+        1, "Passes over the reference examples of a round of fedmd, ds_fl and kt_pfl.", minimum=0, positive=True
+    )
+    sharpening_temperature: float = _distillation(
+        0.1, "Softmax temperature by which ds_fl sharpens a mean.", role=Role.HYPERPARAMETER, minimum=LEAST_TEMPERATURE
+    )
+    knowledge_step_size: float = _distillation(
+        0.1, "Step size of kt_pfl on its knowledge coefficients.", role=Role.HYPERPARAMETER, minimum=0
+    )
+    knowledge_penalty: float = _distillation(
+        0.5, "How hard kt_pfl holds its knowledge coefficients near 1 / N.", role=Role.HYPERPARAMETER, minimum=0
+    )
+    homogenize_after: int = _distillation(
+        500, "Rounds after which idkd labels the reference set.", unit="rounds", minimum=0, positive=True
+    )
+    confidence_threshold: float = _distillation(
+        0.98,
+        "The largest probability of an example above which idkd labels it.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        maximum=1,
+    )
     reference_batch_size: int = _distillation(
         64,
         "Reference examples drawn, and sent, each round, at most the reference set; 0 for all.",

@@ -83,7 +83,8 @@ class Population:
             return self.local_epochs * counts
         return self.local_steps * (jnp.full_like(counts, self.batch_size) if self.batch_size else counts)
 
-    def _members(self) -> list[tuple[Group, slice]]:
+    def members(self) -> list[tuple[Group, slice]]:
+        """The groups, each with the numbers of its devices."""
         stops = [sum(g.size for g in self.groups[: i + 1]) for i in range(len(self.groups))]
         return [(group, slice(stop - group.size, stop)) for group, stop in zip(self.groups, stops, strict=True)]
 
@@ -98,7 +99,7 @@ class Population:
 
         return tuple(
             group.map(partial(start, group.learner), key, (), jnp.arange(self.size)[members])[1]
-            for group, members in self._members()
+            for group, members in self.members()
         )
 
     def train(
@@ -129,7 +130,7 @@ class Population:
           known: `[N, b]` bool, which reference examples each device has; all if `None`.
         """
         parts = []
-        for number, ((group, members), stacked) in enumerate(zip(self._members(), devices, strict=True)):
+        for number, ((group, members), stacked) in enumerate(zip(self.members(), devices, strict=True)):
             moved, phase = self.train_group(
                 group,
                 key,
@@ -198,7 +199,7 @@ class Population:
                 taken = jax.tree.map(partial(jnp.where, takes), (moved, summed), (device, total))
                 return taken, (info, takes.astype(jnp.int32))
 
-            device = device._replace(optimizer=_at_count(device.optimizer, round * steps))
+            device = device._replace(optimizer=at_count(device.optimizer, round * steps))
             nothing = jax.tree.map(jnp.zeros_like, device.params) if correct else None
             (device, total), (infos, taken) = jax.lax.scan(step, (device, nothing), jnp.arange(steps))
             taken = taken.sum(dtype=jnp.int32)
@@ -218,16 +219,29 @@ class Population:
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
         """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
+        return self._each(lambda learner, device, x: learner.predict(device, x), devices, x)
 
-        def predict(learner: Learner, x: jax.Array, nothing: tuple, device: Device):
-            return nothing, learner.predict(device, x)
+    def outputs(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
+        """Likewise what soft decisions are made of, logits or predicted numbers."""
+        return self._each(lambda learner, device, x: learner.outputs(device.params, x), devices, x)
+
+    def _each(
+        self, function: Callable[[Learner, Device, jax.Array], jax.Array], devices: tuple[Device, ...], x: jax.Array
+    ) -> jax.Array:
+        def one(learner: Learner, x: jax.Array, nothing: tuple, device: Device):
+            return nothing, function(learner, device, x)
 
         return jnp.concatenate(
             [
-                group.map(partial(predict, group.learner), x, (), stacked)[1]
+                group.map(partial(one, group.learner), x, (), stacked)[1]
                 for group, stacked in zip(self.groups, devices, strict=True)
             ]
         )
+
+    def outputs_count(self, problem: Problem) -> int:
+        """`K`, of models on the inputs of a problem."""
+        one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
+        return jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
 
     @property
     def parameters(self) -> PyTree:
@@ -258,8 +272,7 @@ class Population:
                 f"these learners are not for targets of dtype {problem.y.dtype}; give supervised_learner the task of "
                 "infer_task(problem.y)"
             )
-        one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
-        outputs = jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
+        outputs = self.outputs_count(problem)
         targets: dict[str, Any] = {"private": problem.y, "test": problem.y_test}
         for name, y in targets.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
@@ -277,7 +290,7 @@ class Population:
                 )
 
 
-def _at_count(optimizer: Any, count: jax.Array) -> Any:
+def at_count(optimizer: Any, count: jax.Array) -> Any:
     """Schedules go by rounds, also of a device that takes fewer steps or starts with a fresh optimizer."""
 
     def is_schedule(node: Any) -> bool:

@@ -109,7 +109,16 @@ def supervised_learner(
     def predict(device: Device, x: jax.Array) -> jax.Array:
         return task.decision(outputs(device.params, x), temperature)
 
-    return Learner(init, restart, gradient, update, predict, objective, task)
+    def follow(
+        compare: losses.Divergence, params: PyTree, x: jax.Array, targets: jax.Array, share: jax.Array
+    ) -> tuple[PyTree, jax.Array]:
+        def loss(params: PyTree, x: jax.Array, targets: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
+            return (compare(outputs(params, x), targets) * share).sum(), None
+
+        (value, _), gradients = in_parts(loss, micro_batch, params, x, targets, share)
+        return gradients, value
+
+    return Learner(init, restart, gradient, update, predict, objective, task, outputs, follow)
 
 
 def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):

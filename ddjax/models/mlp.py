@@ -23,4 +23,17 @@ class MLP(nnx.Module):
         return self.out(self.activation(self.hidden(flatten(x))))
 
 
+class DeepMLP(nnx.Module):
+    """Two hidden layers of 512 on the flattened input."""
+
+    def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
+        self.first = Dense(math.prod(input_shape), 512, rngs=rngs)
+        self.second, self.out = Dense(512, 512, rngs=rngs), Dense(512, outputs, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(self.activation(self.second(self.activation(self.first(flatten(x))))))
+
+
 MODELS.add(ModelEntry("mlp", MLP, on_tokens=on_ngrams(MLP)))
+MODELS.add(ModelEntry("mlp_512_512", DeepMLP))

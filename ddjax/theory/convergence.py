@@ -35,7 +35,7 @@ class Quantities(NamedTuple):
 def measure_distillation(
     population: Population, state: Any, problem: Problem, mixer: Mixer | None = None
 ) -> Quantities:
-    """Measures a state of `distillation` or `fedmd`.
+    """Measures a state of `distillation` or `server_distillation`.
 
     Args:
       population: the devices' population.

@@ -16,12 +16,12 @@ from small import (
     STEP,
     close,
     compressor,
-    fedmd,
     make_distillation,
     make_learners,
     matrix_of,
     one_round,
     rounds,
+    server_distillation,
     small_problem,
 )
 
@@ -492,7 +492,7 @@ def test_every_poll_is_answered_and_every_sender_gets_the_average(problem):
 @pytest.mark.slow
 def test_server_distillation_is_distillation_on_the_complete_graph():
     population, problem = make_learners(("linear", "mlp")), small_problem("complete")
-    served = fedmd(population, REFERENCE_BATCH)
+    served = server_distillation(population, REFERENCE_BATCH)
     close(
         rounds(served, problem, 15)[0].devices,
         rounds(make_distillation(population, "neighbors"), problem, 15)[0].devices,
@@ -706,9 +706,9 @@ def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, conse
 
 
 def test_sent_soft_decisions_are_the_softmax(problem):
-    """What fedmd averages is the plain average of softmax outputs."""
+    """What server_distillation averages is the plain average of softmax outputs."""
     population = make_learners(optimizer=optax.sgd(0.0))
-    algorithm = fedmd(population, 20)
+    algorithm = server_distillation(population, 20)
     state = algorithm.init(jax.random.key(0), problem)
     _, info = algorithm.round(jax.random.key(1), state, problem)
     x = np.asarray(problem.reference, float)

@@ -65,7 +65,7 @@ def test_what_is_used_follows_from_the_entries():
     assert "mixing" in used(dataclasses.replace(SMALL, algorithm="dsgd"))
     assert "mixing" not in used(dataclasses.replace(SMALL, algorithm="choco"))
     assert "choco_step_size" in used(dataclasses.replace(SMALL, algorithm="choco"))
-    assert "topology" not in used(dataclasses.replace(SMALL, algorithm="fedmd"))
+    assert "topology" not in used(dataclasses.replace(SMALL, algorithm="server_distillation"))
     assert "target_column" in used(dataclasses.replace(SMALL, dataset="mine.csv"))
 
 

@@ -174,16 +174,16 @@ def test_algorithms_side_by_side(tmp_path):
     """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
     out = tmp_path / "study"
     flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=6", "--seeds=2", "--endpoints=1"]
-    algorithms = "--algorithm=centralized,local,fedmd,dsgd,distillation"
+    algorithms = "--algorithm=centralized,local,server_distillation,dsgd,distillation"
     assert call(*flags, algorithms, "--topology=random_regular:3", f"--output_dir={out}") == 0
     found = curves_of(out)
     assert (
         found["centralized"]["final"]["gradient_norm_sq_mean"] == found["centralized"]["final"]["gradient_norm_sq_max"]
     )
-    for name in ("centralized", "local", "fedmd"):
+    for name in ("centralized", "local", "server_distillation"):
         assert found[name]["spectral_gap"] == found[name]["neighbors"] == []
     assert found["dsgd"]["neighbors"] == [[3] * 4] * 2
-    assert found["fedmd"]["final"]["consensus_error"] == pytest.approx([0, 0], abs=1e-12)
+    assert found["server_distillation"]["final"]["consensus_error"] == pytest.approx([0, 0], abs=1e-12)
     assert found["local"]["final"]["consensus_error"] == [None, None]
     assert [len(curve["endpoints"]) for curve in found.values()] == [2] * 5
     page = (out / "summary.md").read_text()

@@ -104,7 +104,7 @@ def test_every_flag_that_a_sweep_drops_changes_nothing():
     for flags in (
         ["--algorithm=local", "--partition=iid"],
         ["--algorithm=dsgd"],
-        ["--algorithm=fedmd"],
+        ["--algorithm=server_distillation"],
         ["--consensus=tracking"],
         ["--algorithm=co_regularization"],
         ["--mixing=server", "--local_epochs=1"],

@@ -204,7 +204,7 @@ SYSTEMS = [
     ["--algorithm=gossip", "--message_fraction=0.5"],
     ["--algorithm=fedavg", "--client_fraction=0.5", "--local_epochs=1", "--learning_rate_schedule=cosine"],
     ["--algorithm=dynamic_averaging", "--divergence_threshold=0.01", "--check_every=2"],
-    ["--algorithm=fedmd"],
+    ["--algorithm=server_distillation"],
     ["--algorithm=co_regularization"],
     ["--algorithm=centralized"],
     ["--dataset=digits", "--models=cnn", "--examples_per_device=4", "--reference_batch_size=9", "--eval_examples=20"],

@@ -124,7 +124,7 @@ def _measure(cell: Cell, built: Experiment, solved: bool) -> Callable:
     kind: Any = measure_of(cell)
     if kind is measure_distillation:
         mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
-        if settings.algorithm == "fedmd" or (settings.mixing == "server" and not settings.compressor):
+        if settings.algorithm == "server_distillation" or (settings.mixing == "server" and not settings.compressor):
             mixer = server()
         elif plain(settings) and not (built.topology.network.draws or built.topology.network.loses_messages):
             mixer = weighted_average()

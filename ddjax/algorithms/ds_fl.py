@@ -1,0 +1,95 @@
+"""DS-FL: devices learn from sharpened means of their soft decisions on public examples."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
+from ddjax.errors import check_number
+from ddjax.learning import LEAST_TEMPERATURE, Population, round_keys
+from ddjax.learning.lessons import approach, check_lessons, draw_reference, soft_cross_entropy
+from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
+
+
+class State(NamedTuple):
+    """What DS-FL carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+
+
+def ds_fl(
+    population: Population,
+    *,
+    reference_batch_size: int,
+    distillation_epochs: int = 1,
+    sharpening_temperature: float = 0.1,
+) -> Algorithm:
+    """DS-FL with entropy reduction aggregation (Itahara et al., IEEE TMC 2021, algorithm 1).
+
+    In a round devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
+    sends back `z = softmax(s̄ / T)` of their mean `s̄`: with a small `T` it has less entropy, as the paper finds that the
+    mean of devices with unlike data has too much. Then devices take passes over these examples to bring down the
+    cross-entropy `−Σ z log softmax(f_n)`.
+
+    Args:
+      population: the devices; they may be of different architectures.
+      reference_batch_size: `b`, drawn without replacement each round.
+      distillation_epochs: passes over them.
+      sharpening_temperature: `T`.
+    """
+    check_number("sharpening_temperature", sharpening_temperature, LEAST_TEMPERATURE)
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        return State(jnp.zeros((), jnp.int32), population.init(key))
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys = round_keys(key)
+        reference = draw_reference(keys.reference, problem, reference_batch_size)
+        devices, phase = population.train(keys.train, state.round, state.devices, problem)
+        s = population.predict(devices, reference)
+        targets = jnp.broadcast_to(jax.nn.softmax(s.mean(0) / sharpening_temperature), s.shape)
+        devices, distance = approach(
+            population,
+            keys.mix,
+            state.round,
+            devices,
+            problem,
+            reference,
+            targets,
+            soft_cross_entropy,
+            distillation_epochs,
+        )
+        each = jnp.ones(population.size, jnp.int32)
+        sent = Traffic(up={"soft decisions": each}, down={"sharpened mean": each})
+        return State(state.round + 1, devices), Info(phase.loss, distance * phase.steps, phase.steps, sent)
+
+    def message_bytes(problem: Problem) -> Traffic:
+        size = reference_batch_size * population.outputs_count(problem) * working_dtype().itemsize
+        return Traffic(up={"soft decisions": size}, down={"sharpened mean": size})
+
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_lessons(problem, "ds_fl", reference_batch_size)
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "ds_fl",
+        ds_fl,
+        settings={
+            "reference_batch_size": "reference_batch_size",
+            "distillation_epochs": "distillation_epochs",
+            "sharpening_temperature": "sharpening_temperature",
+        },
+        uses=TRAINING,
+    )
+)

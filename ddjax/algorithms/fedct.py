@@ -1,0 +1,135 @@
+"""Federated co-training: devices send hard labels of public examples, and learn from what most of them say."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
+from ddjax.learning import Population, round_keys
+from ddjax.learning.lessons import check_lessons, train_joined
+from ddjax.mixing.registry import ON_GRAPH
+from ddjax.networks import NetworkRound, check_network
+from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
+
+# Examples that are labelled at a time: soft decisions on a large public set would fill the memory.
+_BLOCK = 1024
+
+
+class State(NamedTuple):
+    """What co-training carries between rounds.
+
+    Attributes:
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+      labels: `[N, R]` int32, the pseudo-labels of the public examples; of no meaning before the first exchange.
+    """
+
+    round: jax.Array
+    devices: tuple[Device, ...]
+    labels: jax.Array
+
+
+# `(labels [N, b], network, classes) → [N, b]`, what each device takes for the label of each example.
+Vote = Callable[[jax.Array, NetworkRound, int], jax.Array]
+
+
+def fedct(population: Population) -> Algorithm:
+    """Federated co-training, FedCT (Abourayya et al., AAAI 2025, algorithm 1), with a server.
+
+    A round takes the local steps, on minibatches drawn from the device's own examples and, once there are labels, the
+    pseudo-labelled public ones alike: from `D_n ∪ P_n`. Then every device sends the label that it gives to each of the
+    `R` reference examples, and the server sends back what most devices say of each (of equally many the smallest):
+    the new `P_n`. So a round is the paper's period of communication. A message is `R` labels of one byte each, or of
+    two where there are more than 256 classes.
+
+    Args:
+      population: the devices; they may be of different architectures.
+    """
+
+    def vote(labels: jax.Array, network: NetworkRound, classes: int) -> jax.Array:
+        votes = jax.nn.one_hot(labels, classes, dtype=jnp.int32).sum(0)
+        return jnp.broadcast_to(votes.argmax(-1), labels.shape)
+
+    def sent(network: NetworkRound) -> Traffic:
+        each = jnp.ones(population.size, jnp.int32)
+        return Traffic(up={"labels": each}, down={"consensus": each})
+
+    def message_bytes(problem: Problem) -> Traffic:
+        size = _labels_bytes(population, problem)
+        return Traffic(up={"labels": size}, down={"consensus": size})
+
+    return _co_training(population, vote, sent, message_bytes)
+
+
+def fedct_neighbors(population: Population) -> Algorithm:
+    """FedCT without a server: a device counts its own vote and the votes that it hears from its neighbours.
+
+    The weights of the mixing matrix do not matter.
+
+    Args:
+      population: the devices; they may be of different architectures.
+    """
+
+    def vote(labels: jax.Array, network: NetworkRound, classes: int) -> jax.Array:
+        heard = network.received.links().astype(working_dtype())
+        alike = network.received.weighted(jnp.ones(population.size), heard)
+        shares = alike.product_with(jax.nn.one_hot(labels, classes))
+        # All weights of a device are 1 / votes, so votes are whole numbers but for rounding.
+        return jnp.round(shares / alike.own_weights[:, None, None]).argmax(-1)
+
+    def sent(network: NetworkRound) -> Traffic:
+        return Traffic({"labels": network.sent.links()})
+
+    def message_bytes(problem: Problem) -> Traffic:
+        return Traffic({"labels": _labels_bytes(population, problem)})
+
+    algorithm = _co_training(population, vote, sent, message_bytes)
+
+    def check(problem: Problem) -> None:
+        algorithm.check(problem)
+        check_network(problem.network, "links")
+
+    return algorithm._replace(check=check)
+
+
+def _co_training(population: Population, vote: Vote, sent: Callable, message_bytes: Callable) -> Algorithm:
+    def init(key: jax.Array, problem: Problem) -> State:
+        labels = jnp.zeros((population.size, problem.reference.shape[0]), jnp.int32)
+        return State(jnp.zeros((), jnp.int32), population.init(key), labels)
+
+    def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
+        keys = round_keys(key)
+        network = problem.network.at_round(keys.graph, state.round)
+        labelled = jnp.broadcast_to(state.round > 0, state.labels.shape)
+        devices, phase = train_joined(
+            population, keys.train, state.round, state.devices, problem, state.labels, labelled
+        )
+
+        def consensus(rows: jax.Array) -> jax.Array:
+            s = population.predict(devices, problem.reference[rows])
+            return vote(s.argmax(-1), network, s.shape[-1])
+
+        size = problem.reference.shape[0]
+        block = min(size, _BLOCK)
+        rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
+        found = jnp.moveaxis(jax.lax.map(consensus, rows), 0, 1).reshape(population.size, -1)[:, :size]
+        state = State(state.round + 1, devices, found.astype(jnp.int32))
+        return state, Info(phase.loss, phase.distillation_loss, phase.steps, sent(network))
+
+    def check(problem: Problem) -> None:
+        population.check(problem)
+        check_lessons(problem, "fedct")
+
+    return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
+
+
+def _labels_bytes(population: Population, problem: Problem) -> int:
+    """Bytes of a message: a label for each reference example."""
+    return problem.reference.shape[0] * (1 if population.outputs_count(problem) <= 256 else 2)
+
+
+ALGORITHMS.add(AlgorithmEntry("fedct", fedct, uses=TRAINING))
+ALGORITHMS.add(AlgorithmEntry("fedct_neighbors", fedct_neighbors, uses=(*TRAINING, *ON_GRAPH)))

@@ -1,0 +1,237 @@
+"""FedMD, FedCT and DS-FL: plain loops over devices in NumPy that read like the papers' pseudocode, and limit cases."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loops import Drawn, numpy_step, softmax
+from small import BATCH, CLASSES, DEVICES, RATE, REFERENCE_BATCH, close, make_learners, rounds, small_problem
+
+import ddjax
+from ddjax.algorithms import ALGORITHMS
+from ddjax.errors import InputError
+from ddjax.learning import round_keys
+
+KEY, ROUNDS = jax.random.key(7), 12
+
+
+def theta(device):
+    dense = device.params["dense"]
+    return [(np.asarray(dense["kernel"][n], float), np.asarray(dense["bias"][n], float)) for n in range(DEVICES)]
+
+
+def same_parameters(state, expected):
+    for found, (kernel, bias) in zip(theta(state.devices[0]), expected, strict=True):
+        close(found, (kernel, bias), 2e-4)
+
+
+def shuffled(key, n, size, epochs):
+    """The minibatches of passes over `size` examples, by the documented rule."""
+    drawn = jax.random.uniform(jax.random.split(jax.random.fold_in(key, n))[0], (epochs, size))
+    orders = np.argsort(np.asarray(drawn), axis=1)
+    return [order[start : start + BATCH] for order in orders for start in range(0, size, BATCH)]
+
+
+def follow(kernel, bias, x, error):
+    """One step of SGD, from the derivative of the mean loss by the outputs of each example."""
+    return kernel - RATE * error.T @ x / len(x), bias - RATE * error.sum(0) / len(x)
+
+
+def arrays(problem):
+    return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.reference, float)
+
+
+def test_fedmd_is_the_paper_pseudocode_in_numpy():
+    epochs = 2
+    problem = small_problem()
+    algorithm = ddjax.fedmd(make_learners(), reference_batch_size=REFERENCE_BATCH, distillation_epochs=epochs)
+    state, states = rounds(algorithm, problem, ROUNDS)
+
+    x, y, public = arrays(problem)
+    models = theta(states[0].devices[0])
+    for t in range(ROUNDS):
+        key = jax.random.fold_in(KEY, t)
+        drawn = Drawn(key, problem)
+        subset = public[drawn.reference]
+        consensus = np.mean([subset @ kernel.T + bias for kernel, bias in models], axis=0)  # communicate, aggregate
+        for n, (kernel, bias) in enumerate(models):
+            for rows in shuffled(round_keys(key).mix, n, REFERENCE_BATCH, epochs):  # digest
+                sign = np.sign(subset[rows] @ kernel.T + bias - consensus[rows])
+                kernel, bias = follow(kernel, bias, subset[rows], sign / CLASSES)
+            rows = drawn.private[n][0]  # revisit
+            models[n] = numpy_step(kernel, bias, x[rows], y[rows], public[:1], None)[:2]
+    same_parameters(state, models)
+
+
+def test_ds_fl_is_the_paper_pseudocode_in_numpy():
+    problem = small_problem()
+    algorithm = ddjax.ds_fl(
+        make_learners(), reference_batch_size=REFERENCE_BATCH, distillation_epochs=2, sharpening_temperature=0.1
+    )
+    state, states = rounds(algorithm, problem, ROUNDS)
+
+    x, y, public = arrays(problem)
+    models = theta(states[0].devices[0])
+    for t in range(ROUNDS):
+        key = jax.random.fold_in(KEY, t)
+        drawn = Drawn(key, problem)
+        subset = public[drawn.reference]
+        for n, rows in enumerate(drawn.private):  # update
+            models[n] = numpy_step(*models[n], x[rows[0]], y[rows[0]], public[:1], None)[:2]
+        mean = np.mean([softmax(subset @ kernel.T + bias) for kernel, bias in models], axis=0)  # predict, upload
+        sharpened = softmax(mean / 0.1)  # aggregate by ERA, broadcast
+        for n, (kernel, bias) in enumerate(models):
+            for rows in shuffled(round_keys(key).mix, n, REFERENCE_BATCH, 2):  # distill
+                error = softmax(subset[rows] @ kernel.T + bias) - sharpened[rows]
+                kernel, bias = follow(kernel, bias, subset[rows], error)
+            models[n] = kernel, bias
+    same_parameters(state, models)
+
+
+def test_kt_pfl_is_the_paper_pseudocode_in_numpy():
+    problem, step_size, penalty = small_problem(), 0.3, 0.2
+    algorithm = ddjax.kt_pfl(
+        make_learners(),
+        reference_batch_size=REFERENCE_BATCH,
+        knowledge_step_size=step_size,
+        knowledge_penalty=penalty,
+    )
+    state, states = rounds(algorithm, problem, ROUNDS)
+
+    x, y, public = arrays(problem)
+    models = theta(states[0].devices[0])
+    c = np.full((DEVICES, DEVICES), 1 / DEVICES)
+    for t in range(ROUNDS):
+        key = jax.random.fold_in(KEY, t)
+        drawn = Drawn(key, problem)
+        subset = public[drawn.reference]
+        for n, rows in enumerate(drawn.private):  # local update
+            models[n] = numpy_step(*models[n], x[rows[0]], y[rows[0]], public[:1], None)[:2]
+        s = [softmax(subset @ kernel.T + bias) for kernel, bias in models]
+        for n in range(DEVICES):  # the server's step, device by device
+            mixture = sum(c[n, m] * s[m] for m in range(DEVICES))
+            slope = [2 * ((mixture - s[n]) * s[m]).sum(1).mean() for m in range(DEVICES)]
+            c[n] = np.maximum(c[n] - step_size * (slope + 2 * penalty * (c[n] - 1 / DEVICES)), 0)
+            c[n] /= c[n].sum()
+        for n, (kernel, bias) in enumerate(models):
+            target = sum(c[n, m] * s[m] for m in range(DEVICES))
+            for rows in shuffled(round_keys(key).mix, n, REFERENCE_BATCH, 1):  # distill
+                error = softmax(subset[rows] @ kernel.T + bias) - target[rows]
+                kernel, bias = follow(kernel, bias, subset[rows], error)
+            models[n] = kernel, bias
+    same_parameters(state, models)
+    close(state.coefficients, c, 1e-4)
+    assert np.abs(c - 1 / DEVICES).max() > 0.02
+
+
+@pytest.mark.parametrize("name", ["fedct", "fedct_neighbors"])
+def test_fedct_is_the_paper_pseudocode_in_numpy(name):
+    problem = small_problem("barabasi_albert:2")
+    state, states = rounds(ALGORITHMS[name].build(make_learners(local_steps=3)), problem, ROUNDS)
+
+    x, y, public = arrays(problem)
+    w, held = np.asarray(problem.network.dense()), np.asarray(problem.private_indices)
+    voters = [range(DEVICES) if name == "fedct" else np.flatnonzero(w[n]) for n in range(DEVICES)]
+    models, pseudo = theta(states[0].devices[0]), None
+    for t in range(ROUNDS):
+        train = round_keys(jax.random.fold_in(KEY, t)).train
+        for n, size in enumerate(np.asarray(problem.private_counts)):
+            own = held[n, :size]
+            inputs, labels = x[own], y[own]
+            if pseudo is not None:  # D ∪ P
+                inputs, labels = np.concatenate([inputs, public]), np.concatenate([labels, pseudo[n]])
+            for number in range(3):
+                key = jax.random.fold_in(jax.random.fold_in(train, n), number)
+                rows = np.asarray(jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, len(inputs)))
+                models[n] = numpy_step(*models[n], inputs[rows], labels[rows], public[:1], None)[:2]
+        said = np.array([(public @ kernel.T + bias).argmax(1) for kernel, bias in models])
+        pseudo = [[np.bincount(said[voters[n], i]).argmax() for i in range(len(public))] for n in range(DEVICES)]
+    same_parameters(state, models)
+    np.testing.assert_array_equal(state.labels, pseudo)
+    assert name == "fedct" or len(np.unique(pseudo, axis=0)) > 1
+
+
+def test_fedct_before_labels_is_local_training():
+    problem, population = small_problem(), make_learners(local_steps=2, optimizer=optax.adam(0.01))
+    close(
+        rounds(ddjax.fedct(population), problem, 1)[0].devices, rounds(ddjax.local(population), problem, 1)[0].devices
+    )
+
+
+def test_a_pass_of_fedct_goes_over_private_and_labelled_examples():
+    problem, population = small_problem(), make_learners()
+    passes = ddjax.fedct(ddjax.Population(population.groups, BATCH, local_epochs=1))
+    counts, run, state = np.asarray(problem.private_counts), jax.jit(passes.round), passes.init(KEY, problem)
+    for labelled in (0, 20):
+        state, info = run(KEY, state, problem)
+        assert info.steps.tolist() == np.ceil((counts + labelled) / BATCH).tolist()
+
+
+def test_labels_of_neighbors_on_the_complete_graph_are_those_of_the_server():
+    population, problem = make_learners(local_steps=3), small_problem("complete")
+    served = rounds(ddjax.fedct(population), problem, 4)[0]
+    close(rounds(ddjax.fedct_neighbors(population), problem, 4)[0], served)
+
+
+def test_ds_fl_sharpens_the_mean():
+    population, problem = make_learners(optimizer=optax.sgd(0.0)), small_problem()
+    algorithm = ddjax.ds_fl(population, reference_batch_size=20, sharpening_temperature=0.1)
+    start = algorithm.init(KEY, problem)
+    _, info = jax.jit(algorithm.round)(KEY, start, problem)
+    public = arrays(problem)[2]
+    s = np.array([softmax(public @ kernel.T + bias) for kernel, bias in theta(start.devices[0])])
+    close(info.distillation_loss, -(softmax(s.mean(0) / 0.1) * np.log(s)).sum(-1).mean(1), 1e-4)
+
+
+def test_fedmd_of_devices_that_agree_is_local_training():
+    """The consensus of equal devices is what each says, from which none can come away."""
+    problem, population = small_problem(), make_learners()
+    start = ddjax.local(population).init(KEY, problem)
+    alike = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), start.devices)
+    algorithm = ddjax.fedmd(population, reference_batch_size=1)
+    after, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem)._replace(devices=alike), problem)
+    expected, _ = jax.jit(ddjax.local(population).round)(KEY, start._replace(devices=alike), problem)
+    close(info.distillation_loss, np.zeros(DEVICES), 1e-6)
+    assert all(np.abs(a - b).max() < RATE for a, b in zip(*map(jax.tree.leaves, (after, expected)), strict=True))
+
+
+def test_bytes_are_those_counted_by_hand():
+    problem, population = small_problem(), make_learners()
+    for algorithm, up, down in (
+        (ddjax.fedmd(population, reference_batch_size=5), {"logits": 5 * CLASSES * 4}, {"mean": 60}),
+        (ddjax.ds_fl(population, reference_batch_size=5), {"soft decisions": 60}, {"sharpened mean": 60}),
+        (ddjax.kt_pfl(population, reference_batch_size=5), {"soft decisions": 60}, {"mixture": 60}),
+        (ddjax.fedct(population), {"labels": 20}, {"consensus": 20}),
+    ):
+        sizes = algorithm.message_bytes(problem)
+        assert (sizes.peer, sizes.up, sizes.down) == ({}, up, down)
+    _, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    assert info.messages.up["labels"].tolist() == info.messages.down["consensus"].tolist() == [1] * DEVICES
+    algorithm = ddjax.fedct_neighbors(population)
+    assert algorithm.message_bytes(problem).peer == {"labels": 20}
+    _, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    np.testing.assert_array_equal(info.messages.peer["labels"], problem.network.links())
+
+
+def test_what_they_cannot_do_with_is_refused():
+    partly = small_problem(reference_known=0.5)
+    for make in (ddjax.fedct, lambda population: ddjax.fedmd(population, reference_batch_size=5)):
+        with pytest.raises(InputError, match="know the whole reference set"):
+            make(make_learners()).check(partly)
+    with pytest.raises(InputError, match="must lie in 1 … 20"):
+        ddjax.ds_fl(make_learners(), reference_batch_size=21).check(small_problem())
+    with pytest.raises(InputError, match="sharpening_temperature"):
+        ddjax.ds_fl(make_learners(), reference_batch_size=5, sharpening_temperature=0.0)
+
+
+def test_kt_pfl_that_learns_no_coefficients_distills_the_mean():
+    """One minibatch of all reference examples: the loss before the step is known from local training alone."""
+    problem, population = small_problem(), make_learners(batch_size=0)
+    algorithm = ddjax.kt_pfl(population, reference_batch_size=20, knowledge_step_size=0.0)
+    state, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    close(state.coefficients, np.full((DEVICES, DEVICES), 1 / DEVICES))
+    local = ddjax.local(population)
+    trained, _ = jax.jit(local.round)(KEY, local.init(KEY, problem), problem)
+    s = np.array([softmax(arrays(problem)[2] @ kernel.T + bias) for kernel, bias in theta(trained.devices[0])])
+    close(info.distillation_loss, -(s.mean(0) * np.log(s)).sum(-1).mean(1), 1e-4)
