@@ -68,7 +68,9 @@ class StepInfo(NamedTuple):
 class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
-    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Reference
+    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Where
+    `adjusts` is true a fourth part is `(labels [n_max], counts [n_max])`, all labels that the device holds, and 1 for
+    those that count. Reference
     examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]`
     is given only where the device does not have all of them, and the others then have no part in the loss.
 
@@ -84,6 +86,7 @@ class Learner(NamedTuple):
       outputs: `(params, x [B, …]) → [B, K]` what soft decisions are made of: logits, or the predicted numbers.
       follow: `(compare, params, x [B, …], targets [B, …], share [B]) → (gradient, loss [])` of the sum over examples of
         `share · compare(outputs, targets)`.
+      adjusts: whether its private loss depends on the classes that the device holds.
     """
 
     init: Callable[[jax.Array], Device]
@@ -95,6 +98,7 @@ class Learner(NamedTuple):
     task: Any
     outputs: Callable[[PyTree, jax.Array], jax.Array]
     follow: Callable[..., tuple[PyTree, jax.Array]]
+    adjusts: bool = False
 
 
 class Traffic(NamedTuple):

@@ -18,6 +18,7 @@ TRAINING = (
     "activation",
     "micro_batch",
     "temperature",
+    "prior_adjustment",
 )
 MIXING = ("mixing", "compressor")
 

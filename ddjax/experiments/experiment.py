@@ -240,7 +240,7 @@ def _check_task(settings: Settings, problem: Problem) -> None:
     if infer_task(problem.y) is CLASSIFICATION:
         DIVERGENCES.parse(settings.divergence)
         return
-    for name in ("divergence", "temperature", "target_accuracy"):
+    for name in ("divergence", "temperature", "prior_adjustment", "target_accuracy"):
         value = getattr(settings, name)
         if value != fields(Settings)[name].default:
             raise InputError(
@@ -316,6 +316,7 @@ def _population(
             distillation_weight=hyperparameters["distillation_weight"],
             divergence=task.divergence(settings.divergence),
             temperature=hyperparameters["temperature"],
+            prior_adjustment=settings.prior_adjustment,
             micro_batch=settings.micro_batch or micro_batch_for(name),
         )
         return Group(learner, size, settings.device_chunk or chunk_for(name, learner))

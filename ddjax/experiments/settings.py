@@ -168,6 +168,13 @@ class Settings(ProblemSettings):
         registry=SCHEDULES,
         shared=True,
     )
+    prior_adjustment: float = _training(
+        0.0,
+        "tau: the private loss takes logits shifted by tau times the logarithms of the device's class shares, so that "
+        "a device does not learn that classes it lacks are rare; 1 is the balanced softmax.",
+        minimum=0,
+        shared=True,
+    )
     batch_size: int = _training(
         16, "Private examples of a step; 0 for all that a device holds.", unit="examples", minimum=0, shared=True
     )

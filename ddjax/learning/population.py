@@ -181,11 +181,12 @@ class Population:
             key, round, x, y, reference = shared
             round = round if own_round is None else own_round
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
+            labels = ((y[held], (jnp.arange(held.shape[0]) < size).astype(float)),) if learner.adjusts else ()
 
             def step(carry, number):
                 device, total = carry
                 own, rows, weight, takes = draw(number)
-                batch = x[rows], y[rows], weight
+                batch = x[rows], y[rows], weight, *labels
                 public = (reference, target) if known is None else (reference, target, known)
                 gradient, info = learner.gradient(own, device.params, batch, *public)
                 corrected = correct(own, gradient, device.params, correction) if correct else gradient

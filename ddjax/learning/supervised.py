@@ -1,6 +1,7 @@
 """One device's supervised learning with distillation: the only place that knows a loss."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from ddjax.types import Device, Learner, PyTree, StepInfo
 
 # Below, softmax is a step, and its gradient 0 or beyond what floating-point numbers hold.
 LEAST_TEMPERATURE = 0.01
+# Of a class in the prior adjustment, whether a device holds an example of it or not.
+LEAST_SHARE = 1e-3
 
 
 def supervised_learner(
@@ -24,6 +27,7 @@ def supervised_learner(
     distillation_weight: float = 0.0,
     divergence: losses.Divergence | None = None,
     temperature: float = 1.0,
+    prior_adjustment: float = 0.0,
     micro_batch: int = 0,
 ) -> Learner:
     """A device that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
@@ -40,16 +44,22 @@ def supervised_learner(
       distillation_weight: `ρ`. It is not rescaled by `T²`, as Hinton, Vinyals, Dean (2015) advise.
       divergence: `D`, such as `task.divergence("kl")`; by default the squared distance.
       temperature: `T`, for the soft decisions sent and for those compared with a target; only for classification.
+      prior_adjustment: `τ`. The private loss is that of the outputs `f + τ log π_n`, with `π_n` the shares of the
+        classes in what device `n` holds (Menon et al., ICLR 2021, equation 10; with `τ = 1` the balanced softmax of Ren
+        et al., NeurIPS 2020). So a device does not learn that classes it lacks are rare. Only for classification.
       micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
         cache; 0 for all. The gradient is the same sum.
 
     Raises:
-      InputError: a temperature where numbers are predicted.
+      InputError: a temperature or a prior adjustment where numbers are predicted.
     """
+    if task is tasks.REGRESSION and prior_adjustment:
+        raise InputError(f"prior_adjustment {prior_adjustment:g} is about classes, but there are numbers to predict")
     if task is tasks.REGRESSION and isinstance(temperature, int | float) and temperature != 1:
         raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
     check_number("distillation_weight", distillation_weight)
     check_number("temperature", temperature, LEAST_TEMPERATURE)
+    check_number("prior_adjustment", prior_adjustment)
     check_number("micro_batch", micro_batch)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: model(nnx.Rngs(0))))
 
@@ -64,15 +74,28 @@ def supervised_learner(
     def init(key: jax.Array) -> Device:
         return restart(nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1]))
 
-    def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
-        return (task.loss(outputs(params, x), y) * share).sum(), None
+    def private_loss(batch: tuple) -> Callable:
+        """The private loss on a minibatch, as `in_parts` takes it."""
+        shift: Any = 0.0
+        if prior_adjustment:
+            if len(batch) < 4:
+                raise ValueError("a learner with a prior adjustment must be told which labels its device holds")
+            labels, counts = batch[3]
+            classes = jax.eval_shape(outputs, jax.eval_shape(init, jax.random.key(0)).params, batch[0]).shape[-1]
+            shares = (jax.nn.one_hot(labels, classes) * counts[:, None]).sum(0) / counts.sum()
+            shift = prior_adjustment * jnp.log(jnp.maximum(shares, LEAST_SHARE))
+
+        def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
+            return (task.loss(outputs(params, x) + shift, y) * share).sum(), None
+
+        return private
 
     def distilled(params: PyTree, x: jax.Array, z: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
         compared, s = task.compared(outputs(params, x), temperature)
         return (divergence(compared, z) * share).sum(), s
 
     def examples(batch: tuple) -> tuple[jax.Array, ...]:
-        x, y, weight = batch
+        x, y, weight = batch[:3]
         if infer_task(y) is not task:
             raise ValueError(f"a learner measured by {task.metric} was given targets of dtype {y.dtype}")
         share = jnp.ones(x.shape[0]) if weight is None else weight
@@ -87,7 +110,7 @@ def supervised_learner(
         key: jax.Array, params: PyTree, batch, reference=None, targets=None, known=None
     ) -> tuple[PyTree, StepInfo]:
         del key  # for learners with dropout or noise
-        (loss, _), gradients = in_parts(private, micro_batch, params, *examples(batch))
+        (loss, _), gradients = in_parts(private_loss(batch), micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
         # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
@@ -101,7 +124,7 @@ def supervised_learner(
         return Device(optax.apply_updates(device.params, updates), state)
 
     def objective(params: PyTree, batch, reference=None, targets=None) -> jax.Array:
-        loss, _ = private(params, *examples(batch))
+        loss, _ = private_loss(batch)(params, *examples(batch))
         if targets is None:
             return loss
         return loss + distillation_weight * distilled(params, reference, targets, shares(reference))[0]
@@ -118,7 +141,7 @@ def supervised_learner(
         (value, _), gradients = in_parts(loss, micro_batch, params, x, targets, share)
         return gradients, value
 
-    return Learner(init, restart, gradient, update, predict, objective, task, outputs, follow)
+    return Learner(init, restart, gradient, update, predict, objective, task, outputs, follow, prior_adjustment > 0)
 
 
 def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):

@@ -99,7 +99,7 @@ def gradients(
         learner: Any, shared: PyTree, nothing: tuple, device: Device, held: jax.Array, counted: jax.Array, target: Any
     ):
         x, y, reference = shared
-        batch = x[held], y[held], counted
+        batch = x[held], y[held], counted, (y[held], counted)
         return nothing, jax.value_and_grad(learner.objective)(device.params, batch, reference, target)
 
     reference = None if targets is None else problem.reference[:]

@@ -137,7 +137,7 @@ def test_numbers_without_an_output(problem):
 
 
 def test_models_that_are_not_linear_have_no_closed_form():
-    with pytest.raises(ddjax.InputError, match="closed form for linear models"):
+    with pytest.raises(ddjax.InputError, match="solves for linear models; give --models=linear"):
         ddjax.co_regularization(make_learners(("mlp",)), distillation_weight=1.0)
 
 
