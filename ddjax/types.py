@@ -149,6 +149,7 @@ class Mixer(NamedTuple):
       running: whether `x` must be a running value, mixed again and again, and not a fresh one each round.
       linear: whether it is multiplication by `W`, so that eigenvalues tell what is stable.
       uses_graph: whether it looks at the network at all.
+      compressed: whether messages lose something that their sender keeps, as those of `mixing.encoded` do.
     """
 
     init: Callable[[PyTree, int], MixerState]
@@ -162,6 +163,7 @@ class Mixer(NamedTuple):
     running: bool = False
     linear: bool = False
     uses_graph: bool = True
+    compressed: bool = False
 
 
 class Info(NamedTuple):

@@ -72,7 +72,7 @@ def linear_shapes(population: Population, algorithm: str) -> tuple[int, int, int
     """`N, K, P` of linear devices; raises `InputError` for others."""
     groups = jax.eval_shape(population.init, jax.random.key(0))
     if any(set(group.params) != {"dense"} for group in groups):
-        raise InputError(f"{algorithm} solves for linear models; give --models=linear")
+        raise InputError(f"{algorithm} solves for linear models of all features; give --models=linear, without views")
     _, outputs, features = groups[0].params["dense"]["kernel"].shape
     return population.size, outputs, features
 

@@ -40,7 +40,8 @@ def corlsr(population: Population, *, distillation_weight: float, ridge: float =
     `(H_n + ν I + ρ' G) θ_n = A_nᵀ y_n/m_n + ρ'/R Xᵀ q_n`, `ρ' = ρ (1 − 1/N)`, `H_n = A_nᵀA_n/m_n`, `G = XᵀX/R`.
 
     This is block coordinate descent, but for the order: all devices solve at the same time, and not one after another.
-    It converges to `co_regularization` at a linear rate. At first `θ_n` is what a device finds alone with
+    It converges at a linear rate, to `co_regularization` where `ν > 0` or the private data determine the solution, and
+    else to some minimizer. At first `θ_n` is what a device finds alone with
     `q_n = 0`. A message is `R · K` numbers, up and down; without the server it would be one to each other device.
 
     Args:

@@ -42,17 +42,18 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     one, so with several the devices come to rest where their ways of a round, not their gradients, sum to zero.
     Optimizer state stays at home. All devices start from common parameters. One message is the parameters.
 
-    It does with mixers that keep the mean and remember nothing: `average`, also compressed, and `server`.
+    It does with mixers that keep the mean and remember nothing: `average` and `server`. Compressed messages make the
+    recursion grow, as a `W` that changes does.
 
     Raises:
       InputError: devices of several architectures, or another mixer. `check` refuses networks that change, lose
         messages or are not symmetric.
     """
     single_group(population, "exact_diffusion")
-    if mixer.running or not mixer.keeps_mean:
+    if mixer.running or mixer.compressed or not mixer.keeps_mean:
         raise InputError(
-            f"exact_diffusion needs a mixing by one matrix that keeps the mean, which {mixer.name} is not; use average "
-            "or server"
+            f"exact_diffusion needs a mixing by one matrix that keeps the mean, which {mixer.name} "
+            f"{'with a compressor ' if mixer.compressed else ''}is not; use average or server, without a compressor"
         )
 
     def init(key: jax.Array, problem: Problem) -> State:

@@ -39,13 +39,19 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     devices start from common parameters. One message is parameters and `y`, twice the bytes of D-SGD; to a compressor
     they are one vector.
 
-    It does with every mixer that keeps the mean, also one for a running value (`choco`, `push_sum`): `y` is one.
+    It does with every mixer that keeps the mean, also one for a running value (`choco`, `push_sum`): `y` is one. Of the
+    mixers that compress only `choco` makes up for what is lost; with others `y` drifts.
 
     Raises:
       InputError: devices of several architectures, or a mixer that does not keep the mean. `check` refuses networks
         that lose messages.
     """
     single_group(population, "gradient_tracking")
+    if mixer.compressed:
+        raise InputError(
+            f"gradient_tracking drifts where messages of {mixer.name} are compressed and what is lost is not sent "
+            "later; compress with --mixing=choco"
+        )
     if not mixer.keeps_mean:
         raise InputError(
             f"gradient_tracking needs a mixing that keeps the mean over devices, which {mixer.name} does not; use "

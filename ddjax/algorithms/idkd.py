@@ -11,7 +11,8 @@ from ddjax.errors import check_number
 from ddjax.learning import Population, round_keys, single_group
 from ddjax.learning.lessons import check_lessons, train_joined
 from ddjax.mixing import check_mixing
-from ddjax.networks import Links, MixingMatrix, NetworkRound
+from ddjax.mixing.registry import ON_GRAPH
+from ddjax.networks import Links, MixingMatrix, NetworkRound, check_network
 from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Traffic, working_dtype
 
 
@@ -102,6 +103,7 @@ def idkd(
         population.check(problem)
         check_lessons(problem, "idkd")
         check_mixing(mixer, problem.network)
+        check_network(problem.network, "links")  # labels go over it whatever parameters do
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
@@ -116,7 +118,7 @@ ALGORITHMS.add(
         "idkd",
         idkd,
         settings={"homogenize_after": "homogenize_after", "confidence_threshold": "confidence_threshold"},
-        uses=(*TRAINING, *MIXING),
+        uses=(*TRAINING, *MIXING, *ON_GRAPH),
         mixes="parameters",
     )
 )

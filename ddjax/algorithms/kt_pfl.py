@@ -70,7 +70,8 @@ def kt_pfl(
         s = jax.nn.softmax(population.outputs(devices, reference))
         step = knowledge_step_size * jax.grad(unlike)(state.coefficients, s)
         coefficients = jnp.maximum(state.coefficients - step, 0)
-        coefficients /= coefficients.sum(1, keepdims=True)
+        sums = coefficients.sum(1, keepdims=True)
+        coefficients = jnp.where(sums > 0, coefficients / jnp.where(sums > 0, sums, 1), 1 / population.size)
         devices, distance = approach(
             population,
             keys.mix,

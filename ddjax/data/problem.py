@@ -15,12 +15,11 @@ from ddjax.data.registry import PARTITIONS
 from ddjax.data.rows import Chosen, blocks, located
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.data.shifts import shifted
-from ddjax.errors import InputError, suggest
+from ddjax.data.validation import set_apart
+from ddjax.errors import InputError
 from ddjax.learning.tasks import infer_task
 from ddjax.networks import as_network
 from ddjax.types import Problem
-
-EVALUATED = ("test", "validation")
 
 
 class Prepared(NamedTuple):
@@ -101,12 +100,13 @@ def prepare(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(dataset.x_train))
     tests = len(dataset.x_test)
-    dataset, order = _validated(dataset, order, validation_examples, evaluate_on)
+    dataset, order = set_apart(dataset, order, validation_examples, evaluate_on)
     total = len(order)
     outside = reference_source or reference_dataset is not None
     supply = total if reference_dataset is None else len(reference_dataset.x_train)
     reference_size = reference_size or min(2000, total // 4, supply)
-    _check_sizes(total, 1 if outside else reference_size, len(dataset.x_test), eval_examples, examples_per_device)
+    evaluated = min(tests, len(dataset.x_test))
+    _check_sizes(total, 1 if outside else reference_size, evaluated, eval_examples, examples_per_device)
     if outside and (reference_classes or reference_alpha):
         raise InputError(
             "--reference_classes and --reference_alpha choose from the training data; they do nothing with "
@@ -141,12 +141,12 @@ def prepare(
         x = x[:]
     x_test = as_inputs(dataset.x_test, test)
     reference = as_inputs(unlabeled, np.arange(reference_size))
+    known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     if feature_shift:
         seen = _seen(x, sizes, ((reference, len(reference)), (x_test, len(drawn))), rng)
         shifted(feature_shift, dataset, seen, network.devices, rng)
     if shards == 1:
         x, y = jnp.asarray(x), jnp.asarray(y)
-    known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     problem = Problem(
         x=x,
         y=y,
@@ -255,30 +255,15 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield from zip(rows[places], block[inside], strict=True)
 
 
-def _validated(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: str) -> tuple[Dataset, np.ndarray]:
-    """The data set with what is evaluated on as its test set, and the rows that are left for training."""
-    if evaluate_on not in EVALUATED:
-        raise suggest("evaluate_on", evaluate_on, EVALUATED)
-    if not 0 <= examples < len(order):
-        raise InputError(
-            f"validation_examples must lie in 0 … {len(order) - 1}, below the {len(order)} training examples, got "
-            f"{examples}"
-        )
-    if evaluate_on == "validation":
-        if not examples:
-            raise InputError("evaluate_on 'validation' needs validation_examples; say how many")
-        held = order[:examples]
-        dataset = dataset._replace(x_test=dataset.x_train[held], y_test=dataset.y_train[held])
-    return dataset, order[examples:]
-
-
 def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
             f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
         )
     if not 0 <= eval_examples <= tests:
-        raise InputError(f"eval_examples must lie in 0 … {tests}, the test set, got {eval_examples}")
+        raise InputError(
+            f"eval_examples must lie in 0 … {tests}, the examples there are to evaluate on, got {eval_examples}"
+        )
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
 

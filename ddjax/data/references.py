@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddjax.data.dataset import Dataset
+from ddjax.data.rows import blocks
 from ddjax.errors import InputError, check_number, suggest
 
 
@@ -79,7 +80,7 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
         return drawn
     if dataset.tokens:
         return rng.choice(x.ravel(), (size, *x.shape[1:]))
-    axis = 0 if x.ndim == 2 else None
+    x, axis = np.asarray(x), 0 if x.ndim == 2 else None
     values = rng.normal(x.mean(axis, dtype=float), x.std(axis, dtype=float), (size, *x.shape[1:]))
     if x.dtype.kind in "iu":
         values = np.clip(np.round(values), x.min(axis), x.max(axis))
@@ -127,7 +128,7 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
         raise InputError(f"the reference data {name} hold {there.dtype}, but devices hold {here.dtype}")
     if here.dtype.kind in "iu":
         limits = np.iinfo(here.dtype)
-        if there.min() < limits.min or there.max() > limits.max:
-            raise InputError(
-                f"the reference data {name} reach {there.max()}, beyond the {here.dtype} that devices hold"
-            )
+        least = min(int(block.min()) for block in blocks(there))
+        most = max(int(block.max()) for block in blocks(there))
+        if least < limits.min or most > limits.max:
+            raise InputError(f"the reference data {name} reach {most}, beyond the {here.dtype} that devices hold")

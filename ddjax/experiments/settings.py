@@ -85,7 +85,7 @@ class Settings(ProblemSettings):
     )
     schedule_by_age: bool = _mixing(False, "Whether learning rates of gossip fall over a model's age, not over rounds.")
     client_fraction: float = _mixing(
-        1.0, "C, part of the devices in a round of fedavg.", minimum=0, maximum=1, positive=True
+        1.0, "C, part of the devices in a round of fedavg, fedprox and scaffold.", minimum=0, maximum=1, positive=True
     )
     proximal_weight: float = _weight(0.1, "mu, how strongly fedprox pulls devices back to the server's parameters.")
     server_step_size: float = _weight(1.0, "eta_g, the server's step size in scaffold.")

@@ -105,4 +105,8 @@ def check_used(settings: Settings) -> None:
             choices = users(name)
             without = f"--dataset={settings.dataset}" if choices.startswith("--dataset=") else settings.algorithm
             raise InputError(f"--{name} is not used by {without}; it belongs to {choices}")
-    resolve(settings).check()  # what a published name fixes goes with the rest
+    try:
+        resolve(settings).check()  # what a published name fixes goes with the rest
+    except InputError as error:
+        has = ", ".join(f"--{name}={value}" for name, value in fixed.items())
+        raise InputError(f"{error}; {settings.algorithm} has {has}" if has else str(error)) from None

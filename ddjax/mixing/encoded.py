@@ -31,4 +31,4 @@ def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
             up={kind: size - saved for kind, size in whole.up.items()},
         )
 
-    return inner._replace(mix=mix, message_bytes=message_bytes)
+    return inner._replace(mix=mix, message_bytes=message_bytes, compressed=True)

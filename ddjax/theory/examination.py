@@ -26,9 +26,10 @@ def examine_devices(
     """
     weights = counted(problem)
 
-    def batch(n: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def batch(n: Any) -> tuple:
         held = problem.private_indices[n]
-        return problem.x[held], problem.y[held], weights[n]
+        labels = problem.y[held]
+        return problem.x[held], labels, weights[n], (labels, weights[n])
 
     if measure is measure_averaging:
 

@@ -165,9 +165,7 @@ def test_a_correction_reaches_the_pooled_solution(name, mixer, local_steps):
 def test_messages_are_counted_with_all_they_hold():
     tree, population = small_problem("binary_tree"), make_learners()
     average = ddjax.weighted_average()
-    half = ddjax.encoded(average, compressor("float16"))
     assert ddjax.gradient_tracking(population, average).message_bytes(tree).peer == {"value": 2 * 4 * PARAMETERS}
-    assert ddjax.gradient_tracking(population, half).message_bytes(tree).peer == {"value": 2 * 2 * PARAMETERS}
     assert ddjax.exact_diffusion(population, average).message_bytes(tree).peer == {"value": 4 * PARAMETERS}
     algorithm = ddjax.relaysgd(population)
     assert algorithm.message_bytes(tree).peer == {"sum and count": 4 * PARAMETERS + 4}
@@ -183,6 +181,18 @@ def refusal(make, problem=None):
         make(make_learners()).check(problem or small_problem())
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        (ddjax.gradient_tracking, "drifts where messages of average are compressed"),
+        (ddjax.exact_diffusion, "average with a compressor is not"),
+    ],
+)
+def test_messages_that_lose_something_are_refused(algorithm, message):
+    lossy = ddjax.encoded(ddjax.weighted_average(), compressor("top_k:0.5"))
+    assert message in refusal(lambda population: algorithm(population, lossy))
 
 
 @pytest.mark.parametrize(

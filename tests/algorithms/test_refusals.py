@@ -137,7 +137,7 @@ def test_numbers_without_an_output(problem):
 
 
 def test_models_that_are_not_linear_have_no_closed_form():
-    with pytest.raises(ddjax.InputError, match="solves for linear models; give --models=linear"):
+    with pytest.raises(ddjax.InputError, match="solves for linear models of all features; give --models=linear"):
         ddjax.co_regularization(make_learners(("mlp",)), distillation_weight=1.0)
 
 

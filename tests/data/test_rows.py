@@ -103,3 +103,18 @@ def test_what_is_wrong_with_an_archive_is_said_likewise(monkeypatch, tmp_path):
             monkeypatch.setattr(npz, "_BYTES", 200)
             with pytest.raises(InputError, match=message):
                 data.load_dataset(f"{tmp_path}/{name}.npz")
+
+
+def test_a_reference_set_of_noise_or_of_an_archive_needs_no_array(monkeypatch, tmp_path):
+    x, y = ARRAYS["pixels"], np.arange(70) % 3
+    np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    network, found = build_topology("ring", 5).network, []
+    for processes in (1, 2):
+        monkeypatch.setattr(jax, "process_count", lambda count=processes: count)
+        dataset = data.load_dataset(f"{tmp_path}/some.npz")
+        noise = prepare(dataset, network, reference_source="noise", reference_size=9).problem.reference
+        other = prepare(dataset, network, reference_source="a", reference_dataset=dataset, reference_size=9)
+        apart = prepare(dataset, network, validation_examples=20, evaluate_on="validation").problem
+        found.append([np.asarray(part) for part in (noise, other.problem.reference, apart.x, apart.x_test)])
+    for alone, one_of_two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one_of_two, alone)

@@ -12,6 +12,7 @@ from ddjax import data
 from ddjax.data.problem import prepare
 from ddjax.errors import InputError
 from ddjax.experiments.sweeps import selection
+from ddjax.experiments.sweeps.frontier import frontier
 from ddjax.experiments.sweeps.plan import SweepSettings
 from ddjax.networks import build_topology
 
@@ -30,8 +31,9 @@ def test_validation_examples_are_held_by_nobody(more):
     choices = {"reference_size": 8, "validation_examples": 12, "partition": "iid"} | more
     tested = prepare(dataset, network, **choices).problem
     tried = prepare(dataset, network, **choices, evaluate_on="validation").problem
-    for name in ("x", "y", "private_indices", "private_counts", "reference"):
-        np.testing.assert_array_equal(getattr(tried, name), getattr(tested, name))
+    for name in ("x", "y", "private_indices", "private_counts", "reference", "known"):
+        if getattr(tested, name) is not None:
+            np.testing.assert_array_equal(getattr(tried, name), getattr(tested, name))
     sets = [
         {float(value) for value in part.ravel()} for part in (tested.x, tested.reference, tried.x_test, tested.x_test)
     ]
@@ -85,6 +87,38 @@ def test_every_system_gets_as_many_trials():
     assert len(selection.trials(planned(*TINY, *lists), apart)) == (2 + 2 * 2) * 2
 
 
+def test_what_is_lost_on_the_test_set_is_in_no_mean():
+    """Three seeds: one is whole, one diverges, and one sends thrice as much, so that 20 bytes are too few for it."""
+    cells = planned(*TINY, "--algorithm=dsgd", "--seeds=3")
+    table = results(cells, lambda cell: (0.3, 0.6 + 0.1 * cell.settings.seed)).assign(accuracy_min=0.2)
+    table = table[~((table.cell == cells[1].name) & (table["round"] == 6))]
+    table.loc[table.cell == cells[2].name, "bytes_sent_total"] *= 3
+    sweep = SweepSettings(select="accuracy_mean@validation")
+    (whole,) = [one for one in selection.choose(cells[:1], table, "accuracy_mean", sweep) if one.budget == math.inf]
+    tests = selection.finals([whole], [0, 1, 2])
+    table["cell"] = table["cell"].map({cell.name: test.name for cell, test in zip(cells, tests, strict=True)})
+    rows = selection.test_table([whole, whole._replace(budget=20)], [0, 1, 2], table, "accuracy").to_dict("records")
+    assert [(row["seeds"], row["lost"]) for row in rows] == [(2, 1), (1, 1)]
+    assert [row["accuracy_mean"] for row in rows] == [pytest.approx((0.6 + 0.8) / 2), 0.3]
+
+
+def test_every_place_has_a_figure():
+    """What uses no alpha has its own, and what uses no graph is in those of every graph."""
+    names = ["algorithm", "partition", "dirichlet_alpha", "topology", "bytes_budget"]
+    rows = [
+        ("dsgd", "iid", math.nan, "ring", 10),
+        ("dsgd", "dirichlet", 0.1, "ring", 10),
+        ("local", "dirichlet", 0.1, math.nan, 10),
+    ]
+    tested = pd.DataFrame(rows, columns=names).assign(bytes_sent_total=10.0)
+    tested = tested.assign(**dict.fromkeys(("accuracy_mean", "accuracy_min"), 0.5))
+    made = frontier(tested.assign(**{"± accuracy_mean": 0.1, "± accuracy_min": 0.1}), "accuracy")
+    assert {name for name in made if name.endswith("png") and "worst" not in name} == {
+        "frontier-partition=iid-topology=ring.png",
+        "frontier-partition=dirichlet-dirichlet_alpha=0_1-topology=ring.png",
+    }
+
+
 @pytest.mark.slow
 def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
     out = tmp_path / "sweep"
@@ -111,6 +145,9 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
     assert (out / "frontier.png").stat().st_size > 0
     assert call(*TINY, *flags, f"--sweep_dir={out}") == 0
     assert "4 cells; 4 are done" in capsys.readouterr().out
+    flags[1] = "--learning_rate=0.01,0.1,0.5"
+    assert call(*TINY, *flags, f"--sweep_dir={out}") == 2
+    assert "2 of these trials were not run then" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -122,6 +159,8 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
         ([BY, "--shard=0/2"], "takes no --shard"),
         ([BY, "--trials=-1"], "at least 0"),
         ([BY, "--select_per=topologie"], "topology"),
+        ([BY, "--select_per=seed"], "not compared, but averaged"),
+        ([BY, "--eval_examples=200"], "must lie in 0 … 100"),
         (["--trials=3"], "give --select, too"),
         ([BY, "--validation_examples=0"], "--validation_examples"),
     ],

@@ -66,9 +66,7 @@ def study_fields() -> dict[str, Field]:
     out.
     """
     own = fields(StudySettings)
-    sweep = {
-        name: field for name, field in fields(SweepSettings).items() if name not in ("sweep_dir", "shard", "scheduler")
-    }
+    sweep = {name: field for name, field in fields(SweepSettings).items() if name in ("seeds", "zip", "exclude")}
     used = {name for entry in ALGORITHMS.entries() if entry.measure for name in entry.names}
     others = {name for entry in ALGORITHMS.entries() for name in entry.names} - used
     lists = {

@@ -1,5 +1,7 @@
 """The frontier: how well each system does at each number of bytes, with settings picked for that number."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -21,8 +23,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     around = [name for name in told if name not in system]
     worst = f"{metric}_{TASKS[metric].worst}"
     made: dict[str, bytes] = {}
-    places = tested[around].dropna().drop_duplicates() if around else pd.DataFrame(index=[0])
-    for place in places.to_dict("records"):
+    for place in _places(tested, around):
         # What does not use a setting, as learning alone does not use the graph, belongs to each of its values.
         here = [tested[name].isna() | (tested[name] == value) for name, value in place.items()]
         rows = tested[pd.concat(here, axis=1).all(axis=1)] if here else tested
@@ -32,9 +33,21 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
         for column, said in ((f"{metric}_mean", f"mean {label}"), (worst, f"worst device's {label}")):
             lines = [_line(number, each, column, rows) for number, (_, each) in enumerate(systems)]
             name = f"frontier{'_worst' if column == worst else ''}{end}"
-            panel = Panel(name, ("sent by all (MB)", said), lines, "", "x" + "y" * (scale == "log"))
+            while f"{name}.png" in made:  # as of two files of one name
+                name += "_"
+            logarithmic = "x" * bool((rows["bytes_sent_total"] > 0).any()) + "y" * (scale == "log")
+            panel = Panel(name, ("sent by all (MB)", said), lines, "", logarithmic)
             made |= {f"{name}.{kind}": content for kind, content in draw(panel, names).files.items()}
     return made
+
+
+def _places(tested: pd.DataFrame, around: list[str]) -> list[dict[str, Any]]:
+    """The combinations of settings that have a figure each: those that no fuller one covers."""
+    if not around:
+        return [{}]
+    records = tested[around].drop_duplicates().to_dict("records")
+    found = [{name: value for name, value in record.items() if pd.notna(value)} for record in records]
+    return [one for one in found if not any(one.items() < other.items() for other in found)]
 
 
 def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Line:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ddjax.errors import InputError, suggest
@@ -42,7 +43,7 @@ class Choice(NamedTuple):
 
 def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
     """The cells that are run on validation data: those of a sweep, or as many of each system as `--trials` says."""
-    seeds = list(dict.fromkeys(cell.settings.seed for cell in cells))[: sweep.trial_seeds or None]
+    seeds = seeds_of(cells)[: sweep.trial_seeds or None]
     kept: list[Cell] = []
     for group in _grouped(cells, _system(sweep)).values():
         combinations = list(_grouped(group, _picked(sweep)).values())
@@ -52,6 +53,11 @@ def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
     return gather(dataclasses.replace(cell.settings, evaluate_on="validation") for cell in kept)
 
 
+def seeds_of(cells: Iterable[Cell]) -> list[int]:
+    """The seeds of a sweep, the smallest first."""
+    return sorted({cell.settings.seed for cell in cells})
+
+
 def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: SweepSettings) -> list[Choice]:
     """Picks the best combination of each system at each number of bytes: 1, 2, 5, 10, … and all.
 
@@ -59,8 +65,10 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
     diverged or failed cannot be picked, nor one that has not begun to send at that number.
 
     Raises:
-      InputError: a system of which no combination ran to its end.
+      InputError: a system of which no combination ran to its end, or a column that was not measured.
     """
+    if column not in results:
+        raise InputError(f"the trials measured no {column}, so nothing can be picked by it; name another with --select")
     rows = {name: table.sort_values("round") for name, table in results.groupby("cell")}
     told = {name for name in LISTED if len({cell.values[name] for cell in cells} - {None}) > 1} | {"algorithm"}
     better = max if column.removeprefix("ensemble_").startswith("accuracy") else min
@@ -70,7 +78,9 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
         whole = [one for one in combinations if all(_sound(rows.get(cell.name), cell, column) for cell in one)]
         system = {name: value for name, value in key if name in told}
         if not whole:
-            raise InputError(f"no trial of {_named(system)} ran to its end; the trials' failures.csv says why")
+            raise InputError(
+                f"no trial of {_named(system)} ran to its end with a {column}; the trials' failures.csv says why"
+            )
         tables = [[rows[cell.name] for cell in one] for one in whole]
         for budget in [*_budgets(table for some in tables for table in some), math.inf]:
             values = [_at(some, budget, column) for some in tables]
@@ -104,21 +114,26 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
 def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row per choice: mean, worst device and bytes on the test set, with half-widths of 95 % t-intervals over seeds.
 
+    Runs that diverged or failed are `lost`, and in no mean.
+
     Args:
       choices: as picked.
       seeds: of the cells that `finals` gives.
       results: of these cells.
       metric: `accuracy` or `mse`.
     """
-    ordered, worst = results.sort_values("round"), f"{metric}_{TASKS[metric].worst}"
+    worst = f"{metric}_{TASKS[metric].worst}"
+    tables = {name: table.sort_values("round") for name, table in results.groupby("cell")}
     rows = []
     for choice in choices:
-        names = [cell.name for cell in finals([choice], seeds)]
-        within = ordered[ordered["cell"].isin(names) & (ordered["bytes_sent_total"] <= choice.budget)]
-        ends = within.groupby("cell").last()
-        row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends)}
+        there = finals([choice], seeds)
+        whole = [tables[cell.name] for cell in there if _sound(tables.get(cell.name), cell, f"{metric}_mean")]
+        within = [table[table["bytes_sent_total"] <= choice.budget] for table in whole]
+        # One that has not begun to send is not trained.
+        ends = [some.iloc[-1] for some, table in zip(within, whole, strict=True) if len(some) > 1 or len(table) == 1]
+        row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends), "lost": len(there) - len(whole)}
         for name in (f"{metric}_mean", worst, "bytes_sent_total"):
-            row[name], row[f"± {name}"] = interval(ends[name].to_numpy(float))
+            row[name], row[f"± {name}"] = interval(np.array([end[name] for end in ends], float))
         rows.append(row)
     return pd.DataFrame(rows).drop(columns="± bytes_sent_total")
 
@@ -152,6 +167,8 @@ def _compared(sweep: SweepSettings) -> list[str]:
     for name in asked:
         if name not in LISTED:
             raise suggest("flag in --select_per", name, LISTED)
+        if LISTED[name].role in (Role.SEED, Role.EVALUATION):
+            raise InputError(f"--select_per={name}: seeds and evaluations are not compared, but averaged")
     evaluation = {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
     own = [name for name, field in LISTED.items() if field.section in _COMPARED and name not in evaluation]
     return list(dict.fromkeys(["algorithm", *own, *asked]))

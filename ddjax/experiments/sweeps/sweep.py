@@ -53,9 +53,9 @@ class Place(Protocol):
         """Runs all cells, and collects now and then."""
 
 
-def folder(given: str, cells: Sequence[Cell]) -> Path:
-    """`--sweep_dir`, or a name that the same cells get again."""
-    names = "".join(sorted(cell.name for cell in cells))
+def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
+    """`--sweep_dir`, or a name that the same cells get again, where the same is asked of them."""
+    names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
     except RuntimeError as error:
@@ -114,24 +114,35 @@ def sweep(given: Given) -> int:
     cells = planned(given, settings)
     plan.check_scheduler(settings, given.values["host_devices"])
     Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
-    path = folder(settings.sweep_dir, cells)
     column = plan.selection_column(settings, cells)
-    return _selected(cells, path, column, given, settings) if column else execute(cells, path, given, settings)
+    if column:
+        return _selected(cells, column, given, settings)
+    return execute(cells, folder(settings.sweep_dir, cells), given, settings)[0]
 
 
-def _selected(cells: Sequence[Cell], path: Path, column: str, given: Given, settings: SweepSettings) -> int:
+def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepSettings) -> int:
     """Runs trials on validation data, picks of them, and runs what was picked on the test set."""
     from ddjax.experiments.sweeps import selection  # this and the next are slow to import
     from ddjax.experiments.sweeps.frontier import frontier
 
+    asked = f"{settings.select} {settings.select_per} {settings.trials} {settings.trial_seeds}"
+    path = folder(settings.sweep_dir, cells, asked).resolve()
     tried = path.with_name(f"{path.name}-trials")
     trials = selection.trials(cells, settings)
+    if not (path / "sweep.json").exists():
+        Store(path, [])  # refuses a folder that cannot become a sweep's
+    elif missing := sum(not Store(tried, trials).holds(cell) for cell in trials):
+        raise InputError(
+            f"{str(path)!r} has opened the test set for what was picked before, and {missing} of these trials were not "
+            "run then; name a new sweep_dir"
+        )
     print(f"trials, on validation data, into {tried}", flush=True)
-    execute(trials, tried, given, settings)  # what failed is said there, and cannot be picked
+    # What failed is said there, and cannot be picked.
+    _, trials = execute(trials, tried, given, settings)
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
-    seeds = list(dict.fromkeys(cell.settings.seed for cell in cells))
+    seeds = selection.seeds_of(cells)
     print(f"what was picked, on the test set, into {path}", flush=True)
-    code = execute(selection.finals(choices, seeds), path, given, settings)
+    code, _ = execute(selection.finals(choices, seeds), path, given, settings)
     metric = column.removeprefix("ensemble_").partition("_")[0]
     picked = selection.selection_table(choices)
     tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), metric)
@@ -141,13 +152,20 @@ def _selected(cells: Sequence[Cell], path: Path, column: str, given: Given, sett
         files.replace(path / name, content)
     for table in (picked, tested):
         print(table[table["bytes_budget"] == math.inf].drop(columns="bytes_budget").to_string(index=False))
-    if note := selection.uneven(choices):
+    for note in filter(None, (selection.uneven(choices), _lost(tested))):
         print(f"note: {note}")
     return code
 
 
-def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> int:
-    """Runs cells into a folder; returns the exit code."""
+def _lost(tested: pd.DataFrame) -> str:
+    """What is to be said where runs with picked settings were lost."""
+    whole = tested[(tested["bytes_budget"] == math.inf) & (tested["lost"] > 0)]
+    told = ", ".join(f"{row.algorithm} {row.lost}" for row in whole.itertuples())
+    return f"runs on the test set that diverged or failed are in no mean: {told}" if told else ""
+
+
+def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> tuple[int, list[Cell]]:
+    """Runs cells into a folder; returns the exit code, and the cells with the names that they have there."""
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
     check(cells)
@@ -178,10 +196,10 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
     draws = f"python scripts/report.py {shlex.quote(str(store.path))} draws them"
     print(f"{there} of {len(cells)} cells are in {store.path}; {draws}")
     if not len(failed):
-        return 0
+        return 0, cells
     reasons = ", ".join(f"{number} {status}" for status, number in failed["status"].value_counts().items())
     print(f"sweep.py: {reasons}; {store.path}/failures.csv says why", file=sys.stderr)
-    return 3
+    return 3, cells
 
 
 def main(argv: Sequence[str] | None = None) -> int:
