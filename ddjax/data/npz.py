@@ -141,7 +141,7 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
             wanted = {*names, *_OTHERS, owner_key} & set(archive.files)
             found: dict[str, Any] = {}
             for name in sorted(wanted):
-                later = _streamed(path, name) if name == "x_train" and jax.process_count() > 1 else None
+                later = _streamed(path, name) if name == "x_train" and _several() else None
                 found[name] = np.asanyarray(archive[name]) if later is None else later
             return found
     except FileNotFoundError:
@@ -155,6 +155,11 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
                 f"texts, as by np.array({name}.tolist())"
             ) from None
         raise InputError(f"{path} is not a readable .npz archive: {error or type(error).__name__}") from None
+
+
+def _several() -> bool:
+    """Whether this is one of several processes; a single one does not start JAX's backend by asking."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _streamed(path: str, name: str) -> Streamed | None:

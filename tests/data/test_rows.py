@@ -73,7 +73,7 @@ def test_one_of_several_processes_reads_an_archive_in_parts(monkeypatch, tmp_pat
     x, y = ARRAYS[kind], np.arange(70) % 3
     save(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
     alone = data.load_dataset(f"{tmp_path}/some.npz")
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(npz, "_several", lambda: True)
     monkeypatch.setattr(npz, "_BYTES", 200)
     one_of_two = data.load_dataset(f"{tmp_path}/some.npz")
     assert isinstance(alone.x_train, np.ndarray)
@@ -99,7 +99,7 @@ def test_what_is_wrong_with_an_archive_is_said_likewise(monkeypatch, tmp_path):
     (tmp_path / "cut.npz").write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
     for name, message in (("nan", "not finite in float32, first in example 41"), ("cut", "is not a readable .npz")):
         for processes in (1, 2):
-            monkeypatch.setattr(jax, "process_count", lambda count=processes: count)
+            monkeypatch.setattr(npz, "_several", lambda count=processes: count > 1)
             monkeypatch.setattr(npz, "_BYTES", 200)
             with pytest.raises(InputError, match=message):
                 data.load_dataset(f"{tmp_path}/{name}.npz")
@@ -110,7 +110,7 @@ def test_a_reference_set_of_noise_or_of_an_archive_needs_no_array(monkeypatch, t
     np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
     network, found = build_topology("ring", 5).network, []
     for processes in (1, 2):
-        monkeypatch.setattr(jax, "process_count", lambda count=processes: count)
+        monkeypatch.setattr(npz, "_several", lambda count=processes: count > 1)
         dataset = data.load_dataset(f"{tmp_path}/some.npz")
         noise = prepare(dataset, network, reference_source="noise", reference_size=9).problem.reference
         other = prepare(dataset, network, reference_source="a", reference_dataset=dataset, reference_size=9)

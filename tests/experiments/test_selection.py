@@ -87,6 +87,21 @@ def test_every_system_gets_as_many_trials():
     assert len(selection.trials(planned(*TINY, *lists), apart)) == (2 + 2 * 2) * 2
 
 
+def test_the_least_error_is_picked():
+    flags = ["--dataset=synthetic_regression", "--algorithm=local", "--learning_rate=0.1,0.2"]
+    cells = planned(*TINY, *flags)
+    table = results(cells, lambda cell: (3.0, 10 * cell.settings.learning_rate)).rename(
+        columns={"accuracy_mean": "mse_mean"}
+    )
+    sweep = SweepSettings(select="mse_mean@validation")
+    (found,) = selection.choose(cells, table, "mse_mean", sweep)
+    assert (found.picked["learning_rate"], found.value) == (0.1, 1.0)
+    with pytest.raises(InputError, match="measured no accuracy_mean"):
+        selection.choose(cells, table, "accuracy_mean", sweep)
+    with pytest.raises(InputError, match="no trial ran to its end"):
+        selection.choose(cells, table.assign(status="diverged"), "mse_mean", sweep)
+
+
 def test_what_is_lost_on_the_test_set_is_in_no_mean():
     """Three seeds: one is whole, one diverges, and one sends thrice as much, so that 20 bytes are too few for it."""
     cells = planned(*TINY, "--algorithm=dsgd", "--seeds=3")
@@ -97,7 +112,9 @@ def test_what_is_lost_on_the_test_set_is_in_no_mean():
     (whole,) = [one for one in selection.choose(cells[:1], table, "accuracy_mean", sweep) if one.budget == math.inf]
     tests = selection.finals([whole], [0, 1, 2])
     table["cell"] = table["cell"].map({cell.name: test.name for cell, test in zip(cells, tests, strict=True)})
-    rows = selection.test_table([whole, whole._replace(budget=20)], [0, 1, 2], table, "accuracy").to_dict("records")
+    rows = selection.test_table([whole, whole._replace(budget=20)], [0, 1, 2], table, "accuracy_mean").to_dict(
+        "records"
+    )
     assert [(row["seeds"], row["lost"]) for row in rows] == [(2, 1), (1, 1)]
     assert [row["accuracy_mean"] for row in rows] == [pytest.approx((0.6 + 0.8) / 2), 0.3]
 

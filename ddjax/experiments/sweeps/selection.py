@@ -53,6 +53,11 @@ def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
     return gather(dataclasses.replace(cell.settings, evaluate_on="validation") for cell in kept)
 
 
+def metric_of(column: str) -> str:
+    """`accuracy` or `mse`, of which a column is a measure."""
+    return column.removeprefix("ensemble_").partition("_")[0]
+
+
 def seeds_of(cells: Iterable[Cell]) -> list[int]:
     """The seeds of a sweep, the smallest first."""
     return sorted({cell.settings.seed for cell in cells})
@@ -65,22 +70,20 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
     diverged or failed cannot be picked, nor one that has not begun to send at that number.
 
     Raises:
-      InputError: a system of which no combination ran to its end, or a column that was not measured.
+      InputError: no combination of any system ran to its end, or a column that was not measured.
     """
     if column not in results:
         raise InputError(f"the trials measured no {column}, so nothing can be picked by it; name another with --select")
     rows = {name: table.sort_values("round") for name, table in results.groupby("cell")}
     told = {name for name in LISTED if len({cell.values[name] for cell in cells} - {None}) > 1} | {"algorithm"}
-    better = max if column.removeprefix("ensemble_").startswith("accuracy") else min
+    better = max if TASKS[metric_of(column)].best == "max" else min
     found = []
     for key, group in _grouped(cells, _system(sweep)).items():
         combinations = list(_grouped(group, _picked(sweep)).values())
         whole = [one for one in combinations if all(_sound(rows.get(cell.name), cell, column) for cell in one)]
         system = {name: value for name, value in key if name in told}
         if not whole:
-            raise InputError(
-                f"no trial of {_named(system)} ran to its end with a {column}; the trials' failures.csv says why"
-            )
+            continue
         tables = [[rows[cell.name] for cell in one] for one in whole]
         for budget in [*_budgets(table for some in tables for table in some), math.inf]:
             values = [_at(some, budget, column) for some in tables]
@@ -91,6 +94,8 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
             picked = {name: value for name, value in _picked(sweep)(whole[best][0]) if name in told}
             lost = len(combinations) - len(whole)
             found.append(Choice(system, budget, len(combinations), lost, values[best], picked, whole[best][0]))
+    if not found:
+        raise InputError(f"no trial ran to its end with a {column}; the trials' failures.csv says why")
     return found
 
 
@@ -111,7 +116,7 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, metric: str) -> pd.DataFrame:
+def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, column: str) -> pd.DataFrame:
     """A row per choice: mean, worst device and bytes on the test set, with half-widths of 95 % t-intervals over seeds.
 
     Runs that diverged or failed are `lost`, and in no mean.
@@ -120,8 +125,9 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
       choices: as picked.
       seeds: of the cells that `finals` gives.
       results: of these cells.
-      metric: `accuracy` or `mse`.
+      column: by which they were picked; it is in the table, too.
     """
+    metric = metric_of(column)
     worst = f"{metric}_{TASKS[metric].worst}"
     tables = {name: table.sort_values("round") for name, table in results.groupby("cell")}
     rows = []
@@ -132,7 +138,7 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
         # One that has not begun to send is not trained.
         ends = [some.iloc[-1] for some, table in zip(within, whole, strict=True) if len(some) > 1 or len(table) == 1]
         row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends), "lost": len(there) - len(whole)}
-        for name in (f"{metric}_mean", worst, "bytes_sent_total"):
+        for name in dict.fromkeys((f"{metric}_mean", worst, column, "bytes_sent_total")):
             row[name], row[f"± {name}"] = interval(np.array([end[name] for end in ends], float))
         rows.append(row)
     return pd.DataFrame(rows).drop(columns="± bytes_sent_total")

@@ -143,18 +143,19 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
     seeds = selection.seeds_of(cells)
     print(f"what was picked, on the test set, into {path}", flush=True)
     code, _ = execute(selection.finals(choices, seeds), path, given, settings)
-    metric = column.removeprefix("ensemble_").partition("_")[0]
     picked = selection.selection_table(choices)
-    tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), metric)
+    tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), column)
     files.replace(path / "selection.csv", picked.to_csv(index=False, lineterminator="\n"))
     files.replace(path / "tested.csv", tested.to_csv(index=False, lineterminator="\n"))
-    for name, content in frontier(tested, metric).items():
+    for name, content in frontier(tested, selection.metric_of(column)).items():
         files.replace(path / name, content)
     for table in (picked, tested):
         print(table[table["bytes_budget"] == math.inf].drop(columns="bytes_budget").to_string(index=False))
-    for note in filter(None, (selection.uneven(choices), _lost(tested))):
+    gone = sorted({cell.settings.algorithm for cell in trials} - {choice.system["algorithm"] for choice in choices})
+    none = f"no trial of {', '.join(gone)} ran to its end, so it has no row" if gone else ""
+    for note in filter(None, (none, selection.uneven(choices), _lost(tested))):
         print(f"note: {note}")
-    return code
+    return 3 if gone else code
 
 
 def _lost(tested: pd.DataFrame) -> str:
