@@ -100,7 +100,7 @@ def idkd(
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_lessons(problem, "idkd")
+        check_lessons(problem, "idkd", joins=population)
         check_mixing(mixer, problem.network)
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
