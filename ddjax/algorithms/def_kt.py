@@ -10,7 +10,7 @@ from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.learning import CLASSIFICATION, Population, infer_task, losses, round_keys, single_group
 from ddjax.learning.draws import minibatches
-from ddjax.learning.lessons import soft_cross_entropy
+from ddjax.learning.lessons import check_unadjusted, soft_cross_entropy
 from ddjax.learning.population import at_count
 from ddjax.mixing.registry import ON_GRAPH
 from ddjax.networks import NetworkRound, check_network
@@ -87,6 +87,7 @@ def def_kt(population: Population) -> Algorithm:
 
     def check(problem: Problem) -> None:
         population.check(problem)
+        check_unadjusted(population, "def_kt")
         if infer_task(problem.y) is not CLASSIFICATION:
             raise InputError("def_kt is only for classes, but there are numbers to predict")
         check_network(problem.network, "links")

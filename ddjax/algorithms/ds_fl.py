@@ -36,7 +36,7 @@ def ds_fl(
     In a round devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
     sends back `z = softmax(s̄ / T)` of their mean `s̄`: with a small `T` it has less entropy, as the paper finds that the
     mean of devices with unlike data has too much. Then devices take passes over these examples to bring down the
-    cross-entropy `−Σ z log softmax(f_n)`.
+    cross-entropy `−Σ z log softmax(f_n)`. Soft decisions are at temperature 1.
 
     Args:
       population: the devices; they may be of different architectures.
@@ -53,7 +53,7 @@ def ds_fl(
         keys = round_keys(key)
         reference = draw_reference(keys.reference, problem, reference_batch_size)
         devices, phase = population.train(keys.train, state.round, state.devices, problem)
-        s = population.predict(devices, reference)
+        s = jax.nn.softmax(population.outputs(devices, reference))
         targets = jnp.broadcast_to(jax.nn.softmax(s.mean(0) / sharpening_temperature), s.shape)
         devices, distance = approach(
             population,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.learning import Population, round_keys
-from ddjax.learning.lessons import check_lessons, train_joined
+from ddjax.learning.lessons import check_lessons, train_beside
 from ddjax.mixing.registry import ON_GRAPH
 from ddjax.networks import NetworkRound, check_network
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
@@ -39,8 +39,8 @@ Vote = Callable[[jax.Array, NetworkRound, int], jax.Array]
 def fedct(population: Population) -> Algorithm:
     """Federated co-training, FedCT (Abourayya et al., AAAI 2025, algorithm 1), with a server.
 
-    A round takes the local steps, on minibatches drawn from the device's own examples and, once there are labels, the
-    pseudo-labelled public ones alike: from `D_n ∪ P_n`. Then every device sends the label that it gives to each of the
+    A round takes the local steps, on minibatches of the device's own examples `D_n` and, once there are labels, as many
+    of the pseudo-labelled public ones `P_n` beside them. Then every device sends the label that it gives to each of the
     `R` reference examples, and the server sends back what most devices say of each (of equally many the smallest):
     the new `P_n`. So a round is the paper's period of communication. A message is `R` labels of one byte each, or of
     two where there are more than 256 classes.
@@ -61,7 +61,7 @@ def fedct(population: Population) -> Algorithm:
         size = _labels_bytes(population, problem)
         return Traffic(up={"labels": size}, down={"consensus": size})
 
-    return _co_training(population, vote, sent, message_bytes)
+    return _co_training("fedct", population, vote, sent, message_bytes)
 
 
 def fedct_neighbors(population: Population) -> Algorithm:
@@ -86,7 +86,7 @@ def fedct_neighbors(population: Population) -> Algorithm:
     def message_bytes(problem: Problem) -> Traffic:
         return Traffic({"labels": _labels_bytes(population, problem)})
 
-    algorithm = _co_training(population, vote, sent, message_bytes)
+    algorithm = _co_training("fedct_neighbors", population, vote, sent, message_bytes)
 
     def check(problem: Problem) -> None:
         algorithm.check(problem)
@@ -95,7 +95,7 @@ def fedct_neighbors(population: Population) -> Algorithm:
     return algorithm._replace(check=check)
 
 
-def _co_training(population: Population, vote: Vote, sent: Callable, message_bytes: Callable) -> Algorithm:
+def _co_training(name: str, population: Population, vote: Vote, sent: Callable, message_bytes: Callable) -> Algorithm:
     def init(key: jax.Array, problem: Problem) -> State:
         labels = jnp.zeros((population.size, problem.reference.shape[0]), jnp.int32)
         return State(jnp.zeros((), jnp.int32), population.init(key), labels)
@@ -103,9 +103,10 @@ def _co_training(population: Population, vote: Vote, sent: Callable, message_byt
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
         network = problem.network.at_round(keys.graph, state.round)
-        labelled = jnp.broadcast_to(state.round > 0, state.labels.shape)
-        devices, phase = train_joined(
-            population, keys.train, state.round, state.devices, problem, state.labels, labelled
+        devices, phase = jax.lax.cond(
+            state.round > 0,
+            lambda: train_beside(population, keys.train, state.round, state.devices, problem, state.labels),
+            lambda: population.train(keys.train, state.round, state.devices, problem),
         )
 
         def consensus(rows: jax.Array) -> jax.Array:
@@ -121,7 +122,7 @@ def _co_training(population: Population, vote: Vote, sent: Callable, message_byt
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_lessons(problem, "fedct")
+        check_lessons(problem, name, joins=population)
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 

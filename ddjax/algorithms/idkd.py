@@ -101,7 +101,7 @@ def idkd(
 
     def check(problem: Problem) -> None:
         population.check(problem)
-        check_lessons(problem, "idkd")
+        check_lessons(problem, "idkd", joins=population)
         check_mixing(mixer, problem.network)
         check_network(problem.network, "links")  # labels go over it whatever parameters do
 

@@ -30,7 +30,23 @@ def draw_reference(key: jax.Array, problem: Problem, count: int) -> jax.Array:
     return problem.reference[slice(None) if count == size else draw(key, size, count)]
 
 
-def check_lessons(problem: Problem, name: str, reference_batch_size: int = 1, classes: bool = True) -> None:
+def check_unadjusted(population: Population, name: str) -> None:
+    """Refuses devices whose private loss is adjusted, for an algorithm that has a loss of its own.
+
+    Args:
+      population: the devices.
+      name: of the algorithm, for messages.
+
+    Raises:
+      InputError: some learner has a prior adjustment.
+    """
+    if any(group.learner.adjusts for group in population.groups):
+        raise InputError(f"--prior_adjustment is not used by {name}, whose loss is another; leave it out")
+
+
+def check_lessons(
+    problem: Problem, name: str, reference_batch_size: int = 1, classes: bool = True, joins: Population | None = None
+) -> None:
     """Refuses a problem that devices cannot teach each other on.
 
     Args:
@@ -38,10 +54,13 @@ def check_lessons(problem: Problem, name: str, reference_batch_size: int = 1, cl
       name: of the algorithm, for messages.
       reference_batch_size: examples drawn in a round.
       classes: whether there must be classes.
+      joins: devices that learn from private and reference examples by one loss.
 
     Raises:
       InputError: what is wrong.
     """
+    if joins is not None:
+        check_unadjusted(joins, name)
     size = problem.reference.shape[0]
     if not 1 <= reference_batch_size <= size:
         raise InputError(f"reference_batch_size must lie in 1 … {size}, the reference set, got {reference_batch_size}")
@@ -106,7 +125,7 @@ def train_joined(
     """The local phase of a round, with reference examples among the private ones: a minibatch is drawn from both.
 
     The loss is the cross-entropy of labels, and of soft labels. Where no reference example is taken it is
-    `population.train`, with the same draws.
+    `population.train`, with the same draws where it takes local steps.
 
     Args:
       population: says how many steps or passes.
@@ -114,7 +133,7 @@ def train_joined(
       round: `[]` rounds done.
       devices: a stacked `Device` for each group.
       problem: classes.
-      targets: `[N, R]` labels or `[N, R, K]` soft labels of the reference examples.
+      targets: `[N, R, K]` soft labels of the reference examples.
       taken: `[N, R]` bool, those that a device learns from.
     """
     most, size = problem.private_indices.shape[1], problem.reference.shape[0]
@@ -132,9 +151,7 @@ def train_joined(
             own, public = held[jnp.minimum(at, most - 1)], order[jnp.clip(at - count, 0, size - 1)]
             private, learned = x[own], reference[public]
             inputs = jnp.where(expand(at < count, learned), private, learned)
-            classes = jax.eval_shape(learner.outputs, device.params, learned).shape[-1]
-            soft = target[public] if target.ndim == 2 else jax.nn.one_hot(target[public], classes)
-            return inputs, jnp.where((at < count)[:, None], jax.nn.one_hot(y[own], classes), soft)
+            return inputs, jnp.where((at < count)[:, None], jax.nn.one_hot(y[own], target.shape[-1]), target[public])
 
         device, loss, number = _descend(learner, device, done, drawn, steps, examples, soft_cross_entropy)
         return device, (loss, number)
@@ -142,6 +159,54 @@ def train_joined(
     shared = key, done, problem.x, problem.y, problem.reference
     private = problem.private_indices, problem.private_counts
     devices, (loss, number) = _each(population, one, shared, devices, *private, targets, taken)
+    return devices, Phase(loss, jnp.zeros_like(loss), number, None)
+
+
+def train_beside(
+    population: Population,
+    key: jax.Array,
+    round: jax.Array,
+    devices: tuple[Device, ...],
+    problem: Problem,
+    labels: jax.Array,
+) -> tuple[tuple[Device, ...], Phase]:
+    """The local phase of a round, with as many labelled reference examples beside those of each private minibatch.
+
+    Private minibatches are those of `population.train`. Reference examples are drawn uniformly with replacement. The
+    loss is the mean cross-entropy over both.
+
+    Args:
+      population: says how many steps or passes.
+      key: device `n` draws from `fold_in(key, n)`.
+      round: `[]` rounds done.
+      devices: a stacked `Device` for each group.
+      problem: classes.
+      labels: `[N, R]` of the reference examples.
+    """
+    steps = population.steps_per_round(problem.private_indices.shape[1])
+
+    def one(learner: Learner, shared: tuple, device: Device, n, held, count, labels):
+        key, done, x, y, reference = shared
+        private = minibatches(jax.random.fold_in(key, n), held, count, population.batch_size, population.local_epochs)
+
+        def drawn(number: jax.Array) -> Minibatch:
+            own = private(number)
+            public = jax.random.randint(own.key, own.rows.shape, 0, len(labels))
+            weight = None if own.weight is None else jnp.tile(own.weight, 2)
+            return own._replace(rows=jnp.concatenate([own.rows, public]), weight=weight)
+
+        def examples(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+            own, public = jnp.split(rows, 2)
+            inputs = jnp.concatenate([x[own], reference[public]])
+            classes = jax.eval_shape(learner.outputs, device.params, inputs).shape[-1]
+            return inputs, jax.nn.one_hot(jnp.concatenate([y[own], labels[public]]), classes)
+
+        device, loss, number = _descend(learner, device, done, drawn, steps, examples, soft_cross_entropy)
+        return device, (loss, number)
+
+    shared = key, round * steps, problem.x, problem.y, problem.reference
+    private = problem.private_indices, problem.private_counts
+    devices, (loss, number) = _each(population, one, shared, devices, *private, labels)
     return devices, Phase(loss, jnp.zeros_like(loss), number, None)
 
 

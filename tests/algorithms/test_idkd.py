@@ -13,8 +13,9 @@ from ddjax.learning import round_keys
 KEY, AFTER, THRESHOLD = jax.random.key(7), 5, 0.6
 
 
-def make(after=AFTER, threshold=THRESHOLD):
-    return ddjax.idkd(make_learners(), ddjax.weighted_average(), homogenize_after=after, confidence_threshold=threshold)
+def make(after=AFTER, threshold=THRESHOLD, **kwargs):
+    learners = make_learners(**kwargs)
+    return ddjax.idkd(learners, ddjax.weighted_average(), homogenize_after=after, confidence_threshold=threshold)
 
 
 @pytest.mark.parametrize("product", ["dense", "gather"])
@@ -76,3 +77,5 @@ def test_what_idkd_cannot_do_with_is_refused():
         make(threshold=1.5)
     with pytest.raises(InputError, match="know the whole reference set"):
         make().check(small_problem(reference_known=0.5))
+    with pytest.raises(InputError, match="--prior_adjustment is not used by idkd"):
+        make(prior_adjustment=1.0).check(small_problem())

@@ -131,20 +131,20 @@ def test_fedct_is_the_paper_pseudocode_in_numpy(name):
     state, states = rounds(ALGORITHMS[name].build(make_learners(local_steps=3)), problem, ROUNDS)
 
     x, y, public = arrays(problem)
-    w, held = np.asarray(problem.network.dense()), np.asarray(problem.private_indices)
+    w = np.asarray(problem.network.dense())
     voters = [range(DEVICES) if name == "fedct" else np.flatnonzero(w[n]) for n in range(DEVICES)]
     models, pseudo = theta(states[0].devices[0]), None
     for t in range(ROUNDS):
-        train = round_keys(jax.random.fold_in(KEY, t)).train
-        for n, size in enumerate(np.asarray(problem.private_counts)):
-            own = held[n, :size]
-            inputs, labels = x[own], y[own]
-            if pseudo is not None:  # D ∪ P
-                inputs, labels = np.concatenate([inputs, public]), np.concatenate([labels, pseudo[n]])
-            for number in range(3):
-                key = jax.random.fold_in(jax.random.fold_in(train, n), number)
-                rows = np.asarray(jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, len(inputs)))
-                models[n] = numpy_step(*models[n], inputs[rows], labels[rows], public[:1], None)[:2]
+        key = jax.random.fold_in(KEY, t)
+        for n, drawn in enumerate(Drawn(key, problem, local_steps=3).private):
+            for number, rows in enumerate(drawn):
+                inputs, labels = x[rows], y[rows]
+                if pseudo is not None:  # as many of P beside those of D
+                    step = jax.random.fold_in(jax.random.fold_in(round_keys(key).train, n), number)
+                    at = np.asarray(jax.random.randint(jax.random.split(step)[1], (BATCH,), 0, len(public)))
+                    inputs = np.concatenate([inputs, public[at]])
+                    labels = np.concatenate([labels, np.take(pseudo[n], at)])
+                models[n] = numpy_step(*models[n], inputs, labels, public[:1], None)[:2]
         said = np.array([(public @ kernel.T + bias).argmax(1) for kernel, bias in models])
         pseudo = [[np.bincount(said[voters[n], i]).argmax() for i in range(len(public))] for n in range(DEVICES)]
     same_parameters(state, models)
@@ -152,20 +152,30 @@ def test_fedct_is_the_paper_pseudocode_in_numpy(name):
     assert name == "fedct" or len(np.unique(pseudo, axis=0)) > 1
 
 
-def test_fedct_before_labels_is_local_training():
-    problem, population = small_problem(), make_learners(local_steps=2, optimizer=optax.adam(0.01))
-    close(
-        rounds(ddjax.fedct(population), problem, 1)[0].devices, rounds(ddjax.local(population), problem, 1)[0].devices
-    )
+@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize("name", ["fedct", "fedct_neighbors"])
+def test_fedct_before_labels_is_local_training(name, epochs):
+    groups = make_learners(optimizer=optax.adam(0.01)).groups
+    problem, population = small_problem(), ddjax.Population(groups, BATCH, local_steps=2, local_epochs=epochs)
+    found, expected = (rounds(ALGORITHMS[each].build(population), problem, 1)[0].devices for each in (name, "local"))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_a_pass_of_fedct_goes_over_private_and_labelled_examples():
-    problem, population = small_problem(), make_learners()
-    passes = ddjax.fedct(ddjax.Population(population.groups, BATCH, local_epochs=1))
-    counts, run, state = np.asarray(problem.private_counts), jax.jit(passes.round), passes.init(KEY, problem)
-    for labelled in (0, 20):
-        state, info = run(KEY, state, problem)
-        assert info.steps.tolist() == np.ceil((counts + labelled) / BATCH).tolist()
+@pytest.mark.parametrize(("batch", "epochs"), [(BATCH, 1), (0, 0)])
+def test_of_all_private_examples_fedct_takes_as_many_public_ones(batch, epochs):
+    """Where all pseudo-labelled examples are one example, the loss before the step is known."""
+    problem = small_problem()
+    problem = problem._replace(reference=jnp.broadcast_to(problem.reference[:1], problem.reference.shape))
+    population = ddjax.Population(make_learners(optimizer=optax.sgd(0.0)).groups, batch, local_epochs=epochs)
+    algorithm = ddjax.fedct(population)
+    state, first = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    _, info = jax.jit(algorithm.round)(KEY, state, problem)
+    counts = np.asarray(problem.private_counts)
+    np.testing.assert_array_equal(info.steps, np.ceil(counts / (batch or counts)))
+    public = arrays(problem)[2][0]
+    s = np.array([softmax(kernel @ public + bias) for kernel, bias in theta(state.devices[0])])
+    said = -np.log(s[np.arange(DEVICES), np.asarray(state.labels)[:, 0]])
+    close(info.loss, (first.loss + info.steps * said) / 2, 1e-4)
 
 
 def test_labels_of_neighbors_on_the_complete_graph_are_those_of_the_server():
@@ -175,7 +185,8 @@ def test_labels_of_neighbors_on_the_complete_graph_are_those_of_the_server():
 
 
 def test_ds_fl_sharpens_the_mean():
-    population, problem = make_learners(optimizer=optax.sgd(0.0)), small_problem()
+    """Soft decisions are those that are learned, whatever temperature is measured at."""
+    population, problem = make_learners(optimizer=optax.sgd(0.0), temperature=3.0), small_problem()
     algorithm = ddjax.ds_fl(population, reference_batch_size=20, sharpening_temperature=0.1)
     start = algorithm.init(KEY, problem)
     _, info = jax.jit(algorithm.round)(KEY, start, problem)
@@ -219,6 +230,9 @@ def test_what_they_cannot_do_with_is_refused():
     for make in (ddjax.fedct, lambda population: ddjax.fedmd(population, reference_batch_size=5)):
         with pytest.raises(InputError, match="know the whole reference set"):
             make(make_learners()).check(partly)
+    for make in (ddjax.fedct, ddjax.fedct_neighbors):
+        with pytest.raises(InputError, match=f"--prior_adjustment is not used by {make.__name__}"):
+            make(make_learners(prior_adjustment=1.0)).check(small_problem())
     with pytest.raises(InputError, match="must lie in 1 … 20"):
         ddjax.ds_fl(make_learners(), reference_batch_size=21).check(small_problem())
     with pytest.raises(InputError, match="sharpening_temperature"):
