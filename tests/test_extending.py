@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: every skeleton is a complete file that registers itself and runs by the command below it."""
+"""docs/extending.md: every skeleton is a complete file that registers itself and runs by the command below it."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SKELETONS = {
     name: (code, command)
     for name, code, command in re.findall(
-        r"```python\n# (\w+\.py)\n(.*?)```\n```bash\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S
+        r"```python\n# (\w+\.py)\n(.*?)```\n```bash\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S
     )
 }
 
