@@ -1,13 +1,17 @@
 """Pages and flag files: what they point to is there, and what they ask for is understood."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
-from commands import cells
+from commands import FAST, call, cells, settings
 
+import ddjax
 from ddjax.experiments.benchmarks.settings import BenchmarkSettings, benchmark_fields, cases
+from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import parse
+from ddjax.experiments.reports.report import ReportSettings
 from ddjax.experiments.studies.settings import study_fields
 from ddjax.experiments.studies.study import planned_cells
 
@@ -22,6 +26,36 @@ def headings(page):
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    """The scripts that a page runs, with their flags."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                found = [i for i, word in enumerate(words) if word.startswith("scripts/")]
+                if found and "…" not in part:
+                    yield Path(words[found[0]]).stem, words[found[0] + 1 :]
+
+
+def understand(script, flags):
+    """Reads a command as its script would; raises `InputError` for what that refuses."""
+    if script == "train":
+        settings(*flags).check()
+    elif script == "sweep":
+        assert cells(*flags)
+    elif script == "convergence":
+        assert planned_cells(parse(study_fields(), ["", *flags]))
+    elif script == "benchmark":
+        assert cases(parse(benchmark_fields(), ["", *flags, "--baseline="]).take(BenchmarkSettings))
+    else:
+        assert script in ("report", "plots")
+        parse(fields(ReportSettings), ["", *flags])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_points_to_is_there(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
@@ -32,6 +66,33 @@ def test_what_a_page_points_to_is_there(page):
             assert not heading or heading in headings(target), link
     for name in re.findall(r"scripts/flags/[a-z_0-9]+\.flags", page.read_text()):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_are_understood(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("scripts").symlink_to(ROOT / "scripts")
+    Path("a9a").write_text("+1 1:1\n")  # a path without an ending is known by what it holds
+    for script, flags in commands(page):
+        understand(script, flags)
+
+
+def test_the_readme_is_short_and_what_it_shows_runs(tmp_path, monkeypatch, capsys):
+    readme = ROOT / "README.md"
+    assert len(readme.read_text().splitlines()) <= 90
+    train, make = blocks(readme, "python")
+    exec(train.replace("rounds=500", "rounds=20").replace("eval_every=100", "eval_every=10"), {})
+    assert capsys.readouterr().out.startswith("round 0: accuracy ")
+    assert train in (ROOT / "docs/guide/train.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(make, {})
+    assert call("--dataset=mine.npz", *FAST) == 0
+
+
+def test_the_reference_has_every_public_function():
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
+    shown = {name.rsplit(".", 1)[1] for name in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
+    assert {name for name in ddjax.__all__ if callable(getattr(ddjax, name))} <= shown
 
 
 @pytest.mark.parametrize("file", FLAG_FILES, ids=lambda file: file.stem)

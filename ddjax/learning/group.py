@@ -28,7 +28,9 @@ class Group(NamedTuple):
     size: int
     chunk: int | None = None
 
-    def map(self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree):
+    def map(
+        self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree
+    ) -> tuple[PyTree, PyTree]:
         """Maps a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
 
         Chunks are updated where they lie, so that `carried` is never there twice. The function closes over no traced

@@ -221,15 +221,6 @@ def test_bad_lengths_are_refused(problem):
         ddjax.run(make_distillation(make_learners()), problem, key=KEY, rounds=3, eval_every=0)
 
 
-def test_the_readme_example_runs(capsys):
-    from pathlib import Path
-
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    example = readme.split("```python\n")[1].split("```")[0]
-    exec(example.replace("rounds=500", "rounds=20").replace("eval_every=100", "eval_every=10"), {})
-    assert capsys.readouterr().out.startswith("[(0, ")
-
-
 def test_other_numbers_do_not_compile_anew(problem):
     """A sweep over step sizes and weights is one program, with the numbers of separate runs."""
     traces = []
