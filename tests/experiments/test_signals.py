@@ -186,5 +186,5 @@ def disturbed(folder, numbers, seed):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_bit(tmp_path):
-    """At random moments, checkpoint writes included. Run with fifty kills and twenty signals in BUILD_NOTES."""
+    """At random moments, checkpoint writes included. docs/results/operations.md has fifty kills and twenty signals."""
     assert disturbed(tmp_path, [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL], seed=1) >= 1

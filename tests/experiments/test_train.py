@@ -387,7 +387,7 @@ def test_help_shows_sections_and_defaults(capsys):
 def test_the_default_run_learns(tmp_path):
     """Digits, 32 devices on a ring, three seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
 
-    Measured (BUILD_NOTES): on these seeds the gap to D-SGD is 2.4, 2.4 and 3.4 points, 2.7 on average; 3 is promised.
+    Measured (docs/results/learning.md): on these seeds the gap to D-SGD is 2.4, 2.4 and 3.4 points, 2.7 on average; 3 is promised.
     """
     mean, sent = {}, {}
     for name in ("distillation", "dsgd", "local"):
@@ -428,7 +428,7 @@ def over_seeds(tmp_path, name, flags):
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_choco_comes_close_to_dsgd_at_a_fiftieth_of_its_bytes(tmp_path):
-    """Koloskova et al. 2019: top 1 %, same rounds. Measured (BUILD_NOTES, five seeds): 1.3 ± 0.6 points below."""
+    """Koloskova et al. 2019: top 1 %, same rounds. Measured (docs/results, five seeds): 1.3 ± 0.6 points below."""
     flags = ["--devices=16", "--models=linear", "--rounds=3000", "--eval_every=3000"]
     plain, whole = over_seeds(tmp_path, "dsgd", [*flags, "--algorithm=dsgd"])
     close_by, part = over_seeds(
@@ -441,7 +441,7 @@ def test_choco_comes_close_to_dsgd_at_a_fiftieth_of_its_bytes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_dynamic_averaging_sends_less_than_periodic_at_like_accuracy(tmp_path):
-    """Kamp et al. 2018. Measured (BUILD_NOTES, five seeds): a little over half the bytes, 0.2 ± 0.2 points below."""
+    """Kamp et al. 2018. Measured (docs/results, five seeds): a little over half the bytes, 0.2 ± 0.2 points below."""
     flags = ["--algorithm=dynamic_averaging", "--rounds=2000", "--eval_every=2000", "--partition=iid"]
     periodic, always = over_seeds(tmp_path, "periodic", [*flags, "--divergence_threshold=0"])
     dynamic, sometimes = over_seeds(tmp_path, "dynamic", [*flags, "--divergence_threshold=0.03"])
@@ -454,7 +454,7 @@ def test_dynamic_averaging_sends_less_than_periodic_at_like_accuracy(tmp_path):
 def test_gossip_comes_close_to_fedavg_at_the_same_bytes(tmp_path):
     """Hegedűs et al. 2019: 400 periods of a message a device against 200 rounds up and down.
 
-    Measured (BUILD_NOTES, five seeds): 0.3 ± 0.5 points below."""
+    Measured (docs/results, five seeds): 0.3 ± 0.5 points below."""
     flags = ["--local_epochs=1", "--partition=iid", "--eval_every=400"]
     pushed, peer = over_seeds(
         tmp_path, "gossip", [*flags, "--algorithm=gossip", "--topology=random_regular:8", "--rounds=400"]
