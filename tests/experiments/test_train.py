@@ -387,7 +387,8 @@ def test_help_shows_sections_and_defaults(capsys):
 def test_the_default_run_learns(tmp_path):
     """Digits, 32 devices on a ring, three seeds: far above isolated training, near D-SGD, at a tenth of its bytes.
 
-    Measured (docs/results/learning.md): on these seeds the gap to D-SGD is 2.4, 2.4 and 3.4 points, 2.7 on average; 3 is promised.
+    Measured (docs/results/learning.md): on these seeds the gap to D-SGD is 2.4, 2.4 and 3.4 points, 2.7 on average; 3
+    is promised.
     """
     mean, sent = {}, {}
     for name in ("distillation", "dsgd", "local"):
