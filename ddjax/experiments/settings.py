@@ -84,6 +84,19 @@ class Settings(ProblemSettings):
         1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
     )
     schedule_by_age: bool = _mixing(False, "Whether learning rates of gossip fall over a model's age, not over rounds.")
+    push_period: int = _mixing(
+        1,
+        "Rounds between two pushes of a device of gossip, each at its own turn.",
+        unit="rounds",
+        minimum=0,
+        positive=True,
+    )
+    message_delay: int = _mixing(
+        0,
+        "The longest delay of a message of gossip; each is drawn uniformly from 0 to it.",
+        unit="rounds",
+        minimum=0,
+    )
     client_fraction: float = _mixing(
         1.0, "C, part of the devices in a round of fedavg, fedprox and scaffold.", minimum=0, maximum=1, positive=True
     )
