@@ -69,8 +69,8 @@ def gossip(
     device that hears of nobody does not train in that round, and one that hears of two trains twice; a round has `N`
     updates on the whole. A message that is lost changes nothing.
 
-    With a `push_period` above 1 that is the paper's period, and a round is a part of it: a device pushes in one round of
-    a period, drawn once for each device. With a `message_delay` a message arrives `d` rounds after it was sent, with
+    A `push_period` above 1 is the paper's period, and a round a part of it: a device pushes in one round of a period,
+    which is drawn once for each device. With a `message_delay` a message arrives `d` rounds after it was sent, with
     what was sent; `d` is drawn for each message uniformly from `0 … message_delay`, so that one may overtake another.
     It is counted, and may be lost, when it is sent.
 
@@ -107,9 +107,11 @@ def gossip(
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
-        age, turn, under_way = jnp.zeros(population.size, jnp.int32), (), ()
+        age = jnp.zeros(population.size, jnp.int32)
+        turn: Any = ()
+        under_way: Any = ()
         if push_period > 1:
-            turn = jax.random.randint(jax.random.fold_in(key, population.size), age.shape, 0, push_period)
+            turn = jax.random.randint(jax.random.fold_in(key, population.size), age.shape, 0, push_period, jnp.int32)
         if message_delay:
             slots = message_delay + 1
             params = jax.tree.map(lambda leaf: jnp.zeros((len(leaf), slots, *leaf.shape[1:])), devices[0].params)
@@ -122,9 +124,9 @@ def gossip(
         params = state.devices[0].params  # as they are when pushed
         if not message_delay:
             return (), params, state.age, targets
-        delay = jax.random.randint(key, targets.shape, 0, message_delay + 1)
+        delay = jax.random.randint(key, targets.shape, 0, message_delay + 1, jnp.int32)
         slot = state.round % (message_delay + 1)
-        pushed = Messages(params, state.age, targets, state.round + delay)
+        pushed = Messages(params, state.age, targets.astype(jnp.int32), state.round + delay)
         under_way = jax.tree.map(lambda kept, fresh: kept.at[:, slot].set(fresh), state.under_way, pushed)
         arrives = under_way.due == state.round
         receivers = jnp.where(arrives, under_way.target, population.size)
