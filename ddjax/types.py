@@ -25,12 +25,14 @@ class Problem(NamedTuple):
       y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
       private_counts: `[N]` how many of them count, so that unequal devices cost no copies.
-      reference: `[R, …]` the public unlabeled reference set.
+      reference: `[R, …]` the public reference set.
       network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to what
         it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` or `[T, K]` theirs.
       known: `[N, R]` bool, which reference examples device `n` has; `None` where each has all.
+      reference_labels: `[R]` or `[R, K]` as `y`, for an algorithm that is to learn from them; else `None`, so that
+        nothing can see them by mistake.
     """
 
     x: jax.Array
@@ -42,6 +44,7 @@ class Problem(NamedTuple):
     x_test: jax.Array
     y_test: jax.Array
     known: jax.Array | None = None
+    reference_labels: jax.Array | None = None
 
 
 class Device(NamedTuple):

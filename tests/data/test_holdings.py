@@ -150,7 +150,8 @@ def test_the_reference_set_can_be_noise():
     assert noise.mean() == pytest.approx(dataset.x_train.mean(), abs=0.2)
     assert noise.std() == pytest.approx(dataset.x_train.std(), rel=0.05)
     assert prepared.facts["reference"] == {
-        "source": "noise", "known": 400, "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
+        "source": "noise", "known": 400, "labels": False,
+        "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
     }  # fmt: skip
 
 
