@@ -274,7 +274,7 @@ class Population:
                 "infer_task(problem.y)"
             )
         outputs = self.outputs_count(problem)
-        targets: dict[str, Any] = {"private": problem.y, "test": problem.y_test}
+        targets: dict[str, Any] = {"private": problem.y, "evaluation": problem.y_test}
         for name, y in targets.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue

@@ -361,7 +361,7 @@ def test_the_page_in_a_browser(reported, browser):
     for curve, mean in ((1, 0.91), (3, 0.71)):
         text = hover(browser, marker(browser, "accuracy_vs_devices", curve, 1))
 
-        assert text == f"{LABELS[curve]}\ndevices: 8\nmean test accuracy: {mean:.3f} ± {half:.2g}"
+        assert text == f"{LABELS[curve]}\ndevices: 8\nmean accuracy: {mean:.3f} ± {half:.2g}"
     place = marker(browser, "accuracy_vs_rounds-devices=16", 0, 2)
     assert hover(browser, place).startswith("local\nround: 20\n")
 

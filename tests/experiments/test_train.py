@@ -391,14 +391,13 @@ def test_the_default_run_learns(tmp_path):
     """
     mean, sent = {}, {}
     for name in ("distillation", "dsgd", "local"):
-        # Alone, devices have long come to rest by then.
-        rounds = 600 if name == "local" else 3000
+        rounds = {"distillation": 3000, "dsgd": 1000, "local": 600}[name]  # the others have long come to rest by then
         flags = [f"--algorithm={name}", f"--rounds={rounds}", f"--eval_every={rounds}"]
         accuracies, sent[name] = over_seeds(tmp_path, name, flags)
         mean[name] = accuracies.mean()
     assert mean["distillation"] > mean["local"] + 0.2
     assert mean["distillation"] > mean["dsgd"] - 0.03
-    assert sent["distillation"] * 10 < sent["dsgd"]
+    assert sent["distillation"] / 3 * 10 < sent["dsgd"]  # in as many rounds
     assert sent["local"] == 0
 
 

@@ -41,7 +41,7 @@ tree = problem._replace(network=small_problem("path", devices=7, product=sys.arg
 devices = jax.devices()
 for name in sys.argv[2:]:
     algorithm, found = algorithms[name], []
-    for shards in (1, 2, 4):
+    for shards in (1, 2, 4) if name == "distillation" else (1, 4):
         given = tree if name == "relaysgd" else problem
         simulation = ddjax.Simulation(algorithm, given, mesh=Mesh(devices[:shards], ("devices",)))
         key = jax.random.key(3)
