@@ -163,7 +163,7 @@ def prepare(
     notes = list(dataset.notes)
     if reference_dataset is not None:
         taken = {example.tobytes() for example in unlabeled}
-        for name, some, places in (("private", dataset.x_train, rows), ("test", dataset.x_test, test)):
+        for name, some, places in (("private", dataset.x_train, rows), (evaluate_on, dataset.x_test, test)):
             if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
                 notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):

@@ -274,7 +274,7 @@ class Population:
                 "infer_task(problem.y)"
             )
         outputs = self.outputs_count(problem)
-        targets: dict[str, Any] = {"private": problem.y, "test": problem.y_test}
+        targets: dict[str, Any] = {"private examples": problem.y, "examples to evaluate on": problem.y_test}
         for name, y in targets.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue
@@ -282,12 +282,11 @@ class Population:
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(
-                        f"the {name} examples hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
+                        f"the {name} hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
                     )
             elif wrong := [int(label) for label in (y.min(), y.max()) if not 0 <= label < outputs]:
                 raise InputError(
-                    f"the {name} examples hold the label {wrong[0]}, but the models' {outputs} outputs are for "
-                    f"0 … {outputs - 1}"
+                    f"the {name} hold the label {wrong[0]}, but the models' {outputs} outputs are for 0 … {outputs - 1}"
                 )
 
 
