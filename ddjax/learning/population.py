@@ -176,17 +176,18 @@ class Population:
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
+        outputs = self.outputs_count(problem) if learner.adjusts else 0
 
         def one(shared, device, n, held, size, target, correction, known, own_round):
             key, round, x, y, reference = shared
             round = round if own_round is None else own_round
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
-            labels = ((y[held], (jnp.arange(held.shape[0]) < size).astype(float)),) if learner.adjusts else ()
+            shares = (_shares(y[held], size, outputs),) if learner.adjusts else ()
 
             def step(carry, number):
                 device, total = carry
                 own, rows, weight, takes = draw(number)
-                batch = x[rows], y[rows], weight, *labels
+                batch = x[rows], y[rows], weight, *shares
                 public = (reference, target) if known is None else (reference, target, known)
                 gradient, info = learner.gradient(own, device.params, batch, *public)
                 corrected = correct(own, gradient, device.params, correction) if correct else gradient
@@ -288,6 +289,11 @@ class Population:
                 raise InputError(
                     f"the {name} hold the label {wrong[0]}, but the models' {outputs} outputs are for 0 … {outputs - 1}"
                 )
+
+
+def _shares(labels: jax.Array, count: jax.Array, classes: int) -> jax.Array:
+    """`[K]` the shares of the classes among the first `count` labels."""
+    return jnp.zeros(classes).at[labels].add(jnp.arange(len(labels)) < count) / count
 
 
 def at_count(optimizer: Any, count: jax.Array) -> Any:
