@@ -72,10 +72,9 @@ class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
     A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Where
-    `adjusts` is true a fourth part is `(labels [n_max], counts [n_max])`, all labels that the device holds, and 1 for
-    those that count. Reference
-    examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]`
-    is given only where the device does not have all of them, and the others then have no part in the loss.
+    `adjusts` is true a fourth part is `shares [K]`, of the classes among what the device holds. Reference examples
+    `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]` is given
+    only where the device does not have all of them, and the others then have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.

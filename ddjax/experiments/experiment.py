@@ -231,8 +231,9 @@ def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperpara
 def _topology(settings: Settings, stochastic: str) -> Topology:
     """The network, with a mixing matrix of which `stochastic` sums are 1."""
     # What an algorithm without neighbours does not use cannot be wrong.
-    uses = "topology" in usage.used(settings)
-    spec, weights = (settings.topology, settings.mixing_weights) if uses else ("ring", "")
+    uses = usage.used(settings)
+    spec = settings.topology if "topology" in uses else "ring"
+    weights = settings.mixing_weights if "mixing_weights" in uses else ""
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
 
 
