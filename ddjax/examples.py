@@ -117,7 +117,7 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
     private: dict[str, Any] = {"x": layout.lay(problem.x, mesh), "y": layout.lay(problem.y, mesh)}
     stacked = {"private_indices": layout.indices, "private_counts": problem.private_counts, "known": problem.known}
     private |= sharding.place(stacked, sharding.stacked(mesh, stacked))
-    rest: dict[str, Any] = {"network": problem.network, "y_test": problem.y_test, **public}
+    rest: dict[str, Any] = {name: getattr(problem, name) for name in ("network", "y_test", "reference_labels")} | public
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(private)):
         rest = shapes(rest)
     return problem._replace(**private, **sharding.place(rest, whole))

@@ -25,12 +25,14 @@ class Problem(NamedTuple):
       y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
       private_counts: `[N]` how many of them count, so that unequal devices cost no copies.
-      reference: `[R, …]` the public unlabeled reference set.
+      reference: `[R, …]` the public reference set.
       network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to what
         it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
       y_test: `[T]` or `[T, K]` theirs.
       known: `[N, R]` bool, which reference examples device `n` has; `None` where each has all.
+      reference_labels: `[R]` or `[R, K]` as `y`, for an algorithm that is to learn from them; else `None`, so that
+        nothing can see them by mistake.
     """
 
     x: jax.Array
@@ -42,6 +44,7 @@ class Problem(NamedTuple):
     x_test: jax.Array
     y_test: jax.Array
     known: jax.Array | None = None
+    reference_labels: jax.Array | None = None
 
 
 class Device(NamedTuple):
@@ -69,10 +72,9 @@ class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
     A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Where
-    `adjusts` is true a fourth part is `(labels [n_max], counts [n_max])`, all labels that the device holds, and 1 for
-    those that count. Reference
-    examples `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]`
-    is given only where the device does not have all of them, and the others then have no part in the loss.
+    `adjusts` is true a fourth part is `shares [K]`, of the classes among what the device holds. Reference examples
+    `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]` is given
+    only where the device does not have all of them, and the others then have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.

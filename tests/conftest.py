@@ -1,9 +1,18 @@
 """Fixtures that the tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Tests compile much and compute little: less optimized programs are ready sooner.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+
+# Workers and the processes that tests start compile a program once, and nothing lies in the user's cache.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddjax-programs-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax

@@ -41,7 +41,8 @@ def algorithm(name, population):
         "distillation_weight": 1.0, "proximal_weight": 0.5, "server_step_size": 0.8, "schedule_by_age": True,
         "balancing": "hedge", "ridge": 0.1, "consensus": entry.fixed.get("consensus", "gradient"),
         "learning_rate": 0.1, "momentum": 0.9, "distillation_epochs": 2, "sharpening_temperature": 0.1,
-        "homogenize_after": 2, "confidence_threshold": 0.5, "knowledge_step_size": 0.1, "knowledge_penalty": 0.5,
+        "homogenize_after": 2, "detector": "energy_roc", "pretraining_steps": 0, "warmup_steps": 2,
+        "push_period": 2, "message_delay": 2, "knowledge_step_size": 0.1, "knowledge_penalty": 0.5,
     }  # fmt: skip
     mixers = [mixer(entry.fixed.get("mixing", "average"))] if entry.mixes else []
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})

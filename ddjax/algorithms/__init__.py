@@ -24,11 +24,12 @@ from ddjax.algorithms import (
     relaysgd,
     scaffold,
 )
-from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, AlgorithmEntry
+from ddjax.algorithms.registry import ALGORITHMS, CONSENSUS, DETECTORS, AlgorithmEntry
 
 __all__ = [
     "ALGORITHMS",
     "CONSENSUS",
+    "DETECTORS",
     "AlgorithmEntry",
     "co_regularization",
     "corlsr",

@@ -12,7 +12,7 @@ from ddjax.learning import CLASSIFICATION, Population, infer_task, losses, round
 from ddjax.learning.draws import minibatches
 from ddjax.learning.lessons import check_unadjusted, soft_cross_entropy
 from ddjax.learning.population import at_count
-from ddjax.mixing.registry import ON_GRAPH
+from ddjax.mixing.registry import OVER_LINKS
 from ddjax.networks import NetworkRound, check_network
 from ddjax.stacked import select, stacked_bytes
 from ddjax.types import Algorithm, Device, Info, Learner, Problem, Traffic
@@ -151,4 +151,4 @@ def _teach(learner: Learner, population: Population, steps: int, shared: tuple, 
     return kept, (loss.sum(), distance.sum(), taken.sum(dtype=jnp.int32))
 
 
-ALGORITHMS.add(AlgorithmEntry("def_kt", def_kt, uses=(*TRAINING, *ON_GRAPH)))
+ALGORITHMS.add(AlgorithmEntry("def_kt", def_kt, uses=(*TRAINING, *OVER_LINKS)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.learning import Population, round_keys
 from ddjax.learning.lessons import check_lessons, train_beside
-from ddjax.mixing.registry import ON_GRAPH
+from ddjax.mixing.registry import OVER_LINKS
 from ddjax.networks import NetworkRound, check_network
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
 
@@ -133,4 +133,4 @@ def _labels_bytes(population: Population, problem: Problem) -> int:
 
 
 ALGORITHMS.add(AlgorithmEntry("fedct", fedct, uses=TRAINING))
-ALGORITHMS.add(AlgorithmEntry("fedct_neighbors", fedct_neighbors, uses=(*TRAINING, *ON_GRAPH)))
+ALGORITHMS.add(AlgorithmEntry("fedct_neighbors", fedct_neighbors, uses=(*TRAINING, *OVER_LINKS)))

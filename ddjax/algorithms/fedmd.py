@@ -1,11 +1,13 @@
 """FedMD: devices approach the mean of their logits on public examples, and go back to their own data, in turns."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
+from ddjax.errors import InputError, check_number
 from ddjax.learning import Population, round_keys
 from ddjax.learning.lessons import approach, check_lessons, draw_reference
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
@@ -23,32 +25,97 @@ class State(NamedTuple):
     devices: tuple[Device, ...]
 
 
-def fedmd(population: Population, *, reference_batch_size: int, distillation_epochs: int = 1) -> Algorithm:
-    """FedMD (Li and Wang 2019, algorithm 1), without its pretraining: reference examples have no labels.
+def fedmd(
+    population: Population,
+    *,
+    reference_batch_size: int,
+    distillation_epochs: int = 1,
+    pretraining_steps: int = 0,
+    warmup_steps: int = 0,
+) -> Algorithm:
+    """FedMD (Li and Wang 2019, algorithm 1), with its pretraining where that is asked for.
 
     A round draws `b` public examples. Every device sends its logits `f_n` on them, and the server sends the mean back.
     The devices *digest*: passes over these examples to bring down the mean absolute error `|f_n − f̄|`. Then they
     *revisit*: their local steps, on their own data alone. Where numbers are predicted they are what is sent.
 
+    Before the first exchange devices can learn from the reference set with its labels, and then from their own data,
+    each by steps on minibatches drawn with replacement, at the learning rate of the first round. These steps and their
+    losses count in the first round. They send nothing.
+
     Args:
       population: the devices; they may be of different architectures.
       reference_batch_size: `b`, drawn without replacement each round.
       distillation_epochs: passes over them.
+      pretraining_steps: on the labelled reference set; they need `Problem.reference_labels`.
+      warmup_steps: on a device's own data, after those.
+
+    Raises:
+      InputError: a negative number of steps.
     """
+    check_number("pretraining_steps", pretraining_steps)
+    check_number("warmup_steps", warmup_steps)
+    stepping = dataclasses.replace(population, local_steps=1, local_epochs=0)
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), population.init(key))
 
+    def steps_on(
+        key: jax.Array, devices: tuple[Device, ...], problem: Problem, count: int
+    ) -> tuple[tuple[Device, ...], jax.Array]:
+        """The devices after so many steps, and `[N]` the losses before them, summed."""
+
+        def step(devices: tuple[Device, ...], number: jax.Array):
+            devices, phase = stepping.train(jax.random.fold_in(key, number), jnp.int32(0), devices, problem)
+            return devices, phase.loss
+
+        devices, losses = jax.lax.scan(step, devices, jnp.arange(count))
+        return devices, losses.sum(0)
+
+    def before_exchanges(
+        key: jax.Array, devices: tuple[Device, ...], problem: Problem
+    ) -> tuple[tuple[Device, ...], jax.Array, jax.Array]:
+        """The devices after pretraining and warm-up, `[N]` the losses, summed, and `[]` how many steps were taken."""
+        loss = jnp.zeros(population.size)
+        public_key, private_key = jax.random.split(key)
+        if pretraining_steps:
+            devices, lost = steps_on(public_key, devices, public(problem), pretraining_steps)
+            loss += lost
+        if warmup_steps:
+            devices, lost = steps_on(private_key, devices, problem, warmup_steps)
+            loss += lost
+        return devices, loss, jnp.int32(pretraining_steps + warmup_steps)
+
+    def public(problem: Problem) -> Problem:
+        """The problem in which every device holds the labelled reference set."""
+        size = problem.reference.shape[0]
+        return problem._replace(
+            x=problem.reference,
+            y=jnp.asarray(problem.reference_labels),
+            private_indices=jnp.broadcast_to(jnp.arange(size), (population.size, size)),
+            private_counts=jnp.full(population.size, size),
+        )
+
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
         keys = round_keys(key)
+        devices, loss, taken = state.devices, jnp.zeros(population.size), jnp.int32(0)
+        if pretraining_steps or warmup_steps:
+            devices, loss, taken = jax.lax.cond(
+                state.round == 0,
+                before_exchanges,
+                lambda key, devices, problem: (devices, loss, taken),
+                jax.random.fold_in(keys.train, population.size),
+                devices,
+                problem,
+            )
         reference = draw_reference(keys.reference, problem, reference_batch_size)
-        scores = population.outputs(state.devices, reference)
+        scores = population.outputs(devices, reference)
         consensus = jnp.broadcast_to(scores.mean(0), scores.shape)
         devices, distance = approach(
             population,
             keys.mix,
             state.round,
-            state.devices,
+            devices,
             problem,
             reference,
             consensus,
@@ -58,7 +125,8 @@ def fedmd(population: Population, *, reference_batch_size: int, distillation_epo
         devices, phase = population.train(keys.train, state.round, devices, problem)
         each = jnp.ones(population.size, jnp.int32)
         sent = Traffic(up={"logits": each}, down={"mean": each})
-        return State(state.round + 1, devices), Info(phase.loss, distance * phase.steps, phase.steps, sent)
+        steps = phase.steps + taken
+        return State(state.round + 1, devices), Info(phase.loss + loss, distance * steps, steps, sent)
 
     def message_bytes(problem: Problem) -> Traffic:
         size = reference_batch_size * population.outputs_count(problem) * working_dtype().itemsize
@@ -67,6 +135,11 @@ def fedmd(population: Population, *, reference_batch_size: int, distillation_epo
     def check(problem: Problem) -> None:
         population.check(problem)
         check_lessons(problem, "fedmd", reference_batch_size, classes=False)
+        if pretraining_steps and problem.reference_labels is None:
+            raise InputError(
+                "pretraining_steps need the labels of the reference set, and it has none: they are known only of one "
+                "that is drawn from the training data; leave them out, or --reference_dataset"
+            )
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
@@ -80,7 +153,12 @@ ALGORITHMS.add(
     AlgorithmEntry(
         "fedmd",
         fedmd,
-        settings={"reference_batch_size": "reference_batch_size", "distillation_epochs": "distillation_epochs"},
+        settings={
+            "reference_batch_size": "reference_batch_size",
+            "distillation_epochs": "distillation_epochs",
+            "pretraining_steps": "pretraining_steps",
+            "warmup_steps": "warmup_steps",
+        },
         uses=TRAINING,
     )
 )

@@ -1,12 +1,12 @@
 """Gossip learning: models that wander over the network."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
-from ddjax.errors import InputError
+from ddjax.errors import InputError, check_number
 from ddjax.learning import Phase, Population, round_keys, single_group
 from ddjax.mixing.compression import random_subset
 from ddjax.mixing.registry import ON_GRAPH
@@ -19,6 +19,22 @@ from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 _OLDEST = 2**30 - 1
 
 
+class Messages(NamedTuple):
+    """Messages on their way: of each device those of the last `S` rounds, a round in the slot `round mod S`.
+
+    Attributes:
+      params: pytree of `[N, S, …]`, as they were when pushed.
+      age: `[N, S]` int32 likewise.
+      target: `[N, S]` int32, the receiver; `N` for none.
+      due: `[N, S]` int32, the round in which it arrives.
+    """
+
+    params: PyTree
+    age: jax.Array
+    target: jax.Array
+    due: jax.Array
+
+
 class State(NamedTuple):
     """What gossip learning carries between rounds.
 
@@ -26,21 +42,37 @@ class State(NamedTuple):
       round: `[]` rounds done.
       devices: a stacked `Device` for each group.
       age: `[N]` int32, examples behind a device's parameters, counted as often as they were used.
+      turn: `[N]` int32, a device pushes in the rounds `turn`, `turn + push_period`, …; `()` where that is each.
+      under_way: `Messages` of the last `message_delay + 1` rounds; `()` without delay.
     """
 
     round: jax.Array
     devices: tuple[Device, ...]
     age: jax.Array
+    turn: Any = ()
+    under_way: Any = ()
 
 
-def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by_age: bool = False) -> Algorithm:
+def gossip(
+    population: Population,
+    *,
+    message_fraction: float = 1.0,
+    schedule_by_age: bool = False,
+    push_period: int = 1,
+    message_delay: int = 0,
+) -> Algorithm:
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
     In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
     uniformly. A receiver takes the messages one at a time, in random order. It merges, `θ ← (t θ + t' θ') / (t + t')`,
     `t ← max(t, t')`, and then takes its local steps, by which the age grows. Ages count examples, as in the paper. So a
     device that hears of nobody does not train in that round, and one that hears of two trains twice; a round has `N`
-    updates on the whole. A message that is lost changes nothing. None is late, and all devices push at the same time.
+    updates on the whole. A message that is lost changes nothing.
+
+    A `push_period` above 1 is the paper's period, and a round a part of it: a device pushes in one round of a period,
+    which is drawn once for each device. With a `message_delay` a message arrives `d` rounds after it was sent, with
+    what was sent; `d` is drawn for each message uniformly from `0 … message_delay`, so that one may overtake another.
+    It is counted, and may be lost, when it is sent.
 
     The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
     part; which one follows from a seed. The bias is drawn like other parameters. A message is that part and the age (4
@@ -54,15 +86,20 @@ def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by
       population: devices of one architecture.
       message_fraction: part of the parameters in a message, in (0, 1].
       schedule_by_age: whether learning rates fall over the age of a model.
+      push_period: rounds between two pushes of a device, at least 1.
+      message_delay: the longest delay of a message, in rounds. Messages of as many rounds are kept beside the devices.
 
     Raises:
-      InputError: several architectures, a single device, or a fraction outside (0, 1].
+      InputError: several architectures, a single device, a fraction outside (0, 1], a period below 1, or a negative
+        delay.
     """
     single_group(population, "gossip")
     if population.size < 2:
         raise InputError("gossip needs at least two devices: one that hears of nobody never trains")
     if not 0 < message_fraction <= 1:
         raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
+    check_number("push_period", push_period, 1)
+    check_number("message_delay", message_delay)
 
     def sent_parameters() -> tuple[int, int]:
         total = population.parameter_counts()[0]
@@ -70,7 +107,33 @@ def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
-        return State(jnp.zeros((), jnp.int32), devices, jnp.zeros(population.size, jnp.int32))
+        age = jnp.zeros(population.size, jnp.int32)
+        turn: Any = ()
+        under_way: Any = ()
+        if push_period > 1:
+            turn = jax.random.randint(jax.random.fold_in(key, population.size), age.shape, 0, push_period, jnp.int32)
+        if message_delay:
+            slots = message_delay + 1
+            params = jax.tree.map(lambda leaf: jnp.zeros((len(leaf), slots, *leaf.shape[1:])), devices[0].params)
+            none = jnp.full((population.size, slots), population.size, jnp.int32)
+            under_way = Messages(params, jnp.zeros_like(none), none, jnp.full_like(none, -1))
+        return State(jnp.zeros((), jnp.int32), devices, age, turn, under_way)
+
+    def send(key: jax.Array, state: State, targets: jax.Array) -> tuple[Any, PyTree, jax.Array, jax.Array]:
+        """The messages under way, and of those that can arrive now `[A, …]` parameters, `[A]` ages and receivers."""
+        params = state.devices[0].params  # as they are when pushed
+        if not message_delay:
+            return (), params, state.age, targets
+        delay = jax.random.randint(key, targets.shape, 0, message_delay + 1, jnp.int32)
+        slot = state.round % (message_delay + 1)
+        pushed = Messages(params, state.age, targets.astype(jnp.int32), state.round + delay)
+        under_way = jax.tree.map(lambda kept, fresh: kept.at[:, slot].set(fresh), state.under_way, pushed)
+        arrives = under_way.due == state.round
+        receivers = jnp.where(arrives, under_way.target, population.size)
+        shown = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (under_way.params, under_way.age, receivers)
+        )
+        return under_way, *shown
 
     def merge(key: jax.Array, params: PyTree, age: jax.Array, received: PyTree, other: jax.Array, hears: jax.Array):
         """Every device with at most one message."""
@@ -91,17 +154,18 @@ def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by
         pushing, ordering, sampling = jax.random.split(keys.mix, 3)
         network = problem.network.at_round(keys.graph, state.round)
         pushed = network.sent.push_targets(pushing)
-        targets = network.arriving(pushed)
+        if push_period > 1:
+            pushed = jnp.where(state.round % push_period == state.turn, pushed, population.size)
+        under_way, params, age, targets = send(jax.random.fold_in(keys.mix, 3), state, network.arriving(pushed))
         # Senders by whom they push to, those of one receiver in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
         inbox = jnp.bincount(targets, length=population.size)
         first = jnp.cumsum(inbox) - inbox
-        params, age = state.devices[0].params, state.age  # as they were when pushed
         used = population.examples_per_round(problem)
 
         def one_message(carry):
             number, devices, current, totals = carry
-            sender, hears = senders[jnp.minimum(first + number, population.size - 1)], number < inbox
+            sender, hears = senders[jnp.minimum(first + number, len(senders) - 1)], number < inbox
             received = jax.tree.map(lambda leaf: leaf[sender], params)
             merged, current = merge(
                 jax.random.fold_in(sampling, number), devices.params, current, received, age[sender], hears
@@ -117,11 +181,11 @@ def gossip(population: Population, *, message_fraction: float = 1.0, schedule_by
         nothing = jnp.zeros(population.size)
         totals = Phase(nothing, nothing, jnp.zeros(population.size, jnp.int32), None)
         _, devices, current, totals = jax.lax.while_loop(
-            lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], age, totals)
+            lambda carry: carry[0] < inbox.max(), one_message, (jnp.int32(0), state.devices[0], state.age, totals)
         )
         sent = Traffic({"parameters and age": network.sent.pushes(pushed)})
         info = Info(totals.loss, totals.distillation_loss, totals.steps, sent)
-        return State(state.round + 1, (devices,), current), info
+        return State(state.round + 1, (devices,), current, state.turn, under_way), info
 
     def message_bytes(problem: Problem) -> Traffic:
         count, total = sent_parameters()
@@ -138,7 +202,12 @@ ALGORITHMS.add(
     AlgorithmEntry(
         "gossip",
         gossip,
-        settings={"message_fraction": "message_fraction", "schedule_by_age": "schedule_by_age"},
+        settings={
+            "message_fraction": "message_fraction",
+            "schedule_by_age": "schedule_by_age",
+            "push_period": "push_period",
+            "message_delay": "message_delay",
+        },
         uses=(*TRAINING, *ON_GRAPH),
         measure=measure_averaging,
     )

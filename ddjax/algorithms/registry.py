@@ -1,4 +1,4 @@
-"""The algorithms by name, and the forms of the consensus step."""
+"""The algorithms by name, the forms of the consensus step, and the detectors of `idkd`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -50,3 +50,4 @@ class AlgorithmEntry(ConfiguredEntry):
 
 ALGORITHMS: Registry[AlgorithmEntry] = Registry("algorithm")
 CONSENSUS: Registry[ConfiguredEntry] = Registry("consensus")
+DETECTORS: Registry[ConfiguredEntry] = Registry("detector")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ddjax.algorithms.registry import ALGORITHMS, TRAINING, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.learning import Population, round_keys, single_group
-from ddjax.mixing.registry import ON_GRAPH
+from ddjax.mixing.registry import OVER_LINKS
 from ddjax.networks import Network, check_network
 from ddjax.stacked import expand, stacked_bytes
 from ddjax.theory.convergence import measure_averaging
@@ -119,4 +119,4 @@ def _check_tree(network: Network) -> None:
         )
 
 
-ALGORITHMS.add(AlgorithmEntry("relaysgd", relaysgd, uses=(*TRAINING, *ON_GRAPH), measure=measure_averaging))
+ALGORITHMS.add(AlgorithmEntry("relaysgd", relaysgd, uses=(*TRAINING, *OVER_LINKS), measure=measure_averaging))

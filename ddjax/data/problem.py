@@ -57,6 +57,7 @@ def prepare(
     reference_classes: Sequence[str] = (),
     reference_alpha: float = 0.0,
     reference_known: float = 1.0,
+    reference_labels: bool = False,
     validation_examples: int = 0,
     evaluate_on: str = "test",
     shards: int = 1,
@@ -64,9 +65,9 @@ def prepare(
     """Shares a data set out over the devices of a network, and says how.
 
     The reference set is drawn from the training data, uniformly unless something else is asked, and its labels are
-    thrown away. Private, reference, validation and test examples are disjoint. Inputs and numbers to predict are
-    brought to unit scale where they are not, see `scaling.input_scaling` and `scaling.target_scaling`; token ids stay
-    integers (int32).
+    thrown away, unless they are asked for. Private, reference, validation and test examples are disjoint. Inputs and
+    numbers to predict are brought to unit scale where they are not, see `scaling.input_scaling` and
+    `scaling.target_scaling`; token ids stay integers (int32).
 
     Args:
       dataset: what to share out.
@@ -88,6 +89,8 @@ def prepare(
       reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
         drawn from; 0 for those of the training data.
       reference_known: share of the reference set that each device knows, drawn for each at random.
+      reference_labels: whether the problem keeps the labels of the reference set. Only one that is drawn from the
+        training data has any: those of another data set are of classes of its own.
       validation_examples: examples drawn uniformly from the training data, before all others, that no device holds.
       evaluate_on: `test`, or `validation`: then these are the problem's test examples, and the data set's are not used.
       shards: over how many accelerators devices will be spread. With more than one, private inputs are made ready only
@@ -141,6 +144,7 @@ def prepare(
         x = x[:]
     x_test = as_inputs(dataset.x_test, test)
     reference = as_inputs(unlabeled, np.arange(reference_size))
+    labels = jnp.asarray(y_train[known]) if reference_labels and not outside else None
     known_by_device = references.known_by_device(network.devices, reference_size, reference_known, rng)
     if feature_shift:
         seen = _seen(x, sizes, ((reference, len(reference)), (x_test, len(drawn))), rng)
@@ -157,13 +161,15 @@ def prepare(
         x_test=jnp.asarray(x_test),
         y_test=jnp.asarray(y_test[test]),
         known=known_by_device,
+        reference_labels=labels,
     )
     held_classes = [] if numbers else np.unique(y_train[rows]).tolist()
+    each = reference[0].nbytes + (0 if labels is None else labels[0].nbytes)
     part = reference_size if known_by_device is None else int(known_by_device[0].sum())
     notes = list(dataset.notes)
     if reference_dataset is not None:
         taken = {example.tobytes() for example in unlabeled}
-        for name, some, places in (("private", dataset.x_train, rows), ("test", dataset.x_test, test)):
+        for name, some, places in (("private", dataset.x_train, rows), (evaluate_on, dataset.x_test, test)):
             if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
                 notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
@@ -192,8 +198,9 @@ def prepare(
         "reference": {
             "source": reference_source or "the training data",
             "known": part,
-            "bytes_per_device": part * reference[0].nbytes,
-            "bytes_to_distribute": network.devices * part * reference[0].nbytes,
+            "labels": labels is not None,
+            "bytes_per_device": part * each,
+            "bytes_to_distribute": network.devices * part * each,
         },
         "duplicates": _duplicates(dataset, np.concatenate([rows, known]), test),
         "notes": notes,

@@ -76,6 +76,7 @@ def data_lines(built: Experiment) -> list[str]:
     )
     reference = facts["reference"]
     known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
+    known += ", with its labels, which devices are pretrained on" if reference["labels"] else ""
     lines.append(
         f"reference  from {reference['source']}{known}: {reference['bytes_per_device']:,} bytes on each device, "
         f"{reference['bytes_to_distribute']:,} to distribute"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import data, schedules, sharding
-from ddjax.algorithms import ALGORITHMS, CONSENSUS, AlgorithmEntry
+from ddjax.algorithms import ALGORITHMS, AlgorithmEntry
 from ddjax.errors import InputError
 from ddjax.experiments import execution, inputs, usage
 from ddjax.experiments.extensions import include
@@ -146,6 +146,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         reference_classes=tuple(filter(None, settings.reference_classes.split("+"))),
         reference_alpha=settings.reference_alpha,
         reference_known=settings.reference_known,
+        reference_labels=settings.pretraining_steps > 0,
         validation_examples=settings.validation_examples,
         evaluate_on=settings.evaluate_on,
         shards=mesh.size,
@@ -230,8 +231,9 @@ def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperpara
 def _topology(settings: Settings, stochastic: str) -> Topology:
     """The network, with a mixing matrix of which `stochastic` sums are 1."""
     # What an algorithm without neighbours does not use cannot be wrong.
-    uses = "topology" in usage.used(settings)
-    spec, weights = (settings.topology, settings.mixing_weights) if uses else ("ring", "")
+    uses = usage.used(settings)
+    spec = settings.topology if "topology" in uses else "ring"
+    weights = settings.mixing_weights if "mixing_weights" in uses else ""
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
 
 
@@ -332,11 +334,8 @@ def _algorithm(
     hyperparameters: Hyperparameters,
 ) -> Algorithm:
     """The algorithm on these devices, with the settings that are its own."""
-    names = dict(entry.settings)
-    if "consensus" in names.values():
-        names |= CONSENSUS[settings.consensus].settings
     own: dict[str, Any] = {}
-    for parameter, name in names.items():
+    for parameter, name in usage.taken(entry, settings).items():
         value = hyperparameters.get(name, getattr(settings, name))
         if name == "reference_batch_size":
             value = min(value or math.inf, problem.reference.shape[0])

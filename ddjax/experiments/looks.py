@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ __all__ = [
     "colormaps",
     "colors",
     "literal",
+    "measured",
     "style",
     "ticker",
 ]
@@ -53,7 +54,12 @@ __all__ = [
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.")  # after the colours have been through
-AXES = {"accuracy": ("test accuracy", "linear"), "mse": ("test MSE", "log")}  # metric → label and scale
+AXES = {"accuracy": ("accuracy", "linear"), "mse": ("MSE", "log")}  # metric → name and scale
+
+
+def measured(metric: str, evaluated_on: Iterable[str]) -> str:
+    """A metric with the kinds of examples that it was measured on, as in `test accuracy`."""
+    return f"{' and '.join(sorted(set(evaluated_on)))} {AXES[metric][0]}"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ddjax.errors import InputError
 from ddjax.experiments.fields import Role, fields
 from ddjax.experiments.files import replace
 from ddjax.experiments.flags import guarded
-from ddjax.experiments.looks import AXES, COLORS, STYLES, Axes, Figure, FigureCanvasBase, literal, style
+from ddjax.experiments.looks import AXES, COLORS, STYLES, Axes, Figure, FigureCanvasBase, literal, measured, style
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 
@@ -117,7 +117,8 @@ def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> byte
             _draw(axes[1], sent[1:], [score[1:] for score in scores], look, label)  # round 0 has no place on a log axis
         else:
             axes[1].axhline(scores[0][-1], color=look["color"], linestyle=(0, (1, 1)), linewidth=1)
-    axes[0].set(xlabel="round", ylabel=AXES[metric][0], yscale=AXES[metric][1])
+    named = measured(metric, (flags.get("evaluate_on", "test") for flags, _ in groups.values()))
+    axes[0].set(xlabel="round", ylabel=named, yscale=AXES[metric][1])
     axes[1].set(xlabel="bytes sent (by a server too), per device", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)

@@ -5,7 +5,7 @@ import math
 from functools import partial
 from typing import Any
 
-from ddjax.algorithms import CONSENSUS
+from ddjax.algorithms import CONSENSUS, DETECTORS
 from ddjax.algorithms.dynamic_averaging import BALANCING
 from ddjax.errors import InputError
 from ddjax.experiments.accuracies import parse_accuracies
@@ -84,6 +84,19 @@ class Settings(ProblemSettings):
         1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
     )
     schedule_by_age: bool = _mixing(False, "Whether learning rates of gossip fall over a model's age, not over rounds.")
+    push_period: int = _mixing(
+        1,
+        "Rounds between two pushes of a device of gossip, each at its own turn.",
+        unit="rounds",
+        minimum=0,
+        positive=True,
+    )
+    message_delay: int = _mixing(
+        0,
+        "The longest delay of a message of gossip; each is drawn uniformly from 0 to it.",
+        unit="rounds",
+        minimum=0,
+    )
     client_fraction: float = _mixing(
         1.0, "C, part of the devices in a round of fedavg, fedprox and scaffold.", minimum=0, maximum=1, positive=True
     )
@@ -127,6 +140,19 @@ class Settings(ProblemSettings):
     distillation_epochs: int = _distillation(
         1, "Passes over the reference examples of a round of fedmd, ds_fl and kt_pfl.", minimum=0, positive=True
     )
+    pretraining_steps: int = _distillation(
+        0,
+        "Steps of fedmd on the reference set with its labels, before all else. It must be drawn from the training "
+        "data, and only these steps see its labels.",
+        unit="steps",
+        minimum=0,
+    )
+    warmup_steps: int = _distillation(
+        0,
+        "Steps of fedmd on a device's own examples, after the pretraining and before the first exchange.",
+        unit="steps",
+        minimum=0,
+    )
     sharpening_temperature: float = _distillation(
         0.1, "Softmax temperature by which ds_fl sharpens a mean.", role=Role.HYPERPARAMETER, minimum=LEAST_TEMPERATURE
     )
@@ -139,9 +165,15 @@ class Settings(ProblemSettings):
     homogenize_after: int = _distillation(
         500, "Rounds after which idkd labels the reference set.", unit="rounds", minimum=0, positive=True
     )
+    detector: str = _distillation(
+        "msp",
+        "Which reference examples a device of idkd labels: by their largest probability (msp) or their energy, above a "
+        "threshold that is given, or that tells its own examples best from the others (roc).",
+        registry=DETECTORS,
+    )
     confidence_threshold: float = _distillation(
         0.98,
-        "The largest probability of an example above which idkd labels it.",
+        "The largest probability of an example above which msp has it labelled.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         maximum=1,

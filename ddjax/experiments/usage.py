@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from ddjax.algorithms import ALGORITHMS, CONSENSUS
+from ddjax.algorithms import ALGORITHMS, CONSENSUS, DETECTORS
 from ddjax.algorithms.registry import AlgorithmEntry
 from ddjax.data import DATASETS, PARTITIONS, find_dataset
 from ddjax.errors import InputError, suggest
@@ -13,7 +13,8 @@ from ddjax.mixing import MIXERS
 from ddjax.registry import Registry
 
 # Settings that choose an entry with settings of its own, in the order in which they are looked at.
-_CHOOSING: dict[str, Registry] = {"mixing": MIXERS, "consensus": CONSENSUS, "partition": PARTITIONS}
+_OF_ALGORITHMS: dict[str, Registry] = {"consensus": CONSENSUS, "detector": DETECTORS}
+_CHOOSING: dict[str, Registry] = {"mixing": MIXERS, **_OF_ALGORITHMS, "partition": PARTITIONS}
 
 
 def algorithm(settings: Settings) -> AlgorithmEntry:
@@ -58,6 +59,15 @@ def check_entries() -> None:
                     )
 
 
+def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
+    """The parameters of an algorithm's factory with the settings that fill them in, those of what it chooses too."""
+    names = dict(entry.settings)
+    for setting, registry in _OF_ALGORITHMS.items():
+        if setting in entry.settings.values():
+            names |= registry[getattr(settings, setting)].settings
+    return names
+
+
 def datasets(settings: Settings) -> list[str]:
     """The data sets that are read: that of the devices, and that of the reference set where it is another."""
     return [settings.dataset, *({settings.reference_dataset} - {"", "noise"})]
@@ -92,12 +102,17 @@ def users(name: str) -> str:
 
 
 def check_used(settings: Settings) -> None:
-    """Refuses settings that were changed from their default but are not used.
+    """Refuses settings that were changed from their default but are not used, or would come too late.
 
     Raises:
       InputError: the first of them, and what uses it.
     """
     uses, fixed = used(settings), algorithm(settings).fixed
+    if "homogenize_after" in uses and settings.homogenize_after > settings.rounds:
+        raise InputError(
+            f"homogenize_after {settings.homogenize_after} lies behind the last of the {settings.rounds} rounds, so "
+            f"that {settings.algorithm} would be dsgd; take fewer, or more --rounds"
+        )
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
         shared = field.shared and name not in fixed

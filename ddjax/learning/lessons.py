@@ -110,7 +110,7 @@ def approach(
         )
         return device, loss / steps
 
-    return _each(population, one, (key, done, reference), devices, targets)
+    return each_device(population, one, (key, done, reference), devices, targets)
 
 
 def train_joined(
@@ -158,7 +158,7 @@ def train_joined(
 
     shared = key, done, problem.x, problem.y, problem.reference
     private = problem.private_indices, problem.private_counts
-    devices, (loss, number) = _each(population, one, shared, devices, *private, targets, taken)
+    devices, (loss, number) = each_device(population, one, shared, devices, *private, targets, taken)
     return devices, Phase(loss, jnp.zeros_like(loss), number, None)
 
 
@@ -206,7 +206,7 @@ def train_beside(
 
     shared = key, round * steps, problem.x, problem.y, problem.reference
     private = problem.private_indices, problem.private_counts
-    devices, (loss, number) = _each(population, one, shared, devices, *private, labels)
+    devices, (loss, number) = each_device(population, one, shared, devices, *private, labels)
     return devices, Phase(loss, jnp.zeros_like(loss), number, None)
 
 
@@ -238,10 +238,18 @@ def _descend(
     return device, losses.sum(), taken.sum(dtype=jnp.int32)
 
 
-def _each(
+def each_device(
     population: Population, one: Callable, shared: tuple, devices: tuple[Device, ...], *arguments: jax.Array
 ) -> tuple[tuple[Device, ...], PyTree]:
-    """Maps `one(learner, shared, device, n, *arguments)` over all devices; what it returns beside them is joined."""
+    """Maps a function over all devices; what it returns beside them is joined.
+
+    Args:
+      population: the devices.
+      one: `(learner, shared, device, n, *arguments) → (device, outputs)` of device `n`; it closes over no traced array.
+      shared: what it takes that is the same for all.
+      devices: a stacked `Device` for each group.
+      arguments: `[N, …]`.
+    """
     numbers = jnp.arange(population.size)
     parts = [
         group.map(partial(one, group.learner), shared, stacked, *(each[members] for each in (numbers, *arguments)))

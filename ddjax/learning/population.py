@@ -176,17 +176,18 @@ class Population:
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
+        outputs = self.outputs_count(problem) if learner.adjusts else 0
 
         def one(shared, device, n, held, size, target, correction, known, own_round):
             key, round, x, y, reference = shared
             round = round if own_round is None else own_round
             draw = minibatches(jax.random.fold_in(key, n), held, size, self.batch_size, self.local_epochs)
-            labels = ((y[held], (jnp.arange(held.shape[0]) < size).astype(float)),) if learner.adjusts else ()
+            shares = (_shares(y[held], size, outputs),) if learner.adjusts else ()
 
             def step(carry, number):
                 device, total = carry
                 own, rows, weight, takes = draw(number)
-                batch = x[rows], y[rows], weight, *labels
+                batch = x[rows], y[rows], weight, *shares
                 public = (reference, target) if known is None else (reference, target, known)
                 gradient, info = learner.gradient(own, device.params, batch, *public)
                 corrected = correct(own, gradient, device.params, correction) if correct else gradient
@@ -274,7 +275,7 @@ class Population:
                 "infer_task(problem.y)"
             )
         outputs = self.outputs_count(problem)
-        targets: dict[str, Any] = {"private": problem.y, "test": problem.y_test}
+        targets: dict[str, Any] = {"private examples": problem.y, "examples to evaluate on": problem.y_test}
         for name, y in targets.items():
             if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
                 continue
@@ -282,13 +283,17 @@ class Population:
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(
-                        f"the {name} examples hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
+                        f"the {name} hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
                     )
             elif wrong := [int(label) for label in (y.min(), y.max()) if not 0 <= label < outputs]:
                 raise InputError(
-                    f"the {name} examples hold the label {wrong[0]}, but the models' {outputs} outputs are for "
-                    f"0 … {outputs - 1}"
+                    f"the {name} hold the label {wrong[0]}, but the models' {outputs} outputs are for 0 … {outputs - 1}"
                 )
+
+
+def _shares(labels: jax.Array, count: jax.Array, classes: int) -> jax.Array:
+    """`[K]` the shares of the classes among the first `count` labels."""
+    return jnp.zeros(classes).at[labels].add(jnp.arange(len(labels)) < count) / count
 
 
 def at_count(optimizer: Any, count: jax.Array) -> Any:

@@ -79,11 +79,8 @@ def supervised_learner(
         shift: Any = 0.0
         if prior_adjustment:
             if len(batch) < 4:
-                raise ValueError("a learner with a prior adjustment must be told which labels its device holds")
-            labels, counts = batch[3]
-            classes = jax.eval_shape(outputs, jax.eval_shape(init, jax.random.key(0)).params, batch[0]).shape[-1]
-            shares = (jax.nn.one_hot(labels, classes) * counts[:, None]).sum(0) / counts.sum()
-            shift = prior_adjustment * jnp.log(jnp.maximum(shares, LEAST_SHARE))
+                raise ValueError("a learner with a prior adjustment must be told the shares of its device's classes")
+            shift = prior_adjustment * jnp.log(jnp.maximum(batch[3], LEAST_SHARE))
 
         def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
             return (task.loss(outputs(params, x) + shift, y) * share).sum(), None

@@ -6,7 +6,9 @@ from typing import Any
 
 from ddjax.registry import ConfiguredEntry, Registry
 
-ON_GRAPH = ("topology", "mixing_weights", "mixing_product")
+# Settings of what sends over the links of a graph, and of what also weighs what arrives.
+OVER_LINKS = ("topology", "mixing_product")
+ON_GRAPH = (*OVER_LINKS, "mixing_weights")
 
 
 @dataclasses.dataclass(frozen=True)

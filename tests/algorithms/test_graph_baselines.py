@@ -22,6 +22,15 @@ PARAMETERS = CLASSES * (DIMENSIONS + 1)
 ROUNDS = 12
 
 
+@pytest.mark.parametrize("name", ["def_kt", "relaysgd", "fedct_neighbors"])
+def test_weights_of_the_graph_change_nothing_where_links_are_all(name):
+    problem, algorithm, found = small_problem("path"), ALGORITHMS[name].build(make_learners()), []
+    for weights in ("metropolis_hastings", "lazy_metropolis_hastings"):
+        network = build_topology("path", DEVICES, weights).network
+        found.append(rounds(algorithm, problem._replace(network=network), 4)[0].devices)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 def vectors(stacked):
     """The parameters of each device as one vector, in double precision: bias, then kernel."""
     dense = stacked.params["dense"]

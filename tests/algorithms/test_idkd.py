@@ -4,24 +4,44 @@ import jax
 import numpy as np
 import pytest
 from loops import softmax
+from sklearn.metrics import roc_curve
 from small import BATCH, CLASSES, DEVICES, RATE, close, make_learners, rounds, small_problem
 
 import ddjax
+from ddjax.algorithms.idkd import roc_threshold
 from ddjax.errors import InputError
+from ddjax.experiments import Settings, build
 from ddjax.learning import round_keys
 
 KEY, AFTER, THRESHOLD = jax.random.key(7), 5, 0.6
 
 
-def make(after=AFTER, threshold=THRESHOLD, **kwargs):
-    learners = make_learners(**kwargs)
-    return ddjax.idkd(learners, ddjax.weighted_average(), homogenize_after=after, confidence_threshold=threshold)
+def make(after=AFTER, threshold=THRESHOLD, detector="msp", **kwargs):
+    return ddjax.idkd(
+        make_learners(**kwargs),
+        ddjax.weighted_average(),
+        homogenize_after=after,
+        detector=detector,
+        confidence_threshold=threshold,
+    )
 
 
-@pytest.mark.parametrize("product", ["dense", "gather"])
-def test_idkd_is_the_paper_pseudocode_in_numpy(product):
+def detected(detector, own, public):
+    """`[R]` whether a device takes a reference example for one like its own, from the logits of both."""
+    if detector == "msp":
+        return softmax(public).max(1) > THRESHOLD
+    score = {"msp_roc": lambda f: softmax(f).max(1), "energy_roc": lambda f: np.log(np.exp(f).sum(1))}[detector]
+    scores = np.concatenate([score(own), score(public)])
+    false, true, thresholds = roc_curve(np.arange(len(scores)) < len(own), scores, drop_intermediate=False)
+    return score(public) >= thresholds[np.argmax(true - false > (true - false).max() - 1e-9)] - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("product", "detector"), [("dense", "msp"), ("gather", "msp"), ("dense", "msp_roc"), ("dense", "energy_roc")]
+)
+def test_idkd_is_the_paper_pseudocode_in_numpy(product, detector):
     problem = small_problem("barabasi_albert:2", product=product)
-    algorithm = make()
+    algorithm = make(detector=detector)
     state, states = rounds(algorithm, problem, 12)
     x, y, public = np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.reference, float)
     w, held = np.asarray(problem.network.dense(), float), np.asarray(problem.private_indices)
@@ -45,9 +65,14 @@ def test_idkd_is_the_paper_pseudocode_in_numpy(product):
         ]
         if t + 1 == AFTER:
             said = [softmax(public @ kernel.T + bias) for kernel, bias in models]
+            own = [x[held[n, :size]] for n, size in enumerate(np.asarray(problem.private_counts))]
+            sures = [
+                detected(detector, own[n] @ kernel.T + bias, public @ kernel.T + bias)
+                for n, (kernel, bias) in enumerate(models)
+            ]
             for n in range(DEVICES):
                 for i in range(len(public)):
-                    sure = [said[m][i] for m in np.flatnonzero(w[n]) if said[m][i].max() > THRESHOLD]
+                    sure = [said[m][i] for m in np.flatnonzero(w[n]) if sures[m][i]]
                     if sure:
                         learned[n][i] = np.mean(sure, axis=0)
     found = state.devices[0].params["dense"]
@@ -59,7 +84,7 @@ def test_idkd_is_the_paper_pseudocode_in_numpy(product):
     _, info = jax.jit(algorithm.round)(jax.random.fold_in(KEY, AFTER - 1), states[AFTER - 1], problem)
     sent = problem.network.sent_by_device(np.asarray(info.messages.peer["soft label"]))
     degree = (w != 0).sum(0) - 1
-    assert sent.tolist() == [degree[n] * sum(s.max() > THRESHOLD for s in said[n]) for n in range(DEVICES)]
+    assert sent.tolist() == [degree[n] * sures[n].sum() for n in range(DEVICES)]
     assert algorithm.message_bytes(problem).peer["soft label"] == 4 * CLASSES + 4
     assert info.messages.peer["value"].sum() == degree.sum()
 
@@ -72,9 +97,27 @@ def test_where_nobody_is_sure_it_is_dsgd():
     assert not state.taken.any()
 
 
+def test_a_device_that_cannot_tell_its_own_examples_labels_none():
+    """Then no threshold is better than the one above all scores; padding counts for nothing."""
+    public = np.array([0.2, 0.9, 0.8])
+    for private, count, expected in (
+        ([0.1, 0.15, 5.0], 2, np.inf),
+        ([0.85, 0.1, 0.0], 1, 0.85),
+        ([0.95, 0.85, 0.1], 3, 0.95),
+        ([0.95, 0.92, 0.0], 2, 0.92),
+    ):
+        assert float(roc_threshold(np.array(private), np.int32(count), public)) == pytest.approx(expected)
+
+
 def test_what_idkd_cannot_do_with_is_refused():
     with pytest.raises(InputError, match="confidence_threshold"):
         make(threshold=1.5)
+    with pytest.raises(InputError, match="homogenize_after must be at least 1"):
+        make(after=0)
+    with pytest.raises(InputError, match="did you mean 'energy_roc'"):
+        make(detector="energy_rock")
+    with pytest.raises(InputError, match="homogenize_after 5 lies behind the last of the 4 rounds"):
+        build(Settings(algorithm="idkd", devices=4, models="linear", rounds=4, homogenize_after=5))
     with pytest.raises(InputError, match="know the whole reference set"):
         make().check(small_problem(reference_known=0.5))
     with pytest.raises(InputError, match="--prior_adjustment is not used by idkd"):

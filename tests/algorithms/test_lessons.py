@@ -6,10 +6,22 @@ import numpy as np
 import optax
 import pytest
 from loops import Drawn, numpy_step, softmax
-from small import BATCH, CLASSES, DEVICES, RATE, REFERENCE_BATCH, close, make_learners, rounds, small_problem
+from small import (
+    BATCH,
+    CLASSES,
+    DEVICES,
+    DIMENSIONS,
+    RATE,
+    REFERENCE_BATCH,
+    close,
+    make_learners,
+    rounds,
+    small_problem,
+)
 
 import ddjax
 from ddjax.algorithms import ALGORITHMS
+from ddjax.data.synthetic import synthetic_classification
 from ddjax.errors import InputError
 from ddjax.learning import round_keys
 
@@ -33,6 +45,12 @@ def shuffled(key, n, size, epochs):
     return [order[start : start + BATCH] for order in orders for start in range(0, size, BATCH)]
 
 
+def one_draw(key, number, n, size):
+    """The rows of step `number` of device `n`, among `size`, by the documented rule."""
+    step = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), n), 0)
+    return np.asarray(jax.random.randint(jax.random.split(step)[0], (BATCH,), 0, size))
+
+
 def follow(kernel, bias, x, error):
     """One step of SGD, from the derivative of the mean loss by the outputs of each example."""
     return kernel - RATE * error.T @ x / len(x), bias - RATE * error.sum(0) / len(x)
@@ -42,14 +60,32 @@ def arrays(problem):
     return np.asarray(problem.x, float), np.asarray(problem.y), np.asarray(problem.reference, float)
 
 
-def test_fedmd_is_the_paper_pseudocode_in_numpy():
+@pytest.mark.parametrize(("pretraining", "warmup"), [(0, 0), (4, 3)])
+def test_fedmd_is_the_paper_pseudocode_in_numpy(pretraining, warmup):
     epochs = 2
-    problem = small_problem()
-    algorithm = ddjax.fedmd(make_learners(), reference_batch_size=REFERENCE_BATCH, distillation_epochs=epochs)
+    problem = small_problem(reference_labels=pretraining > 0)
+    falling = optax.sgd(lambda count: RATE / (1 + count // 1000))  # by rounds: not before the first exchange
+    algorithm = ddjax.fedmd(
+        make_learners(optimizer=falling),
+        reference_batch_size=REFERENCE_BATCH,
+        distillation_epochs=epochs,
+        pretraining_steps=pretraining,
+        warmup_steps=warmup,
+    )
     state, states = rounds(algorithm, problem, ROUNDS)
 
     x, y, public = arrays(problem)
     models = theta(states[0].devices[0])
+    first = jax.random.fold_in(round_keys(jax.random.fold_in(KEY, 0)).train, DEVICES)
+    on_public, on_private = jax.random.split(first)
+    held = np.asarray(problem.private_indices)
+    for n, size in enumerate(np.asarray(problem.private_counts)):
+        for number in range(pretraining):  # transfer learning: public data, then private
+            rows = one_draw(on_public, number, n, len(public))
+            models[n] = numpy_step(*models[n], public[rows], problem.reference_labels[rows], public[:1], None)[:2]
+        for number in range(warmup):
+            rows = held[n, one_draw(on_private, number, n, size)]
+            models[n] = numpy_step(*models[n], x[rows], y[rows], public[:1], None)[:2]
     for t in range(ROUNDS):
         key = jax.random.fold_in(KEY, t)
         drawn = Drawn(key, problem)
@@ -205,6 +241,40 @@ def test_fedmd_of_devices_that_agree_is_local_training():
     expected, _ = jax.jit(ddjax.local(population).round)(KEY, start._replace(devices=alike), problem)
     close(info.distillation_loss, np.zeros(DEVICES), 1e-6)
     assert all(np.abs(a - b).max() < RATE for a, b in zip(*map(jax.tree.leaves, (after, expected)), strict=True))
+
+
+def test_pretraining_counts_as_steps_and_sends_nothing():
+    """At a learning rate of zero all losses are those of the first models."""
+    problem = small_problem(reference_labels=True)
+    learners = make_learners(optimizer=optax.sgd(0.0), batch_size=0)
+    algorithm = ddjax.fedmd(learners, reference_batch_size=5, pretraining_steps=3, warmup_steps=2)
+    state, first = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
+    _, second = jax.jit(algorithm.round)(KEY, state, problem)
+    assert first.steps.tolist() == [6] * DEVICES
+    assert second.steps.tolist() == [1] * DEVICES
+    jax.tree.map(np.testing.assert_array_equal, first.messages, second.messages)
+    public, labels = arrays(problem)[2], np.asarray(problem.reference_labels)
+    s = np.array([softmax(public @ kernel.T + bias) for kernel, bias in theta(state.devices[0])])
+    on_public = -np.log(s[:, np.arange(len(labels)), labels]).mean(1)
+    close(first.loss, 3 * on_public + 3 * second.loss, 1e-4)
+    close(first.distillation_loss, 6 * second.distillation_loss, 1e-4)
+
+
+def test_the_labels_of_the_reference_set_are_those_of_its_examples():
+    """They are there only if asked for, and of none but training data."""
+    dataset = synthetic_classification(0, DEVICES, 120, 60, CLASSES, DIMENSIONS)
+    problem = ddjax.make_problem(dataset, np.full((DEVICES, DEVICES), 1 / DEVICES), reference_labels=True)
+    x, y = np.asarray(dataset.x_train), np.asarray(dataset.y_train)
+    for example, label in zip(problem.reference, problem.reference_labels, strict=True):
+        assert label == y[np.abs(x - np.asarray(example)).sum(1).argmin()]
+    assert small_problem().reference_labels is None
+    noise = small_problem(reference_labels=True, reference_source="noise")
+    assert noise.reference_labels is None
+    with pytest.raises(InputError, match="need the labels of the reference set"):
+        ddjax.fedmd(make_learners(), reference_batch_size=5, pretraining_steps=1).check(noise)
+    ddjax.fedmd(make_learners(), reference_batch_size=5, warmup_steps=1).check(noise)
+    with pytest.raises(InputError, match="pretraining_steps must be at least 0"):
+        ddjax.fedmd(make_learners(), reference_batch_size=5, pretraining_steps=-1)
 
 
 def test_bytes_are_those_counted_by_hand():

@@ -215,37 +215,68 @@ def test_no_limit_is_made_up_for_push_sum_on_a_network_that_changes(tmp_path):
 # Gossip learning
 
 
-@pytest.mark.parametrize("by_age", [False, True])
-def test_gossip_is_the_algorithm_box_in_numpy(by_age):
-    """Also with the step size `η/t`, `t` the minibatches behind a model, this one included."""
-    problem = small_problem("complete")
+@pytest.mark.parametrize(("by_age", "period", "delay"), [(False, 1, 0), (True, 1, 0), (False, 3, 0), (False, 3, 4)])
+def test_gossip_is_the_algorithm_box_in_numpy(by_age, period, delay):
+    """Also with the step size `η/t`, `t` the minibatches behind a model, this one included; with turns and delays."""
+    problem, count = small_problem("complete"), 12 + 4 * delay
     optimizer = optax.sgd(lambda count: RATE / (1 + count)) if by_age else None
-    state, states = rounds(ddjax.gossip(make_learners(optimizer=optimizer), schedule_by_age=by_age), problem, 12)
+    learners = make_learners(optimizer=optimizer)
+    algorithm = ddjax.gossip(learners, schedule_by_age=by_age, push_period=period, message_delay=delay)
+    state, states = rounds(algorithm, problem, count)
     x, y, _ = arrays(problem)
     own, age = theta(states[0].devices[0]), np.zeros(DEVICES, int)
-    most = 0
-    for t in range(12):
+    turn = np.zeros(DEVICES, int) if period == 1 else np.asarray(state.turn)
+    assert period == 1 or 1 < len(set(turn)) <= period
+    under_way = []  # (round in which it arrives, receiver, place in the order of its round, parameters, age)
+    most = overtaken = 0
+    for t in range(count):
         keys = round_keys(jax.random.fold_in(KEY, t))
         pushing, ordering, _ = jax.random.split(keys.mix, 3)
         targets = np.asarray(problem.network.push_targets(pushing))
-        order = np.asarray(jax.random.uniform(ordering, targets.shape))
-        sent_theta, sent_age = list(own), age.copy()
+        late = np.asarray(jax.random.randint(jax.random.fold_in(keys.mix, 3), targets.shape, 0, delay + 1))
+        order = np.asarray(jax.random.uniform(ordering, (DEVICES * (delay + 1),)))
+        for m in range(DEVICES):
+            if t % period == turn[m]:
+                under_way.append((t + late[m], targets[m], m * (delay + 1) + t % (delay + 1), own[m], age[m]))
+        arriving = [message for message in under_way if message[0] == t]
+        overtaken += sum(due > t for due, *_ in under_way[: under_way.index(arriving[-1])]) if arriving else 0
         for n in range(DEVICES):
-            senders = sorted(np.flatnonzero(targets == n), key=lambda m: order[m])
-            most = max(most, len(senders))
-            for number, m in enumerate(senders):
-                a = sent_age[m] / (age[n] + sent_age[m]) if age[n] + sent_age[m] else 0.5
-                merged = tuple((1 - a) * mine + a * theirs for mine, theirs in zip(own[n], sent_theta[m], strict=True))
-                age[n] = max(age[n], sent_age[m])
+            inbox = sorted((order[place], theirs, old) for _, to, place, theirs, old in arriving if to == n)
+            most = max(most, len(inbox))
+            for number, (_, theirs, old) in enumerate(inbox):
+                a = old / (age[n] + old) if age[n] + old else 0.5
+                merged = tuple((1 - a) * mine + a * other for mine, other in zip(own[n], theirs, strict=True))
+                age[n] = max(age[n], old)
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(keys.train, number), n), 0)
                 drawn = jax.random.randint(jax.random.split(key)[0], (BATCH,), 0, problem.private_counts[n])
                 age[n] += BATCH
                 step = local_step(merged, np.asarray(problem.private_indices)[n, np.asarray(drawn)], x, y)
                 slower = BATCH / age[n] if by_age else 1
-                own[n] = tuple(old + slower * (new - old) for old, new in zip(merged, step, strict=True))
+                own[n] = tuple(before + slower * (new - before) for before, new in zip(merged, step, strict=True))
     assert most > 1  # some device heard of several in one round
+    assert bool(overtaken) is bool(delay)
     same_parameters(state.devices, own)
     assert state.age.tolist() == age.tolist()
+
+
+def test_late_messages_of_gossip_are_counted_when_they_are_sent():
+    """A device sends once a period; as many arrive, but for those under way at the end."""
+    problem, algorithm = small_problem(), ddjax.gossip(make_learners(), push_period=3, message_delay=4)
+    state, step = algorithm.init(jax.random.key(0), problem), jax.jit(algorithm.round)
+    sent, steps, turn = np.zeros((30, DEVICES), int), 0, np.asarray(state.turn)
+    for t in range(30):
+        state, info = step(jax.random.key(t), state, problem)
+        sent[t] = np.asarray(info.messages.peer["parameters and age"]).sum(0)
+        steps += int(info.steps.sum())
+    np.testing.assert_array_equal(sent, np.arange(30)[:, None] % 3 == turn)
+    late = (np.asarray(state.under_way.due) >= 30) & (np.asarray(state.under_way.target) < DEVICES)
+    assert steps == sent.sum() - late.sum() < sent.sum()
+
+
+@pytest.mark.parametrize(("given", "message"), [({"push_period": 0}, "push_period"), ({"message_delay": -1}, "delay")])
+def test_gossip_refuses_periods_and_delays_that_are_none(given, message):
+    with pytest.raises(InputError, match=message):
+        ddjax.gossip(make_learners(), **given)
 
 
 def test_ages_count_the_examples_of_each_device(problem):

@@ -150,7 +150,8 @@ def test_the_reference_set_can_be_noise():
     assert noise.mean() == pytest.approx(dataset.x_train.mean(), abs=0.2)
     assert noise.std() == pytest.approx(dataset.x_train.std(), rel=0.05)
     assert prepared.facts["reference"] == {
-        "source": "noise", "known": 400, "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
+        "source": "noise", "known": 400, "labels": False,
+        "bytes_per_device": 400 * 24 * 4, "bytes_to_distribute": 5 * 400 * 24 * 4,
     }  # fmt: skip
 
 
@@ -174,6 +175,9 @@ def test_other_reference_data_are_looked_at():
     tests = dataset._replace(x_train=dataset.x_test, y_train=dataset.y_test)
     notes = made(dataset, reference_dataset=tests, reference_source="it.npz").facts["notes"]
     assert notes == ["20 of the 20 test examples have inputs that are in the reference set"]
+    held_out = {"validation_examples": 15, "evaluate_on": "validation", "reference_size": 90}
+    notes = made(dataset, reference_dataset=small(), reference_source="it.npz", **held_out).facts["notes"]
+    assert "15 of the 15 validation examples have inputs that are in the reference set" in notes
     pixels, wide = (
         dataset._replace(x_train=np.full((90, 4, 6), 9, kind), x_test=np.full((20, 4, 6), 9, kind), scaled=False)
         for kind in (np.uint8, np.uint16)

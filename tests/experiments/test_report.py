@@ -187,11 +187,21 @@ def test_a_curve_that_does_not_use_x_is_drawn_at_each_of_its_values(tmp_path):
     folder = make_sweep(tmp_path / "weights", sizes, **fixed, distillation_weight=float)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("distillation_weight", LABELS)
-    table = curves.summarize(found.cells, [*panels.measures_of("accuracy")])
+    table = curves.summarize(found.cells, [*panels.measures_of(sweep)])
     lines = {panel.name: panel.lines for panel in panels.panels(sweep, found, table, [], False)}
     assert len(lines["accuracy_vs_rounds-distillation_weight=4"]) == 4
     assert [line.x.tolist() for line in lines["accuracy_vs_distillation_weight"]] == 4 * [[4, 8, 16]]
     assert np.ptp(lines["accuracy_vs_distillation_weight"][0].mean) == 0
+
+
+def test_what_was_measured_on_validation_examples_is_named_so(tmp_path):
+    sweep, found, table = summed_up(make_sweep(tmp_path / "sizes"))
+    trials = sweep._replace(cells=sweep.cells.assign(evaluate_on="validation"))
+    for one, kind in ((sweep, "test"), (trials, "validation")):
+        drawn = {panel.name: panel for panel in panels.panels(one, found, table.reset_index(), [], False)}
+        assert drawn["accuracy_vs_rounds-devices=8"].labels == ("round", f"mean {kind} accuracy")
+        assert drawn["accuracy_vs_devices"].caption.startswith(f"Mean {kind} accuracy over devices")
+        assert drawn["worst_device_vs_devices"].caption.startswith(f"{kind.capitalize()} accuracy of the worst device")
 
 
 def test_labels_tell_apart_what_is_left_at_its_default(tmp_path):

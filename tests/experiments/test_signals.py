@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import rows
+from commands import call, rows
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 SMALL = ["--devices=4", "--models=linear", "--host_devices=1"]
@@ -117,33 +117,32 @@ def test_a_backend_that_is_not_there(tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_that_start_at_once_do_not_mix(tmp_path):
-    """Four with default folders, two on one folder, and one that goes on with a live run."""
+def test_runs_that_start_at_once_do_not_mix(tmp_path, capsys):
+    """Two with default folders, two on one folder, and one that goes on with a live run."""
     flags = [*SMALL, "--rounds=4", "--eval_every=2"]
-    four = [start(*flags, cwd=tmp_path) for _ in range(4)]
+    apart = [start(*flags, cwd=tmp_path) for _ in range(2)]
     two = [start(*flags, "--output_dir=same", cwd=tmp_path) for _ in range(2)]
-    said = [process.communicate() for process in four + two]
-    assert [process.returncode for process in four] == [0] * 4, said
+    said = [process.communicate() for process in apart + two]
+    assert [process.returncode for process in apart] == [0] * 2, said
     folders = list((tmp_path / "runs").iterdir())
-    assert len(folders) == 4
+    assert len(folders) == 2
     for folder in [*folders, tmp_path / "same"]:
         assert [row["round"] for row in rows(folder)] == ["0", "2", "4"]
         assert (folder / "summary.json").exists()
     assert sorted(process.returncode for process in two) == [0, 2], said
-    refused = next(error for process, (_, error) in zip(two, said[4:], strict=True) if process.returncode == 2)
+    refused = next(error for process, (_, error) in zip(two, said[2:], strict=True) if process.returncode == 2)
     assert "belongs to a run that is alive" in refused or "is not empty" in refused
     out = tmp_path / "live"
     live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}")
     until_trains(live, out)
-    beside = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume")
-    error = beside.communicate()[1]
-    assert beside.returncode == 2
-    assert "belongs to a run that is alive, process" in error
+    resume = [*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume"]
+    assert call(*resume) == 2
+    assert f"belongs to a run that is alive, process {live.pid}" in capsys.readouterr().err
     assert live.poll() is None
     live.kill()
     live.communicate()
-    live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume")
-    assert "no checkpoint in" in live.communicate()[1]  # the claim of what was killed is no claim
+    assert call(*resume) == 2
+    assert "no checkpoint in" in capsys.readouterr().err  # the claim of what was killed is no claim
 
 
 def disturbed(folder, numbers, seed):
@@ -187,4 +186,4 @@ def disturbed(folder, numbers, seed):
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_bit(tmp_path):
     """At random moments, checkpoint writes included. docs/results/operations.md has fifty kills and twenty signals."""
-    assert disturbed(tmp_path, [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL], seed=1) >= 1
+    assert disturbed(tmp_path, [signal.SIGTERM, signal.SIGKILL], seed=1) >= 1

@@ -123,6 +123,14 @@ def final(built):
     return [*history[-1].score, history[-1].disagreement, *history[-1].bytes.sent]
 
 
+def test_weights_of_the_graph_make_no_cells_where_they_do_not_matter():
+    """Where messages go is all that these systems take from the graph."""
+    found = cells("--algorithm=def_kt,relaysgd,fedct_neighbors,dsgd", "--mixing_weights=uniform,lazy_uniform")
+    weights = ("uniform", "lazy_uniform")
+    alone = [(name, None) for name in ("def_kt", "relaysgd", "fedct_neighbors")]
+    assert chosen(found, "algorithm", "mixing_weights") == alone + [("dsgd", name) for name in weights]
+
+
 def test_zipped_lists_go_together():
     found = cells("--devices=8,16,32", "--rounds=10,20,30", "--models=linear,mlp", "--zip=devices,rounds")
     pairs = [(8, 10), (16, 20), (32, 30)]
@@ -544,18 +552,19 @@ def test_the_estimate_counts_operations():
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path):
     """By SIGKILL, each time after up to two more cells and up to half a second; the seed of the moments is fixed."""
-    flags = [*SMALL, "--seeds=6"]
+    flags = [*SMALL, "--seeds=4"]
     whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    assert start(*flags, f"--sweep_dir={whole}").wait(600) == 0
+    assert call(*flags, f"--sweep_dir={whole}") == 0
     expected = (whole / "results.csv").read_bytes()
-    for _ in range(3):
+    for _ in range(2):
         process = start(*flags, f"--sweep_dir={killed}")
         for _ in range(moments.randint(0, 2)):
             assert " cells: " in process.stderr.readline()
         time.sleep(moments.uniform(0, 0.5))
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    assert start(*flags, f"--sweep_dir={killed}").wait(600) == 0
+    assert len(list((killed / "cells").glob("[!.]*"))) < 24
+    assert call(*flags, f"--sweep_dir={killed}") == 0
     assert (killed / "results.csv").read_bytes() == expected
     assert {path.name for path in (killed / "cells").glob("[!.]*")} == {
         path.name for path in (whole / "cells").iterdir()
@@ -576,17 +585,17 @@ def test_two_shards_at_once_do_each_cell_once(tmp_path, finished):
 
 @pytest.mark.slow
 def test_interrupting_keeps_what_is_done(tmp_path, finished):
-    out, many = tmp_path / "sweep", [*SMALL, "--seeds=10"]  # so many that some are left when the signal comes
+    out, many = tmp_path / "sweep", [*SMALL, "--seeds=5"]  # so many that some are left when the signal comes
     process = start(*many, f"--sweep_dir={out}")
     for line in process.stderr:
-        if "1/60 cells" in line:
+        if "1/30 cells" in line:
             break
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "interrupted" in process.stderr.read()
-    assert 1 <= len(list((out / "cells").glob("[!.]*"))) < 60
+    assert 1 <= len(list((out / "cells").glob("[!.]*"))) < 30
     assert call(*many, f"--sweep_dir={out}") == 0
-    assert len(list((out / "cells").iterdir())) == 60
+    assert len(list((out / "cells").iterdir())) == 30
     assert set((finished / "results.csv").read_text().splitlines()) < set(
         (out / "results.csv").read_text().splitlines()
     )

@@ -392,14 +392,13 @@ def test_the_default_run_learns(tmp_path):
     """
     mean, sent = {}, {}
     for name in ("distillation", "dsgd", "local"):
-        # Alone, devices have long come to rest by then.
-        rounds = 600 if name == "local" else 3000
+        rounds = {"distillation": 3000, "dsgd": 1000, "local": 600}[name]  # the others have long come to rest by then
         flags = [f"--algorithm={name}", f"--rounds={rounds}", f"--eval_every={rounds}"]
-        accuracies, sent[name] = over_seeds(tmp_path, name, flags)
+        accuracies, sent[name] = over_seeds(tmp_path, name, flags, seeds=3)
         mean[name] = accuracies.mean()
     assert mean["distillation"] > mean["local"] + 0.2
     assert mean["distillation"] > mean["dsgd"] - 0.03
-    assert sent["distillation"] * 10 < sent["dsgd"]
+    assert sent["distillation"] / 3 * 10 < sent["dsgd"]  # in as many rounds
     assert sent["local"] == 0
 
 
@@ -417,12 +416,12 @@ def test_every_architecture_gains_from_a_mixed_network(tmp_path):
     assert (accuracy["distillation"] > accuracy["local"] + 0.1).all(), accuracy
 
 
-def over_seeds(tmp_path, name, flags):
-    """The mean accuracy of each of three seeds at the end, and mean bytes on the network."""
-    assert sweep(*flags, "--seeds=3", f"--sweep_dir={tmp_path / name}") == 0
+def over_seeds(tmp_path, name, flags, seeds=2):
+    """The mean accuracy of each of some seeds at the end, and mean bytes on the network."""
+    assert sweep(*flags, f"--seeds={seeds}", f"--sweep_dir={tmp_path / name}") == 0
     results = pd.read_csv(tmp_path / name / "results.csv")
     last = results[results["round"] == results["round"].max()]
-    assert len(last) == 3
+    assert len(last) == seeds
     return last["accuracy_mean"].to_numpy(), last["bytes_sent_total"].mean()
 
 

@@ -36,13 +36,14 @@ algorithms = {
     "gossip": ddjax.gossip(alike),
     "gradient_tracking": ddjax.gradient_tracking(alike, ddjax.weighted_average()),
     "relaysgd": ddjax.relaysgd(alike),
+    "idkd": ddjax.idkd(alike, ddjax.weighted_average(), homogenize_after=2, confidence_threshold=0.4),
 }
 tree = problem._replace(network=small_problem("path", devices=7, product=sys.argv[1]).network)
 devices = jax.devices()
 for name in sys.argv[2:]:
     algorithm, found = algorithms[name], []
-    for shards in (1, 2, 4):
-        given = tree if name == "relaysgd" else problem
+    for shards in (1, 2, 4) if name == "distillation" else (1, 4):
+        given = tree if name == "relaysgd" else problem._replace(known=None) if name == "idkd" else problem
         simulation = ddjax.Simulation(algorithm, given, mesh=Mesh(devices[:shards], ("devices",)))
         key = jax.random.key(3)
         state, totals = simulation.advance(key, simulation.init(key), simulation.zeros(), 15)
@@ -72,7 +73,7 @@ def run(arguments, **variables):
 @pytest.mark.parametrize("arguments", [
     ("dense", "distillation", "fedavg"),
     ("gather", "choco", "gossip"),
-    ("gather", "gradient_tracking", "relaysgd"),
+    ("gather", "gradient_tracking", "relaysgd", "idkd"),
 ])  # fmt: skip
 def test_one_two_and_four_shards_give_the_same_numbers(arguments):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"

@@ -39,7 +39,7 @@ def _html(head: Sequence[str], rows: Iterable[Sequence[str | tuple[str, float]]]
 
 def _results(metric: str, found: Curves, table: pd.DataFrame, goals: list[float]) -> str:
     columns = {
-        metric: f"mean {AXES[metric][0].removeprefix('test ')}",
+        metric: f"mean {AXES[metric][0]}",
         "worst_device": "worst device",
         "disagreement": "disagreement",
         "megabytes": "MB/device",

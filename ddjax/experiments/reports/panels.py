@@ -11,13 +11,13 @@ from ddjax.experiments.reports.figures import Line, Panel
 from ddjax.experiments.reports.read import Sweep
 
 
-def measures_of(metric: str) -> dict[str, tuple[str, str, bool]]:
+def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
     """Each measure of a cell → axis label, what a caption says, whether its axis is logarithmic."""
-    label, scale = AXES[metric]
+    label, (name, scale) = sweep.measured, AXES[sweep.metric]
     return {
-        metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
+        sweep.metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
         "worst_device": (
-            f"worst device's {label.removeprefix('test ')}",
+            f"worst device's {name}",
             f"{label[0].upper()}{label[1:]} of the worst device, after the last round.",
             scale == "log",
         ),
@@ -67,12 +67,12 @@ def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float],
     names = ", ".join(found.labels[curve] for curve in silent)
     quiet = f" Left out, as nothing is sent: {names}." if names else ""
     ticks = np.sort(found.cells.loc[found.cells["status"] == "done", "x"].dropna().unique())
-    made = _against_x(sweep.metric, found, table, ticks, goals, picked, quiet, how.format("bars"))
+    made = _against_x(sweep, found, table, ticks, goals, picked, quiet, how.format("bars"))
     return [panel for panel in made + _over_rounds(sweep, found, ticks, quiet, how.format("bands")) if panel.lines]
 
 
 def _against_x(
-    metric: str,
+    sweep: Sweep,
     found: Curves,
     table: pd.DataFrame,
     ticks: np.ndarray,
@@ -89,7 +89,7 @@ def _against_x(
     wide = len(ticks) > 0 and 0 < 10 * ticks[0] <= ticks[-1]
     log_x = "x" if x == "devices" or wide else ""
     sending = table[~table["curve"].isin(silent_curves(found.cells))]
-    drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(metric).items()]
+    drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(sweep).items()]
     for goal in goals:
         text = (
             f"Sent per device, a server's share counted, at the first evaluation with a mean accuracy of {goal:g}; "
@@ -113,8 +113,8 @@ def _against_x(
 
 
 def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how: str) -> list[Panel]:
-    cells, x, metric, (label, scale) = found.cells, found.x, sweep.metric, AXES[sweep.metric]
-    log_y = "y" * (scale == "log")
+    cells, x, metric, label = found.cells, found.x, sweep.metric, sweep.measured
+    log_y = "y" * (AXES[metric][1] == "log")
     silent = silent_curves(cells)
     rounds, sent = [], []
     for tick in ticks if len(ticks) else [math.nan]:

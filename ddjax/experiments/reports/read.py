@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ddjax.errors import InputError
+from ddjax.experiments import looks
 from ddjax.learning import TASKS
 from ddjax.simulation.watch import FACTOR
 
@@ -35,6 +36,12 @@ class Sweep(NamedTuple):
     cells: pd.DataFrame
     evaluations: pd.DataFrame
     targets: list[float]
+
+    @property
+    def measured(self) -> str:
+        """The metric with the kinds of examples that it is of, as in `test accuracy`."""
+        kinds = self.cells.get("evaluate_on", [])
+        return looks.measured(self.metric, [kind for kind in kinds if kind] or ["test"])
 
 
 @contextlib.contextmanager

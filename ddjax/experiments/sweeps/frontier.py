@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddjax.experiments.looks import AXES
+from ddjax.experiments.looks import AXES, measured
 from ddjax.experiments.reports.figures import Line, Panel, draw
 from ddjax.learning import TASKS
 
@@ -17,7 +17,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
 
     What sends nothing is drawn as a level line.
     """
-    label, scale = AXES[metric]
+    label, scale = measured(metric, ["test"]), AXES[metric][1]
     told = list(tested.columns[: list(tested.columns).index("bytes_budget")])
     system = [name for name in told if name in _SYSTEM] or told[:1]
     around = [name for name in told if name not in system]
