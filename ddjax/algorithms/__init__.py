@@ -1,6 +1,6 @@
-"""Algorithms: a local phase and a mixed quantity each, one a module.
+"""Algorithms: each has a local phase and mixes one quantity.
 
-Each module's function has the module's name, as in `ddjax.algorithms.dsgd.dsgd`; `ddjax.dsgd` is the function.
+Each module has a function of the same name, such as `ddjax.algorithms.dsgd.dsgd`. `ddjax.dsgd` is this function.
 """
 
 from ddjax.algorithms import (

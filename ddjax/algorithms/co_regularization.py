@@ -1,4 +1,4 @@
-"""Co-regularized least squares: where distillation between linear models with squared losses ends, in closed form."""
+"""Co-regularized least squares: the closed-form limit of distillation between linear models with squared losses."""
 
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ class State(NamedTuple):
     """The solution.
 
     Attributes:
-      round: `[]` rounds done.
-      coefficients: `[N, P + 1, K]` of each device, the last row the bias.
+      round: `[]` number of rounds done.
+      coefficients: `[N, P + 1, K]` coefficients of each device; the last row is the bias.
     """
 
     round: jax.Array
@@ -25,27 +25,34 @@ class State(NamedTuple):
 
 
 def co_regularization(population: Population, *, distillation_weight: float, ridge: float = 0.0) -> Algorithm:
-    """Solves for where distillation ends: nothing is trained or sent, and all data are in one place.
+    """Solve for the limit of distillation with all data in one place; nothing is trained or sent.
 
-    The models are linear with squared loss, the divergence is the squared distance. For numbers to predict it is where
-    `distillation` by `tracking` ends. Labels become one-hot targets, and what the models predict is not confined to the
-    simplex. With `A_n, y_n` the `m_n` examples of device `n` and `X` the `R` reference inputs it minimizes
+    The models are linear, the loss is squared, and the divergence is the squared distance. For regression, the solution
+    is the limit of `distillation` with `consensus="tracking"`. For classification, labels become one-hot targets, and
+    the predictions are not confined to the simplex. Let `A_n, y_n` be the `m_n` examples of device `n`, and `X` the `R`
+    reference inputs. The solution minimizes
 
     `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ν/2 ‖θ_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m`.
 
-    Brefeld, Gärtner, Scheffer, Wrobel (ICML 2006) minimize sums, not means: `Σ_n [‖A_n θ_n − y_n‖² + ν' ‖θ_n‖²] +
-    λ Σ_{n,m} ‖X θ_n − X θ_m‖²` for linear kernels. Where all devices hold `m` examples this is the same problem with
-    `ν' = m ν` and `λ = ρ m / (2 N R)`, since `Σ_{n,m} ‖p_n − p_m‖² = 2N Σ_n ‖p_n − p̄‖²`. Where they hold different
-    numbers, there a device weighs as its examples do, and here devices weigh the same. Their models are views of other
-    features or kernels, whose examples they share; here each device has examples of its own.
+    Brefeld, Gärtner, Scheffer, Wrobel (ICML 2006) minimize sums instead of means. For linear kernels this is
+    `Σ_n [‖A_n θ_n − y_n‖² + ν' ‖θ_n‖²] + λ Σ_{n,m} ‖X θ_n − X θ_m‖²`. If all devices hold `m` examples, the two
+    problems are the same with `ν' = m ν` and `λ = ρ m / (2 N R)`, because
+    `Σ_{n,m} ‖p_n − p_m‖² = 2N Σ_n ‖p_n − p̄‖²`. If devices hold different numbers of examples, the paper weights each
+    device by its examples, while devices have equal weights here. The paper's models are views of the same examples
+    with different features or kernels; here each device has its own examples.
 
     Args:
-      population: as many linear models as there are solutions; nothing else of them is used.
+      population: one linear model per device. Only the number and the shapes of the models are used.
       distillation_weight: `ρ`.
-      ridge: `ν ≥ 0`; of the bias, too.
+      ridge: `ν ≥ 0`, which applies to the bias too.
 
     Raises:
-      InputError: models that are not linear, or a negative `ν`.
+      InputError: if a model is not linear, or `ν` is negative.
+
+    Examples:
+      >>> algorithm = ddjax.co_regularization(population, distillation_weight=1.0)
+      >>> algorithm.message_bytes(problem)  # nothing is sent
+      Traffic(peer={}, up={}, down={})
     """
     check_number("ridge", ridge)
     devices, outputs, features = linear_shapes(population, "co_regularization")
@@ -69,16 +76,18 @@ def co_regularization(population: Population, *, distillation_weight: float, rid
 
 
 def linear_shapes(population: Population, algorithm: str) -> tuple[int, int, int]:
-    """`N, K, P` of linear devices; raises `InputError` for others."""
+    """Shapes `N, K, P` of linear devices. Raise `InputError` if a model is not linear."""
     groups = jax.eval_shape(population.init, jax.random.key(0))
     if any(set(group.params) != {"dense"} for group in groups):
-        raise InputError(f"{algorithm} solves for linear models of all features; give --models=linear, without views")
+        raise InputError(
+            f"{algorithm} needs linear models that see all features; give --models=linear, without --feature_views"
+        )
     _, outputs, features = groups[0].params["dense"]["kernel"].shape
     return population.size, outputs, features
 
 
 def linear_predictions(coefficients: jax.Array, x: jax.Array) -> jax.Array:
-    """`[N, P + 1, K]`, the last row the bias, and `[B, …]` → `[N, B, K]`."""
+    """Predictions `[N, B, K]` from coefficients `[N, P + 1, K]`, whose last row is the bias, and inputs `[B, …]`."""
     return jnp.einsum("bp,npk->nbk", x.reshape(x.shape[0], -1), coefficients[:, :-1]) + coefficients[:, None, -1]
 
 

@@ -18,14 +18,14 @@ from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, Tra
 
 
 class State(NamedTuple):
-    """What distillation carries between rounds.
+    """State of distillation between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      estimate: `[N, R, K]` `z`, each device's estimate of the network's average soft decision, at first uniform
-        over classes, or zero for numbers; `None` for `neighbors`, which keeps none.
-      previous: `[N, R, K]` `s^prev`, the soft decision at the last time the example was drawn; for `tracking` only.
+      estimate: `[N, R, K]` `z`, each device's estimate of the network's mean soft decision. Initially it is uniform
+        over classes, or zero for regression. `None` for `neighbors`, which keeps no estimate.
+      previous: `[N, R, K]` `s^prev`, the soft decision when the example was last drawn; only for `tracking`.
       mixer: the mixer's state.
     """
 
@@ -44,33 +44,42 @@ def distillation(
     consensus: str = "gradient",
     consensus_step_size: optax.ScalarOrSchedule = 0.3,
 ) -> Algorithm:
-    """Synchronous distributed distillation.
+    """Distributed distillation with synchronous rounds (Bistritz, Mann, Bambos, NeurIPS 2020).
 
-    A round draws a reference minibatch `B` with a key all devices share, takes the local steps with targets `z_n(B)`,
-    and mixes over the network. With `s_n` the soft decisions of the last local step's own forward pass, the rows in
-    `B` become
+    A round draws a reference minibatch `B` with a key that all devices share, takes the local steps with the targets
+    `z_n(B)`, and mixes over the network. Let `s_n` be the soft decisions from the forward pass of the last local step.
+    The rows of `z` in `B` are updated by one of two rules:
 
-    - `gradient`: `z_n ← Σ_m W[n, m] z_m + ζ_t (s_n − z_n)`, the form the paper's convergence proof is about;
+    - `gradient`: `z_n ← Σ_m W[n, m] z_m + ζ_t (s_n − z_n)`, the form of the paper's convergence proof.
     - `tracking`: `z_n ← Σ_m W[n, m] (z_m + s_m − s_m^prev)`, which keeps `mean_n z_n = mean_n s_n^prev` whatever the
-      steps (dynamic average consensus, Zhu and Martínez 2010, adapt-then-combine as in Nedić, Olshevsky, Shi 2017);
+      step sizes (dynamic average consensus, Zhu and Martínez 2010, adapt-then-combine as in Nedić, Olshevsky, Shi
+      2017).
 
-    and with `neighbors` there is no `z`: the targets are `Σ_m W[n, m] s_m(B)`, exchanged before the local steps.
-    Targets over classes are clipped to [0, 1], which `z` may leave for a while. One message is `b · K` numbers.
+    The third form, `neighbors`, has no `z`. Its targets are `Σ_m W[n, m] s_m(B)`, exchanged before the local steps.
+    Targets over classes are clipped to [0, 1], because `z` may temporarily leave this interval. One message has `b · K`
+    numbers.
 
-    Where devices know different parts of the reference set (`Problem.known`), `z` of an example is an estimate of the
-    mean soft decision of the `k` devices that know it. The others pass it on and do not learn from it: their
-    `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. With `tracking` the change of each of these counts `N / k` times.
+    Devices may know different parts of the reference set (`Problem.known`). Then `z` of an example estimates the mean
+    soft decision of the `k` devices that know it. The other devices pass the estimate on, but they do not learn from
+    it, and their `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. In `tracking`, the change of each of the `k` devices
+    is multiplied by `N / k`.
 
     Args:
-      population: the devices; they may be of different architectures.
-      mixer: what replaces `Σ_m W[n, m] ·`. What it remembers of a reference example is gathered and scattered with `z`.
-      reference_batch_size: `b`, examples drawn without replacement each round.
-      consensus: one of the three forms.
+      population: the devices; their architectures may differ.
+      mixer: operation that replaces `Σ_m W[n, m] ·`. Its state for a reference example is gathered and scattered
+        together with `z`.
+      reference_batch_size: `b`, number of reference examples drawn without replacement in each round.
+      consensus: `gradient`, `tracking` or `neighbors`.
       consensus_step_size: `ζ`, a number or a schedule over rounds; only for `gradient`.
 
     Raises:
-      InputError: an unknown form, a mixer that it cannot do with, or (at `init`) `b` outside 1 … R. `check` refuses
-        networks and step sizes.
+      InputError: if `consensus` is unknown or does not work with the mixer. `init` raises it if `b` is outside 1 … R,
+        and `check` raises it for an unsuitable network or step size.
+
+    Examples:
+      >>> algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=32)
+      >>> algorithm.message_bytes(problem).peer  # 32 soft decisions over 10 classes
+      {'value': 1280}
     """
     _check_form(consensus, mixer)
 
@@ -150,7 +159,7 @@ def distillation(
         if problem.known is not None and consensus == "neighbors":
             raise InputError(
                 "consensus neighbors keeps no estimate of reference examples that a device does not know; use "
-                "tracking or gradient, or let each device know all (--reference_known=1)"
+                "tracking or gradient, or let every device know all examples (--reference_known=1)"
             )
         lossless = "tracking" if consensus == "tracking" else ""
         check_mixing(mixer, problem.network, _weights(mixer, consensus), lossless)
@@ -167,27 +176,27 @@ def distillation(
 
 
 def _check_form(consensus: str, mixer: Mixer) -> None:
-    """Refuses a form of the consensus step that there is not, or that a mixer cannot do with."""
+    """Refuse an unknown form of consensus, or one that does not work with the mixer."""
     CONSENSUS[consensus]  # is it known?
     if consensus == "tracking" and not mixer.keeps_mean:
         raise InputError(
-            "tracking needs a mixing that keeps the mean over devices, which this one does not; "
+            f"tracking needs a mixing that keeps the mean over devices, but {mixer.name} does not; "
             "use consensus gradient or neighbors, or another mixing"
         )
     if consensus == "neighbors" and mixer.running:
         raise InputError(
-            f"mixing {mixer.name} is for a running estimate, and consensus neighbors keeps none; use tracking or "
+            f"mixing {mixer.name} needs a running estimate, but consensus neighbors keeps none; use tracking or "
             "gradient"
         )
 
 
 def _weights(mixer: Mixer, consensus: str) -> str:
-    """Which sums of the mixing matrix must be 1: rows are enough for an average that is made anew each round."""
+    """Name the sums of `W` that must be 1. Rows are enough for an average that is computed anew each round."""
     return "row" if consensus == "neighbors" and not mixer.running and mixer.uses_graph else mixer.weights
 
 
 def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: Network) -> None:
-    """Refuses a `ζ` that is unstable at the start of the run."""
+    """Refuse a `ζ` that is unstable at the start of the run."""
     first = float(step_size(0) if callable(step_size) else step_size)
     check_number("consensus_step_size", first)
     limit = 1.0
@@ -199,7 +208,7 @@ def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: N
     if first >= limit:
         remedy = ", or lazy mixing weights" if mixer.linear and mixer.weights == "doubly" else ""
         raise InputError(
-            f"consensus_step_size {first:g} is unstable here, it must be below {limit:.3g}; take a smaller one{remedy}"
+            f"consensus_step_size {first:g} is unstable here: it must be below {limit:.3g}; use a smaller one{remedy}"
         )
 
 
@@ -213,7 +222,7 @@ CONSENSUS.add(
 )
 CONSENSUS.add(ConfiguredEntry("tracking", lambda: "tracking"))
 CONSENSUS.add(ConfiguredEntry("neighbors", lambda: "neighbors"))
-CONSENSUS.close()  # a round of `distillation` knows these forms
+CONSENSUS.close()  # because `distillation` implements only these forms
 
 _ENTRY = AlgorithmEntry(
     "distillation",
@@ -225,6 +234,6 @@ _ENTRY = AlgorithmEntry(
     measure=measure_distillation,
 )
 ALGORITHMS.add(_ENTRY)
-# All devices send their soft decisions on this round's public examples, and a server sends their mean back: the target
-# of one step on the sum of both losses. `fedmd` sends logits, and takes both losses in turns.
+# All devices send their soft decisions on the round's reference examples, and a server sends back the mean. The mean is
+# the target of one step on the sum of both losses. `fedmd` sends logits, and minimizes the two losses in turn.
 ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

@@ -18,13 +18,13 @@ from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
 
 class State(NamedTuple):
-    """What dynamic averaging carries between rounds.
+    """State of dynamic averaging between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      reference: `r`, the last parameters that were common to all, unstacked.
-      violations: `[]` the coordinator's count `v`.
+      reference: `r`, the last parameters that all devices had in common, unstacked.
+      violations: `[]` `v`, the coordinator's count of violations.
     """
 
     round: jax.Array
@@ -34,11 +34,11 @@ class State(NamedTuple):
 
 
 class Balancing(NamedTuple):
-    """Whom the coordinator polls.
+    """Rule by which the coordinator polls devices.
 
     Attributes:
-      due: `(N) → ` how many violations, counted since the last time, make it average all.
-      grown: `(devices it has, N) → ` how many it has after its next polls.
+      due: `(N) → float`, number of violations since the last average of all devices that triggers the next one.
+      grown: `(count, N) → int`, number of devices in the balancing set after the next polls, from the number before.
     """
 
     due: Callable[[int], float]
@@ -47,7 +47,7 @@ class Balancing(NamedTuple):
 
 BALANCING: Registry[Entry] = Registry("balancing")
 BALANCING.add(Entry("one", lambda: Balancing(float, lambda count, size: count + 1)))
-# All at once where half of them would be polled.
+# Polls all devices at once if the set would otherwise come to hold half of them.
 BALANCING.add(
     Entry(
         "hedge",
@@ -62,39 +62,46 @@ def dynamic_averaging(
 ) -> Algorithm:
     """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
 
-    Every `check_every` rounds a device whose parameters violate the local condition `‖θ_n − r‖² ≤ Δ` sends them to the
-    coordinator. The coordinator averages those it has, `B`, and while the average itself is further than `Δ` from `r`
-    polls others for their parameters, drawn uniformly. Then the devices in `B` get the average. Whenever `B` is all
-    devices, however it came to be, their average becomes the new `r`. Devices weigh the same. All start from common
-    parameters, the first `r`; optimizer state stays at home.
+    Every `check_every` rounds, each device checks the local condition `‖θ_n − r‖² ≤ Δ`. A device that violates it sends
+    its parameters to the coordinator. The coordinator averages the parameters that it has, those of the set `B`. While
+    this average violates the condition too, the coordinator polls other devices, drawn uniformly, for their parameters.
+    Then the devices in `B` receive the average. Whenever `B` contains all devices, their average becomes the new `r`.
+    All devices have equal weights and start from common parameters, the first `r`. Optimizer state is not sent.
 
-    The paper leaves open how many are polled at a time:
+    The paper leaves open how many devices are polled at a time:
 
-    - `one`: one. Once the violations counted add up to `N`, `B` is all devices and the count starts anew (the paper's).
-    - `hedge`: two for each device in `B`, or all the others where `B` would come to hold half of the devices. Nothing
-      is counted.
-    - `full`: a violation makes `B` all devices.
+    - `one`: one device. Once the count of violations reaches `N`, `B` becomes all devices and the count starts again,
+      as in the paper.
+    - `hedge`: two devices for each device in `B`, or all the others if `B` would come to hold half of the devices.
+      Violations are not counted.
+    - `full`: any violation makes `B` all devices.
 
-    `hedge` and `full` are the two ways of the authors' library, DLplatform. There violations come one after another,
-    and a second one joins the balancing of the first; here those of a round are there at once.
+    `hedge` and `full` are the two methods of the authors' library, DLplatform. There, violations arrive one after
+    another, and a second one joins the balancing of the first. Here, all violations of a round arrive together.
 
-    Messages: `violation` and `answer` carry parameters up; `poll` is one byte down; `average` carries parameters and
-    one byte, which says whether they are the new `r`.
+    The messages up, `violation` and `answer`, carry parameters. A `poll` down has one byte. An `average` down carries
+    parameters and one byte, which says whether they are the new `r`.
 
     Args:
       population: devices of one architecture.
-      threshold: `Δ ≥ 0`; 0 averages all at every check (periodic averaging), infinity never.
-      check_every: `b`, rounds between two checks.
+      threshold: `Δ ≥ 0`. With 0 all devices average at every check (periodic averaging); with infinity they never do.
+      check_every: `b`, number of rounds between two checks.
       balancing: a name in `BALANCING`.
 
     Raises:
-      InputError: several architectures, a negative `Δ`, a period below 1 or an unknown balancing.
+      InputError: if the devices have several architectures, `Δ` is negative, `check_every` is below 1, or `balancing`
+        is unknown.
+
+    Examples:
+      >>> algorithm = ddjax.dynamic_averaging(population, threshold=0.5, check_every=5)
+      >>> algorithm.message_bytes(problem).down
+      {'poll': 1, 'average': 2601}
     """
     single_group(population, "dynamic_averaging")
     if isinstance(threshold, int | float) and not threshold >= 0:
-        raise InputError(f"the divergence threshold must be at least 0, got {threshold}")
+        raise InputError(f"divergence_threshold must be at least 0, got {threshold}")
     if check_every < 1:
-        raise InputError(f"the rounds between two checks must be at least 1, got {check_every}")
+        raise InputError(f"check_every must be at least 1, got {check_every}")
     due, grown = BALANCING.parse(balancing).build()
 
     def init(key: jax.Array, problem: Problem) -> State:
@@ -114,7 +121,7 @@ def dynamic_averaging(
         violating = distance(params, reference) > threshold
         violations = state.violations + violating.sum(dtype=jnp.int32)
         full = violations >= due(population.size)
-        # Violators come first, the others in the order in which they would be polled.
+        # Violators come first, then the others in the order of polling.
         order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (population.size,))))
         place = jnp.zeros_like(order).at[order].set(jnp.arange(population.size))
 

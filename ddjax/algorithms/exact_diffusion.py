@@ -1,4 +1,4 @@
-"""Exact diffusion, also known as D²: D-SGD with a correction that takes away the bias of unlike data."""
+"""Exact diffusion, also known as D²: D-SGD with a correction that removes the bias from heterogeneous data."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyT
 
 
 class State(NamedTuple):
-    """What exact diffusion carries between rounds.
+    """State of exact diffusion between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      adapted: `ψ_n`, stacked like the parameters: those after the last local phase, before they were mixed.
+      adapted: `ψ_n`, the stacked parameters after the last local phase, before they were corrected and mixed.
       mixer: the mixer's state.
     """
 
@@ -32,27 +32,40 @@ class State(NamedTuple):
 def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     """Exact diffusion (Yuan, Ying, Zhao, Sayed, IEEE Transactions on Signal Processing 2019): adapt, correct, combine.
 
-    `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, `θ_n ← Σ_m W̄[n, m] φ_m` with `W̄ = (I + W) / 2`. At first `ψ` is
-    `θ`. Put together this is D² (Tang, Lian, Yan, Zhang, Liu, ICML 2018), `θ_n ← Σ_m W̄[n, m] (2 θ_m − θ_m^last −
-    η (g_m − g_m^last))`. D² takes `W` itself and then needs its eigenvalues above −1/3, which an even ring with
-    `metropolis_hastings` weights misses; `W̄` has none below 0. `W` has to be symmetric and to stay as it is: with
-    others the recursion can grow without bound, whatever the step size.
+    `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, `θ_n ← Σ_m W̄[n, m] φ_m` with `W̄ = (I + W) / 2`. Initially `ψ`
+    is `θ`. The three steps together are D² (Tang, Lian, Yan, Zhang, Liu, ICML 2018), `θ_n ← Σ_m W̄[n, m] (2 θ_m −
+    θ_m^last − η (g_m − g_m^last))`. D² uses `W` itself, so the eigenvalues of `W` must be above −1/3. An even ring with
+    `metropolis_hastings` weights does not meet this condition; `W̄` has no eigenvalue below 0. `W` must be symmetric
+    and must not change. Otherwise the recursion can grow without bound, whatever the step size.
 
-    With another optimizer or several local steps, `ψ_n` is where they lead from `θ_n`. They are not corrected one by
-    one, so with several the devices come to rest where their ways of a round, not their gradients, sum to zero.
-    Optimizer state stays at home. All devices start from common parameters. One message is the parameters.
+    With another optimizer or several local steps, `ψ_n` is the result of the local phase that starts at `θ_n`. The
+    correction applies to the whole phase, not to each step. With several steps, the devices therefore come to rest
+    where their changes over a round, not their gradients, sum to zero. Optimizer state is not sent. All devices start
+    from common parameters. One message is the parameters.
 
-    It does with mixers that keep the mean and remember nothing: `average` and `server`. Compressed messages make the
-    recursion grow, as a `W` that changes does.
+    The mixer must keep the mean and have no memory: `average` and `server` qualify. Compressed messages make the
+    recursion grow, and so does a changing `W`.
+
+    Args:
+      population: devices of one architecture.
+      mixer: operation that mixes the parameters by `W`.
 
     Raises:
-      InputError: devices of several architectures, or another mixer. `check` refuses networks that change, lose
-        messages or are not symmetric.
+      InputError: if the devices have several architectures, or the mixer is unsuitable. `check` raises it if the
+        network changes, loses messages or is not symmetric.
+
+    Examples:
+      >>> algorithm = ddjax.exact_diffusion(population, ddjax.weighted_average())
+      >>> algorithm.message_bytes(problem).peer  # 650 parameters of 4 bytes
+      {'value': 2600}
+      >>> ddjax.exact_diffusion(population, ddjax.push_sum())
+      Traceback (most recent call last):
+      ddjax.errors.InputError: exact_diffusion needs a mixing by one matrix that keeps the mean, but push_sum ...
     """
     single_group(population, "exact_diffusion")
     if mixer.running or mixer.compressed or not mixer.keeps_mean:
         raise InputError(
-            f"exact_diffusion needs a mixing by one matrix that keeps the mean, which {mixer.name} "
+            f"exact_diffusion needs a mixing by one matrix that keeps the mean, but {mixer.name} "
             f"{'with a compressor ' if mixer.compressed else ''}is not; use average or server, without a compressor"
         )
 
@@ -82,11 +95,11 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
         if not mixer.uses_graph:
             return
         if problem.network.changes:
-            raise InputError("exact_diffusion needs a fixed graph, and this one changes; use gradient_tracking")
+            raise InputError("exact_diffusion needs a fixed graph, but this one changes; use gradient_tracking")
         (matrix,) = problem.network.sample_matrices()
         if abs(matrix - matrix.T).max() > 1e-6:
             raise InputError(
-                "exact_diffusion needs a symmetric mixing matrix, so an undirected graph; use gradient_tracking"
+                "exact_diffusion needs a symmetric mixing matrix; use an undirected graph, or gradient_tracking"
             )
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)

@@ -1,4 +1,4 @@
-"""Federated averaging: a server averages the parameters of the devices it draws."""
+"""Federated averaging: a server averages the parameters of the devices that it draws."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,10 +14,10 @@ from ddjax.types import Algorithm, Info, Problem, PyTree, Traffic
 
 
 class State(NamedTuple):
-    """What federated averaging carries between rounds.
+    """State of federated averaging between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       params: the server's parameters, unstacked.
     """
 
@@ -28,35 +28,47 @@ class State(NamedTuple):
 def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1).
 
-    Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them its parameters; each takes its
-    local epochs (`E`, `population.local_epochs`) or steps from there, with a fresh optimizer; the server averages what
-    comes back, weighted by the devices' example counts `n_k / Σ n_k` over those drawn (the form of the paper's later
-    versions). A message is the parameters, down and up. Every device predicts with the server's parameters.
+    In each round, the server draws `m = max(C · N, 1)` devices, rounded down, and sends them its parameters. From
+    these, and with a fresh optimizer, each device takes its local epochs (`E`, `population.local_epochs`) or local
+    steps. The server averages the results with the weights `n_k / Σ n_k`, the shares of the examples of the drawn
+    devices. (This is the form of the paper's later versions.) A message is the parameters, in either direction. Every
+    device predicts with the server's parameters.
 
     Args:
-      population: devices of one architecture; with `local_epochs=1` and `batch_size=0` it is FedSGD.
-      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
+      population: devices of one architecture. With `local_epochs=1` and `batch_size=0` the algorithm is FedSGD.
+      fraction: `C` in (0, 1], the fraction of the devices that take part in a round.
 
     Raises:
-      InputError: several architectures, or `C` outside (0, 1].
+      InputError: if the devices have several architectures, or `C` is outside (0, 1].
+
+    Examples:
+      >>> algorithm = ddjax.fedavg(population, fraction=0.25)
+      >>> algorithm.message_bytes(problem).up  # 650 parameters of 4 bytes
+      {'parameters': 2600}
     """
     return _federated("fedavg", population, fraction)
 
 
 def fedprox(population: Population, *, fraction: float = 1.0, proximal_weight: float) -> Algorithm:
-    """FedProx (Li et al., MLSys 2020, algorithm 2): `fedavg` whose devices are pulled back to where they began.
+    """FedProx (Li et al., MLSys 2020, algorithm 2): `fedavg` with a pull toward the server's parameters.
 
     A device takes its local steps on `F_n(θ) + μ/2 ‖θ − θ_server‖²`, so `μ (θ − θ_server)` is added to each gradient.
-    As in the authors' code, the server draws uniformly and weighs by example counts, where the paper draws in
-    proportion to them and weighs alike. All devices take all their steps: none is slow.
+    As in the authors' code, the server draws devices uniformly and weights them by their example counts. The paper
+    draws them in proportion to these counts and weights them equally. There are no slow devices: each takes all its
+    steps.
 
     Args:
       population: devices of one architecture.
-      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
-      proximal_weight: `μ ≥ 0`; 0 is `fedavg`.
+      fraction: `C` in (0, 1], the fraction of the devices that take part in a round.
+      proximal_weight: `μ ≥ 0`; with 0 the algorithm is `fedavg`.
 
     Raises:
-      InputError: several architectures, `C` outside (0, 1], or a negative `μ`.
+      InputError: if the devices have several architectures, `C` is outside (0, 1], or `μ` is negative.
+
+    Examples:
+      >>> algorithm = ddjax.fedprox(population, fraction=0.25, proximal_weight=0.1)
+      >>> algorithm.message_bytes(problem).down  # 650 parameters of 4 bytes
+      {'parameters': 2600}
     """
     check_number("proximal_weight", proximal_weight)
     return _federated("fedprox", population, fraction, proximal_weight)
@@ -97,20 +109,20 @@ def _federated(name: str, population: Population, fraction: float, proximal_weig
 
 
 def clients_per_round(population: Population, fraction: float) -> int:
-    """`max(C · N, 1)`, rounded down; raises `InputError` for `C` outside (0, 1]."""
+    """Count the devices in a round, `max(C · N, 1)` rounded down. Raise `InputError` if `C` is outside (0, 1]."""
     if not 0 < fraction <= 1:
-        raise InputError(f"the fraction C of devices in a round must lie in (0, 1], got {fraction:g}")
-    # A hair more, since 0.29 × 100 falls short of 29 in floating point.
+        raise InputError(f"client_fraction must lie in (0, 1], got {fraction:g}")
+    # The small addition is needed because 0.29 × 100 falls short of 29 in floating point.
     return max(int(fraction * population.size + 1e-9), 1)
 
 
 def repeated(tree: PyTree, count: int) -> PyTree:
-    """`count` times the same, stacked."""
+    """Stack `count` copies of a pytree."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
 
 
 def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) -> Info:
-    """What a round reports in which the devices `chosen` `[m]` of `size` trained, with one message each way."""
+    """`Info` of a round in which the devices `chosen` `[m]` of `size` trained, with one message in each direction."""
 
     def of_all(values: jax.Array) -> jax.Array:
         return jnp.zeros(size, values.dtype).at[chosen].set(values, unique_indices=True)
@@ -121,7 +133,7 @@ def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) ->
 
 
 def predict_as_server(group: Group, size: int) -> Callable:
-    """The `predict` of an algorithm whose `size` devices all have the server's parameters, `state.params`."""
+    """`Algorithm.predict` for `size` devices that all have the server's parameters, `state.params`."""
 
     def predict(state, x: jax.Array) -> jax.Array:
         s = group.learner.predict(group.learner.restart(state.params), x)

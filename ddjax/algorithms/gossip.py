@@ -1,4 +1,4 @@
-"""Gossip learning: models that wander over the network."""
+"""Gossip learning: models that walk over the network."""
 
 from typing import Any, NamedTuple
 
@@ -15,18 +15,18 @@ from ddjax.stacked import expand, stacked_bytes, unflatten
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
-# The sum of two ages is an int32.
+# Largest age, so that the sum of two ages fits in an int32.
 _OLDEST = 2**30 - 1
 
 
 class Messages(NamedTuple):
-    """Messages on their way: of each device those of the last `S` rounds, a round in the slot `round mod S`.
+    """Messages on their way: those that each device sent in the last `S` rounds; slot `t mod S` holds round `t`.
 
     Attributes:
-      params: pytree of `[N, S, …]`, as they were when pushed.
-      age: `[N, S]` int32 likewise.
-      target: `[N, S]` int32, the receiver; `N` for none.
-      due: `[N, S]` int32, the round in which it arrives.
+      params: pytree with leaves `[N, S, …]`, parameters at the time of sending.
+      age: `[N, S]` int32, age at the time of sending.
+      target: `[N, S]` int32, receiver; `N` if there is none.
+      due: `[N, S]` int32, round in which the message arrives.
     """
 
     params: PyTree
@@ -36,13 +36,14 @@ class Messages(NamedTuple):
 
 
 class State(NamedTuple):
-    """What gossip learning carries between rounds.
+    """State of gossip learning between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      age: `[N]` int32, examples behind a device's parameters, counted as often as they were used.
-      turn: `[N]` int32, a device pushes in the rounds `turn`, `turn + push_period`, …; `()` where that is each.
+      age: `[N]` int32, number of examples that a device's parameters have learned from, counted with repetitions.
+      turn: `[N]` int32; a device pushes in the rounds `turn`, `turn + push_period`, …; `()` if it pushes in every
+        round.
       under_way: `Messages` of the last `message_delay + 1` rounds; `()` without delay.
     """
 
@@ -63,41 +64,46 @@ def gossip(
 ) -> Algorithm:
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
-    In a round (the paper's period) every device pushes parameters and age, as they are then, to one out-neighbour drawn
-    uniformly. A receiver takes the messages one at a time, in random order. It merges, `θ ← (t θ + t' θ') / (t + t')`,
-    `t ← max(t, t')`, and then takes its local steps, by which the age grows. Ages count examples, as in the paper. So a
-    device that hears of nobody does not train in that round, and one that hears of two trains twice; a round has `N`
-    updates on the whole. A message that is lost changes nothing.
+    In a round (the paper's period), every device pushes its current parameters and age to one out-neighbour, drawn
+    uniformly. A receiver handles its messages one at a time, in random order. For each, it merges the models,
+    `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`, and then takes its local steps, which increase the age. Ages count
+    examples, as in the paper. A device that receives no message does not train in that round, and a device that
+    receives two trains twice; a round has `N` updates in total. A lost message changes nothing.
 
-    A `push_period` above 1 is the paper's period, and a round a part of it: a device pushes in one round of a period,
-    which is drawn once for each device. With a `message_delay` a message arrives `d` rounds after it was sent, with
-    what was sent; `d` is drawn for each message uniformly from `0 … message_delay`, so that one may overtake another.
-    It is counted, and may be lost, when it is sent.
+    With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of the
+    period, which is drawn once. With a `message_delay`, a message arrives `d` rounds after it was sent, with the
+    content of that time. `d` is drawn for each message uniformly from `0 … message_delay`, so messages may overtake one
+    another. A message is counted, and may be lost, when it is sent.
 
-    The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only that
-    part; which one follows from a seed. The bias is drawn like other parameters. A message is that part and the age (4
-    bytes). All devices start from common parameters; optimizer state stays at home.
+    The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only this
+    part. The part follows from a seed. The bias is drawn like the other parameters. A message has this part and the age
+    (4 bytes). All devices start from common parameters. Optimizer state is not sent.
 
-    Learning rates fall over rounds, or by `schedule_by_age` over the local phases that a model's age comes to. With the
-    schedule `inverse_time:1` a step is then `η/t`, the paper's for linear models: `t` counts minibatches, this one
-    included (examples, if gradients are summed over a minibatch).
+    Learning rates decrease over rounds. With `schedule_by_age` they decrease over the age of the model, counted in
+    local phases. With the schedule `inverse_time:1` the step size is then `η/t`, the paper's choice for linear models,
+    where `t` counts minibatches including the current one (or examples, if gradients are summed over a minibatch).
 
     Args:
       population: devices of one architecture.
-      message_fraction: part of the parameters in a message, in (0, 1].
-      schedule_by_age: whether learning rates fall over the age of a model.
-      push_period: rounds between two pushes of a device, at least 1.
-      message_delay: the longest delay of a message, in rounds. Messages of as many rounds are kept beside the devices.
+      message_fraction: fraction of the parameters in a message, in (0, 1].
+      schedule_by_age: whether learning rates decrease over the age of a model.
+      push_period: number of rounds between two pushes of a device, at least 1.
+      message_delay: longest delay of a message, in rounds. The state keeps the messages of `message_delay + 1` rounds.
 
     Raises:
-      InputError: several architectures, a single device, a fraction outside (0, 1], a period below 1, or a negative
-        delay.
+      InputError: if the devices have several architectures, there is only one device, the fraction is outside (0, 1],
+        the period is below 1, or the delay is negative.
+
+    Examples:
+      >>> algorithm = ddjax.gossip(population, message_fraction=0.1)
+      >>> algorithm.message_bytes(problem).peer  # 65 of 650 parameters, and the age
+      {'parameters and age': 264}
     """
     single_group(population, "gossip")
     if population.size < 2:
-        raise InputError("gossip needs at least two devices: one that hears of nobody never trains")
+        raise InputError("gossip needs at least two devices, because a device that receives no message never trains")
     if not 0 < message_fraction <= 1:
-        raise InputError(f"the fraction of the parameters in a message must lie in (0, 1], got {message_fraction:g}")
+        raise InputError(f"message_fraction must lie in (0, 1], got {message_fraction:g}")
     check_number("push_period", push_period, 1)
     check_number("message_delay", message_delay)
 
@@ -120,8 +126,8 @@ def gossip(
         return State(jnp.zeros((), jnp.int32), devices, age, turn, under_way)
 
     def send(key: jax.Array, state: State, targets: jax.Array) -> tuple[Any, PyTree, jax.Array, jax.Array]:
-        """The messages under way, and of those that can arrive now `[A, …]` parameters, `[A]` ages and receivers."""
-        params = state.devices[0].params  # as they are when pushed
+        """Messages under way; and parameters `[A, …]`, ages `[A]` and receivers `[A]` of those that can arrive now."""
+        params = state.devices[0].params
         if not message_delay:
             return (), params, state.age, targets
         delay = jax.random.randint(key, targets.shape, 0, message_delay + 1, jnp.int32)
@@ -136,7 +142,7 @@ def gossip(
         return under_way, *shown
 
     def merge(key: jax.Array, params: PyTree, age: jax.Array, received: PyTree, other: jax.Array, hears: jax.Array):
-        """Every device with at most one message."""
+        """Merge the model of every device with at most one message."""
         weight = jnp.where(age + other > 0, other / jnp.maximum(age + other, 1), 0.5)
         weight = jnp.where(hears, weight, 0)
         count, total = sent_parameters()
@@ -157,7 +163,7 @@ def gossip(
         if push_period > 1:
             pushed = jnp.where(state.round % push_period == state.turn, pushed, population.size)
         under_way, params, age, targets = send(jax.random.fold_in(keys.mix, 3), state, network.arriving(pushed))
-        # Senders by whom they push to, those of one receiver in random order.
+        # Sorted by receiver; the senders of one receiver are in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
         inbox = jnp.bincount(targets, length=population.size)
         first = jnp.cumsum(inbox) - inbox

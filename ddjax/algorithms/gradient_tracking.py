@@ -1,4 +1,4 @@
-"""Gradient tracking: devices step along an estimate of the mean gradient, and mix it as they mix parameters."""
+"""Gradient tracking: devices step along an estimate of the mean gradient, which they mix like the parameters."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ from ddjax.types import Algorithm, Device, Info, Mixer, MixerState, Problem, PyT
 
 
 class State(NamedTuple):
-    """What gradient tracking carries between rounds.
+    """State of gradient tracking between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      correction: `c_n`, stacked like the parameters: what the network's mean gradient has beyond the device's own.
-      mixer: the mixer's state, of parameters and `y` together.
+      correction: `c_n`, stacked like the parameters: estimate of the network's mean gradient minus the device's own.
+      mixer: the mixer's state for parameters and `y` together.
     """
 
     round: jax.Array
@@ -30,31 +30,41 @@ class State(NamedTuple):
 
 
 def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
-    """D-SGD with gradient tracking (DSGT, Pu and Nedić, Mathematical Programming 2021; GT-DSGD, Koloskova, Lin, Stich,
-    NeurIPS 2021): `θ_n ← Σ_m W[n, m] (θ_m − η y_m)`, `y_n ← Σ_m W[n, m] y_m + g_n^new − g_n^old`.
+    """D-SGD with gradient tracking: `θ_n ← Σ_m W[n, m] (θ_m − η y_m)`, `y_n ← Σ_m W[n, m] y_m + g_n^new − g_n^old`.
 
-    The mean of `y` is always that of the last gradients. With `c_n = Σ_m W[n, m] y_m − g_n^old`, at first 0, a device
-    steps along `y_n = g_n + c_n` and sends both `θ` and `y`, which are mixed alike. With several local steps `c_n` is
-    the same in all of them, and `g_n` is their mean gradient. The optimizer is given `y`; its state stays at home. All
-    devices start from common parameters. One message is parameters and `y`, twice the bytes of D-SGD; to a compressor
-    they are one vector.
+    Published as DSGT (Pu and Nedić, Mathematical Programming 2021) and GT-DSGD (Koloskova, Lin, Stich, NeurIPS 2021).
+    The mean of `y` always equals the mean of the last gradients. Let `c_n = Σ_m W[n, m] y_m − g_n^old`, initially 0. A
+    device steps along `y_n = g_n + c_n` and sends both `θ` and `y`, which are mixed in the same way. With several local
+    steps, `c_n` is the same in all of them, and `g_n` is their mean gradient. The optimizer receives `y` as the
+    gradient; its state is not sent. All devices start from common parameters. One message has the parameters and `y`,
+    twice the bytes of D-SGD. A compressor treats them as one vector.
 
-    It does with every mixer that keeps the mean, also one for a running value (`choco`, `push_sum`): `y` is one. Of the
-    mixers that compress only `choco` makes up for what is lost; with others `y` drifts.
+    Every mixer that keeps the mean works, including those that need a running value (`choco`, `push_sum`), because `y`
+    is a running value. Among the mixers that compress, only `choco` sends the compression error later; with others `y`
+    drifts.
+
+    Args:
+      population: devices of one architecture.
+      mixer: operation that mixes parameters and `y`.
 
     Raises:
-      InputError: devices of several architectures, or a mixer that does not keep the mean. `check` refuses networks
-        that lose messages.
+      InputError: if the devices have several architectures, or the mixer compresses or does not keep the mean. `check`
+        raises it if the network loses messages.
+
+    Examples:
+      >>> algorithm = ddjax.gradient_tracking(population, ddjax.weighted_average())
+      >>> algorithm.message_bytes(problem).peer  # 650 parameters and as many gradients
+      {'value': 5200}
     """
     single_group(population, "gradient_tracking")
     if mixer.compressed:
         raise InputError(
-            f"gradient_tracking drifts where messages of {mixer.name} are compressed and what is lost is not sent "
-            "later; compress with --mixing=choco"
+            f"gradient_tracking drifts if messages of {mixer.name} are compressed, because the error is never sent; "
+            "compress with --mixing=choco"
         )
     if not mixer.keeps_mean:
         raise InputError(
-            f"gradient_tracking needs a mixing that keeps the mean over devices, which {mixer.name} does not; use "
+            f"gradient_tracking needs a mixing that keeps the mean over devices, but {mixer.name} does not; use "
             "average, choco, push_sum or server"
         )
 

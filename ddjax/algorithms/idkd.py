@@ -1,4 +1,4 @@
-"""IDKD: D-SGD whose devices at some time take up public examples that their neighbourhood is sure of."""
+"""IDKD: D-SGD whose devices, at one round, add public examples that their neighbourhood labels with confidence."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,19 +17,19 @@ from ddjax.networks import Links, MixingMatrix, NetworkRound, check_network
 from ddjax.registry import ConfiguredEntry
 from ddjax.types import Algorithm, Device, Info, Learner, Mixer, MixerState, Problem, Traffic, working_dtype
 
-# Of a difference of two shares.
+# Tolerance for the difference of two shares.
 _ROUNDING = 1e-6
 
 
 class State(NamedTuple):
-    """What IDKD carries between rounds.
+    """State of IDKD between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       mixer: the mixer's state.
-      labels: `[N, R, K]` soft labels of the reference examples, 0 where there is none.
-      taken: `[N, R]` bool, which reference examples a device has a label of.
+      labels: `[N, R, K]` soft labels of the reference examples; 0 if there is no label.
+      taken: `[N, R]` bool, whether the device has a label for the reference example.
     """
 
     round: jax.Array
@@ -40,11 +40,11 @@ class State(NamedTuple):
 
 
 class Detector(NamedTuple):
-    """How a device tells the reference examples that look like its own.
+    """Rule by which a device detects the reference examples that resemble its own.
 
     Attributes:
-      score: `(learner, device, x [B, …]) → [B]`, higher for what is more like them.
-      calibrated: whether the threshold is `roc_threshold`, and not a given one.
+      score: `(learner, device, x [B, …]) → [B]`, higher for a stronger resemblance.
+      calibrated: whether the threshold is `roc_threshold` instead of a given number.
     """
 
     score: Callable[[Learner, Device, jax.Array], jax.Array]
@@ -52,12 +52,12 @@ class Detector(NamedTuple):
 
 
 def probability(learner: Learner, device: Device, x: jax.Array) -> jax.Array:
-    """The maximum softmax probability."""
+    """Maximum softmax probability."""
     return learner.predict(device, x).max(-1)
 
 
 def energy(learner: Learner, device: Device, x: jax.Array) -> jax.Array:
-    """The negative energy `log Σ_k exp f_k` of the logits (Liu et al., NeurIPS 2020, at temperature 1)."""
+    """Negative energy `log Σ_k exp f_k` of the logits (Liu et al., NeurIPS 2020, at temperature 1)."""
     return jax.nn.logsumexp(learner.outputs(device.params, x), axis=-1)
 
 
@@ -80,27 +80,34 @@ def idkd(
 ) -> Algorithm:
     """In-distribution knowledge distillation (Ravikumar, Saha, Roy, TMLR 2023): D-SGD on data that become more alike.
 
-    After a number of rounds of `dsgd` every device sends its soft decisions on those reference examples of which it is
-    sure: what lies outside the distribution of its data it is not to be sure of. A device takes for the soft label of
-    an example the mean of those that it and its neighbours are sure of, and from then on its minibatches are drawn from
-    its own examples and these alike. One label is `K` numbers and the number of the example, 4 bytes.
+    After `homogenize_after` rounds of `dsgd`, every device sends, once, its soft decisions on the reference examples
+    that it is confident about. These are meant to be the examples within the distribution of its data. The soft label
+    of an example is the mean of the soft decisions that the device and its confident neighbours give it. From then on,
+    the device draws its minibatches from its own examples and these together. One label has `K` numbers, and 4 bytes
+    for the number of the example.
 
-    The `detector` says which these are:
+    The `detector` decides which examples a device is confident about:
 
-    - `msp`: `max_k s_n(x)_k > threshold`, the maximum softmax probability.
-    - `msp_roc`: the same at a threshold of the device's own, the one that tells its private examples best from the
+    - `msp`: those whose maximum softmax probability `max_k s_n(x)_k` exceeds the threshold.
+    - `msp_roc`: the same with a threshold for each device, the one that best separates its private examples from the
       reference examples (`roc_threshold`).
-    - `energy_roc`: likewise `log Σ_k exp f_n(x)_k` of the logits.
+    - `energy_roc`: like `msp_roc`, with `log Σ_k exp f_n(x)_k` of the logits.
 
     Args:
       population: devices of one architecture.
-      mixer: of the parameters.
-      homogenize_after: rounds of D-SGD before labels are sent, once.
+      mixer: operation that mixes the parameters.
+      homogenize_after: number of rounds of D-SGD before the labels are sent.
       detector: a name in `DETECTORS`.
-      confidence_threshold: of `msp`, in [0, 1].
+      confidence_threshold: threshold of `msp`, in [0, 1].
 
     Raises:
-      InputError: several architectures, a number of rounds below 1, an unknown detector or a threshold out of bounds.
+      InputError: if the devices have several architectures, `homogenize_after` is below 1, the detector is unknown, or
+        the threshold is outside [0, 1].
+
+    Examples:
+      >>> algorithm = ddjax.idkd(population, ddjax.weighted_average(), homogenize_after=40)
+      >>> algorithm.message_bytes(problem).peer  # a label is 10 numbers of 4 bytes and its example's number
+      {'value': 2600, 'soft label': 44}
     """
     single_group(population, "idkd")
     check_number("homogenize_after", homogenize_after, 1)
@@ -115,7 +122,7 @@ def idkd(
         return State(begun.round, begun.devices, begun.mixer, labels, jnp.zeros(shape, bool))
 
     def told_apart(devices: tuple[Device, ...], problem: Problem) -> jax.Array:
-        """`[N, R]` bool, the reference examples that score as high as a device's own."""
+        """Whether each reference example scores as high as the device's own examples, `[N, R]` bool."""
 
         def one(learner: Learner, shared: tuple, device: Device, n, held, count):
             x, reference = shared
@@ -130,7 +137,8 @@ def idkd(
         sure = told_apart(devices, problem) if calibrated else s.max(-1) > confidence_threshold
         received = network.received
         alike = received.weighted(jnp.ones(population.size), received.links().astype(s.dtype))
-        # Weights are all the same, so the sums are means over the neighbourhood, and their ratio over who is sure.
+        # All weights are equal, so the sums are means over the neighbourhood, and their ratio is the mean over the
+        # confident devices.
         told = alike.product_with(jnp.concatenate([s * sure[..., None], sure[..., None].astype(s.dtype)], axis=-1))
         labels, share = told[..., :-1], told[..., -1:]
         taken = share[..., 0] > 0
@@ -164,21 +172,21 @@ def idkd(
         population.check(problem)
         check_lessons(problem, "idkd", joins=population)
         check_mixing(mixer, problem.network)
-        check_network(problem.network, "links")  # labels go over it whatever parameters do
+        check_network(problem.network, "links")  # labels are sent over the graph even if the mixer does not use it
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
 
 def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> jax.Array:
-    """The threshold `t` at which the share of private scores `≥ t` exceeds that of public ones most (Youden's index).
+    """Threshold `t` that maximizes Youden's index, the share of private scores `≥ t` minus that of public scores.
 
     Args:
-      private: `[n_max]` scores, padded on the right.
-      count: `[]` how many of them count.
-      public: `[R]` scores.
+      private: `[n_max]` scores of the private examples, padded on the right.
+      count: `[]` number of scores without the padding.
+      public: `[R]` scores of the public examples.
 
     Returns:
-      `[]` the largest such `t`; infinity where private scores are nowhere the higher ones.
+      `[]` the largest maximizing `t`; infinity if the index is positive at no threshold.
     """
     private = jnp.where(jnp.arange(len(private)) < count, private, -jnp.inf)
     thresholds = jnp.sort(jnp.concatenate([private, public]), descending=True)
@@ -187,13 +195,13 @@ def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> ja
         return (len(scores) - jnp.searchsorted(jnp.sort(scores), thresholds)) / count
 
     gain = share(private, count) - share(public, len(public))
-    gain = jnp.where(jnp.isfinite(thresholds), gain, 0)  # not where the padding counts
-    best = (gain >= gain.max() - _ROUNDING).argmax()  # the first of those that are equal but for rounding
+    gain = jnp.where(jnp.isfinite(thresholds), gain, 0)  # leaves out the padding
+    best = (gain >= gain.max() - _ROUNDING).argmax()  # the first of those that are equal up to rounding
     return jnp.where(gain.max() > _ROUNDING, thresholds[best], jnp.inf)
 
 
 def _by_link(matrix: MixingMatrix, counts: jax.Array) -> jax.Array:
-    """What each sender sends, `[N]`, by link."""
+    """Distribute the number of messages of each sender, `[N]`, over its links."""
     return matrix.links() * (counts[matrix.senders] if isinstance(matrix, Links) else counts)
 
 

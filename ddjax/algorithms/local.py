@@ -1,4 +1,4 @@
-"""No communication: every device learns from its own data alone."""
+"""No communication: every device learns only from its own data."""
 
 import dataclasses
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from ddjax.types import Algorithm, Device, Info, Problem, Traffic
 
 
 class State(NamedTuple):
-    """What the devices carry between rounds.
+    """State of the devices between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
     """
 
@@ -25,7 +25,17 @@ class State(NamedTuple):
 
 
 def local(population: Population) -> Algorithm:
-    """No communication: every device learns from its own data alone, from its own start."""
+    """No communication: every device learns only from its own data, from its own initial parameters.
+
+    Args:
+      population: the devices; their architectures may differ.
+
+    Examples:
+      >>> algorithm = ddjax.local(population)
+      >>> state = algorithm.init(jax.random.key(0), problem)
+      >>> algorithm.predict(state, problem.x_test).shape  # [N, B, K]
+      (8, 360, 10)
+    """
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), population.init(key))

@@ -1,4 +1,4 @@
-"""The algorithms by name, the forms of the consensus step, and the detectors of `idkd`."""
+"""Registries of the algorithms, the forms of consensus, and the detectors of `idkd`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from ddjax.registry import ConfiguredEntry, Registry
 from ddjax.types import Mixer
 
-# Settings of the local training, which every algorithm that trains uses.
+# Settings of local training, which every algorithm that trains uses.
 TRAINING = (
     "optimizer",
     "learning_rate",
@@ -25,16 +25,18 @@ MIXING = ("mixing", "compressor")
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmEntry(ConfiguredEntry):
-    """An algorithm that can be named.
+    """Algorithm in the registry.
 
-    `build` is `(population, **settings) → Algorithm`, or `(population, mixer, **settings) → Algorithm` where it mixes.
+    `build` is `(population, **settings) → Algorithm`, or `(population, mixer, **settings) → Algorithm` if the algorithm
+    has a mixer.
 
     Attributes:
-      mixes: `parameters` or `soft_decisions`, what its mixer is given; empty where it has none.
-      weights: `(mixer, settings) → ` which sums of the mixing matrix must be 1, a key of `networks.checks.STOCHASTIC`.
-      fixed: settings that belong to the name, such as the mixing of `choco`, with their values.
-      pooled: whether it runs on the pooled data, as one device.
-      measure: what `theory.convergence` measures of it; `None` where nothing is known.
+      mixes: quantity that the mixer receives, `parameters` or `soft_decisions`; empty if there is no mixer.
+      weights: `(mixer, settings) → str`, sums of the mixing matrix that must be 1, a key of
+        `networks.checks.STOCHASTIC`.
+      fixed: settings that the name implies, with their values, such as the mixing of `choco`.
+      pooled: whether the algorithm runs on the pooled data, as one device.
+      measure: function of `theory.convergence` that measures the algorithm; `None` if there is none.
     """
 
     mixes: str = ""
@@ -44,7 +46,7 @@ class AlgorithmEntry(ConfiguredEntry):
     measure: Callable | None = None
 
     def named(self, name: str, **fixed: Any) -> "AlgorithmEntry":
-        """The combination of this algorithm with fixed settings that is known under another name."""
+        """Combine this algorithm with fixed settings under another name."""
         return dataclasses.replace(self, name=name, fixed=fixed)
 
 

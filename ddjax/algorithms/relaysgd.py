@@ -1,4 +1,4 @@
-"""RelaySGD: on a tree, devices relay sums of one another's parameters, so that each counts exactly once."""
+"""RelaySGD: on a tree, devices relay sums of parameters, so that each device counts exactly once."""
 
 from typing import NamedTuple
 
@@ -18,14 +18,14 @@ _COUNT = 4  # bytes
 
 
 class State(NamedTuple):
-    """What RelaySGD carries between rounds.
+    """State of RelaySGD between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      start: `θ⁰`, the common start, unstacked.
-      sums: `[E, …]`, the last message on each of the `E = 2 (N − 1)` directed links, sorted by receiver, then sender.
-      counts: `[E]` int32, how many devices are in it.
+      start: `θ⁰`, the common initial parameters, unstacked.
+      sums: `[E, …]`, last sum on each of the `E = 2 (N − 1)` directed links, sorted by receiver, then sender.
+      counts: `[E]` int32, number of devices in each sum.
     """
 
     round: jax.Array
@@ -38,18 +38,29 @@ class State(NamedTuple):
 def relaysgd(population: Population) -> Algorithm:
     """RelaySGD (Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, NeurIPS 2021, algorithm 1; RelaySum/Model).
 
-    After its local steps device `n` sends each neighbour `m` the sum of its parameters and of what it last received
-    from all neighbours but `m`, with the number of devices in that sum. Then `θ_n` becomes the sum of its own
-    parameters and of what it now received, divided by `N`; devices that it has not yet heard of count with the common
-    start. So `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away are `d − 1` rounds old. The graph is
-    a tree, so that nothing comes back to its sender; weights do not matter. A device keeps the last message of each
-    neighbour.
+    After its local steps, device `n` sends a sum to each neighbour `m`. It is the sum of its own parameters and the
+    last sums received from all neighbours except `m`, together with the number of devices in it. Then `θ_n` becomes the
+    sum of its own parameters and the sums just received, divided by `N`. Devices whose parameters have not arrived yet
+    count with the common initial parameters. Hence `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away
+    are `d − 1` rounds old. The graph is a tree, so no parameters return to their sender. Mixing weights have no effect.
+    A device keeps the last message of each neighbour.
 
-    Optimizer state stays at home. One message is a sum of parameters and a count (4 bytes).
+    Optimizer state is not sent. One message has a sum of parameters and a count (4 bytes).
+
+    Args:
+      population: devices of one architecture.
 
     Raises:
-      InputError: devices of several architectures. `check` refuses networks that are not a tree, change or lose
-        messages.
+      InputError: if the devices have several architectures. `check` raises it if the network is not a tree, changes or
+        loses messages.
+
+    Examples:
+      >>> algorithm = ddjax.relaysgd(population)
+      >>> algorithm.message_bytes(problem).peer  # 650 parameters of 4 bytes, and the count
+      {'sum and count': 2604}
+      >>> algorithm.check(problem)
+      Traceback (most recent call last):
+      ddjax.errors.InputError: relaysgd needs a tree, so 7 links between 8 devices, but this graph has 8 links; ...
     """
     single_group(population, "relaysgd")
     devices_count = population.size
@@ -98,7 +109,7 @@ def relaysgd(population: Population) -> Algorithm:
     def check(problem: Problem) -> None:
         population.check(problem)
         if problem.network.changes:
-            raise InputError("relaysgd needs a fixed tree, and this graph changes")
+            raise InputError("relaysgd needs a fixed tree, but this graph changes; use binary_tree, path or star")
         check_network(problem.network, "links", lossless="relaysgd")
         _check_tree(problem.network)
 
@@ -106,7 +117,7 @@ def relaysgd(population: Population) -> Algorithm:
 
 
 def _check_tree(network: Network) -> None:
-    """Refuses a connected graph that is not an undirected tree; raises `InputError`."""
+    """Raise `InputError` if a connected graph is not an undirected tree."""
     (matrix,) = network.sample_matrices()
     links = (matrix != 0).astype(int)
     links.setdiag(0)
@@ -114,7 +125,7 @@ def _check_tree(network: Network) -> None:
     if (links != links.T).nnz or directed != expected:
         what = f"{directed} directed links" if (links != links.T).nnz else f"{directed // 2} links"
         raise InputError(
-            f"relaysgd needs a tree, so {expected // 2} links between {network.devices} devices, and this graph has "
+            f"relaysgd needs a tree, so {expected // 2} links between {network.devices} devices, but this graph has "
             f"{what}; use binary_tree, path or star, or an edge file with a spanning tree"
         )
 

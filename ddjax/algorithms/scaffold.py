@@ -14,13 +14,13 @@ from ddjax.types import Algorithm, Info, Problem, PyTree, Traffic
 
 
 class State(NamedTuple):
-    """What SCAFFOLD carries between rounds.
+    """State of SCAFFOLD between rounds.
 
     Attributes:
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       params: `x`, the server's parameters, unstacked.
-      control: `c`, the server's control variate, likewise.
-      controls: `c_n` of the devices, stacked.
+      control: `c`, the server's control variate, unstacked.
+      controls: `c_n`, the control variates of the devices, stacked.
     """
 
     round: jax.Array
@@ -36,22 +36,27 @@ def _controlled(key: jax.Array, gradient: PyTree, params: PyTree, drift: PyTree)
 def scaffold(population: Population, *, fraction: float = 1.0, server_step_size: float = 1.0) -> Algorithm:
     """SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1, option II of the control variates).
 
-    Each round the server draws `m = max(C · N, 1)` devices (rounded down) and sends them `x` and `c`. From `y_n = x`
-    and with a fresh optimizer a device takes its `K` local steps along `g_n(y_n) − c_n + c`, and then
-    `c_n⁺ ← c_n − c + (x − y_n) / (K η)`. It sends `y_n − x` and `c_n⁺ − c_n`. The server adds `η_g` times the mean of
-    the former to `x`, and `m/N` times the mean of the latter to `c`; devices weigh the same. Control variates are zero
-    at first. A message holds parameters and a control variate, down and up. Every device predicts with `x`.
+    In each round, the server draws `m = max(C · N, 1)` devices, rounded down, and sends them `x` and `c`. A device
+    starts at `y_n = x` with a fresh optimizer and takes its `K` local steps along `g_n(y_n) − c_n + c`. Then it sets
+    `c_n⁺ ← c_n − c + (x − y_n) / (K η)` and sends `y_n − x` and `c_n⁺ − c_n`. The server adds `η_g` times the mean of
+    the former to `x`, and `m/N` times the mean of the latter to `c`. Devices have equal weights. Control variates are
+    initially zero. A message has parameters and a control variate, in either direction. Every device predicts with `x`.
 
-    With SGD of a constant step size, `c_n⁺` is the mean of the local gradients `g_n` over the steps, and this is how it
-    is computed; so it has a meaning for other optimizers and schedules too.
+    With SGD at a constant step size, `c_n⁺` is the mean of the local gradients `g_n` over the steps. It is computed in
+    this way, so it is also defined for other optimizers and schedules.
 
     Args:
       population: devices of one architecture.
-      fraction: `C` in (0, 1], the part of the devices that takes part in a round.
+      fraction: `C` in (0, 1], the fraction of the devices that take part in a round.
       server_step_size: `η_g ≥ 0`.
 
     Raises:
-      InputError: several architectures, `C` outside (0, 1], or a negative `η_g`.
+      InputError: if the devices have several architectures, `C` is outside (0, 1], or `η_g` is negative.
+
+    Examples:
+      >>> algorithm = ddjax.scaffold(population, fraction=0.25)
+      >>> algorithm.message_bytes(problem).up  # twice 650 numbers of 4 bytes
+      {'parameters and control variate': 5200}
     """
     group = single_group(population, "scaffold")
     check_number("server_step_size", server_step_size)

@@ -195,7 +195,7 @@ def refusal(make, problem=None):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (ddjax.gradient_tracking, "drifts where messages of average are compressed"),
+        (ddjax.gradient_tracking, "drifts if messages of average are compressed"),
         (ddjax.exact_diffusion, "average with a compressor is not"),
     ],
 )
@@ -206,7 +206,7 @@ def test_messages_that_lose_something_are_refused(algorithm, message):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("directed_ring", "a symmetric mixing matrix"), ("random_matching", "needs a fixed graph, and this one changes")],
+    [("directed_ring", "a symmetric mixing matrix"), ("random_matching", "needs a fixed graph, but this one changes")],
 )
 def test_exact_diffusion_refuses_what_it_may_diverge_on(spec, message):
     problem = small_problem(spec)
@@ -234,8 +234,8 @@ def test_gradient_tracking_refuses_a_mixing_that_loses_the_mean():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ring", "needs a tree, so 5 links between 6 devices, and this graph has 6 links"),
-        ("directed_ring", "and this graph has 6 directed links"),
+        ("ring", "needs a tree, so 5 links between 6 devices, but this graph has 6 links"),
+        ("directed_ring", "but this graph has 6 directed links"),
         ("one_peer_exponential", "needs a fixed tree"),
     ],
 )

@@ -46,7 +46,7 @@ def test_double_precision_lasts_as_long_as_the_experiment_has_its_turn():
         ({"algorithm": "dsgd", "consensus": "tracking"}, "--consensus is not used by dsgd; it belongs to distillation"),
         ({"mixing": "averge"}, "did you mean 'average'"),
         ({"include": ("nowhere.py",)}, "there is no such file"),
-        ({"consensus_step_size": 0.9, "topology": "hypercube"}, "unstable here, it must be below"),
+        ({"consensus_step_size": 0.9, "topology": "hypercube"}, "unstable here: it must be below"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
