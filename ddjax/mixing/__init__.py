@@ -1,6 +1,6 @@
-"""Mixing: how what the devices hold is combined over the network, and how messages are compressed.
+"""Mixing: operations that combine the devices' values over the network, and compression of messages.
 
-Each mixer has a module of its own, with a function of the same name, as in `ddjax.mixing.choco.choco`; that of
+Each mixer has its own module with a function of the same name, such as `ddjax.mixing.choco.choco`. The function of
 `average` is `weighted_average`.
 """
 

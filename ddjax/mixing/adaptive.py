@@ -1,4 +1,4 @@
-"""Neighbourhoods that adapt: devices learn whom to listen to."""
+"""Adaptive weights: devices learn which neighbours to listen to."""
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,33 @@ from ddjax.types import Mixer, MixerState, PyTree
 
 
 def adaptive(forgetting: float = 0.05) -> Mixer:
-    """A weighted average whose weights adapt while it runs, by the relative-variance rule of Tu and Sayed (IEEE
-    CAMSAP 2011; Sayed, Adaptation, Learning, and Optimization over Networks, 2014).
+    """Weighted average with weights that adapt by the relative-variance rule (Tu and Sayed, IEEE CAMSAP 2011).
 
-    Device `n` follows how far what it hears lies from what it combined the last time, `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m −
-    x_n^last‖²` (a mean over the entries mixed before), and shares `1 − W[n, n]` among its neighbours in proportion to
-    `1 / γ²_nm`: those with noisy or alien soft decisions fade out, and no label is needed. Unlike in the paper its own
-    weight stays `W[n, n]`: between two mixings a device moves little, and would soon hear itself alone. What a device
-    receives is weighted to sum to 1, so the mean is not kept. It works on all pairs, whatever the form of `W`.
+    See also Sayed, Adaptation, Learning, and Optimization over Networks, 2014. Device `n` tracks the squared distance
+    between the values that it receives and its own last combination, `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m − x_n^last‖²`.
+    (The norm is a mean over the entries mixed before.) It distributes the weight `1 − W[n, n]` among its neighbours in
+    proportion to `1 / γ²_nm`. Neighbours with noisy or unrelated soft decisions therefore lose weight, and no labels
+    are needed. Unlike in the paper, the device's own weight stays `W[n, n]`. Otherwise a device, which changes little
+    between two mixings, would soon listen only to itself. The weights of each row sum to 1, so the mean over devices is
+    not kept. The computation covers all pairs of devices, whatever the form of `W`.
 
     Args:
       forgetting: `ν` in (0, 1].
-    """
 
+    Raises:
+      InputError: if `ν` is outside (0, 1].
+
+    Examples:
+      >>> mixer = ddjax.adaptive()
+      >>> mixed, state, sent = mixer.mix(key, x, mixer.init(x, 1), network)
+      >>> print(mixed[:, 0].round(2))  # the first mixing has no distances yet
+      [1. 1. 1. 0.]
+    """
     check_number("forgetting", forgetting, maximum=1, positive=True)
 
     def init(x: PyTree, leading: int) -> MixerState:
         devices = jax.tree.leaves(x)[0].shape[0]
-        # Not a number: never mixed.
+        # NaN marks an entry that has never been mixed.
         last = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), x)
         return MixerState(last, jnp.ones((devices, devices)))
 
@@ -38,7 +47,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         flat, last = flatten(x), flatten(state.rows)
         known = jnp.isfinite(last)
         last = jnp.where(known, last, 0)
-        # Mean squares over the entries that n has mixed before, of all pairs at once.
+        # Mean squared distances of all pairs, over the entries that n has mixed before.
         squares = (last**2).sum(1)[:, None] - 2 * _dot(last, flat.T) + _dot(known.astype(flat.dtype), (flat**2).T)
         squares = jnp.maximum(squares / jnp.maximum(known.sum(1, keepdims=True), 1), 1e-12)
         heard = received.links()

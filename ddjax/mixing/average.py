@@ -1,4 +1,4 @@
-"""The weighted average with the neighbours."""
+"""Weighted average over the neighbours."""
 
 import jax
 
@@ -9,7 +9,14 @@ from ddjax.types import Mixer, MixerState, PyTree
 
 
 def weighted_average() -> Mixer:
-    """Every device sends `x` to its out-neighbours and takes `x_n ← Σ_m W[n, m] x_m`."""
+    """Average over the neighbours: every device sends `x` to its out-neighbours and sets `x_n ← Σ_m W[n, m] x_m`.
+
+    Examples:
+      >>> mixer = ddjax.weighted_average()
+      >>> mixed, state, sent = mixer.mix(key, x, mixer.init(x, 1), network)
+      >>> print(mixed[:, 0].round(2))  # device 1 and its two neighbours share its 3
+      [1. 1. 1. 0.]
+    """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         return network.received.product(x), state, one_per_link(network)

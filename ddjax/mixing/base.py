@@ -1,4 +1,4 @@
-"""What mixers share."""
+"""Functions that mixers share."""
 
 import math
 from collections.abc import Callable
@@ -15,23 +15,29 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def uncompressed(mix: Callable, init: Callable = lambda x, leading: MixerState(), **truths: Any) -> Mixer:
-    """A mixer that sends `x` as it is, and remembers nothing unless `init` says so."""
+    """Make a mixer that sends `x` uncompressed.
+
+    Args:
+      mix: `Mixer.mix`.
+      init: `Mixer.init`; by default the mixer has no state.
+      truths: other attributes of the `Mixer`.
+    """
     return Mixer(init, mix, lambda x, leading: Traffic({"value": stacked_bytes(x)}), **truths)
 
 
 def one_per_link(network: NetworkRound) -> Traffic:
-    """One message of `x` on every link."""
+    """Count one message of `x` on every link."""
     return Traffic({"value": network.sent.links()})
 
 
 def payload(x: PyTree) -> tuple[int, ...]:
-    """The shape of one device's message as a compressor sees it."""
+    """Shape of one device's message as a compressor receives it."""
     leaves = jax.tree.leaves(x)
     return leaves[0].shape[1:] if len(leaves) == 1 else (sum(math.prod(leaf.shape[1:]) for leaf in leaves),)
 
 
 def compress(compressor: Compressor, key: jax.Array, x: PyTree) -> PyTree:
-    """Each device's message compressed with a key of its own; parameters as one vector."""
+    """Compress each device's message with its own key. Parameters are compressed as one vector."""
     leaves, structure = jax.tree.flatten(x)
     devices = leaves[0].shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))

@@ -1,20 +1,27 @@
-"""What a mixer asks of a network."""
+"""Check of a network against the requirements of a mixer."""
 
 from ddjax.networks import Network, check_network
 from ddjax.types import Mixer
 
 
 def check_mixing(mixer: Mixer, network: Network, weights: str = "", lossless: str = "") -> None:
-    """Refuses a network that a mixer cannot do with.
+    """Refuse a network that does not meet the requirements of a mixer.
 
     Args:
-      mixer: with its truths.
-      network: what `Problem.network` holds.
-      weights: which sums of `W` must be 1, where that is not what the mixer asks for.
-      lossless: the name of what mixes, if it needs every message to arrive whatever the mixer.
+      mixer: the mixer, whose attributes state its requirements.
+      network: `Problem.network`.
+      weights: sums of `W` that must be 1, as in `Mixer.weights`; empty for those that the mixer requires.
+      lossless: name of the algorithm, if it needs every message to arrive whatever the mixer; otherwise empty.
 
     Raises:
-      InputError: what is wrong with it.
+      InputError: if the network does not meet a requirement.
+
+    Examples:
+      >>> changing = ddjax.build_topology("random_matching", 4).network
+      >>> ddjax.mixing.check_mixing(ddjax.weighted_average(), changing)
+      >>> ddjax.mixing.check_mixing(ddjax.choco(compressor, step_size=0.04), changing)
+      Traceback (most recent call last):
+      ddjax.errors.InputError: choco needs a fixed graph...
     """
     if mixer.uses_graph:
         check_network(

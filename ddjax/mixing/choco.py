@@ -1,4 +1,4 @@
-"""CHOCO-Gossip: compressed differences, added to public copies."""
+"""CHOCO-Gossip: devices send compressed differences to public copies of their values."""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,24 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 def choco(compressor: Compressor, step_size: float) -> Mixer:
     """CHOCO-Gossip (Koloskova, Stich, Jaggi, ICML 2019, algorithm 1; within `dsgd`, algorithm 2, CHOCO-SGD).
 
-    Every device keeps a public copy `x̂_n` of itself, which its neighbours know as well, and sends what it lacks,
-    compressed: `x̂_n ← x̂_n + Q(x_n − x̂_n)`, then `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`. Copies start at zero. The
-    neighbours' copies are all alike, so the simulation keeps one of each device. Convergence is proved for symmetric
-    `W`.
+    Every device keeps a public copy `x̂_n` of its value, which its neighbours store too. It sends the compressed
+    difference and updates the copy, `x̂_n ← x̂_n + Q(x_n − x̂_n)`. Then `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`.
+    Copies are initially zero. All copies of a device are equal, so the simulation keeps one per device. Convergence is
+    proved for symmetric `W`.
 
     Args:
       compressor: `Q`.
-      step_size: `γ` in (0, 1]; the harder the compression, the smaller.
-    """
+      step_size: `γ` in (0, 1]; stronger compression needs a smaller value.
 
-    check_number("the consensus step size of choco", step_size, maximum=1, positive=True)
+    Raises:
+      InputError: if `γ` is outside (0, 1].
+
+    Examples:
+      >>> mixer = ddjax.choco(compressor, step_size=0.04)
+      >>> mixer.message_bytes(jnp.zeros((4, 1000)), 1).peer  # 10 of 1000 numbers, with their indices
+      {'difference': 60}
+    """
+    check_number("choco_step_size", step_size, maximum=1, positive=True)
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         difference = jax.tree.map(jnp.subtract, x, state.rows)
@@ -50,7 +57,7 @@ MIXERS.add(
         "choco",
         choco,
         settings={"compressor": "compressor", "step_size": "choco_step_size"},
-        # A hundredth of the parameters is much, of soft decisions little.
+        # A hundredth is enough for parameters, but too little for soft decisions.
         usual={
             "parameters": {"compressor": "top_k:0.01", "choco_step_size": 0.04},
             "soft_decisions": {"compressor": "top_k:0.1", "choco_step_size": 0.4},

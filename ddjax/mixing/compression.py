@@ -1,8 +1,8 @@
-"""Compression of messages: what a receiver makes of one, and how many bytes it has.
+"""Compression of messages: the decoded message and its size in bytes.
 
-`δ` is the contraction that CHOCO-SGD asks for, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi, ICML
-2019, assumption 1), where it is known for every `x`. To add one, write a function that returns a `Compressor` and add
-an entry to `COMPRESSORS`.
+`δ` is the contraction factor that CHOCO-SGD requires, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi,
+ICML 2019, assumption 1). It is given for compressors for which it is known for every `x`. To add a compressor, write a
+function that returns a `Compressor`, and add an entry to `COMPRESSORS`.
 """
 
 import math
@@ -21,12 +21,13 @@ COMPRESSORS: Registry[Entry] = Registry("compressor")
 
 
 class Compressor(NamedTuple):
-    """How ONE device's message is compressed.
+    """Compression of ONE device's message.
 
     Attributes:
-      compress: `(key, x) → x` as the receiver decodes it, of the same shape; `x` is `[b, K]` (soft decisions) or `[P]`
-        (parameters, flattened).
-      message_bytes: `(shape) → int`, bytes on the wire. Raises `InputError` if the message cannot be made.
+      compress: `(key, x) → x`, the message as the receiver decodes it, of the same shape; `x` is `[b, K]` (soft
+        decisions) or `[P]` (flattened parameters).
+      message_bytes: `(shape) → int`, size of the message in bytes. Raises `InputError` if the shape cannot be
+        compressed.
     """
 
     compress: Callable[[jax.Array, jax.Array], jax.Array]
@@ -34,17 +35,17 @@ class Compressor(NamedTuple):
 
 
 def number_bytes() -> int:
-    """Bytes of an uncompressed number."""
+    """Size in bytes of an uncompressed number."""
     return working_dtype().itemsize
 
 
 def identity() -> Compressor:
-    """Leaves the message as it is."""
+    """Leave the message as it is."""
     return Compressor(lambda key, x: x, lambda shape: number_bytes() * math.prod(shape))
 
 
 def float16() -> Compressor:
-    """Rounds each entry to IEEE half precision; entries beyond ±65,504 are clipped to that."""
+    """Round each entry to IEEE half precision; entries beyond ±65,504 are clipped to this range."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.clip(x, -65504, 65504).astype(jnp.float16).astype(x.dtype)
@@ -53,8 +54,10 @@ def float16() -> Compressor:
 
 
 def uint8() -> Compressor:
-    """Rounds each entry to the nearest of 256 evenly spaced levels between the message's minimum and maximum, which the
-    message carries."""
+    """Round each entry to the nearest of 256 evenly spaced levels between the message's minimum and maximum.
+
+    The message carries the minimum and the maximum.
+    """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         low, high = x.min(), x.max()
@@ -65,7 +68,7 @@ def uint8() -> Compressor:
 
 
 def top_classes(k: int) -> Compressor:
-    """Keeps the `k` most probable classes of each soft decision and spreads the rest of its mass over the others."""
+    """Keep the `k` most probable classes of each soft decision, and distribute the remaining mass evenly."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         _, classes = jax.lax.top_k(x, k)
@@ -75,22 +78,22 @@ def top_classes(k: int) -> Compressor:
 
     def message_bytes(shape: tuple[int, ...]) -> int:
         if len(shape) < 2:
-            raise InputError("compressor top_classes is for soft decisions; use top_k for parameters")
+            raise InputError("compressor top_classes is only for soft decisions; use top_k for parameters")
         if k > shape[-1]:
-            raise InputError(f"compressor top_classes:{k} keeps more than the {shape[-1]} classes there are")
-        # The rest follows from the sum of a point of the simplex, but estimates may leave it: it is sent.
+            raise InputError(f"compressor top_classes:{k} keeps more than the {shape[-1]} classes; use fewer")
+        # The remaining mass is sent, because estimates may leave the simplex.
         return math.prod(shape[:-1]) * (k * (number_bytes() + _index_bytes(shape[-1])) + number_bytes())
 
     return Compressor(compress, message_bytes)
 
 
 def top_k(part: float) -> Compressor:
-    """Keeps the entries of largest magnitude, with their indices; the others are 0.
+    """Keep the entries of largest magnitude, with their indices; the others become 0.
 
     `δ = k / P` (Stich et al., NeurIPS 2018).
 
     Args:
-      part: how many, or below 1 the fraction.
+      part: number of entries `k`, or the fraction `k / P` if it is below 1.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -101,12 +104,12 @@ def top_k(part: float) -> Compressor:
 
 
 def random_k(part: float) -> Compressor:
-    """Keeps entries drawn at random, all sets of `k` alike; the others are 0. `δ = k / P`, with equality.
+    """Keep a uniformly drawn set of `k` entries; the others become 0.
 
-    Which ones follows from a seed that sender and receiver share, so only values travel.
+    `δ = k / P`, with equality. The set follows from a seed that sender and receiver share, so only values are sent.
 
     Args:
-      part: how many, or below 1 the fraction.
+      part: number of entries `k`, or the fraction `k / P` if it is below 1.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -116,17 +119,17 @@ def random_k(part: float) -> Compressor:
 
 
 def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
-    """A mask with `k` entries set, drawn uniformly without replacement."""
+    """Draw a mask with `k` true entries, uniformly without replacement."""
     size = math.prod(shape)
-    # XLA's top_k is fast on floats alone; 30 random bits make positive, finite, normal ones.
+    # XLA's top_k is fast only on floats, and 30 random bits give positive, finite, normal ones.
     ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,), jnp.uint32) >> 2) + 2**23, jnp.float32)
     return largest(ranks, k).reshape(shape)
 
 
 def largest(x: jax.Array, k: int) -> jax.Array:
-    """A mask of the `k` largest entries of `x` `[P]`, none of them negative; of equal ones the first.
+    """Mask of the `k` largest entries of a non-negative `x` `[P]`; among equal entries the first ones win.
 
-    On CPU `top_k` is quick. Elsewhere it sorts the whole array, so the least of the `k` is found bit by bit.
+    On CPU `top_k` is fast. On other backends it sorts the whole array, so the `k`-th largest entry is found bit by bit.
     """
     if sharding.platform() == "cpu":
         _, kept = jax.lax.top_k(x, k)
@@ -135,15 +138,15 @@ def largest(x: jax.Array, k: int) -> jax.Array:
 
 
 def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
-    """Finds what `largest` finds by counting, in passes over `x`.
+    """Find the mask of `largest` by counting, in passes over `x`.
 
-    Floats that are not negative have the order of their bits, read as whole numbers.
+    Non-negative floats have the same order as their bits, read as whole numbers.
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint64)
     place = jnp.arange(len(x), dtype=bits.dtype)
 
     def most(width: int, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """The largest number of so many bits for which `holds` is true, which is true for 0."""
+        """Find the largest number of `width` bits for which the monotone `holds` is true; it must be true for 0."""
 
         def with_bit(turn: jax.Array, found: jax.Array) -> jax.Array:
             tried = found | (jnp.ones((), bits.dtype) << (width - 1 - turn).astype(bits.dtype))
@@ -151,7 +154,7 @@ def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
 
         return jax.lax.fori_loop(0, width, with_bit, jnp.zeros((), bits.dtype))
 
-    least = most(8 * x.dtype.itemsize - 1, lambda tried: (bits >= tried).sum() >= k)  # the sign is none of its bits
+    least = most(8 * x.dtype.itemsize - 1, lambda tried: (bits >= tried).sum() >= k)  # without the sign bit
     above, equal = bits > least, bits == least
     needed = k - above.sum()
     end = most(len(x).bit_length(), lambda tried: (equal & (place < tried)).sum() <= needed)
@@ -159,11 +162,11 @@ def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
 
 
 def qsgd(levels: int) -> Compressor:
-    """QSGD (Alistarh et al., NeurIPS 2017): norm, signs and magnitudes rounded at random to `s` levels, unbiased.
+    """QSGD (Alistarh et al., NeurIPS 2017): the norm, the signs, and magnitudes rounded at random to `s` levels.
 
-    What is decoded is divided by `τ = 1 + min(P / s², √P / s)`, which makes it a contraction with `δ = 1 / τ`
-    (Koloskova, Stich, Jaggi, ICML 2019, section 3.5). A message is the norm and `⌈log₂(2s + 1)⌉` bits an entry,
-    without entropy coding.
+    The rounding is unbiased. The decoded message is divided by `τ = 1 + min(P / s², √P / s)`, which makes it a
+    contraction with `δ = 1 / τ` (Koloskova, Stich, Jaggi, ICML 2019, section 3.5). A message has the norm and
+    `⌈log₂(2s + 1)⌉` bits per entry, without entropy coding.
     """
 
     def excess(shape: tuple[int, ...]) -> float:
@@ -183,7 +186,10 @@ def qsgd(levels: int) -> Compressor:
 
 
 def sign() -> Compressor:
-    """Keeps the signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019): `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`."""
+    """Keep the signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019).
+
+    `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`.
+    """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.abs(x).mean() * jnp.where(x < 0, -1, 1).astype(x.dtype)
@@ -196,18 +202,18 @@ def _count(part: float, shape: tuple[int, ...]) -> int:
     k = max(1, round(part * size)) if part < 1 else int(part)
     if k > size:
         raise InputError(
-            f"a compressor cannot keep {k} numbers of a message of {size}; give at most that, or a fraction"
+            f"a compressor cannot keep {k} numbers of a message of {size}; use at most {size}, or a fraction below 1"
         )
     return k
 
 
 def _index_bytes(size: int) -> int:
-    """Bytes of the smallest unsigned type (1, 2, 4) that names one of `size` entries."""
+    """Size in bytes (1, 2 or 4) of the smallest unsigned type that can index `size` entries."""
     return next((width for width in (1, 2) if size <= 256**width), 4)
 
 
 def _part(text: str) -> float:
-    """A positive whole number, or a fraction below 1."""
+    """Parse a positive whole number, or a fraction below 1."""
     try:
         value = float(text)
     except ValueError:

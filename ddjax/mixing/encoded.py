@@ -1,4 +1,4 @@
-"""Another mixer, with its messages compressed."""
+"""Compression of another mixer's messages."""
 
 import jax
 
@@ -10,11 +10,20 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
-    """Compresses the messages of another mixer: `x ← inner(q) + x − q`, with `q` the compressed `x`.
+    """Compress the messages of another mixer: `x ← inner(q) + x − q`, where `q` is the compressed `x`.
 
-    With a weighted average this is `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, which keeps the mean whatever the compression
-    (the compensating rule of Carli, Fagnani, Frasca, Zampieri, Automatica 2010): what was lost stays with its sender.
-    `choco` sends it later. A server's messages to the devices are not compressed.
+    With a weighted average this is `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, the compensating rule of Carli, Fagnani,
+    Frasca, Zampieri (Automatica 2010). It keeps the mean whatever the compression, because the compression error stays
+    with the sender. (`choco` sends this error later.) A server's messages to the devices are not compressed.
+
+    Args:
+      inner: mixer whose messages are compressed.
+      compressor: compression of one device's message.
+
+    Examples:
+      >>> mixer = ddjax.encoded(ddjax.weighted_average(), compressor)
+      >>> mixer.message_bytes(jnp.zeros((4, 1000)), 1).peer  # 10 of 1000 numbers, with their indices
+      {'value': 60}
     """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):

@@ -1,4 +1,4 @@
-"""Gossip: pushes to one neighbour."""
+"""Gossip: each device pushes to one neighbour."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,12 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def gossip() -> Mixer:
-    """Every device pushes `x` to one out-neighbour, drawn uniformly; a device averages what it got with its own.
+    """Push `x` to one out-neighbour, drawn uniformly; every device averages its own value with the received ones.
 
-    This is the merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) at equal ages, which soft decisions
-    always have, since all devices update the same rows; several messages are merged at once instead of one after
-    another. Only the links of `W` matter. The mean is kept in expectation alone, and that on regular graphs.
+    This is the merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) at equal ages. Soft decisions always
+    have equal ages, because all devices update the same rows. Several messages are merged at once instead of one after
+    another. Only the links of `W` are used, not its weights. The mean is kept only in expectation, and only on regular
+    graphs.
     """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):

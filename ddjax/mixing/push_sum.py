@@ -12,12 +12,18 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic, working_dtype
 
 
 def push_sum() -> Mixer:
-    """Push-sum (Kempe, Dobra, Gehrke, FOCS 2003); within `dsgd`, stochastic gradient push (Assran et al., ICML 2019,
-    algorithm 1). Exact averages on directed graphs, where a device knows its out-neighbours only.
+    """Push-sum (Kempe, Dobra, Gehrke, FOCS 2003): exact averages on directed graphs.
 
-    A device holds a numerator `u_n` and a weight `w_n`, mixed by a column-stochastic matrix, and `x_n = u_n / w_n`.
-    What was added to `x` since the last mixing is added to the numerator, as gradients are there.
-    A message is `x` and the weight: one number, for soft decisions one a row.
+    A device needs to know only its out-neighbours. It holds a numerator `u_n` and a weight `w_n`, which are mixed by a
+    column-stochastic matrix, and `x_n = u_n / w_n`. Changes of `x` since the last mixing are added to the numerator.
+    Within `dsgd` these changes are gradient steps, which gives stochastic gradient push (Assran et al., ICML 2019,
+    algorithm 1). A message has the numerator and the weight, which is one number, or one number per row for soft
+    decisions.
+
+    Examples:
+      >>> mixer = ddjax.push_sum()
+      >>> mixer.message_bytes(x, 1).peer  # a number and its weight, 4 bytes each
+      {'numerator and weight': 8}
     """
 
     def init(x: PyTree, leading: int) -> MixerState:
@@ -26,7 +32,7 @@ def push_sum() -> Mixer:
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         weight, last = state.rows
-        # u + (x − last) with u = w last; at first w is 1 and nothing was mixed, so the numerator is x.
+        # u + (x − last) with u = w · last. Before the first mixing, w is 1 and last is 0, so the numerator is x.
         numerator = jax.tree.map(lambda x, last: x + (expand(weight, x) - 1) * last, x, last)
         weight = network.received.product(weight)
         x = jax.tree.map(lambda u: u / expand(weight, u), network.received.product(numerator))

@@ -1,4 +1,4 @@
-"""The mixers by name."""
+"""Registry of the mixers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from typing import Any
 
 from ddjax.registry import ConfiguredEntry, Registry
 
-# Settings of what sends over the links of a graph, and of what also weighs what arrives.
+# Settings of methods that send over the links of a graph, and of those that also weight the messages.
 OVER_LINKS = ("topology", "mixing_product")
 ON_GRAPH = (*OVER_LINKS, "mixing_weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class MixerEntry(ConfiguredEntry):
-    """A mixer that can be named.
+    """Mixer in the registry.
 
     `build` is `(*arguments, **settings) → Mixer`.
 
     Attributes:
-      usual: what is mixed, `parameters` or `soft_decisions` → setting → its value where it is not given.
+      usual: default values of settings, by the mixed quantity: `parameters` or `soft_decisions` → setting → value.
     """
 
     uses: tuple[str, ...] = ON_GRAPH

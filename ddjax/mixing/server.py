@@ -10,7 +10,16 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def server() -> Mixer:
-    """All devices send `x` to a server, which sends the mean back: the uniform `W`. The graph is not used."""
+    """Average at a server: all devices send `x`, and the server sends back the mean.
+
+    This is mixing with the uniform `W`. The graph is not used.
+
+    Examples:
+      >>> mixer = ddjax.server()
+      >>> mixed, state, sent = mixer.mix(key, x, mixer.init(x, 1), network)
+      >>> print(mixed[:, 0].round(2))
+      [0.75 0.75 0.75 0.75]
+    """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), x)
