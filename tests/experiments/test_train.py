@@ -204,7 +204,7 @@ def test_combinations_run(tmp_path, flags):
         (["--topology=random_match"], "did you mean 'random_matching'"),
         (
             ["--topology=alternating:ring+random_matching"],
-            "a fixed graph is needed, and 'random_matching' changes itself",
+            "a fixed graph is needed, but 'random_matching' changes from round to round",
         ),
         (["--mixing=choco", "--consensus=neighbors"], "keeps none"),
         (["--mixing=server", "--consensus_step_size=1.5"], "unstable here, it must be below 1"),
