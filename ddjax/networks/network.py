@@ -71,6 +71,6 @@ class Network(abc.ABC):
         return counts.sum(1)
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """On the host, return receivers and senders of the links with a count, in the order of `counts[counts != 0]`."""
+        """On the host, return receivers and senders of links with a count, in the order of `counts[counts != 0]`."""
         receivers, senders = np.nonzero(counts)
         return receivers, senders

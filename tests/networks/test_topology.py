@@ -205,7 +205,7 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
     [
         (b"0 1\n1 2 {'weight': 0.5}\n", ":2: expected two device numbers alone, got .*weights come from --mixing_w"),
         (b"0 1 0.5\n", ":1: expected two device numbers alone, got '0 1 0.5'; weights come from"),
-        (b"0 1\n\n1 9\n", ":3: device 9 is not one of 4 devices, which are numbered from 0 to 3, or from 1 to 4 in a file wi"),
+        (b"0 1\n\n1 9\n", ":3: device 9 is not one of 4 devices, which are numbered from 0 to 3, or from 1 to 4 in"),
         (b"0 1\n3 4\n", ":2: device 4 is not one of 4"),
         (b"0 1\n1 -2\n", ":2: expected two device numbers from 0 to 3, got '1 -2'"),
         (b"source,target\n0,1\n", ":1: expected two device numbers from 0 to 3, got 'source,target'"),
