@@ -46,8 +46,8 @@ def build_model(
       >>> import jax
       >>> from flax import nnx
       >>> from ddjax.models import build_model
-      >>> model = build_model("mlp", input_shape=(28, 28), outputs=10)(nnx.Rngs(0))
-      >>> model(jax.numpy.zeros((5, 28, 28))).shape
+      >>> make = build_model("linear", input_shape=(28, 28), outputs=10)
+      >>> jax.eval_shape(lambda x: make(nnx.Rngs(0))(x), jax.numpy.zeros((5, 28, 28))).shape
       (5, 10)
     """
     entry, function = MODELS[name], ACTIVATIONS.parse(activation).build()
