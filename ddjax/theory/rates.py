@@ -120,10 +120,10 @@ def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
 def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex, consensus: str, zeta: float) -> float:
     """Compute the factor by which one mode of full-batch distillation shrinks in a round; it is stable below 1.
 
-    All models are linear. Let all devices have one Hessian, with curvature `h` in a direction, and let the distillation term have curvature
-    `c` there. The mode of the graph with eigenvalue `λ` then obeys `(q − 1) + η [h + c − c T(q)] = 0` for its factors
-    `q`. `T` says how the target follows the soft decision: `λ (q − 1) / (q (q − λ))` for `tracking`, `ζ / (q − λ + ζ)`
-    for `gradient`, `λ` for `neighbors`.
+    All models are linear. Let all devices have one Hessian, with curvature `h` in a direction, and let the distillation
+    term have curvature `c` there. The mode of the graph with eigenvalue `λ` then obeys `(q − 1) + η [h + c − c T(q)] =
+    0` for its factors `q`. `T` says how the target follows the soft decision: `λ (q − 1) / (q (q − λ))` for `tracking`,
+    `ζ / (q − λ + ζ)` for `gradient`, `λ` for `neighbors`.
 
     Args:
       step_size: step size `η` of the devices.
