@@ -1,4 +1,4 @@
-"""Models: Flax NNX modules from `[B, …]` to `[B, K]`, one architecture a file."""
+"""Models: Flax NNX modules that map `[B, …]` to `[B, K]`, one architecture per file."""
 
 # The order in which they are registered is that of the help.
 # isort: off

@@ -28,19 +28,27 @@ def build_model(
     tokens: bool = False,
     view: tuple[int, int] = (0, 1),
 ) -> Callable[[nnx.Rngs], nnx.Module]:
-    """A constructor of the named architecture.
+    """Return a constructor of the architecture `name`.
 
     Args:
-      name: of a model in `MODELS`.
-      input_shape: of one example, without a batch axis.
-      outputs: `K`, classes or numbers to predict.
-      activation: a name of `ACTIVATIONS`; GELU by default, as the convergence proof wants smooth models.
-      convolution: a key of `CONVOLUTIONS`; by default what `forms.convolution` picks for the backend.
+      name: name of a model in `MODELS`.
+      input_shape: shape of one example, without a batch axis.
+      outputs: number `K` of classes, or of numbers to predict.
+      activation: name in `ACTIVATIONS`; GELU by default, because the convergence proof needs smooth models.
+      convolution: key of `CONVOLUTIONS`; by default the choice of `forms.convolution` for the backend.
       tokens: whether inputs are token ids, `[L]` integers.
-      view: the number of the part of the columns that the model sees, and how many parts there are; see `views.OnView`.
+      view: number of the part of the columns that the model sees, and number of parts; see `views.OnView`.
 
     Raises:
-      InputError: an unknown name, or inputs that the model cannot take.
+      InputError: if a name is unknown, or the model cannot take the inputs.
+
+    Examples:
+      >>> import jax
+      >>> from flax import nnx
+      >>> from ddjax.models import build_model
+      >>> make = build_model("linear", input_shape=(28, 28), outputs=10)
+      >>> jax.eval_shape(lambda x: make(nnx.Rngs(0))(x), jax.numpy.zeros((5, 28, 28))).shape
+      (5, 10)
     """
     entry, function = MODELS[name], ACTIVATIONS.parse(activation).build()
     if convolution and convolution not in CONVOLUTIONS:
@@ -49,7 +57,7 @@ def build_model(
     make, whole = entry.build, input_shape
     if view != (0, 1):
         if tokens:
-            raise InputError("token ids have no columns to see a part of; --feature_views is for numbers")
+            raise InputError("token ids have no columns that a view could select; --feature_views is for numbers")
         input_shape = view_shape(whole, *view)
     if tokens and not entry.tokens:
         if entry.on_tokens is None:
@@ -76,20 +84,35 @@ def build_model(
 
 
 def micro_batch_for(name: str) -> int:
-    """The number of examples that a model takes at a time, a learner's `micro_batch`, on the ambient mesh's backend."""
+    """Return the number of examples that a model takes at a time on the backend of the ambient mesh.
+
+    This is the `micro_batch` of a learner.
+
+    Examples:
+      >>> from ddjax.models import micro_batch_for
+      >>> micro_batch_for("cnn") > 0
+      True
+    """
     return forms.micro_batch(sharding.platform(), MODELS[name].convolutional)
 
 
 def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
-    """`linear:8+mlp:4` → `[("linear", 8), ("mlp", 4)]`; a single name without a count takes all devices.
+    """Parse numbers of devices per model, as in `linear:8+mlp:4`; a single name without a number takes all devices.
 
     Raises:
-      InputError: an unknown model, a bad count, or counts that do not add up to `devices`.
+      InputError: if a model is unknown, a number is malformed, or the numbers do not add up to `devices`.
+
+    Examples:
+      >>> from ddjax.models import parse_models
+      >>> parse_models("linear:8+mlp:4", devices=12)
+      [('linear', 8), ('mlp', 4)]
+      >>> parse_models("cnn", devices=12)
+      [('cnn', 12)]
     """
     groups = []
     for part in spec.split("+"):
         name, _, count = part.partition(":")
-        MODELS[name]  # is it known?
+        MODELS[name]  # raises for an unknown name
         if (count or "+" in spec) and (not count.isdecimal() or int(count) < 1):
             raise InputError(f"models {spec!r}: {part!r} needs a count of devices, as in 'linear:8+mlp:4'")
         groups.append((name, int(count or devices)))

@@ -1,4 +1,4 @@
-"""The convolutional network."""
+"""Convolutional network."""
 
 import jax
 from flax import nnx
@@ -9,7 +9,7 @@ from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
 class CNN(nnx.Module):
-    """Convolution 5×5×16, average pool, 5×5×32, average pool, dense 64."""
+    """Convolution 5×5 with 16 channels, average pool, 5×5 with 32 channels, average pool, dense layer of 64."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.first = conv(channels("cnn", input_shape), 16, 5, rngs)
@@ -19,6 +19,7 @@ class CNN(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map images to outputs `[B, K]`."""
         x = average_pool(self.activation(self.first(with_channels(x))))
         x = average_pool(self.activation(self.second(x)))
         return self.out(self.activation(self.hidden(x.reshape(x.shape[0], -1))))

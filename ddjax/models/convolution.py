@@ -1,10 +1,10 @@
-"""A two-dimensional convolution out of matrix products, for CPU.
+"""Two-dimensional convolution built from matrix products, for CPU.
 
-XLA's CPU backend runs a convolution inside a loop, and the grouped convolution that `vmap` makes of one, 10 to 60 times
-slower than it need be; products keep their speed in both. A convolution here is `fold ∘ product ∘ spread`: *spread*
-lays what a window sees side by side as channels, and *fold*, its transpose, adds channels up where they were seen. Each
-kernel axis goes to one of the two: spreading both is im2col; *row-out* spreads the kernel's columns alone, lets one
-product yield all its rows at once and folds these, which moves less memory where channels are many.
+On CPU, XLA runs a convolution inside a loop, and the grouped convolution that `vmap` makes of one, 10 to 60 times
+slower than necessary; products keep their speed in both. A convolution here is `fold ∘ product ∘ spread`. *Spread*
+lays the cells that a window sees side by side as channels. *Fold*, its transpose, adds channels up where they were
+seen. Each kernel axis goes to one of the two. Spreading both is im2col. *Row-out* spreads only the columns of the
+kernel, lets one product yield all its rows at once and folds these, which moves less memory if there are many channels.
 """
 
 import functools
@@ -21,10 +21,12 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def conv_general_dilated(
     lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **kwargs
 ) -> jax.Array:
-    """Drop-in for `lax.conv_general_dilated` in a Flax layer: `[B, H, W, C], [kh, kw, C, O] → [B, H', W', O]`.
+    """Replace `lax.conv_general_dilated` in a Flax layer: `[B, H, W, C], [kh, kw, C, O] → [B, H', W', O]`.
 
-    Takes any strides, kernel size and padding; dilation, feature groups and other layouts are not built (raises
-    `NotImplementedError`).
+    Strides, kernel size and padding may have any value.
+
+    Raises:
+      NotImplementedError: if dilation, feature groups or another layout is asked for.
     """
     dilations = {*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ())}
     groups = {kwargs.get("feature_group_count", 1), kwargs.get("batch_group_count", 1)}
@@ -43,13 +45,13 @@ def conv_general_dilated(
     across = _Window(2, kw, window_strides[1], int(left), int(right), lhs.shape[2])
     if down.stride > 1 or kh * kw * c <= kw * c + kh * o:
         return _convolve(lhs, rhs.reshape(kh * kw * c, o), (across, down), ())
-    # Which outputs an input row adds to: the same window over the output, with the kernel's rows in reverse.
+    # An input row adds to the outputs in the same window over the output, with the rows of the kernel reversed.
     onto = _Window(1, kh, 1, kh - 1 - down.low, kh - 1 - down.high, down.places)
     return _convolve(lhs, rhs[::-1].transpose(1, 2, 0, 3).reshape(kw * c, kh * o), (across,), (onto,))
 
 
 class _Window(NamedTuple):
-    """A window of `size` cells that slides along an axis of length `extent`, padded by `low` and `high`."""
+    """Window of `size` cells that slides along an axis of length `extent`, padded by `low` and `high`."""
 
     axis: int
     size: int
@@ -60,11 +62,12 @@ class _Window(NamedTuple):
 
     @property
     def places(self) -> int:
+        """Number of positions of the window."""
         return (self.extent + self.low + self.high - self.size) // self.stride + 1
 
     @property
     def span(self) -> int:
-        """From the first cell one part of the window sees to the last."""
+        """Number of cells from the first to the last that one part of the window sees."""
         return (self.places - 1) * self.stride + 1
 
 
@@ -79,9 +82,9 @@ def _forward(x, kernel, spread, fold):
 
 def _backward(spread, fold, residuals, g):
     x, kernel = residuals
-    # Spread again: what is saved here would leave the cache before it is needed.
+    # Spread again: a saved copy would leave the cache before it is needed.
     x, g = functools.reduce(_spread, spread, x), functools.reduce(_spread, fold, g)
-    # Written out: for JAX's own derivative of a product XLA transposes `g` first, which takes longer than the product.
+    # For JAX's own derivative of a product, XLA transposes `g` first, which takes longer than the product.
     kernel_gradient = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
     return functools.reduce(_fold, reversed(spread), g @ kernel.T), kernel_gradient
 
@@ -90,14 +93,14 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _spread(x: jax.Array, window: _Window) -> jax.Array:
-    """What the window sees at each of its places, side by side as channels: `[…, C] → […, size · C]`."""
+    """Lay the cells that the window sees at each position side by side as channels: `[…, C] → […, size · C]`."""
     x = _pad(x, window.axis, window.low, window.high)
     parts = [lax.slice_in_dim(x, u, u + window.span, window.stride, window.axis) for u in range(window.size)]
     return jnp.concatenate(parts, axis=-1)
 
 
 def _fold(x: jax.Array, window: _Window) -> jax.Array:
-    """The transpose of `_spread`."""
+    """Apply the transpose of `_spread`."""
     starts = range(-window.low, window.size - window.low)
     parts = (
         _pad(part, window.axis, start, window.extent - start - window.span, window.stride - 1)

@@ -1,4 +1,4 @@
-"""A dense layer whose stacked form is quick on CPU: kernels `[out, in]`, and products that put the features first."""
+"""Dense layer that is quick on CPU when stacked: kernels `[out, in]`, and products that put the features first."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ _product.defvjp(_forward, _backward)
 
 
 class Dense(nnx.Module):
-    """`x [B, in] → [B, out]`.
+    """Dense layer, `x [B, in] → [B, out]`.
 
     Attributes:
       kernel: `[out, in]`.
@@ -37,4 +37,5 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `x` `[B, in]` to `[B, out]`."""
         return (_product(self.kernel[...], x) + self.bias[...][:, None]).T

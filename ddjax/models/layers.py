@@ -1,4 +1,4 @@
-"""What several models share: the forms in which they take inputs, and small layers."""
+"""Parts that several models share: checks and shapes of inputs, and small layers."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,19 @@ from ddjax.types import working_dtype
 
 
 def numbers(x: jax.Array) -> jax.Array:
-    """Returns `x`, the inputs of a model that computes with them.
+    """Return `x`, the inputs of a model that computes with numbers.
 
     Raises:
-      InputError: they are token ids, which are names and not amounts.
+      InputError: if they are token ids, which are names and not amounts.
+
+    Examples:
+      >>> import jax
+      >>> from ddjax.models import numbers
+      >>> numbers(jax.numpy.zeros((5, 8, 8))).shape
+      (5, 8, 8)
+      >>> numbers(jax.numpy.zeros((5, 12), int))
+      Traceback (most recent call last):
+      ddjax.errors.InputError: this model computes with numbers, but the inputs are token ids ...
     """
     if jnp.issubdtype(x.dtype, jnp.integer):
         takers = [entry.name for entry in MODELS.entries() if entry.tokens]
@@ -26,10 +35,16 @@ def numbers(x: jax.Array) -> jax.Array:
 
 
 def token_ids(x: jax.Array) -> jax.Array:
-    """Returns `x`, the inputs `[B, L]` of a model that looks tokens up.
+    """Return `x`, the inputs `[B, L]` of a model that looks tokens up.
 
     Raises:
-      InputError: they are numbers, or not sequences.
+      InputError: if they are floating-point numbers, or not sequences.
+
+    Examples:
+      >>> import jax
+      >>> from ddjax.models import token_ids
+      >>> token_ids(jax.numpy.zeros((5, 12), int)).shape
+      (5, 12)
     """
     if not jnp.issubdtype(x.dtype, jnp.integer) or x.ndim != 2:
         raise InputError(
@@ -40,30 +55,30 @@ def token_ids(x: jax.Array) -> jax.Array:
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """`[B, …] → [B, D]`; refuses token ids."""
+    """Flatten inputs, `[B, …] → [B, D]`; raise `InputError` for token ids."""
     return numbers(x).reshape(x.shape[0], -1)
 
 
 def conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides: int = 1, use_bias: bool = True):
-    """A convolution with square kernels in the working precision."""
+    """Make a convolution with square kernels in the working precision."""
     return nnx.Conv(
         in_features, out_features, (size, size), strides, use_bias=use_bias, param_dtype=working_dtype(), rngs=rngs
     )
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Averages over 2×2 pixels, smooth as the theory asks; an odd last row or column is dropped."""
+    """Average over 2×2 pixels, which is smooth as the theory asks; drop an odd last row or column."""
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def with_channels(x: jax.Array) -> jax.Array:
-    """Images `[B, height, width, channels]`; those without channels get one. Refuses token ids."""
+    """Return images `[B, height, width, channels]`, one channel if there are none; raise `InputError` for token ids."""
     return numbers(x)[..., None] if x.ndim == 3 else numbers(x)
 
 
 def channels(model: str, input_shape: tuple[int, ...]) -> int:
-    """The number of channels of an image; raises `InputError` for inputs that are none."""
+    """Return the number of channels of an image; raise `InputError` if an input is not an image."""
     if len(input_shape) not in (2, 3) or min(input_shape[:2]) < 4:
         raise InputError(
             f"model {model!r} needs images of at least 4×4, [height, width] or [height, width, channels]; "
@@ -73,12 +88,16 @@ def channels(model: str, input_shape: tuple[int, ...]) -> int:
 
 
 class GroupNorm(nnx.GroupNorm):
-    """Flax's GroupNorm with sums over the whole image first: these vectorize, those over a group's channels do not."""
+    """GroupNorm of Flax that sums over the whole image first.
+
+    Such sums vectorize; sums over the channels of a group do not.
+    """
 
     scale: nnx.Param
     bias: nnx.Param
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        """Normalize images `[B, H, W, C]`."""
         b, h, w, _ = x.shape
 
         def mean(x: jax.Array) -> jax.Array:

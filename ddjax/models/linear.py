@@ -1,4 +1,4 @@
-"""The linear model."""
+"""Linear model."""
 
 import math
 
@@ -12,12 +12,13 @@ from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
 class Linear(nnx.Module):
-    """Linear in the flattened input: logistic regression over classes, linear regression of numbers."""
+    """Linear map of the flattened input: logistic regression for classes, linear regression for numbers."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.dense = Dense(math.prod(input_shape), outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map inputs `[B, …]` to outputs `[B, K]`."""
         return self.dense(flatten(x))
 
 

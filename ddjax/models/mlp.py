@@ -1,4 +1,4 @@
-"""The multilayer perceptron."""
+"""Multilayer perceptrons."""
 
 import math
 
@@ -12,7 +12,7 @@ from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
 class MLP(nnx.Module):
-    """One hidden layer of 128 on the flattened input."""
+    """Multilayer perceptron with one hidden layer of 128 on the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.hidden = Dense(math.prod(input_shape), 128, rngs=rngs)
@@ -20,11 +20,12 @@ class MLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map inputs `[B, …]` to outputs `[B, K]`."""
         return self.out(self.activation(self.hidden(flatten(x))))
 
 
 class DeepMLP(nnx.Module):
-    """Two hidden layers of 512 on the flattened input."""
+    """Multilayer perceptron with two hidden layers of 512 on the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.first = Dense(math.prod(input_shape), 512, rngs=rngs)
@@ -32,6 +33,7 @@ class DeepMLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map inputs `[B, …]` to outputs `[B, K]`."""
         return self.out(self.activation(self.second(self.activation(self.first(flatten(x))))))
 
 

@@ -1,4 +1,4 @@
-"""Models of numbers on token ids: they see hashed n-grams."""
+"""Token ids for models of numbers, as counts of hashed n-grams."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,16 @@ BUCKETS = 4096
 
 
 def hashed_ngrams(x: jax.Array) -> jax.Array:
-    """Counts the tokens and the pairs of neighbours in each example, hashed (Weinberger et al., ICML 2009).
+    """Count the tokens and the pairs of adjacent tokens in each example, hashed (Weinberger et al., ICML 2009).
 
     Args:
-      x: `[B, L]` token ids; the id 0 is no token.
+      x: token ids `[B, L]`; the id 0 is no token.
 
     Returns:
-      `[B, 4096]` counts, divided by the square root of their sum.
+      Counts `[B, 4096]`, divided by the square root of their sum.
     """
     ids = token_ids(x).astype(jnp.uint32)
-    # Odd multipliers mix the lower bits into the upper ones, which are taken.
+    # Odd multipliers mix the lower bits into the upper ones, which make the hash.
     pairs = (ids[:, :-1] * jnp.uint32(2654435761) + ids[:, 1:]) * jnp.uint32(2246822519) >> 20
     places = jnp.concatenate([ids % BUCKETS, pairs % BUCKETS], 1)
     there = jnp.concatenate([ids > 0, (ids[:, :-1] > 0) & (ids[:, 1:] > 0)], 1).astype(working_dtype())
@@ -32,15 +32,16 @@ def hashed_ngrams(x: jax.Array) -> jax.Array:
 
 
 class OnNgrams(nnx.Module):
-    """A model of numbers `[B, 4096]` on hashed n-grams."""
+    """Model of numbers `[B, 4096]`, applied to hashed n-grams."""
 
     def __init__(self, model: Callable, outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.model = model((BUCKETS,), outputs, activation, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map token ids `[B, L]` to outputs `[B, K]`."""
         return self.model(hashed_ngrams(x))
 
 
 def on_ngrams(model: Callable) -> Callable:
-    """The constructor for token ids of a model that takes numbers of any shape."""
+    """Turn the constructor of a model of numbers into one for token ids."""
     return lambda input_shape, outputs, activation, rngs: OnNgrams(model, outputs, activation, rngs)

@@ -1,4 +1,4 @@
-"""The models and activation functions by name."""
+"""Models and activation functions by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,16 +14,16 @@ Activation = Callable[[jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class ModelEntry(Entry):
-    """A model architecture.
+    """Entry for a model architecture.
 
-    `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`, which maps `[B, …]` to `[B, K]`: logits, or
+    `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`. The module maps `[B, …]` to `[B, K]`: logits, or
     predicted numbers. Its only state is parameters.
 
     Attributes:
-      check: `(input_shape)`; raises `InputError` for inputs that it cannot take.
-      convolutional: whether it convolves, which decides how it is executed.
-      tokens: whether it takes integer token ids instead of numbers.
-      on_tokens: `build` for token ids, of a model that takes these as well as numbers.
+      check: `(input_shape)`; raises `InputError` for inputs that the model cannot take.
+      convolutional: whether the model has convolutions, which decides how it is executed.
+      tokens: whether the model takes integer token ids instead of numbers.
+      on_tokens: `build` for token ids, for a model that takes both these and numbers; `None` for another.
     """
 
     check: Callable[[tuple[int, ...]], object] = tuple
@@ -33,7 +33,7 @@ class ModelEntry(Entry):
 
     def __post_init__(self) -> None:
         if self.arguments:
-            raise InputError(f"model {self.name!r} cannot have arguments: a count of devices follows its colon")
+            raise InputError(f"model {self.name!r} cannot have arguments: a number of devices follows its colon")
 
 
 MODELS: Registry[ModelEntry] = Registry("model")

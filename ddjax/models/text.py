@@ -23,16 +23,16 @@ class _Tokens(nnx.Module):
         self.table = nnx.Param(table)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`[B, L, 64]` embeddings, and `[B, L, 1]` 1 where there is a token."""
+        """Return embeddings `[B, L, 64]`, and a mask `[B, L, 1]` that is 1 where there is a token."""
         x = token_ids(x)
         there = (x > 0)[..., None].astype(working_dtype())
         return self.table[...][x % _BUCKETS] * there, there
 
 
 class EmbeddingBag(nnx.Module):
-    """The sum of the embeddings of an example's tokens over the root of their number, and a linear layer.
+    """Sum of the embeddings of the tokens, divided by the root of their number, and a linear layer.
 
-    Their order does not matter (as in Joulin et al., EACL 2017, with a mean).
+    The order of the tokens does not matter (as in Joulin et al., EACL 2017, who take the mean).
     """
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
@@ -40,12 +40,13 @@ class EmbeddingBag(nnx.Module):
         self.out = Dense(_WIDTH, outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map token ids `[B, L]` to outputs `[B, K]`."""
         embedded, there = self.tokens(x)
         return self.out(embedded.sum(1) / jnp.sqrt(jnp.maximum(there.sum(1), 1)))
 
 
 class Transformer(nnx.Module):
-    """One block of a transformer (Vaswani et al. 2017) on 64 features with 4 heads, normalized first; mean pool."""
+    """One pre-norm block of a transformer (Vaswani et al. 2017) with 64 features and 4 heads, and a mean pool."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         linear = partial(nnx.Linear, param_dtype=working_dtype(), rngs=rngs)
@@ -60,6 +61,7 @@ class Transformer(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map token ids `[B, L]` to outputs `[B, K]`."""
         embedded, there = self.tokens(x)
         x = embedded + self.places[...] * there
         x = x + self.attended(self._attention(self.first(x), there))

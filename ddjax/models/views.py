@@ -1,4 +1,4 @@
-"""Models that see a part of the features."""
+"""Models that see part of the features."""
 
 from collections.abc import Callable
 
@@ -10,23 +10,29 @@ from ddjax.errors import InputError
 
 
 class OnView(nnx.Module):
-    """A model on a range of columns: of a table its columns, of images their pixel columns."""
+    """Model on a range of columns: columns of a table, or pixel columns of images."""
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], begin: int, end: int, rngs: nnx.Rngs):
         self.model, self.begin, self.end = make(rngs), begin, end
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map inputs `[B, …]`, all columns, to outputs `[B, K]`."""
         axis = _axis(x.shape[1:]) + 1
         return self.model(jax.lax.slice_in_dim(x, self.begin, self.end, axis=axis))
 
 
 def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, int]:
-    """The first column of view `number` of `views`, and the first after it.
+    """Return the first column of view `number` of `views`, and the first column after it.
 
     Views are disjoint, cover all columns, and differ by at most one in width.
 
     Raises:
-      InputError: more views than columns.
+      InputError: if there are more views than columns.
+
+    Examples:
+      >>> from ddjax.models import view_range
+      >>> [view_range((28, 28), number, 3) for number in range(3)]
+      [(0, 10), (10, 19), (19, 28)]
     """
     columns = input_shape[_axis(input_shape)]
     if views > columns:
@@ -36,7 +42,7 @@ def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[i
 
 
 def view_shape(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, ...]:
-    """The shape of one example in a view."""
+    """Return the shape of one example in a view."""
     begin, end = view_range(input_shape, number, views)
     axis = _axis(input_shape)
     return (*input_shape[:axis], end - begin, *input_shape[axis + 1 :])

@@ -1,8 +1,8 @@
-"""Base-(k + 1) graphs (Takezawa, Sato, Bao, Niwa, Yamada, NeurIPS 2023): after a few sparse rounds, the exact average.
+"""Base-(k + 1) graphs, which reach the exact average after a few sparse rounds.
 
-Names follow the paper: `H_k` is the k-peer hyper-hypercube (its algorithm 1), the simple base-(k + 1) graph is
-algorithm 2, and the base-(k + 1) graph algorithm 3. A round is a list of links `(i, j, weight)`; what is left to 1 is a
-device's own weight.
+Takezawa, Sato, Bao, Niwa and Yamada, "Beyond Exponential Graph" (NeurIPS 2023). Names follow the paper: `H_k` is the
+k-peer hyper-hypercube (algorithm 1), the simple base-(k + 1) graph is algorithm 2, and the base-(k + 1) graph is
+algorithm 3. A round is a list of links `(i, j, weight)`. A device gives itself the weight that is left to 1.
 """
 
 import functools
@@ -15,11 +15,11 @@ Links = list[tuple[int, int, float]]
 
 
 def base_graph(devices: int, k: int) -> list[scipy.sparse.csr_array]:
-    """The mixing matrices of one cycle, symmetric and doubly stochastic; their product is the average.
+    """Build the mixing matrices of one cycle, symmetric and doubly stochastic, whose product is the average.
 
     Args:
-      devices: `N`, any number.
-      k: at most so many neighbours in a round.
+      devices: number of devices `N`.
+      k: largest number of neighbours of a device in one round.
 
     Returns:
       At most `2 log_{k+1} N + 2` sparse arrays `[N, N]`.
@@ -37,9 +37,10 @@ def base_graph(devices: int, k: int) -> list[scipy.sparse.csr_array]:
 
 
 def hyper_hypercube(nodes: Sequence[int], k: int) -> list[Links]:
-    """`H_k`: a round for each factor of their number, in which those that differ in one digit average.
+    """Build the rounds of `H_k`, one per factor of the number of nodes.
 
-    The number of nodes has no prime factor above `k + 1`.
+    Each node has a number with one digit per factor. In a round, the nodes that differ only in the digit of its factor
+    average. The number of nodes must have no prime factor above `k + 1`.
     """
     rounds, stride = [], 1
     for factor in _factors(len(nodes), k + 1) or ():
@@ -53,18 +54,19 @@ def hyper_hypercube(nodes: Sequence[int], k: int) -> list[Links]:
 
 
 def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
-    """The simple base-(k + 1) graph on any number of nodes.
+    """Build the rounds of the simple base-(k + 1) graph on any number of nodes.
 
-    The nodes are parted by the digits of their number to base `k + 1`, largest first: part `l` has `a_l (k + 1)^p_l`
-    nodes. Each part averages within itself. Then part after part gives one node of each of its `a_l` sections to every
-    node of the later parts, so that each section has the overall average, and averages within its sections.
+    The digits of the number of nodes to base `k + 1`, largest first, divide the nodes into parts: part `l` has
+    `a_l (k + 1)^p_l` nodes in `a_l` sections. Each part first averages within itself. Then each part in turn links one
+    node of each of its sections to every node of the later parts, so that each section has the overall average. Finally
+    each section averages within itself.
     """
     if _factors(len(nodes), k + 1) is not None:
         return hyper_hypercube(nodes, k)
     parts, sections = _parts(nodes, k)
     within = [hyper_hypercube(part, k) for part in parts]
     after = [
-        # A part of at most k nodes averages as a whole, which its sections of one node would not.
+        # In a part of at most k nodes, sections have one node and could not average; the whole part does.
         _beside([hyper_hypercube(section, k) for section in sections[number]]) if len(part) > k else within[number]
         for number, part in enumerate(parts)
     ]
@@ -73,7 +75,7 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
     for turn in range(first + 1 + len(after[0])):
         links: Links = []
         for number in range(len(parts)):
-            done = turn - first - number  # rounds since this part gave
+            done = turn - first - number  # rounds since this part was linked to the later ones
             if turn < first:
                 links += _by_turns(within[number], turn)
             elif done == 0 and number < last:
@@ -85,7 +87,7 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
 
 
 def _parts(nodes: Sequence[int], k: int) -> tuple[list[Sequence[int]], list[list[Sequence[int]]]]:
-    """The parts by the digits of their number, and the sections of each, of a power of `k + 1` nodes."""
+    """Divide nodes into parts by the digits of their number, and parts into sections of a power of `k + 1` nodes."""
     parts, sections, start, power = [], [], 0, 1
     while power * (k + 1) <= len(nodes):
         power *= k + 1
@@ -99,7 +101,7 @@ def _parts(nodes: Sequence[int], k: int) -> tuple[list[Sequence[int]], list[list
 
 
 def _give(parts: Sequence[Sequence[int]], sections: list[Sequence[int]], k: int) -> Links:
-    """Links every node of the later parts to one node of each section of the first; the others average in groups."""
+    """Link each node of the later parts to one node of each section of the first part; the others average in groups."""
     share = len(parts[0]) / sum(map(len, parts)) / len(sections)
     later = [node for part in reversed(parts[1:]) for node in part]
     links = [(node, section[-1 - place], share) for section in sections for place, node in enumerate(later)]
@@ -115,13 +117,13 @@ def _by_turns(rounds: list[Links], turn: int) -> Links:
 
 
 def _beside(graphs: Sequence[list[Links]]) -> list[Links]:
-    """Graphs on other nodes each, with as many rounds each, as one."""
+    """Join graphs on disjoint nodes, with equally many rounds each, into one graph."""
     return [[link for links in turn for link in links] for turn in zip(*graphs, strict=True)]
 
 
 @functools.cache
 def _factors(number: int, largest: int) -> tuple[int, ...] | None:
-    """As few factors as there can be, at most `largest` each, in ascending order; `None` if there are none."""
+    """Find the fewest factors, at most `largest` each, in ascending order; `None` if there are none."""
     if number == 1:
         return ()
     found = [

@@ -1,4 +1,4 @@
-"""What is refused: mixing matrices that do not average, and networks that an algorithm or a mixer cannot do with."""
+"""Checks of networks: mixing matrices must average, and suit the algorithm and the mixer."""
 
 import numpy as np
 import scipy.sparse
@@ -8,26 +8,35 @@ from ddjax.networks.network import Network
 
 STOCHASTIC = {"doubly": (0, 1), "column": (0,), "row": (1,), "links": ()}  # axes along which sums must be 1
 _REMEDIES = {
-    "doubly": "metropolis_hastings is, on undirected graphs; push_sum can do with column_uniform",
-    "column": "column_uniform is",
-    "row": "row_uniform is",
+    "doubly": "use metropolis_hastings on an undirected graph, or push_sum with column_uniform",
+    "column": "use column_uniform",
+    "row": "use row_uniform",
 }
 
 
 def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = "", lossless: str = "") -> None:
-    """Refuses a network that does not average, or that what runs on it cannot do with.
+    """Check that a network averages, and that it suits what runs on it.
 
     Args:
-      network: what `Problem.network` holds.
-      stochastic: a key of `STOCHASTIC`: which sums must be 1.
-      fixed: the name of what needs the same graph in every round, if anything does.
-      lossless: the name of what needs every message to arrive, if anything does.
+      network: network as in `Problem.network`.
+      stochastic: key of `STOCHASTIC`, which says which sums must be 1.
+      fixed: name of the part that needs the same graph in every round; empty if there is none.
+      lossless: name of the part that needs every message to arrive; empty if there is none.
 
     Raises:
-      InputError: the first thing that is wrong, and where.
+      InputError: if the network fails a check; the message says which, and where.
+
+    Examples:
+      >>> from ddjax.networks import as_network, check_network
+      >>> check_network(as_network([[0.9, 0.1], [0.5, 0.5]]), stochastic="row")
+      >>> check_network(as_network([[0.9, 0.1], [0.5, 0.5]]))
+      Traceback (most recent call last):
+      ddjax.errors.InputError: a doubly stochastic matrix is needed here, and column 1 sums to 0.6; ...
     """
     if fixed and network.changes:
-        raise InputError(f"{fixed} needs a fixed graph, since neighbours keep copies of one another; this one changes")
+        raise InputError(
+            f"{fixed} needs a fixed graph, because neighbours keep copies of one another; this graph changes"
+        )
     if lossless and network.loses_messages:
         raise InputError(f"{lossless} needs every message to arrive, but this network loses messages")
     matrices = network.sample_matrices()
@@ -38,9 +47,9 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
 
 
 def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
-    """Refuses weights that are negative or not finite, and sums that should be 1; raises `InputError`."""
+    """Raise `InputError` if weights are negative or not finite, or if sums that should be 1 are not."""
     if not np.isfinite(matrix.data).all() or matrix.data.min(initial=0) < 0:
-        raise InputError(f"mixing weights must be finite and non-negative, the smallest is {matrix.data.min():g}")
+        raise InputError(f"mixing weights must be finite and non-negative; the smallest is {matrix.data.min():g}")
     # A user may have divided by sums in float32.
     tolerance = max(1e-6, 4 * np.finfo(np.float32).eps * np.sqrt(matrix.shape[0]))
     for axis, kind in ((1, "row"), (0, "column")):
@@ -54,12 +63,12 @@ def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
 
 
 def check_connected(matrix: scipy.sparse.csr_array) -> None:
-    """Refuses a graph that is not strongly connected; raises `InputError`."""
+    """Raise `InputError` if a graph is not strongly connected."""
     from scipy.sparse.csgraph import connected_components  # slow to import
 
     parts, _ = connected_components(matrix, connection="strong")
     if parts > 1:
         raise InputError(
             f"the graph is not connected: {parts} parts cannot reach one another; add edges, or change the seed of a "
-            "random one"
+            "random graph"
         )

@@ -18,24 +18,24 @@ _NOTHING = re.compile(r"[\s,;]*(?:[#%].*)?")
 
 
 def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
-    """The graph whose links a text file holds, one `i j` a line.
+    """Read a graph from a text file with one link `i j` per line.
 
-    Spaces, tabs, commas or semicolons stand between the two numbers. Blank lines and comments after `#` or `%` are
-    passed over. Devices are numbered from 0; or from 1, where the file has no 0 and goes up to `devices`. What a reader
-    should know about that is in `graph.graph["note"]`.
+    Spaces, tabs, commas or semicolons separate the two numbers. Blank lines and comments after `#` or `%` are skipped.
+    Devices are numbered from 0, or from 1 if the file has no 0 and goes up to `devices`. `graph.graph["note"]` says
+    what a reader should know about the numbering and about links that were dropped.
 
     Raises:
-      InputError: a file that cannot be read, a line that is no link, or no link at all.
+      InputError: if the file cannot be read, a line is not a link, or there is no link at all.
     """
     links = _links(path, devices)
     if not links and devices > 1:
-        raise InputError(f"the edge file {path!r} holds no link; a line `i j` is one")
+        raise InputError(f"the edge file {path!r} holds no link; write a line `i j` for each")
     ends = {end for link, _ in links for end in link}
     first = int(0 not in ends and devices in ends)
     for link, number in links:
         if max(link) >= devices + first:
             raise InputError(
-                f"{path}:{number}: device {max(link)} is not one of {devices}, which are numbered from 0 to "
+                f"{path}:{number}: device {max(link)} is not one of {devices} devices, which are numbered from 0 to "
                 f"{devices - 1}, or from 1 to {devices} in a file without a 0; change the file, or give more --devices"
             )
     graph = nx.empty_graph(devices, create_using=nx.DiGraph if directed else nx.Graph)
@@ -52,7 +52,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
 
 
 def _links(path: str, devices: int) -> list[tuple[tuple[int, int], int]]:
-    """The links of a file as they are numbered there, each with its line."""
+    """Return the links of a file as they are numbered there, each with its line."""
     links = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
         if found := _LINK.fullmatch(line):

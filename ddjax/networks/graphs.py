@@ -1,7 +1,7 @@
-"""Graphs, one function each, named as their specification; NetworkX makes them where it can.
+"""Graphs, one function each, named like the specification; NetworkX makes them where it can.
 
-Every function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
-that `m` sends to `n`. This module loads NetworkX, which is slow, so others import it where they need it.
+Each function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
+that `m` sends to `n`. NetworkX is slow to load, so other modules import this one only where they need it.
 """
 
 import math
@@ -13,7 +13,7 @@ from ddjax.networks.edge_files import read_edges
 
 
 def circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
-    """Device `i` linked to `i + offset` modulo `n`."""
+    """Link each device `i` to `i + offset` modulo `n`, for each offset."""
     if not directed:
         return nx.circulant_graph(n, offsets)
     graph = nx.empty_graph(n, create_using=nx.DiGraph)
@@ -22,55 +22,57 @@ def circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
 
 
 def powers_of_two(n: int) -> list[int]:
-    """1, 2, 4, … below `n`."""
+    """List 1, 2, 4, … below `n`."""
     return [2**j for j in range(max(n - 1, 0).bit_length())]
 
 
 def ring(n: int, seed: int) -> nx.Graph:
-    """Every device linked to the one before and the one after."""
+    """Link each device to the one before and the one after."""
     return nx.cycle_graph(n)
 
 
 def path(n: int, seed: int) -> nx.Graph:
-    """Every device linked to the one before and the one after; the first and the last are not linked."""
+    """Link each device to the one before and the one after, except the first to the last."""
     return nx.path_graph(n)
 
 
 def binary_tree(n: int, seed: int) -> nx.Graph:
-    """Device `i` linked to `i // 2`, so that at most three are linked to one (the tree of Vogels et al. 2021)."""
+    """Link each device `i` to `i // 2`: at most three neighbours each (the tree of Vogels et al. 2021)."""
     graph = nx.empty_graph(n)
     graph.add_edges_from((i, i // 2) for i in range(1, n))
     return graph
 
 
 def complete(n: int, seed: int) -> nx.Graph:
-    """Every device linked to every other."""
+    """Link each device to every other."""
     return nx.complete_graph(n)
 
 
 def star(n: int, seed: int) -> nx.Graph:
-    """Device 0 linked to all others."""
+    """Link device 0 to all others."""
     return nx.star_graph(n - 1)
 
 
 def exponential(n: int, seed: int) -> nx.Graph:
-    """Device `i` linked to `i ± 2^j`; undirected, unlike that of Assran et al. 2019 and Ying et al. 2021, which is
-    `directed_exponential`."""
+    """Link each device `i` to `i ± 2^j`.
+
+    This graph is undirected. The graph of Assran et al. 2019 and Ying et al. 2021 is `directed_exponential`.
+    """
     return circulant(n, powers_of_two(n), directed=False)
 
 
 def directed_ring(n: int, seed: int) -> nx.Graph:
-    """Every device sends to the one after."""
+    """Make each device send to the one after."""
     return circulant(n, [1], directed=True)
 
 
 def directed_exponential(n: int, seed: int) -> nx.Graph:
-    """Device `i` sends to `i + 2^j`."""
+    """Make each device `i` send to `i + 2^j`."""
     return circulant(n, powers_of_two(n), directed=True)
 
 
 def torus(n: int, seed: int) -> nx.Graph:
-    """The most square periodic grid of `n` devices."""
+    """Make the periodic grid of `n` devices that is nearest to a square."""
     rows = max((d for d in range(1, math.isqrt(n) + 1) if n % d == 0), default=1)
     if rows < 2:
         raise InputError(f"torus needs a number of devices that is a product of two numbers above 1, got {n}")
@@ -78,7 +80,7 @@ def torus(n: int, seed: int) -> nx.Graph:
 
 
 def hypercube(n: int, seed: int) -> nx.Graph:
-    """The hypercube of `n` devices, a power of two."""
+    """Make the hypercube of `n` devices, where `n` is a power of two."""
     if n & (n - 1):
         below = 2 ** (n.bit_length() - 1)
         raise InputError(f"hypercube needs a power of two of devices, got {n}; nearest: {below} or {2 * below}")
@@ -86,38 +88,38 @@ def hypercube(n: int, seed: int) -> nx.Graph:
 
 
 def erdos_renyi(n: int, seed: int, p: float) -> nx.Graph:
-    """Every link is there with probability `p`."""
-    # The quick generator draws other graphs, the plain one takes N²/2 steps.
+    """Draw a graph in which each link exists with probability `p`."""
+    # The quick generator draws other graphs; the plain one takes N²/2 steps.
     return (nx.fast_gnp_random_graph if n > 2000 else nx.gnp_random_graph)(n, p, seed=seed)
 
 
 def watts_strogatz(n: int, seed: int, k: int, p: float) -> nx.Graph:
-    """A ring in which each device has `k` neighbours, of which links are rewired with probability `p`."""
+    """Make a ring in which each device has `k` neighbours, and rewire each link with probability `p`."""
     return nx.watts_strogatz_graph(n, k, p, seed=seed)
 
 
 def random_regular(n: int, seed: int, d: int) -> nx.Graph:
-    """A random graph in which each device has `d` neighbours."""
+    """Draw a graph in which each device has `d` neighbours."""
     return nx.random_regular_graph(d, n, seed=seed)
 
 
 def barabasi_albert(n: int, seed: int, m: int) -> nx.Graph:
-    """A random graph with hubs: each device that joins links to `m` that are there."""
+    """Draw a graph with hubs: each new device links to `m` earlier ones."""
     return nx.barabasi_albert_graph(n, m, seed=seed)
 
 
 def edges(n: int, seed: int, path: str) -> nx.Graph:
-    """The links in a file, one `i j` a line; see `read_edges`."""
+    """Read links from a file with one link `i j` per line; see `read_edges`."""
     return read_edges(path, n, directed=False)
 
 
 def directed_edges(n: int, seed: int, path: str) -> nx.Graph:
-    """The links in a file, each from `i` to `j`."""
+    """Read links from a file, each from `i` to `j`."""
     return read_edges(path, n, directed=True)
 
 
 def tidy(graph: nx.Graph) -> nx.Graph:
-    """The graph on nodes `0 … N − 1`, without self-loops."""
+    """Renumber the nodes `0 … N − 1`, and remove self-loops."""
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     return graph

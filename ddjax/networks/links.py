@@ -1,4 +1,4 @@
-"""Mixing matrices by the links of the graph."""
+"""Mixing matrices stored by the links of the graph."""
 
 import dataclasses
 import math
@@ -15,30 +15,32 @@ from ddjax.networks.matrices import Dense, MixingMatrix
 from ddjax.sharding import by_column
 from ddjax.stacked import expand
 
-# Slots of a row that are written out, for XLA to fuse into one loop without temporaries; more are taken by turns.
+# Slots of a row that are unrolled, so that XLA fuses them into one loop without temporaries; more are scanned.
 _UNROLLED = 32
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Links(MixingMatrix):
-    """A mixing matrix by its `E` directed links, sorted by receiver, then sender; made by `from_matrices`.
+    """Mixing matrix stored by its `E` directed links, sorted by receiver, then sender; see `from_matrices`.
 
-    A product gathers what each device hears, slot by slot: its cost grows with the links. Devices are grouped by how
-    many others they hear of, so that a hub among many (a star) does not widen all rows; a regular graph has one group.
+    A product gathers what each device hears, slot by slot, so its cost grows with the number of links. Devices are
+    grouped by the number of their in-neighbours, so that a hub (as in a star) does not widen all rows; a regular graph
+    has one group.
 
     Attributes:
-      own: `[N]` weights of the devices to themselves; `[T, N]` where a cycle is stacked.
-      weights: `[E]` of the links; `[T, E]` for a cycle, on the union of its graphs, 0 where a round lacks the link.
+      own: `[N]` weights that devices give themselves; `[T, N]` for a stacked cycle.
+      weights: `[E]` weights of the links; `[T, E]` for a cycle, on the union of its graphs, 0 where a round lacks a
+        link.
       senders: `[E]` int32.
       receivers: `[E]` int32.
       by_sender: `[E]` int32, the order of the links sorted by sender, then receiver.
       slots: for each group of devices `[n, d]` int32, the numbers of their links, padded with `E`.
-      place: `[N]` int32, where a device stands among the groups joined; `None` if there is one.
+      place: `[N]` int32, position of each device in the joined groups; `None` if there is one group.
       by_hop: `[N, H]` int32, the number of the link from device `n + h` for each hop `h`; `None` if not circulant.
-      hops: of a circulant graph the `H` numbers `h` such that every device `n` hears device `n + h` (mod `N`), the
-        shorter way round.
-      form: how a product is taken, as in `forms.mixing_product`; empty for the quickest.
+      hops: for a circulant graph, the `H` numbers `h` such that every device `n` hears device `n + h` (mod `N`),
+        counted the shorter way round.
+      form: how a product is computed, as in `forms.mixing_product`; empty for the quickest way.
     """
 
     own: Any
@@ -54,20 +56,23 @@ class Links(MixingMatrix):
 
     @property
     def devices(self) -> int:
+        """Number of devices `N`."""
         return self.own.shape[-1]
 
     @property
     def own_weights(self) -> jax.Array:
+        """Weights `[N]` that devices give themselves."""
         return self.own
 
     def product_with(self, leaf: jax.Array) -> jax.Array:
+        """Multiply `W` by `x` `[N, …]`, in the form that `picked` names."""
         if (form := self.picked(leaf)) == "dense":
             return Dense(self.dense()).product_with(leaf)
         if form == "gather":
             return super().product_with(leaf)
         (before, after), shards = self._reach, sharding.shard_count()
         apart = shards > 1 and (self.devices % shards or before + after > 2 * self.devices * (shards - 1) / shards**2)
-        if apart:  # what a shard would hear of is more than what an exchange of columns moves
+        if apart:  # a shard would fetch more rows than an exchange of columns moves
             return by_column(lambda matrix, x: matrix.shift(x), self, leaf)
         weights = self.weights[self.by_hop]
 
@@ -77,7 +82,7 @@ class Links(MixingMatrix):
         return sharding.by_device(here, (), leaf, self.own, weights)
 
     def picked(self, leaf: Any) -> str:
-        """How the product with an array of this shape `[N, …]` is taken on the ambient mesh."""
+        """Name the form of the product with an array of this shape `[N, …]` on the ambient mesh."""
         return self.form or forms.mixing_product(
             sharding.platform(),
             self.devices,
@@ -90,17 +95,17 @@ class Links(MixingMatrix):
 
     @property
     def _reach(self) -> tuple[int, int]:
-        """How far the hops go, backwards and forwards."""
+        """Largest hops backwards and forwards."""
         return max(0, *(-hop for hop in self.hops)), max(0, *self.hops)
 
     def shift(self, x: jax.Array) -> jax.Array:
-        """`W x` for `x` `[N, …]` on one shard, of a circulant graph."""
+        """Multiply `W` by `x` `[N, …]` on one shard, for a circulant graph."""
         before, after = self._reach
         around = jnp.concatenate([x[len(x) - before :], x, x[:after]])
         return self._sum_of_hops(around, x, self.own, self.weights[self.by_hop])
 
     def _sum_of_hops(self, around: jax.Array, x: jax.Array, own: jax.Array, weights: jax.Array) -> jax.Array:
-        """The weighted sum of rows `x` and of those that their hops lead to, `around` them."""
+        """Sum rows `x` and the rows of `around` that their hops lead to, weighted."""
         total = expand(own, x) * x
         for hop, weight in zip(self.hops, weights.T, strict=True):
             start = self._reach[0] + hop
@@ -108,8 +113,10 @@ class Links(MixingMatrix):
         return total
 
     def multiply(self, x: jax.Array) -> jax.Array:
+        """Multiply `W` by `x` `[N, …]` on one shard."""
+
         def hear(slots: jax.Array) -> jax.Array:
-            senders = jnp.take(self.senders, slots, mode="clip")  # padding takes any, at weight 0
+            senders = jnp.take(self.senders, slots, mode="clip")  # padding takes any sender, with weight 0
             weights = jnp.take(self.weights, slots, mode="fill", fill_value=0)
 
             def add(total, columns):
@@ -128,15 +135,19 @@ class Links(MixingMatrix):
         return expand(self.own, x) * x + heard
 
     def links(self) -> jax.Array:
+        """Mark the links whose weight is not 0, `[E]` int32."""
         return (self.weights != 0).astype(jnp.int32)
 
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Return receivers and senders `[E]` of all links."""
         return self.receivers, self.senders
 
     def pushes(self, targets: jax.Array) -> jax.Array:
+        """Mark the links from a device to its target, `[E]` int32."""
         return (self.receivers == targets[self.senders]).astype(jnp.int32)
 
     def push_targets(self, key: jax.Array) -> jax.Array:
+        """Draw one out-neighbour of each device: `[N]` int32, `N` for a device without one."""
         links = self.links()
         degree = jax.ops.segment_sum(links, self.senders, self.devices)
         number = jax.random.randint(key, (self.devices,), 0, jnp.maximum(degree, 1))
@@ -146,27 +157,33 @@ class Links(MixingMatrix):
         return jnp.where(degree > 0, target, self.devices)
 
     def reaches(self, targets: jax.Array) -> jax.Array:
+        """Say for each device whether it has a link to its target, `[N]` bool."""
         return jax.ops.segment_sum(self.links() * self.pushes(targets), self.senders, self.devices) > 0
 
     def _sums(self, weights: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(weights, self.receivers, self.devices, indices_are_sorted=True)
 
     def weighted(self, own: jax.Array, weights: jax.Array) -> "Links":
+        """Set the weights, divided by their sum in each row."""
         total = own + self._sums(weights)
         return dataclasses.replace(self, own=own / total, weights=weights / total[self.receivers])
 
     def thinned(self, kept: jax.Array) -> "Links":
+        """Remove the links where `kept` is 0; receivers give the weight to themselves."""
         lost = jnp.where(kept.astype(bool), 0, self.weights)
         return dataclasses.replace(self, own=self.own + self._sums(lost), weights=self.weights - lost)
 
     def dense(self) -> jax.Array:
+        """Return `W` as an array `[N, N]`."""
         return jnp.diag(self.own).at[self.receivers, self.senders].set(self.weights)
 
     def take(self, turn: jax.Array) -> "Links":
+        """Take one matrix of a stacked cycle."""
         own, weights = jnp.asarray(self.own), jnp.asarray(self.weights)
         return dataclasses.replace(self, own=own[turn], weights=weights[turn])
 
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
+        """Return the matrix, or those of the cycle, on the host."""
         own, weights = np.atleast_2d(np.asarray(self.own, np.float64), np.asarray(self.weights, np.float64))
         diagonal = np.arange(self.devices)
         places = np.append(self.receivers, diagonal), np.append(self.senders, diagonal)
@@ -177,9 +194,11 @@ class Links(MixingMatrix):
         ]
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
+        """Sum counts by link over the messages that each device sent, `[N]`."""
         return self._count(self.senders, counts)
 
     def received_by_device(self, counts: np.ndarray) -> np.ndarray:
+        """Sum counts by link over the messages that were sent to each device, `[N]`."""
         return self._count(self.receivers, counts)
 
     def _count(self, devices: Any, counts: np.ndarray) -> np.ndarray:
@@ -188,22 +207,31 @@ class Links(MixingMatrix):
         return sums
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return receivers and senders of the links with a count."""
         (used,) = np.nonzero(counts)
         return np.asarray(self.receivers)[used], np.asarray(self.senders)[used]
 
 
 def from_matrices(*matrices: Any, form: str = "") -> Links:
-    """A mixing matrix, or the several of a cycle stacked, by links.
+    """Store a mixing matrix, or the matrices of a cycle, by links.
 
     Args:
-      matrices: each `[N, N]`, an array or of `scipy.sparse`.
-      form: of products, see `Links`.
+      *matrices: arrays or sparse arrays `[N, N]`; several for a cycle.
+      form: form of products, as in `Links`.
 
     Returns:
-      NumPy arrays, weights in float64.
+      `Links` that hold NumPy arrays, with weights in float64.
 
     Raises:
-      InputError: the form is `shift`, and the graph is not circulant.
+      InputError: if the form is `shift` and the graph is not circulant.
+
+    Examples:
+      >>> from ddjax.networks import from_matrices
+      >>> links = from_matrices([[0.6, 0.4, 0], [0.4, 0.2, 0.4], [0, 0.4, 0.6]])
+      >>> list(zip(links.senders.tolist(), links.receivers.tolist()))
+      [(1, 0), (0, 1), (2, 1), (1, 2)]
+      >>> links.own.tolist()
+      [0.6, 0.2, 0.6]
     """
     rounds = [scipy.sparse.coo_array(matrix) for matrix in matrices]
     devices = rounds[0].shape[0]
@@ -222,7 +250,7 @@ def from_matrices(*matrices: Any, form: str = "") -> Links:
     hops, by_hop = _hops(receivers, senders, devices)
     if form == "shift" and not hops:
         raise InputError(
-            "mixing product 'shift' is for graphs in which every device n hears the same n + h, as in a ring"
+            "mixing product 'shift' needs a graph in which every device n hears the same n + h, as in a ring"
         )
     cycle = len(rounds) > 1
     return Links(
@@ -240,7 +268,7 @@ def from_matrices(*matrices: Any, form: str = "") -> Links:
 
 
 def _hops(receivers: np.ndarray, senders: np.ndarray, devices: int) -> tuple[tuple[int, ...], np.ndarray | None]:
-    """The hops of a circulant graph, and the numbers of its links by receiver and hop; see `Links`."""
+    """Find the hops of a circulant graph, and the numbers of its links by receiver and hop; see `Links`."""
     hop = (senders - receivers + devices // 2) % devices - devices // 2
     hops, counts = np.unique(hop, return_counts=True)
     if not len(hops) or (counts != devices).any():
@@ -249,7 +277,7 @@ def _hops(receivers: np.ndarray, senders: np.ndarray, devices: int) -> tuple[tup
 
 
 def _slots(receivers: np.ndarray, devices: int) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
-    """The numbers of the links of each device, in groups of devices with about as many; see `Links`."""
+    """List the links of each device, in groups of devices with about as many links; see `Links`."""
     degree = np.bincount(receivers, minlength=devices)
     first = np.cumsum(degree) - degree
     size = np.ceil(np.log2(np.maximum(degree, 1)) / 2)  # groups of powers of four: fewer compile and run quicker

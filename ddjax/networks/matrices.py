@@ -19,100 +19,114 @@ from ddjax.types import PyTree
 
 
 class MixingMatrix(Network):
-    """`W` of one round, or of every round: a network that stays as it is."""
+    """Mixing matrix `W` of one round, or of every round: a network that does not change."""
 
     @abc.abstractmethod
     def multiply(self, x: jax.Array) -> jax.Array:
-        """`W x` for `x` `[N, …]` on one shard."""
+        """Multiply `W` by `x` `[N, …]` on one shard."""
 
     @property
     @abc.abstractmethod
     def own_weights(self) -> jax.Array:
-        """`[N]`, the diagonal: the weights of the devices to themselves."""
+        """Diagonal `[N]`: the weights that devices give themselves."""
 
     @abc.abstractmethod
     def links(self) -> jax.Array:
-        """The links, by link int32: 1 where the receiver hears of the sender. No device has a link to itself."""
+        """Mark the links, by link int32: 1 where the receiver hears the sender. No device has a link to itself."""
 
     @abc.abstractmethod
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Receivers and senders `[count]` int32 of all `count` links, sorted by receiver, then sender."""
+        """Return receivers and senders `[count]` int32 of all `count` links, sorted by receiver, then sender."""
 
     @abc.abstractmethod
     def pushes(self, targets: jax.Array) -> jax.Array:
-        """The messages, by link int32: 1 where a device sends to its target. `targets` is `[N]`, with `N` for none."""
+        """Mark the messages, by link int32: 1 where a device sends to its target.
+
+        Args:
+          targets: `[N]` target of each device, `N` for none.
+        """
 
     @abc.abstractmethod
     def push_targets(self, key: jax.Array) -> jax.Array:
-        """One out-neighbour of each device, drawn uniformly: `[N]` int32, `N` for a device that has none."""
+        """Draw one out-neighbour of each device uniformly: `[N]` int32, `N` for a device without one."""
 
     @abc.abstractmethod
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """`[N]` bool: whether a device has a link to its target."""
+        """Say for each device whether it has a link to its target, `[N]` bool."""
 
     @abc.abstractmethod
     def weighted(self, own: jax.Array, weights: jax.Array) -> "MixingMatrix":
-        """A matrix of the same form with weights `own` `[N]` and `weights` by link, divided by their sum in a row."""
+        """Replace the weights by `own` `[N]` and `weights` by link, divided by their sum in each row."""
 
     @abc.abstractmethod
     def thinned(self, kept: jax.Array) -> "MixingMatrix":
-        """The matrix with the links where `kept`, by link, is 0 taken out. A receiver gives their weight to itself, so
-        rows still sum to 1."""
+        """Return the matrix without the links where `kept`, by link, is 0.
+
+        A receiver gives their weight to itself, so rows still sum to 1.
+        """
 
     @abc.abstractmethod
     def dense(self) -> jax.Array:
-        """`W` as `[N, N]`."""
+        """Return `W` as an array `[N, N]`."""
 
     @abc.abstractmethod
     def take(self, turn: jax.Array) -> "MixingMatrix":
-        """Number `turn` of the matrices of a cycle, which this holds stacked."""
+        """Take matrix number `turn` of the cycle that this holds stacked."""
 
     def product(self, x: PyTree) -> PyTree:
-        """`W x` for a stacked pytree."""
+        """Multiply `W` by a stacked pytree."""
         return jax.tree.map(self.product_with, x)
 
     def product_with(self, leaf: jax.Array) -> jax.Array:
-        """`W x` for `x` `[N, …]`."""
+        """Multiply `W` by `x` `[N, …]`."""
         return by_column(lambda matrix, part: matrix.multiply(part), self, leaf)
 
     def at_round(self, key: jax.Array, round: jax.Array) -> NetworkRound:
+        """Return this matrix for every round."""
         return NetworkRound(self, self)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dense(MixingMatrix):
-    """A mixing matrix as an array.
+    """Mixing matrix stored as an array.
 
     Attributes:
-      weights: `[N, N]`; `[T, N, N]` where a cycle is stacked.
+      weights: `[N, N]`; `[T, N, N]` for a stacked cycle.
     """
 
     weights: Any
 
     @property
     def devices(self) -> int:
+        """Number of devices `N`."""
         return self.weights.shape[-1]
 
     @property
     def own_weights(self) -> jax.Array:
+        """Diagonal `[N]`."""
         return jnp.diag(self.weights)
 
     def multiply(self, x: jax.Array) -> jax.Array:
+        """Multiply `W` by `x` `[N, …]` on one shard."""
         # A product in reduced precision would not preserve the mean.
         return jnp.tensordot(self.weights, x, 1, precision=jax.lax.Precision.HIGHEST)
 
     def links(self) -> jax.Array:
+        """Mark the entries off the diagonal that are not 0, `[N, N]` int32."""
         return ((self.weights != 0) & ~jnp.eye(self.devices, dtype=bool)).astype(jnp.int32)
 
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Return receivers and senders `[count]` of the links."""
         receivers, senders = jnp.nonzero(self.links(), size=count)
         return receivers.astype(jnp.int32), senders.astype(jnp.int32)
 
     def pushes(self, targets: jax.Array) -> jax.Array:
+        """Mark the entries from a device to its target, `[N, N]` int32."""
         return jax.nn.one_hot(targets, self.devices, axis=0, dtype=jnp.int32)
 
     def push_targets(self, key: jax.Array) -> jax.Array:
+        """Draw one out-neighbour of each device: `[N]` int32, `N` for a device without one."""
         links = self.links()
         degree = links.sum(0)
         number = jax.random.randint(key, (self.devices,), 0, jnp.maximum(degree, 1))
@@ -120,22 +134,28 @@ class Dense(MixingMatrix):
         return jnp.where(degree > 0, target, self.devices)
 
     def reaches(self, targets: jax.Array) -> jax.Array:
+        """Say for each device whether it has a link to its target, `[N]` bool."""
         return (self.links() * self.pushes(targets)).sum(0) > 0
 
     def weighted(self, own: jax.Array, weights: jax.Array) -> "Dense":
+        """Set the weights, divided by their sum in each row."""
         rows = weights + jnp.diag(own)
         return Dense(rows / rows.sum(1, keepdims=True))
 
     def thinned(self, kept: jax.Array) -> "Dense":
+        """Remove the links where `kept` is 0; receivers give the weight to themselves."""
         lost = jnp.where(kept.astype(bool) | jnp.eye(self.devices, dtype=bool), 0, self.weights)
         return Dense(self.weights - lost + jnp.diag(lost.sum(1)))
 
     def dense(self) -> jax.Array:
+        """Return the array `[N, N]`."""
         return self.weights
 
     def take(self, turn: jax.Array) -> "Dense":
+        """Take one matrix of a stacked cycle."""
         return Dense(self.weights[turn])
 
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
+        """Return the matrix, or those of the cycle, on the host."""
         stack = np.asarray(self.weights, np.float64).reshape(-1, self.devices, self.devices)
         return [scipy.sparse.csr_array(matrix) for matrix in stack]

@@ -1,4 +1,4 @@
-"""What the eigenvalues of mixing matrices say: how quickly they mix, and what step size they allow. On the host."""
+"""Eigenvalues of mixing matrices: how quickly they mix, and which step size they allow. Runs on the host."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import scipy.sparse
 
 from ddjax.errors import InputError
 
-# Devices up to which eigenvalues are found by dense methods, in seconds, and the size of the iterative ones above.
+# Largest number of devices for dense eigenvalue methods, which take seconds; sizes of the iterative ones above it.
 _DENSE = 2000
 _KRYLOV, _RESTARTS, _TOLERANCE = 40, 75, 1e-10
 
@@ -17,23 +17,24 @@ Matrices = Sequence[scipy.sparse.csr_array]
 
 
 def spectral_gap(matrices: Matrices, drawn: bool = False) -> float | None:
-    """The part of the disagreement that a round takes away, `1 − ` the factor by which it shrinks; 1 for one device.
+    """Compute the part of the disagreement that one round removes: 1 minus the factor by which it shrinks.
 
-    For one matrix this is `1 − |λ₂|`, with `λ₂` the second largest eigenvalue in modulus; for a cycle the geometric
-    mean over its rounds; for graphs drawn anew `1 − √λ₂(E[WᵀW])` (Boyd, Ghosh, Prabhakar, Shah 2006).
+    For one matrix the gap is `1 − |λ₂|`, where `λ₂` is the second largest eigenvalue in modulus. For a cycle it is the
+    geometric mean over its rounds, and for graphs that are drawn anew `1 − √λ₂(E[WᵀW])` (Boyd, Ghosh, Prabhakar, Shah
+    2006). One device has gap 1.
 
     Args:
-      matrices: the one, those of a cycle, or draws to estimate from, `[N, N]` float64.
-      drawn: whether they are draws.
+      matrices: float64 arrays `[N, N]`: one, those of a cycle, or draws to estimate from.
+      drawn: whether the matrices are draws.
 
     Returns:
-      `None` where it could not be found: on thousands of devices with an irregular graph that mixes very slowly.
+      The gap; `None` if it was not found, as on thousands of devices with an irregular graph that mixes very slowly.
     """
     rounds, devices = len(matrices), matrices[0].shape[0]
     if devices == 1:
         return 1.0
     if drawn:
-        # All devices being alike, E[WᵀW] is a I + b 11ᵀ, and its trace is that of one draw on average.
+        # All devices are alike, so E[WᵀW] is a I + b 11ᵀ; its trace is that of one draw on average.
         squares = sum((matrix.data**2).sum() for matrix in matrices) / rounds
         return float(1 - np.sqrt((squares - 1) / (devices - 1)))
     second = _second_modulus(matrices)
@@ -42,19 +43,20 @@ def spectral_gap(matrices: Matrices, drawn: bool = False) -> float | None:
 
 
 def largest_consensus_step_size(matrices: Matrices) -> float:
-    """The `ζ` below which `z ← W z + ζ (s − z)` is stable: every eigenvalue of `W − ζ I` inside the unit circle.
+    """Compute the `ζ` below which `z ← W z + ζ (s − z)` is stable.
 
-    `|λ − ζ| < 1` is `ζ < Re λ + √(1 − (Im λ)²)`, smallest over the eigenvalues: 2/3 on a large ring, but 2/(d + 1)
-    on a `d`-dimensional hypercube. For several matrices it is the smallest; that suffices where they are normal. For
-    column-stochastic matrices, which push-sum uses, weights far below 1 amplify what is added: there the limit is
-    found by bisection. Where the eigenvalues of thousands of devices cannot be found it is `2 min_n W_nn`, below
-    which all is stable by Gershgorin's theorem.
+    The step is stable if every eigenvalue of `W − ζ I` lies inside the unit circle: `|λ − ζ| < 1`, or `ζ < Re λ + √(1 −
+    (Im λ)²)`. The smallest bound over the eigenvalues counts: 2/3 on a large ring, but 2/(d + 1) on a `d`-dimensional
+    hypercube. For several matrices the smallest limit counts; it suffices if they are normal. Push-sum uses
+    column-stochastic matrices, in which weights far below 1 amplify what is added; there the limit is found by
+    bisection. If the eigenvalues of thousands of devices cannot be found, the limit is `2 min_n W_nn`, below which
+    every step is stable by Gershgorin's theorem.
 
     Args:
-      matrices: the one, those of a cycle, or draws, `[N, N]` float64.
+      matrices: float64 arrays `[N, N]`: one, those of a cycle, or draws.
 
     Raises:
-      InputError: no limit is known: column-stochastic matrices that change or are of thousands of devices, or
+      InputError: if no limit is known, because column-stochastic matrices change, have thousands of devices, or have
         weights that all but vanish.
     """
     rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
@@ -64,7 +66,7 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
 
 
 def gershgorin_step_size(matrices: Matrices) -> float:
-    """A consensus step size up to which every row-stochastic matrix with these or larger diagonals is stable."""
+    """Bound the consensus step size that is stable for every row-stochastic matrix with these or larger diagonals."""
     return float(min(2 * matrix.diagonal().min() for matrix in matrices))
 
 
@@ -80,7 +82,7 @@ def _step_limit(matrix: scipy.sparse.csr_array) -> float:
 
 
 def _push_sum_limit(matrices: Matrices) -> float:
-    """The `ζ` up to which distillation over push-sum is stable, once the weights have settled."""
+    """Find the `ζ` up to which distillation over push-sum is stable, once the weights have settled."""
     devices = matrices[0].shape[0]
     reason = "which changes" if len(matrices) > 1 else f"which has over {_DENSE} devices" if devices > _DENSE else ""
     if not reason:
@@ -113,7 +115,7 @@ def _symmetric(matrix: scipy.sparse.csr_array) -> bool:
 
 
 def _circulant_eigenvalues(matrix: scipy.sparse.csr_array) -> np.ndarray | None:
-    """In the order of the Fourier basis, which circulant matrices share; `None` of another."""
+    """Compute eigenvalues in the order of the Fourier basis; `None` if the matrix is not circulant."""
     column = matrix[:, [0]].toarray()[:, 0]
     entries = matrix.tocoo()
     same = np.allclose(entries.data, column[(entries.row - entries.col) % len(column)], rtol=0, atol=1e-12)
@@ -125,7 +127,7 @@ def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
 
 
 def _second_modulus(matrices: Matrices) -> float | None:
-    """The second largest modulus of the eigenvalues of the product of stochastic matrices; `None` if not found."""
+    """Compute the second largest modulus of the eigenvalues of a product of matrices; `None` if not found."""
     devices = matrices[0].shape[0]
     shared = [each for matrix in matrices if (each := _circulant_eigenvalues(matrix)) is not None]
     if len(shared) == len(matrices):
@@ -142,7 +144,7 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
     symmetric = len(matrices) == 1 and _symmetric(matrices[0])
 
     def apply(x: np.ndarray) -> np.ndarray:
-        # Less the mean, which moves the eigenvalue 1 of a row- or column-stochastic matrix to 0, and no other.
+        # Subtracting the mean moves the eigenvalue 1 of a row- or column-stochastic matrix to 0, and no other.
         return functools.reduce(lambda x, matrix: matrix @ x, matrices, x) - x.mean()
 
     from scipy.sparse.linalg import LinearOperator  # slow to import
@@ -153,7 +155,7 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
 
 
 def _extreme(operator: Any, symmetric: bool, which: str) -> np.ndarray | None:
-    """An eigenvalue at the end of the spectrum by Lanczos' or Arnoldi's method; `None` if it does not converge."""
+    """Find an eigenvalue at the end of the spectrum by Lanczos or Arnoldi; `None` if it does not converge."""
     from scipy.sparse import linalg  # slow to import
 
     method = linalg.eigsh if symmetric else linalg.eigs

@@ -1,8 +1,8 @@
 """Networks by name: graphs with their mixing matrices, fixed or changing.
 
-Convention: an edge `m → n` of a directed graph means that `m` sends to `n`, and `W[n, m]` is the weight `n` gives to
-what it receives from `m`. Consensus on the average needs a doubly stochastic matrix on a strongly connected graph;
-push-sum a column-stochastic one, and averages that need no common limit a row-stochastic one.
+An edge `m → n` of a directed graph means that `m` sends to `n`, and `W[n, m]` is the weight that `n` gives to what it
+receives from `m`. Consensus on the average needs a doubly stochastic matrix on a strongly connected graph. Push-sum
+needs a column-stochastic matrix, and averaging without a common limit a row-stochastic one.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class Topology(NamedTuple):
-    """A checked network.
+    """Network that was built by name and checked.
 
     Attributes:
-      name: the specification it was built from.
-      weights: the name of the mixing weights.
-      network: what `Problem.network` takes.
-      matrices: `T` sparse arrays `[N, N]` float64: the one, those of the cycle, or draws to estimate from.
-      note: how an edge file was understood, where a reader should know; empty otherwise.
+      name: specification that it was built from.
+      weights: name of the mixing weights.
+      network: network for `Problem.network`.
+      matrices: sparse float64 arrays `[N, N]`: one, those of the cycle, or draws to estimate from.
+      note: how an edge file was read, if a reader should know; empty otherwise.
     """
 
     name: str
@@ -47,43 +47,53 @@ class Topology(NamedTuple):
 
     @property
     def directed_edges(self) -> float:
-        """Links that carry a message in a round, on average over rounds; an undirected edge is two."""
+        """Number of links that carry a message in a round, averaged over rounds; an undirected edge counts twice."""
         links = [matrix.count_nonzero() - np.count_nonzero(matrix.diagonal()) for matrix in self.matrices]
         return sum(links) / len(links)
 
     @property
     def spectral_gap(self) -> float | None:
-        """See `spectrum.spectral_gap`; `None` also where messages are lost."""
+        """Spectral gap, see `spectrum.spectral_gap`; `None` also if messages are lost."""
         if self.network.loses_messages:
             return None
         return spectrum.spectral_gap(self.matrices, drawn=self.network.draws)
 
     def largest_consensus_step_size(self) -> float:
-        """See `spectrum.largest_consensus_step_size`."""
+        """Compute the largest stable step size; see `spectrum.largest_consensus_step_size`."""
         return largest_consensus_step_size(self.network, self.matrices)
 
 
 def largest_consensus_step_size(network: Network, matrices: Sequence[scipy.sparse.csr_array] | None = None) -> float:
-    """The `ζ` below which the gradient form is stable on a network; see `spectrum.largest_consensus_step_size`.
+    """Compute the `ζ` below which consensus by `gradient` is stable; see `spectrum.largest_consensus_step_size`.
 
     Args:
-      network: what `Problem.network` holds.
-      matrices: those of the network in full precision, where they are at hand.
+      network: network as in `Problem.network`.
+      matrices: its matrices in full precision, if they are at hand.
+
+    Raises:
+      InputError: if no limit is known.
+
+    Examples:
+      >>> from ddjax.networks import build_topology, largest_consensus_step_size
+      >>> round(largest_consensus_step_size(build_topology("ring", 32).network), 3)  # 2/3
+      0.667
+      >>> round(largest_consensus_step_size(build_topology("hypercube", 32).network), 3)  # 2/(5 + 1)
+      0.333
     """
     matrices = matrices or network.sample_matrices()
-    if network.loses_messages:  # what is lost only adds to a diagonal
+    if network.loses_messages:  # a lost message only adds to a diagonal
         return spectrum.gershgorin_step_size(matrices)
     return spectrum.largest_consensus_step_size(matrices)
 
 
 class Request(NamedTuple):
-    """What is asked of a topology beside its own arguments.
+    """Wishes for a topology besides its own arguments.
 
     Attributes:
-      devices: `N`.
-      weights: name of the mixing weights; empty for what suits graph and `stochastic`.
-      seed: for random graphs.
-      stochastic: `doubly`, `column` or `row`: which sums must be 1; `links` if weights do not matter.
+      devices: number of devices `N`.
+      weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
+      seed: seed of random graphs.
+      stochastic: which sums must be 1: `doubly`, `column` or `row`; `links` if weights do not matter.
       product: one of `PRODUCTS`; empty for the quickest.
     """
 
@@ -96,12 +106,12 @@ class Request(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TopologyEntry(Entry):
-    """A graph, or a network that is more than one.
+    """Entry for a graph, or for a whole network.
 
     `build` is `(devices, seed, *arguments) → nx.Graph`, directed or not, or `(request, *arguments) → Topology`.
 
     Attributes:
-      whole: whether it is the latter.
+      whole: whether `build` makes a whole network (the second form).
     """
 
     whole: bool = False
@@ -115,16 +125,29 @@ PRODUCTS = ("dense", "gather", "shift")  # see `forms.mixing_product`
 def build_topology(
     spec: str, devices: int, weights: str = "", seed: int = 0, stochastic: str = "doubly", product: str = ""
 ) -> Topology:
-    """Builds and checks the network named by `spec`.
+    """Build and check the network that `spec` names.
 
-    A random graph follows from the seed. For a cycle the union of its graphs must be connected, not each of them.
+    The seed determines a random graph. In a cycle the union of the graphs must be connected; each graph need not be.
 
     Args:
-      spec: a name of `TOPOLOGIES` with its arguments, such as `ring`, `erdos_renyi:0.2`, `edges:FILE`.
-      devices: see `Request` for this and the others.
+      spec: name in `TOPOLOGIES` with its arguments, such as `ring`, `erdos_renyi:0.2`, `edges:FILE`.
+      devices: number of devices `N`.
+      weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
+      seed: seed of random graphs.
+      stochastic: which sums must be 1: `doubly`, `column` or `row`; `links` if weights do not matter.
+      product: one of `PRODUCTS`; empty for the quickest.
 
     Raises:
-      InputError: unknown names, arguments that do not fit, an unreadable file, or a network that does not average.
+      InputError: if a name is unknown, arguments do not fit, a file cannot be read, or the network does not average.
+
+    Examples:
+      >>> from ddjax.networks import build_topology
+      >>> for spec in ("ring", "torus", "hypercube", "complete"):
+      ...     print(spec, round(build_topology(spec, 16).spectral_gap, 3))
+      ring 0.051
+      torus 0.4
+      hypercube 0.4
+      complete 1.0
     """
     if devices < 1:
         raise InputError(f"a network needs at least one device, got {devices}")
@@ -141,14 +164,21 @@ def build_topology(
 
 
 def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
-    """The graph named by `spec` on nodes `0 … devices − 1`, without self-loops.
+    """Build the graph that `spec` names on nodes `0 … devices − 1`, without self-loops.
 
     Raises:
-      InputError: a name that is not a graph's, arguments that do not fit, or an unreadable file.
+      InputError: if the name is not that of a fixed graph, arguments do not fit, or a file cannot be read.
+
+    Examples:
+      >>> from ddjax.networks import build_graph
+      >>> build_graph("torus", 12)
+      <networkx.classes.graph.Graph object ...>
+      >>> sorted(build_graph("torus", 12)[0])  # neighbours of device 0 in the grid of 3 × 4
+      [1, 3, 4, 8]
     """
     choice = TOPOLOGIES.parse(spec)
     if choice.entry.whole:
-        raise InputError(f"a fixed graph is needed, and {spec!r} changes itself")
+        raise InputError(f"a fixed graph is needed, but {spec!r} changes from round to round")
     from networkx import NetworkXException  # slow to import
 
     from ddjax.networks.graphs import tidy
@@ -162,13 +192,13 @@ def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
 
 
 def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
-    """A network of one graph, or of several by turns."""
+    """Make a network of one graph, or of several in turn."""
     devices = request.devices
     alone = [node for node in range(devices) if devices > 1 and not any(each.degree(node) for each in members)]
     if alone:
         raise InputError(
-            f"{len(alone)} of {devices} devices are linked to nobody, the first is {alone[0]}, so the graph is not "
-            "connected; add edges, or take as many devices as it has"
+            f"{len(alone)} of {devices} devices have no link, the first is {alone[0]}, so the graph is not "
+            "connected; add edges, or take as many devices as the graph has"
         )
     names = [request.weights or default_weights(each, request.stochastic) for each in members]
     matrices = [mixing_matrix(each, name) for each, name in zip(members, names, strict=True)]
@@ -177,7 +207,7 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
 
 
 def of_matrices(matrices: Sequence[scipy.sparse.csr_array], request: Request) -> Topology:
-    """A network of one mixing matrix, or of several by turns."""
+    """Make a network of one mixing matrix, or of several in turn."""
     for matrix in matrices:
         check_sums(matrix, request.stochastic)
     union = functools.reduce(lambda a, b: a + b, matrices)
@@ -192,8 +222,11 @@ def of_matrices(matrices: Sequence[scipy.sparse.csr_array], request: Request) ->
 
 
 def is_sparse(matrix: scipy.sparse.csr_array) -> bool:
-    """Whether a mixing matrix is kept by its links: on 64 devices or more of which each hears at most an eighth. On CPU
-    this is where a sum over the links is the quicker product, as measured."""
+    """Say whether a mixing matrix is stored by its links.
+
+    This is so on at least 64 devices that each hear at most an eighth of the others. There, as measured on CPU, a sum
+    over the links is the quicker product.
+    """
     devices = matrix.shape[0]
     return devices >= 64 and matrix.nnz <= devices**2 / 8
 
@@ -213,7 +246,7 @@ def _relabeled(base: "nx.Graph", request: Request) -> Topology:
 
 
 def one_peer_exponential(request: Request) -> Topology:
-    """In round `t` device `i` sends to `i + 2^(t mod log₂ N)` (Assran et al., ICML 2019)."""
+    """In round `t`, device `i` sends to `i + 2^(t mod log₂ N)` (Assran et al., ICML 2019)."""
     from ddjax.networks.graphs import circulant, complete, powers_of_two
 
     devices = request.devices
@@ -222,15 +255,17 @@ def one_peer_exponential(request: Request) -> Topology:
 
 
 def base_k_plus_one(request: Request, k: int) -> Topology:
-    """Graphs by turns, with weights of their own, after which any number of devices has the exact average (Takezawa et
-    al., NeurIPS 2023); a device has at most `K` neighbours in a round."""
+    """Make sparse graphs in turn, with weights of their own, after which any number of devices has the exact average.
+
+    A device has at most `K` neighbours in a round (Takezawa et al., NeurIPS 2023).
+    """
     if request.weights:
         raise InputError(f"its mixing weights are its own, so leave them out, got {request.weights!r}")
     return of_matrices(base_graph(request.devices, k), request)._replace(weights="base_k_plus_one")
 
 
 def random_matching(request: Request) -> Topology:
-    """Pairs drawn anew each round."""
+    """Draw a perfect matching of the devices anew in each round."""
     _drawn_weights(request)
     if request.devices % 2:
         raise InputError(f"expected 'random_matching' on an even number of devices, got {request.devices}")
@@ -240,7 +275,7 @@ def random_matching(request: Request) -> Topology:
 
 
 def fresh_random_regular(request: Request, degree: int) -> Topology:
-    """One random regular graph, its devices reordered at random each round."""
+    """Draw one random regular graph, and permute its devices in each round."""
     _drawn_weights(request)
     base = build_graph(f"random_regular:{degree}", request.devices, request.seed)
     if not base.number_of_edges():
@@ -249,21 +284,21 @@ def fresh_random_regular(request: Request, degree: int) -> Topology:
 
 
 def fresh_erdos_renyi(request: Request, probability: float) -> Topology:
-    """Every link is there with probability `P`, drawn anew each round."""
+    """Draw a graph anew in each round, in which each link exists with probability `P`."""
     weights = _drawn_weights(request)
     network = ErdosRenyi(np.float64(probability), request.devices)
     return Topology("", weights, network, network.sample_matrices(request.seed))
 
 
 def alternating(request: Request, specs: str) -> Topology:
-    """Fixed graphs by turns."""
+    """Use fixed graphs in turn."""
     names = specs.split("+")
     members = [build_graph(name, request.devices, request.seed + turn) for turn, name in enumerate(names)]
     return of_graphs(members, request)
 
 
 def _graph(name: str, *arguments: Argument) -> None:
-    """Registers the graph that the function of that name in `graphs` makes."""
+    """Register the graph that the function of that name in `graphs` makes."""
 
     def build(devices: int, seed: int, *values: Any) -> "nx.Graph":
         from ddjax.networks import graphs  # loads NetworkX, which is slow

@@ -1,4 +1,4 @@
-"""Weights of mixing matrices on a graph."""
+"""Weights that make a mixing matrix of a graph."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Adjacency(NamedTuple):
-    """A graph as weights are made from it.
+    """Graph in the form that weights are made from.
 
     Attributes:
-      matrix: sparse `[N, N]`, `A[n, m] = 1` where `n` hears of `m`.
-      in_degree: `[N]`, how many others a device hears of.
-      out_degree: `[N]`, how many others hear of it.
-      directed: whether the graph is.
+      matrix: sparse `[N, N]`; `A[n, m] = 1` where `n` hears `m`.
+      in_degree: `[N]` number of in-neighbours.
+      out_degree: `[N]` number of out-neighbours.
+      directed: whether the graph is directed.
     """
 
     matrix: scipy.sparse.csr_array
@@ -35,8 +35,11 @@ MIXING_WEIGHTS: Registry[Entry] = Registry("mixing weights")
 
 
 def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
-    """`metropolis_hastings`; on a directed graph `uniform`, or where that is not doubly stochastic and need not be,
-    `column_uniform` or `row_uniform`."""
+    """Name the default weights of a graph.
+
+    They are `metropolis_hastings` on an undirected graph and `uniform` on a directed one. If `uniform` would not be
+    doubly stochastic and need not be, they are `column_uniform` or `row_uniform`.
+    """
     if not graph.is_directed():
         return "metropolis_hastings"
     degrees = {degree for _, degree in (*graph.in_degree(), *graph.out_degree())}
@@ -46,14 +49,22 @@ def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
 
 
 def mixing_matrix(graph: "nx.Graph", weights: str = "") -> scipy.sparse.csr_array:
-    """A stochastic matrix on the graph, sparse `[N, N]` float64.
+    """Make a stochastic matrix on a graph, sparse `[N, N]` float64.
 
     Args:
-      graph: nodes `0 … N − 1`; directed or not.
-      weights: a name of `MIXING_WEIGHTS`; by default `default_weights(graph)`.
+      graph: directed or undirected graph on nodes `0 … N − 1`.
+      weights: name in `MIXING_WEIGHTS`; empty for `default_weights(graph)`.
 
     Raises:
-      InputError: unknown weights, or weights that are not doubly stochastic on this graph but should be.
+      InputError: if the weights are unknown, or should be doubly stochastic and are not on this graph.
+
+    Examples:
+      >>> from ddjax.networks import build_graph, mixing_matrix
+      >>> mixing_matrix(build_graph("star", 4)).toarray()
+      array([[0.25, 0.25, 0.25, 0.25],
+             [0.25, 0.75, 0.  , 0.  ],
+             [0.25, 0.  , 0.75, 0.  ],
+             [0.25, 0.  , 0.  , 0.75]])
     """
     choice = MIXING_WEIGHTS.parse(weights or default_weights(graph))
     nodes = graph.number_of_nodes()
@@ -67,7 +78,7 @@ def mixing_matrix(graph: "nx.Graph", weights: str = "") -> scipy.sparse.csr_arra
 
 
 def metropolis_hastings(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """`W[n, m] = 1 / (1 + max(d_n, d_m))` (Xiao, Boyd, Lall 2005): doubly stochastic on undirected graphs."""
+    """Compute `W[n, m] = 1 / (1 + max(d_n, d_m))`, doubly stochastic on undirected graphs (Xiao, Boyd, Lall 2005)."""
     if adjacency.directed:
         raise InputError("mixing weights 'metropolis_hastings' need an undirected graph; use uniform on a directed one")
     edges, degree = adjacency.matrix.tocoo(), adjacency.in_degree
@@ -76,17 +87,19 @@ def metropolis_hastings(adjacency: Adjacency) -> scipy.sparse.csr_array:
 
 
 def uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """`1 / (d + 1)` for itself and for each in-neighbour: doubly stochastic where every device has `d` in- and `d`
-    out-neighbours."""
+    """Give each in-neighbour, and the device itself, the weight `1 / (d + 1)`.
+
+    The matrix is doubly stochastic if every device has `d` in-neighbours and `d` out-neighbours.
+    """
     into, out = adjacency.in_degree, adjacency.out_degree
     if np.unique(np.concatenate([into, out])).size > 1:
         remedy = (
-            "push_sum works with column_uniform weights, and distillation over it (--mixing=push_sum)"
+            "push_sum works with column_uniform weights, and so does distillation over it (--mixing=push_sum)"
             if adjacency.directed
             else "use metropolis_hastings"
         )
         raise InputError(
-            "mixing weights 'uniform' are doubly stochastic only where all devices have equally many in- and "
+            "mixing weights 'uniform' are doubly stochastic only if all devices have equally many in-neighbours and "
             f"out-neighbours; here they have {into.min():.0f} to {into.max():.0f} in and {out.min():.0f} to "
             f"{out.max():.0f} out; {remedy}"
         )
@@ -94,17 +107,17 @@ def uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
 
 
 def column_uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """A device shares what it has evenly among its out-neighbours and itself: columns sum to 1, on any graph."""
+    """Let each device share its value evenly among its out-neighbours and itself: columns sum to 1, on any graph."""
     return (adjacency.matrix + _identity(adjacency)).multiply(1 / (1 + adjacency.out_degree)).tocsr()
 
 
 def row_uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """A device weighs its in-neighbours and itself alike: rows sum to 1, on any graph."""
+    """Let each device weigh its in-neighbours and itself equally: rows sum to 1, on any graph."""
     return (adjacency.matrix + _identity(adjacency)).multiply(1 / (1 + adjacency.in_degree)[:, None]).tocsr()
 
 
 def lazy(weights: Weights) -> Weights:
-    """`(I + W) / 2`, whose eigenvalues have no negative real part."""
+    """Return weights `(I + W) / 2`, whose eigenvalues have no negative real part."""
     return lambda adjacency: (_identity(adjacency) + weights(adjacency)) / 2
 
 
@@ -113,7 +126,7 @@ def _identity(adjacency: Adjacency) -> scipy.sparse.csr_array:
 
 
 def _filled(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """With what is left to 1 in a row on the diagonal."""
+    """Add what is missing to 1 in each row to the diagonal."""
     return matrix + scipy.sparse.diags_array(1 - matrix.sum(1), format="csr")
 
 

@@ -1,4 +1,4 @@
-"""Simulation: an algorithm compiled on a problem, run, evaluated and kept."""
+"""Simulation: compile an algorithm for a problem, run it, evaluate it and save it."""
 
 from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.checkpoint import Checkpoints

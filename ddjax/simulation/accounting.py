@@ -1,4 +1,4 @@
-"""Who sent how much to whom: exact counts of messages, and bytes as Python integers."""
+"""Traffic between devices: exact counts of messages, and bytes as Python integers."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ class Bytes(NamedTuple):
     """Bytes on the network.
 
     Attributes:
-      sent: by each device, to others or to the server; `N` integers.
-      received: by each device.
-      server: sent by the server.
-      busiest_link: over the directed link (or the way to or from the server) with the most traffic.
+      sent: bytes that each device sent, to others or to the server; `N` integers.
+      received: bytes that each device received; `N` integers.
+      server: bytes that the server sent.
+      busiest_link: bytes on the directed link (or the way to or from the server) with the most traffic.
     """
 
     sent: tuple[int, ...]
@@ -32,19 +32,18 @@ class Bytes(NamedTuple):
 
 
 def count(messages: Traffic, message_bytes: Traffic, network: Network) -> Bytes:
-    """Bytes of counted messages.
+    """Compute the bytes of counted messages.
 
     Args:
-      messages: counts as integer arrays of NumPy.
+      messages: counts as integer NumPy arrays.
       message_bytes: bytes of one message of each kind.
-      network: by whose links the messages from device to device are counted.
+      network: network by whose links the messages between devices are counted.
     """
-
     zeros = np.zeros(network.devices, object)
 
     def total(way: str, by_device: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
         counts, sizes = getattr(messages, way), getattr(message_bytes, way)
-        # Python integers, which neither overflow nor round.
+        # Python integers neither overflow nor round.
         return sum((by_device(counts[kind]).astype(object) * sizes[kind] for kind in counts), zeros)
 
     def busiest(way: str) -> int:
@@ -64,7 +63,10 @@ def count(messages: Traffic, message_bytes: Traffic, network: Network) -> Bytes:
 
 
 def by_link(messages: Traffic, message_bytes: Traffic, network: Network) -> Iterator[dict[str, str | int]]:
-    """A row for each directed link and kind of message with traffic; the server is called `server`. See `count`."""
+    """Yield a row for each directed link and kind of message with traffic; see `count`.
+
+    The server is called `server`.
+    """
     for way, kinds in messages._asdict().items():
         for kind, counts in kinds.items():
             places = np.nonzero(counts)

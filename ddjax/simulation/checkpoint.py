@@ -1,4 +1,7 @@
-"""Checkpoints of a run, by Orbax: the whole state, so that a resumed run gives the numbers of an undisturbed one."""
+"""Checkpoints of a run, saved by Orbax.
+
+A checkpoint holds the whole state, so that a resumed run gives the same numbers as an uninterrupted one.
+"""
 
 import functools
 import sys
@@ -15,14 +18,14 @@ from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.runner import Evaluation
 from ddjax.simulation.simulation import Simulation, Snapshot
 
-_FORMAT = 2  # raised with each change of what is saved
+_FORMAT = 2  # raised with each change of the saved arrays
 
 
 class Checkpoints:
-    """The checkpoints of one run, the last two kept.
+    """Checkpoints of one run; the last two are kept.
 
     Args:
-      directory: where they lie; made when the first is saved.
+      directory: folder of the checkpoints; created when the first one is saved.
     """
 
     def __init__(self, directory: Path):
@@ -35,7 +38,7 @@ class Checkpoints:
         return ocp.CheckpointManager(self.directory.absolute(), options=options)
 
     def save(self, snapshot: Snapshot, evaluation: Evaluation) -> None:
-        """Saves a snapshot and the last evaluation; does nothing where that round is saved already."""
+        """Save a snapshot and the last evaluation, unless that round is already saved."""
         round = int(snapshot.state.round)
         if self._manager.latest_step() == round:
             return
@@ -52,14 +55,14 @@ class Checkpoints:
         self._manager.save(round, args=saved)
 
     def restore(self, simulation: Simulation) -> tuple[Snapshot, Evaluation]:
-        """The last snapshot and the last evaluation.
+        """Load the last snapshot and the last evaluation.
 
         Raises:
-          InputError: there is no checkpoint, or the last one cannot be read, or is of another version or simulation.
+          InputError: if there is no checkpoint, or the last one is damaged, or is from another version or simulation.
         """
         step = self._manager.latest_step() if self.directory.is_dir() else None
         if step is None:
-            raise InputError(f"no checkpoint in {str(self.directory)!r}; a run leaves them with --checkpoint_every")
+            raise InputError(f"no checkpoint in {str(self.directory)!r}; a run saves them with --checkpoint_every")
         hook = sys.unraisablehook
         sys.unraisablehook = _without_readers(hook)
         try:
@@ -73,19 +76,19 @@ class Checkpoints:
             before = sorted(set(self._manager.all_steps()) - {step})
             remedy = "begin a new run in another --output_dir"
             if before:
-                remedy = f"move it away to go on from round {before[-1]}"
+                remedy = f"move it away to continue from round {before[-1]}"
             raise InputError(f"{self._name(step)} is damaged ({reason[:120]}); {remedy}") from None
 
     def _restore(self, step: int, simulation: Simulation) -> tuple[Snapshot, Evaluation]:
         args = _orbax().args
         if (self.directory / str(step) / "evaluation").exists():
-            raise InputError(f"{self._name(step)} was written by ddjax 0.2.0 or before, and cannot be read any more")
+            raise InputError(f"{self._name(step)} was written by ddjax 0.2.0 or earlier, and can no longer be read")
         progress = self._manager.restore(step, args=args.Composite(progress=args.JsonRestore())).progress
         if progress["format"] != _FORMAT:
             raise InputError(
                 f"{self._name(step)} was written by ddjax {progress['version']}, and {__version__} cannot read it"
             )
-        # Counts stay on the host; the rest goes to where it belongs, which need not be where it was saved.
+        # Counts stay on the host; other arrays are laid out for this mesh, which may differ from the saved layout.
         counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), simulation.shapes.messages)
         whole = jax.tree.map(lambda leaf: leaf.sharding, simulation.zeros())
         state, totals = jax.tree.map(
@@ -97,7 +100,7 @@ class Checkpoints:
         for name, leaf in _named(wanted).items():
             if (known := progress["shapes"].get(name)) != list(leaf.shape):
                 raise InputError(
-                    f"{self._name(step)} is of another run: {name} has the shape {known} and not {list(leaf.shape)}"
+                    f"{self._name(step)} is from another run: {name} has shape {known}, not {list(leaf.shape)}"
                 )
         leaves = args.StandardRestore(_named(wanted))
         restored = self._manager.restore(step, args=args.Composite(state=leaves)).state
@@ -112,13 +115,13 @@ class Checkpoints:
 
 
 def _named(snapshot: Snapshot) -> dict[str, Any]:
-    """The arrays of a snapshot by their paths in it."""
+    """Return the arrays of a snapshot by their paths in it."""
     leaves = jax.tree_util.tree_leaves_with_path(snapshot)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if not isinstance(leaf, float)}
 
 
 def _without_readers(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A hook that leaves out the readers which still report after another one has failed."""
+    """Return a hook that drops the reports of readers that fail because another one has failed."""
 
     def filtered(found: Any) -> None:
         if str(found.exc_value) != "Event loop is closed":

@@ -1,4 +1,4 @@
-"""How much memory a run will take, from shapes alone, before anything is compiled."""
+"""Estimate of the memory that a run needs, from shapes alone, before anything is compiled."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from ddjax.simulation.simulation import Simulation
 
 
 def estimate(simulation: Simulation) -> tuple[int, int]:
-    """Bytes that a run takes at least and at its peak: of a host's memory on CPU, else of an accelerator.
+    """Estimate the bytes that a run needs at least and at its peak: of host memory on CPU, else of an accelerator.
 
-    The least is the problem and the state, which lie whole on each accelerator or spread over them. The peak adds what
-    a round makes on its way; see `footprint.peak_bytes`.
+    The least is the problem and the state, which are replicated on the accelerators or spread over them. The peak adds
+    the arrays that a round creates; see `footprint.peak_bytes`.
     """
     shards, platform = simulation.mesh.size, sharding.platform(simulation.mesh)
-    together = len(simulation.mesh.local_devices) if platform == "cpu" else 1  # those that share one memory
+    together = len(simulation.mesh.local_devices) if platform == "cpu" else 1  # shards that share one memory
     size = size_on(platform)
     held = [(simulation.problem, jax.tree.map(lambda leaf: leaf.sharding, simulation.problem))]
     held += [(simulation.shapes.state, simulation.layout)]
@@ -31,7 +31,7 @@ def estimate(simulation: Simulation) -> tuple[int, int]:
 
 
 def available() -> int:
-    """Bytes that there are for a run: of an accelerator what is free, of a host what its system can spare."""
+    """Return the bytes available to a run: free memory of an accelerator, or memory that the host can spare."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]

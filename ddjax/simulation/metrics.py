@@ -1,4 +1,4 @@
-"""What is measured of a network of devices."""
+"""Measures of a network of devices."""
 
 import math
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from ddjax.types import Problem
 
 # Examples × devices evaluated at a time on a CPU, so that they stay in cache.
 _BLOCK = 16_384
-_SAMPLE = 8  # examples that an evaluation's memory is estimated with
+_SAMPLE = 8  # examples that the memory of an evaluation is estimated with
 
 
 class Measures(NamedTuple):
-    """One evaluation.
+    """Result of one evaluation.
 
     Attributes:
-      score: `[N]` the task's metric of each device on the test set: accuracy, or the mean of `‖f(x) − y‖²`.
-      ensemble_score: `[]` of the mean soft decision on the test set.
+      score: `[N]` metric of the task of each device on the test set: accuracy, or the mean of `‖f(x) − y‖²`.
+      ensemble_score: `[]` metric of the mean soft decision on the test set.
       disagreement: `[]` mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
-      finite: `[N]` whether a device's score and all its soft decisions on the reference set, squared, are finite.
+      finite: `[N]` whether the score of a device and all its soft decisions on the reference set, squared, are finite.
     """
 
     score: jax.Array
@@ -34,11 +34,11 @@ class Measures(NamedTuple):
 
 
 def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Measures:
-    """Measures soft decisions on the test and the reference set, a block of examples at a time.
+    """Measure soft decisions on the test set and the reference set, a block of examples at a time.
 
     Args:
       predict: `x [B, …] → [N, B, K]` soft decisions.
-      problem: its test and reference sets are used.
+      problem: problem whose test set and reference set are used.
     """
     devices, measure = problem.private_counts.shape[0], infer_task(problem.y).measure
 
@@ -63,13 +63,13 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
 
 
 def _blocks(function: Callable, devices: int, *examples: jax.Array):
-    """`function` of blocks of examples, its results (`[…, block]`) joined along the last axis to `[…, examples]`."""
+    """Apply `function` to blocks of examples, and join its results (`[…, block]`) to `[…, examples]`."""
     size = examples[0].shape[0]
     block = min(size, max(16, _BLOCK // devices))
     if (platform := sharding.platform()) != "cpu":
         some = [jax.ShapeDtypeStruct((_SAMPLE, *each.shape[1:]), each.dtype) for each in examples]
         made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count(), size_on(platform))
-        # Half of what a round may take: more is no quicker.
+        # Half of the memory that a round may use: more is no quicker.
         block = forms.at_a_time(platform, size, 2 * made / sharding.shard_count() / _SAMPLE)
     rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
 

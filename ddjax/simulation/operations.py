@@ -1,4 +1,4 @@
-"""Counts the operations of a program."""
+"""Count of the operations of a program."""
 
 import math
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def products(jaxpr: Any) -> Iterator[float]:
-    """Yields the operations of each matrix product and convolution, in order; those in a loop once for each round."""
+    """Yield the operations of each matrix product and convolution, in order; in a loop, once for each iteration."""
     for equation in jaxpr.eqns:
         shapes, params = [variable.aval.shape for variable in equation.invars], equation.params
         outputs = equation.outvars[0].aval.size

@@ -1,4 +1,4 @@
-"""Runs a simulation and evaluates it on the way."""
+"""Runs of a simulation, with evaluations along the way."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ _PACE = 0.5
 
 
 class Evaluation(NamedTuple):
-    """What a reader sees of a run at one round.
+    """Measures of a run at one round.
 
     Attributes:
-      round: rounds done.
-      metric: what the scores are: `accuracy`, or `mse`, the mean of `‖f(x) − y‖²`.
-      score: `[N]` of each device on the test set.
-      ensemble_score: of the mean soft decision.
+      round: number of rounds done.
+      metric: name of the metric: `accuracy`, or `mse`, the mean of `‖f(x) − y‖²`.
+      score: `[N]` metric of each device on the test set.
+      ensemble_score: metric of the mean soft decision.
       disagreement: mean over devices of `‖s_n − s̄‖²` on the reference set.
-      loss: private loss, mean over the optimizer steps since the last evaluation (NaN if there were none).
-      distillation_loss: the same of the divergence from the targets.
-      steps: optimizer steps of all devices since round 0.
-      bytes: exact, since round 0.
-      seconds_train: spent in training rounds since the run began, without compilation and evaluation.
+      loss: private loss, averaged over the optimizer steps since the last evaluation (NaN if there were none).
+      distillation_loss: divergence from the targets, averaged likewise.
+      steps: number of optimizer steps of all devices since round 0.
+      bytes: exact traffic since round 0.
+      seconds_train: seconds of training rounds since the run began, without compilation and evaluation.
     """
 
     round: int
@@ -48,7 +48,7 @@ class Evaluation(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a live display shows; see `iterate`."""
+    """Progress that a live display shows; see `iterate`."""
 
     round: int
     seconds_train: float
@@ -65,24 +65,36 @@ def iterate(
     progress: Callable[[Progress], None] = lambda progress: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Snapshot, Evaluation]]:
-    """Yields snapshot and evaluation at the start, then every `eval_every` rounds and after the last.
+    """Yield a snapshot and an evaluation at the start, after every `eval_every` rounds, and after the last round.
 
-    The snapshot's arrays are consumed when the iteration goes on: use them, or copy them, before.
+    The arrays of a snapshot are consumed when the iteration continues; use them, or copy them, before.
 
     Args:
-      simulation: what to run.
-      key: of the run; see `Simulation.advance`.
-      rounds: length of the run.
-      eval_every: rounds between two evaluations.
-      resume: a snapshot and the last evaluation to go on from, instead of round 0; they are yielded first.
-      progress: called about every half second of training.
-      interrupted: asked as often; where it is true, in any process, the iteration ends after a last snapshot, with the
-        last evaluation again where there was none in that round.
+      simulation: simulation to run.
+      key: key of the run; see `Simulation.advance`.
+      rounds: number of rounds of the whole run.
+      eval_every: number of rounds between two evaluations.
+      resume: snapshot and last evaluation to continue from instead of round 0; they are yielded first.
+      progress: function that is called about every half second of training.
+      interrupted: function that is called as often. If it returns true in any process, the iteration ends after a last
+        snapshot, with the previous evaluation if there was none in that round.
 
     Raises:
-      InputError: `rounds` negative or `eval_every` below 1.
-      DivergedError: a loss or a soft decision is not finite, or a private loss is far above where it began; see
-        `Watch`.
+      InputError: if `rounds` is negative or `eval_every` is below 1.
+      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its start; see `Watch`.
+
+    Examples:
+      >>> import ddjax, jax, optax
+      >>> data = ddjax.load_dataset("synthetic_classification:3:5", devices=4, train=400)
+      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
+      >>> learner = ddjax.supervised_learner(ddjax.build_model("linear", (5,), 3), optax.sgd(0.1))
+      >>> algorithm = ddjax.dsgd(ddjax.Population([ddjax.Group(learner, 4)], batch_size=16), ddjax.weighted_average())
+      >>> simulation = ddjax.Simulation(algorithm, problem)
+      >>> for snapshot, evaluation in ddjax.iterate(simulation, key=jax.random.key(0), rounds=20, eval_every=10):
+      ...     print(evaluation.round, evaluation.score.shape, evaluation.bytes.total)
+      0 (4,) 0
+      10 (4,) 5760
+      20 (4,) 11520
     """
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")
@@ -125,7 +137,7 @@ def iterate(
 
 
 def _agreed(until: int, ended: bool) -> tuple[int, bool]:
-    """What all processes do next, since each has a clock and signals of its own."""
+    """Agree on the next step of all processes, because each has its own clock and signals."""
     if jax.process_count() == 1:
         return until, ended
     every = multihost_utils.process_allgather(np.array([until, ended], np.int32))
@@ -149,7 +161,7 @@ def _evaluation(
     last: Evaluation | None,
     seconds: float,
 ) -> Evaluation:
-    """Evaluates a state, after rounds since the last evaluation of which `info` is the sum."""
+    """Evaluate a state; `info` is the sum over the rounds since the last evaluation."""
     measures = simulation.measure(state)
     taken = int(np.asarray(info.steps, np.int64).sum()) if info else 0
     return Evaluation(
@@ -169,17 +181,31 @@ def _evaluation(
 def run(
     algorithm: Algorithm, problem: Problem, *, key: jax.Array, rounds: int, eval_every: int
 ) -> tuple[Any, list[Evaluation]]:
-    """Runs an algorithm on a problem to the end; see `iterate` for errors.
+    """Run an algorithm on a problem to the end.
 
     Args:
-      algorithm: what to run.
-      problem: on what.
-      key: of the run.
-      rounds: how many.
-      eval_every: rounds between two evaluations.
+      algorithm: algorithm to run.
+      problem: problem to run it on.
+      key: key of the run.
+      rounds: number of rounds.
+      eval_every: number of rounds between two evaluations.
 
     Returns:
       The last state, and the evaluations: the first before round 1, the last after the last round.
+
+    Raises:
+      InputError: as in `iterate`, or if the algorithm refuses the problem.
+      DivergedError: as in `iterate`.
+
+    Examples:
+      >>> import ddjax, jax, optax
+      >>> data = ddjax.load_dataset("synthetic_classification:3:5", devices=4, train=400)
+      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
+      >>> learner = ddjax.supervised_learner(ddjax.build_model("linear", (5,), 3), optax.sgd(0.1))
+      >>> algorithm = ddjax.dsgd(ddjax.Population([ddjax.Group(learner, 4)], batch_size=16), ddjax.weighted_average())
+      >>> state, history = ddjax.run(algorithm, problem, key=jax.random.key(0), rounds=20, eval_every=10)
+      >>> [(evaluation.round, evaluation.bytes.total) for evaluation in history]  # 18 floats over 8 links per round
+      [(0, 0), (10, 5760), (20, 11520)]
     """
     history = []
     for snapshot, evaluation in iterate(Simulation(algorithm, problem), key=key, rounds=rounds, eval_every=eval_every):

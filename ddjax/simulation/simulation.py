@@ -1,4 +1,4 @@
-"""A compiled algorithm on a problem: one jitted loop over the rounds between two evaluations."""
+"""Compiled algorithm on a problem: one jitted loop over the rounds between two evaluations."""
 
 import copy
 from collections.abc import Callable
@@ -22,9 +22,9 @@ class Totals(NamedTuple):
     """Sums over rounds.
 
     Attributes:
-      info: `Info`, summed.
-      watch: on the private losses, over all rounds of a run.
-      failed: `[N]` devices that had diverged after the last round.
+      info: sum of `Info`.
+      watch: watch on the private losses, over all rounds of a run.
+      failed: `[N]` whether a device had diverged after the last round.
     """
 
     info: Info
@@ -32,20 +32,20 @@ class Totals(NamedTuple):
     failed: jax.Array
 
     def after(self, info: Info) -> "Totals":
-        """With one more round."""
+        """Return the totals with one more round."""
         watch = self.watch.follow(info)
         failed = ~jnp.isfinite(info.loss + info.distillation_loss) | watch.diverged
         return Totals(jax.tree.map(jnp.add, self.info, info), watch, failed)
 
 
 class Snapshot(NamedTuple):
-    """What a run needs to go on from.
+    """State that a run continues from.
 
     Attributes:
-      state: the algorithm's.
+      state: state of the algorithm.
       messages: `Traffic` of int64 counts from round 0 to the last evaluation, on the host.
-      totals: over the rounds since then.
-      seconds_train: spent in training rounds, as in `Evaluation`.
+      totals: totals over the rounds since then.
+      seconds_train: seconds of training rounds, as in `Evaluation`.
     """
 
     state: Any
@@ -55,21 +55,21 @@ class Snapshot(NamedTuple):
 
 
 class Simulation:
-    """A compiled algorithm on a problem: compiles once for any number of rounds and runs.
+    """Compiled algorithm on a problem, which compiles once for any number of rounds and runs.
 
-    The device axis is spread over a mesh, here and on other hosts. Every process must make the same calls with the same
-    arguments.
+    The device axis is spread over a mesh, which may span several hosts. Every process must make the same calls with the
+    same arguments.
 
     Args:
-      algorithm: what to run; with `hyperparameters`, a function of them that makes it.
-      problem: on what; its arrays are copied to where they are needed. Of data that are not there it has shapes
-        (`jax.ShapeDtypeStruct`), which is enough to `lower` programs.
-      mesh: with the axis `devices`; all accelerators there are if `None`.
-      hyperparameters: a pytree of numbers that are data of the compiled program, as the problem is, so that
+      algorithm: algorithm to run; with `hyperparameters`, a function that makes it from them.
+      problem: problem to run it on; its arrays are copied to where they are needed. If its data are not there, it holds
+        shapes (`jax.ShapeDtypeStruct`), which is enough to `lower` programs.
+      mesh: mesh with the axis `devices`; `None` for all accelerators.
+      hyperparameters: pytree of numbers that are data of the compiled program, as the problem is, so that
         `with_problem` can replace them. On a mesh of several shards they are constants.
 
     Raises:
-      InputError: the algorithm refuses the problem.
+      InputError: if the algorithm refuses the problem.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Simulation:
         self._compile()
 
     def _make(self, traced: Any) -> Algorithm:
-        """The algorithm with these hyperparameters, inside or outside a compiled program."""
+        """Make the algorithm with these hyperparameters, inside or outside a compiled program."""
         if isinstance(self._algorithm, Algorithm):
             return self._algorithm
-        # What is mapped over several shards closes over no traced value.
+        # A function that is mapped over several shards must not close over a traced value.
         return self._algorithm(self.hyperparameters if self.mesh.size > 1 else traced)
 
     def _compile(self) -> None:
@@ -155,7 +155,7 @@ class Simulation:
         self._init = jax.jit(init, out_shardings=layout)
         self._measure = jax.jit(measure, out_shardings=whole)
         self._watch = jax.jit(watch, out_shardings=whole)
-        # How many rounds is data, not shape: no length compiles anew. Donated, the state is updated in place.
+        # The number of rounds is data, so no length compiles anew. The state is donated, so it is updated in place.
         self._advance = jax.jit(
             advance,
             donate_argnums=(1, 2),
@@ -165,21 +165,21 @@ class Simulation:
         self._record = jax.jit(record, static_argnums=5)
 
     def fits(self, problem: Problem) -> bool:
-        """Whether a problem has the shapes this was compiled for, as it lies on the mesh."""
+        """Say whether a problem has the shapes that this was compiled for, as it lies on the mesh."""
         held = {"private_indices": problem.private_indices, "private_counts": problem.private_counts}
         described = shapes(problem)._replace(**held if self.mesh.size > 1 else {})
         return shapes(place_problem(described, self.mesh, self._groups)) == shapes(self.problem)
 
     def with_problem(self, problem: Problem, hyperparameters: Any = None) -> "Simulation":
-        """Applies the same compiled programs to another problem, with other hyperparameters.
+        """Apply the same compiled programs to another problem, with other hyperparameters.
 
         Args:
-          problem: one that `fits`.
-          hyperparameters: as given before, with other values; on several shards only the same values.
+          problem: problem that `fits`.
+          hyperparameters: pytree as before, with other values; on several shards, with the same values.
 
         Raises:
-          ValueError: it does not fit, or its hyperparameters are other constants.
-          InputError: the algorithm refuses the problem.
+          ValueError: if the problem does not fit, or hyperparameters that are constants differ.
+          InputError: if the algorithm refuses the problem.
         """
         placed = place_problem(problem, self.mesh, self._groups)
         if shapes(placed) != shapes(self.problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
@@ -192,16 +192,18 @@ class Simulation:
         return twin
 
     def _place(self, tree: Any, layout: Any = None) -> Any:
-        """Arrays, the same in every process, as arrays on the mesh."""
+        """Place arrays, the same in every process, on the mesh."""
         return sharding.place(tree, layout or sharding.replicated(self.mesh))
 
     def _stream(self, key: jax.Array, number: int) -> jax.Array:
-        """A stream of the run's key, on the mesh."""
+        """Derive a stream of the key of the run, on the mesh."""
         bits = self._place(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))))
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
 
     def lower(self, what: str = "advance") -> jax.stages.Lowered:
-        """Lowers a compiled program by shapes alone: nothing is made or run, so the accelerators need not be there.
+        """Lower a compiled program from shapes alone.
+
+        Nothing is computed, so the accelerators need not be there.
 
         Args:
           what: `advance`, the loop over rounds, or `measure`, an evaluation.
@@ -215,16 +217,16 @@ class Simulation:
             return self._advance.lower(key, state, totals, self.problem, self.hyperparameters, until)
 
     def init(self, key: jax.Array) -> Any:
-        """The state before the first round."""
+        """Compute the state before the first round."""
         with jax.set_mesh(self.mesh):
             state = self._init(self._stream(key, 0), self.problem, self.hyperparameters)
         return self._place(self._make(self.hyperparameters).start(state, self.problem), self.layout)
 
     def measure(self, state: Any) -> Measures:
-        """Test and reference measures of a state.
+        """Measure a state on the test set and the reference set.
 
         Raises:
-          DivergedError: soft decisions that are NaN or infinite; the last step's loss was still fine.
+          DivergedError: if soft decisions are NaN or infinite although the last loss was finite.
         """
         with jax.set_mesh(self.mesh):
             measures = self._measure(self._place(state, self.layout), self.problem, self.hyperparameters)
@@ -233,30 +235,31 @@ class Simulation:
         return measures
 
     def zeros(self) -> Totals:
-        """Totals of no round, where finite losses of any size are taken."""
+        """Return totals of no rounds, with a watch that accepts any finite loss."""
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes.totals)
         return self._place(zeros._replace(watch=zeros.watch._replace(start=zeros.watch.start + np.inf)))
 
     def begin(self, state: Any) -> Totals:
-        """Totals of no round, which watch over the private losses; see `Watch`.
+        """Return totals of no rounds, with a watch on the private losses; see `Watch`.
 
         Args:
-          state: before the first round.
+          state: state before the first round.
         """
         with jax.set_mesh(self.mesh):
             watch = self._watch(self._place(state, self.layout), self.problem, self.hyperparameters)
         return self.zeros()._replace(watch=watch)
 
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
-        """Runs rounds up to `until` (counted from the start of the run); state and totals are consumed.
+        """Run rounds up to `until`, counted from the start of the run; state and totals are consumed.
 
-        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so that no number depends on where a run is cut.
+        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so no number depends on where a run is cut.
 
         Returns:
           The state, and the totals with these rounds added.
 
         Raises:
-          DivergedError: a loss is NaN or infinite, or far above where it began; raised after that very round.
+          DivergedError: if a loss is NaN or infinite, or far above its start; raised after the round in which this
+            happens.
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
@@ -271,18 +274,18 @@ class Simulation:
     def record(
         self, key: jax.Array, state: Any, rounds: Any, measure: Callable[[Any, Problem], Any]
     ) -> tuple[Any, Any]:
-        """Runs on and measures, all in one compiled loop, with the hyperparameters of `advance`.
+        """Run rounds and measure along the way, all in one compiled loop, with the hyperparameters of `advance`.
 
-        Where a device diverges it stops, and what is measured from then on is NaN.
+        If a device diverges, the run stops, and all later measures are NaN.
 
         Args:
-          key: of the run.
-          state: as `init` or `advance` gave it.
-          rounds: `[T]`, increasing.
-          measure: `(state, problem)` to a pytree; the same function is compiled once.
+          key: key of the run.
+          state: state from `init` or `advance`.
+          rounds: `[T]` rounds to measure at, increasing.
+          measure: function `(state, problem)` that returns a pytree; the same function is compiled once.
 
         Returns:
-          The state in the last round, and what was measured in each, stacked `[T, …]`.
+          The state in the last round, and the measures of all rounds, stacked `[T, …]`.
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
@@ -291,7 +294,10 @@ class Simulation:
 
 
 def _group_sizes(state: Any, problem: Problem) -> list[int]:
-    """Numbers of devices of one architecture in order, by the shapes of a state; all where it does not say."""
+    """Return the number of devices of each architecture, in order, from the shapes of a state.
+
+    If the state does not tell them apart, there is one number for all devices.
+    """
     sizes = [jax.tree.leaves(stacked)[0].shape[0] for stacked in getattr(state, "devices", ())]
     devices = len(problem.private_indices)
     return sizes if sum(sizes) == devices else [devices]

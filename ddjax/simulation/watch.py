@@ -1,4 +1,4 @@
-"""When a run has diverged, though its numbers are finite."""
+"""Detection of runs that have diverged although their numbers are finite."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,45 +9,46 @@ import jax.numpy as jnp
 from ddjax.learning import CLASSIFICATION, infer_task
 from ddjax.types import Info, Problem, working_dtype
 
-# A device has diverged where its smoothed private loss is this many times what it was at the start.
+# A device has diverged if its smoothed private loss is this many times the loss at the start.
 FACTOR = 30.0
 _KEPT = 0.95  # share of the smoothed loss that one optimizer step keeps: one bad minibatch is no divergence
-_EXAMPLES = 16  # of all devices, that the models are looked at with before the first round
+_EXAMPLES = 16  # private examples, from all devices, on which the models are measured before the first round
 
 
 class Watch(NamedTuple):
-    """The private losses of the devices, and where each counts as diverged.
+    """Private losses of the devices, and the level at which each counts as diverged.
 
-    A device has diverged where `level > 30 · start`. `start` is the larger of two losses: the device's model before the
-    first round, on private examples of all devices, and having no opinion (uniform probabilities, or zeros), on its
-    own. Neither depends on the length of a run, nor on where it is cut.
+    A device has diverged if `level > 30 · start`. `start` is the larger of two losses: that of the device's model
+    before the first round, on private examples of all devices; and that of a model without an opinion (uniform
+    probabilities, or zeros), on the device's own examples. Neither depends on the length of a run, nor on where it is
+    cut.
 
     Attributes:
-      level: `[N]` the private loss, smoothed over some twenty optimizer steps; it begins at `start`.
-      start: `[N]` that loss; infinite where nothing is watched.
+      level: `[N]` private loss, smoothed over about twenty optimizer steps; it begins at `start`.
+      start: `[N]` loss at the start; infinite if nothing is watched.
     """
 
     level: jax.Array
     start: jax.Array
 
     def follow(self, info: Info) -> "Watch":
-        """The watch after one more round."""
+        """Return the watch after one more round."""
         kept = _KEPT ** info.steps.astype(self.level.dtype)
         loss = info.loss / jnp.maximum(info.steps, 1)
         return self._replace(level=kept * self.level + (1 - kept) * loss)
 
     @property
     def diverged(self) -> jax.Array:
-        """`[N]` whether a device has."""
+        """Whether each device has diverged, `[N]`."""
         return self.level > FACTOR * self.start
 
 
 def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
-    """The watch before the first round.
+    """Make the watch before the first round.
 
     Args:
       predict: `x [B, …] → [N, B, K]` soft decisions of every device.
-      problem: its private examples are used.
+      problem: problem whose private examples are used.
     """
     task, dtype = infer_task(problem.y), working_dtype()
     counts, held = problem.private_counts, problem.private_indices

@@ -1,1 +1,1 @@
-"""What theory says: closed forms, rates, and exact measures of convergence."""
+"""Theory: closed forms, rates, and exact measures of convergence."""

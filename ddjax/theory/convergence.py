@@ -1,4 +1,4 @@
-"""What convergence theory speaks of, measured exactly: the joint objective, full-batch gradients, consensus errors."""
+"""Exact measures of the quantities in convergence theory: joint objective, full-batch gradients, consensus errors."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,18 +12,19 @@ from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
 
 class Quantities(NamedTuple):
-    """What is measured in one round. `z̄` is the average soft decision, `θ̄` the average of parameters.
+    """Measures of one round, where `z̄` is the average soft decision and `θ̄` the average of the parameters.
 
     Attributes:
-      objective: `[]` of distillation the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is, for the
-        squared distance, `∇L_n(θ_n; z̄) / N`; of averaging `F(θ̄)`, the mean private loss there; of devices alone their
-        mean private loss.
-      gradient_norm_sq: `[N]` of distillation `‖∇L_n(θ_n; z̄)‖²`, which the paper claims to vanish; of averaging
-        `‖∇F(θ̄)‖²`, the same for all; of devices alone that of the private loss.
-      own_gradient_norm_sq: `[N]` of distillation at the device's own target as training takes it, clipped to the range
-        of soft decisions, `‖∇L_n(θ_n; z_n)‖²`; else that of the private loss at `θ_n`, which averaging does not make
-        vanish.
-      consensus_error: `[N]` of distillation the mean over the reference set of `‖z_n − z̄‖²`, else `‖θ_n − θ̄‖²`.
+      objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is, for the
+        squared distance, `∇L_n(θ_n; z̄) / N`. For averaging, the mean private loss `F(θ̄)`. For devices that learn
+        alone, their mean private loss.
+      gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z̄)‖²`, which the paper claims to vanish. For averaging,
+        `‖∇F(θ̄)‖²`, the same for all devices. For devices that learn alone, that of the private loss.
+      own_gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z_n)‖²` at the device's own target as training uses it,
+        clipped to the range of soft decisions. Otherwise that of the private loss at `θ_n`, which averaging does not
+        make vanish.
+      consensus_error: `[N]`. For distillation, the mean over the reference set of `‖z_n − z̄‖²`; otherwise `‖θ_n −
+        θ̄‖²`.
     """
 
     objective: jax.Array
@@ -35,20 +36,25 @@ class Quantities(NamedTuple):
 def measure_distillation(
     population: Population, state: Any, problem: Problem, mixer: Mixer | None = None
 ) -> Quantities:
-    """Measures a state of `distillation` or `server_distillation`.
+    """Measure a state of `distillation` or `server_distillation`.
 
     Args:
-      population: the devices' population.
-      state: after any round.
-      problem: the data.
-      mixer: without memory, of `neighbors`, which keeps no `z_n`: they are what it makes of the soft decisions. With
-        `None` what depends on them is NaN there.
+      population: population of the devices.
+      state: state after any round.
+      problem: problem that the devices learn from.
+      mixer: mixer without memory, for consensus `neighbors`, which keeps no `z_n`: they are the mixed soft decisions.
+        If it is `None`, all that depends on `z_n` is NaN there.
+
+    Returns:
+      The `Quantities` of the state.
 
     Raises:
-      InputError: devices that do not know the whole reference set.
+      InputError: if some devices do not know the whole reference set.
     """
     if problem.known is not None:
-        raise InputError("convergence is measured of devices that know the whole reference set, unlike these")
+        raise InputError(
+            "convergence is measured only for devices that know the whole reference set; leave out --reference_known"
+        )
     s = population.predict(state.devices, problem.reference[:])
     mean, own = s.mean(0), state.estimate
     if own is None:
@@ -63,7 +69,7 @@ def measure_distillation(
 
 
 def measure_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measures a state of `dsgd` or another algorithm that brings parameters together."""
+    """Measure a state of `dsgd`, or of another algorithm that brings parameters together."""
     (devices,) = state.devices
     mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), devices.params)
     values, common = gradients(population, (devices._replace(params=mean),), problem)
@@ -74,7 +80,7 @@ def measure_averaging(population: Population, state: Any, problem: Problem) -> Q
 
 
 def measure_separate(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measures a state of `local` or `centralized`. There is no consensus, so its error is NaN."""
+    """Measure a state of `local` or `centralized`; without consensus, its error is NaN."""
     values, separate = gradients(population, state.devices, problem)
     norms, nothing = _norms(separate), jnp.full(population.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
@@ -83,16 +89,16 @@ def measure_separate(population: Population, state: Any, problem: Problem) -> Qu
 def gradients(
     population: Population, devices: tuple[Device, ...], problem: Problem, targets: jax.Array | None = None
 ) -> tuple[jax.Array, tuple[PyTree, ...]]:
-    """Each device's loss and gradient on all its private and all reference data.
+    """Compute the loss and the gradient of each device on all its private data and all reference data.
 
     Args:
-      population: the devices' population.
-      devices: a stacked `Device` a group.
-      problem: the data.
+      population: population of the devices.
+      devices: one stacked `Device` per group.
+      problem: problem that the devices learn from.
       targets: `[N, R, K]`; `None` for the private loss alone.
 
     Returns:
-      `[N]` losses, and a stacked gradient a group.
+      Losses `[N]`, and one stacked gradient per group.
     """
 
     def one(
@@ -118,7 +124,7 @@ def gradients(
 
 
 def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
-    """`[N]` squared norms of stacked pytrees, a group each."""
+    """Compute squared norms `[N]` of stacked pytrees, one per group."""
 
     def of(group: PyTree) -> jax.Array:
         return sum((leaf**2).reshape(len(leaf), -1).sum(1) for leaf in jax.tree.leaves(group))
@@ -127,12 +133,12 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
 
 
 def counted(problem: Problem) -> jax.Array:
-    """`[N, n_max]`, 1 where an entry of `private_indices` counts, else 0."""
+    """Mark the entries of `private_indices` that count, `[N, n_max]`: 1 where they do, else 0."""
     return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 
 
 def coefficients(devices: tuple[Device, ...]) -> jax.Array:
-    """`[N, P + 1, K]` of linear devices, the last row the bias."""
+    """Return the coefficients `[N, P + 1, K]` of linear devices; the last row is the bias."""
     layers = [device.params["dense"] for device in devices]
     parts = [jnp.concatenate([layer["kernel"], layer["bias"][..., None]], axis=-1) for layer in layers]
     return jnp.concatenate(parts).swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""What kind of point devices come to rest at: a minimum of their loss, or a saddle."""
+"""Kind of point at which devices come to rest: a minimum of their loss, or a saddle."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,20 +12,21 @@ from jax.flatten_util import ravel_pytree
 
 from ddjax.types import PyTree
 
-# Curvature below this part of the largest counts as none, a difference below this part of the loss as well.
+# Curvature below this part of the largest counts as zero, and so does a difference below this part of the loss.
 _FLAT = _LITTLE = 1e-3
 
 
 class EndPoint(NamedTuple):
-    """The neighbourhood of a point.
+    """Neighbourhood of a point.
 
     Attributes:
-      loss: there.
-      gradient_norm: `‖g‖`.
-      smallest, largest: eigenvalues of the Hessian, by Lanczos.
-      uncertainty: `‖H v − λ v‖` of the smallest: an eigenvalue lies within that of it. Infinite where Lanczos has not
-        converged, and so may have missed a smaller one.
-      escape: by how much the loss is lower somewhere along `± v`; 0 if it is nowhere.
+      loss: loss at the point.
+      gradient_norm: norm `‖g‖` of the gradient.
+      smallest: smallest eigenvalue of the Hessian, by Lanczos.
+      largest: largest eigenvalue of the Hessian, by Lanczos.
+      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue: an eigenvalue lies within this distance. Infinite if
+        Lanczos has not converged, and so may have missed a smaller one.
+      escape: largest decrease of the loss along `± v`; 0 if it decreases nowhere.
       verdict: `minimum`, `saddle` or `undecided`.
     """
 
@@ -39,18 +40,28 @@ class EndPoint(NamedTuple):
 
 
 def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
-    """Looks around a point: is it stationary to second order (Nesterov and Polyak 2006), can it be escaped from?
+    """Examine whether a point is stationary to second order (Nesterov and Polyak 2006) and can be escaped from.
 
-    With `κ` a thousandth of the largest curvature, a point is *undecided* while its gradient could lower the loss by
-    more than a thousandth of it against curvature `κ`, `‖g‖² / 2κ`. Else it is a *saddle* if a direction bends down by
-    more than `κ`, beyond the uncertainty, and a perturbation along it, of some length from a ten-thousandth of `1 +
-    ‖θ‖` to the whole, lowers the loss by more than a thousandth; a *minimum*, up to these scales, if neither; else
-    undecided.
+    Let `κ` be a thousandth of the largest curvature. A point is *undecided* while its gradient could lower the loss by
+    more than a thousandth of it against curvature `κ`, that is by `‖g‖² / 2κ`. Otherwise it is a *saddle* if two things
+    hold: a direction bends down by more than `κ`, beyond the uncertainty; and a step along it lowers the loss by more
+    than a thousandth, for some length from a ten-thousandth of `1 + ‖θ‖` to the whole of it. It is a *minimum*, up to
+    these scales, if neither holds. If one holds, it is undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
-      params: the point.
-      data: what it is a loss of.
+      params: point to examine.
+      *data: further arguments of `loss`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from ddjax.theory.endpoint import examine
+      >>> def loss(x):
+      ...     return 1 + x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+      >>> examine(loss, jnp.zeros(2)).verdict
+      'saddle'
+      >>> examine(loss, jnp.array([0, 0.5**0.5])).verdict
+      'minimum'
     """
     start, _ = ravel_pytree(params)
     here, gradient = jax.tree.map(np.asarray, _value_and_gradient(loss, params, *data))
@@ -75,7 +86,7 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
         return np.asarray(_product(loss, params, along, *data), np.float64)
 
     top, _, found = largest(product)
-    # The other end of the spectrum is found as quickly once it is turned round, with an error relative to `top`.
+    # The other end of the spectrum is found as quickly once the spectrum is reversed, with an error relative to `top`.
     turned, vector, found_too = largest(lambda direction: top * np.ravel(direction) - product(direction))
     smallest = top - turned
     uncertainty = float(np.linalg.norm(product(vector) - smallest * vector)) if found and found_too else np.inf
@@ -102,7 +113,7 @@ def _value_and_gradient(loss: Callable, params: PyTree, *data: Any) -> tuple[jax
 
 @partial(jax.jit, static_argnums=0)
 def _product(loss: Callable, params: PyTree, direction: jax.Array, *data: Any) -> jax.Array:
-    """`H v`, reverse over reverse, since layers with a VJP of their own have no forward mode."""
+    """Compute `H v`, reverse over reverse, because layers with a VJP of their own have no forward mode."""
     start, unravel = ravel_pytree(params)
 
     def along(flat: jax.Array) -> jax.Array:
@@ -113,6 +124,6 @@ def _product(loss: Callable, params: PyTree, direction: jax.Array, *data: Any) -
 
 @partial(jax.jit, static_argnums=0)
 def _along(loss: Callable, params: PyTree, direction: jax.Array, lengths: jax.Array, *data: Any) -> jax.Array:
-    """The loss at `params + length · direction`, one after another to spare memory."""
+    """Compute the loss at `params + length · direction`, one length after another to spare memory."""
     start, unravel = ravel_pytree(params)
     return jax.lax.map(lambda length: loss(unravel(start + length * direction), *data), lengths)

@@ -1,4 +1,4 @@
-"""Examines where the devices of a run end."""
+"""Examination of the points at which the devices of a run end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,19 @@ from ddjax.types import Problem, PyTree
 def examine_devices(
     population: Population, state: Any, problem: Problem, measure: Callable, devices: int
 ) -> list[EndPoint]:
-    """Finds what kind of point a run came to.
+    """Find what kind of point a run came to.
 
     Args:
-      population: the devices' population.
-      state: the last one.
-      problem: the data.
-      measure: what was measured, which says whose loss is examined. For `measure_distillation` it is `L_n(·; z̄)` of a
-        device, with `z̄` held fixed; for `measure_separate` its private loss; for `measure_averaging` `F`, at `θ̄`, once.
-      devices: how many are examined, from the first.
+      population: population of the devices.
+      state: last state of the run.
+      problem: problem that the devices learn from.
+      measure: function that measured the run, which decides whose loss is examined. For `measure_distillation` it is
+        `L_n(·; z̄)` of each device, with `z̄` held fixed. For `measure_separate` it is the private loss of each device.
+        For `measure_averaging` it is `F`, at `θ̄`, once.
+      devices: number of devices to examine, from the first.
+
+    Returns:
+      One `EndPoint` per device; a single one for `measure_averaging`.
     """
     weights = counted(problem)
 

@@ -1,4 +1,4 @@
-"""Linear devices with squared loss: where each way to reach consensus ends, in closed form, in float64."""
+"""Linear devices with squared loss: the resting point of each form of consensus, in closed form, in float64."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from ddjax.learning import infer_task
 from ddjax.sharding import on_host
 from ddjax.types import Problem
 
-# Unknowns, devices times coefficients, up to which the joint system is solved as one dense matrix.
+# Largest number of unknowns, devices times coefficients, of a joint system that is solved as one dense matrix.
 LARGEST = 4000
-# Eigenvalues below this part of the largest are none.
+# Eigenvalues below this part of the largest count as zero.
 RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
-    """The normal equations of devices with data `A_n, y_n` and reference inputs `X`.
+    """Normal equations of devices with data `A_n, y_n` and reference inputs `X`.
 
     The last column of the inputs is ones, for the bias.
 
@@ -32,15 +32,21 @@ class NormalEquations(NamedTuple):
 
 
 def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
-    """Makes the normal equations of a problem; labels become one-hot targets of `K = outputs` classes.
+    """Make the normal equations of a problem; labels become one-hot targets of `K = outputs` classes.
 
     Raises:
-      InputError: devices that do not know the whole reference set.
+      InputError: if some devices do not know the whole reference set.
+
+    Examples:
+      >>> import ddjax
+      >>> from ddjax.theory.least_squares import normal_equations
+      >>> data = ddjax.load_dataset("synthetic_regression:5", devices=4, train=400)
+      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
+      >>> normal_equations(problem, outputs=1).own.shape  # 5 inputs and the bias
+      (4, 6, 6)
     """
     if problem.known is not None:
-        raise InputError(
-            "normal equations are of devices that know the whole reference set; leave out --reference_known"
-        )
+        raise InputError("normal equations need devices that know the whole reference set; leave out --reference_known")
 
     def features(inputs: Any) -> np.ndarray:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
@@ -60,23 +66,34 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
 
 
 def ridged(equations: NormalEquations, ridge: float) -> NormalEquations:
-    """The normal equations with `½ν ‖θ_n‖²` added to each device's loss, of which the bias is a part."""
+    """Add `½ν ‖θ_n‖²` to the loss of each device; `θ_n` includes the bias."""
     return equations._replace(own=equations.own + ridge * np.eye(len(equations.shared)))
 
 
 def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
-    """Minimizes `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m` (Brefeld et al., ICML 2006).
+    """Minimize `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m` (Brefeld et al., ICML 2006).
 
-    Device by device `(H_n + ρ G) θ_n − ρ G θ̄ = A_nᵀ y_n/m_n`. Given `θ̄` these fall apart into `N` systems, and their
-    mean is one system for `θ̄`: no system is larger than one model. Where data do not determine a solution, that of
-    least norm is taken of each of these systems.
+    Each device has a system `(H_n + ρ G) θ_n − ρ G θ̄ = A_nᵀ y_n/m_n`. Given `θ̄` these are `N` separate systems, and
+    their mean is one system for `θ̄`, so no system is larger than one model. If the data do not determine a solution,
+    each of these systems gives the one of least norm.
 
     Args:
-      equations: of the problem; `H_n` and `G` are its `own` and `shared`. With a ridge they are `ridged`.
-      weight: `ρ`.
+      equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`. For a ridge, pass `ridged` ones.
+      weight: weight `ρ` of the reference set.
 
     Returns:
-      `[N, P + 1, K]` float64, the last row the bias.
+      Coefficients `[N, P + 1, K]` float64; the last row is the bias.
+
+    Examples:
+      >>> import numpy as np
+      >>> from ddjax.theory.least_squares import NormalEquations, co_regularized
+      >>> one = np.ones((1, 1))
+      >>> equations = NormalEquations(np.stack([one, one]), np.stack([0 * one, 2 * one]), one)
+      >>> for weight in (0, 1, 100):  # two devices whose own solutions are 0 and 2
+      ...     print(co_regularized(equations, weight).ravel().round(2).tolist())
+      [0.0, 2.0]
+      [0.5, 1.5]
+      [0.99, 1.01]
     """
     gram = weight * equations.shared
     inverses = np.linalg.pinv(equations.own + gram, hermitian=True)
@@ -87,20 +104,21 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
 
 
 def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """Solves for where devices with targets `z = F s` rest: `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`.
+    """Solve for the resting point of devices whose targets are `z = F s`.
 
-    With `F = 11ᵀ/N` it is `co_regularized`. Where the data do not determine a solution, the one of least norm.
+    It obeys `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. With `F = 11ᵀ/N` it is `co_regularized`. If the
+    data do not determine a solution, it is the one of least norm.
 
     Args:
-      equations: of the problem; `H_n` and `G` are its `own` and `shared`.
-      weight: `ρ`.
-      following: `F` `[N, N]`, see `follows`.
+      equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`.
+      weight: weight `ρ` of the reference set.
+      following: matrix `F` `[N, N]`, see `follows`.
 
     Returns:
-      `[N, P + 1, K]`.
+      Coefficients `[N, P + 1, K]`.
 
     Raises:
-      InputError: more unknowns than can be solved for.
+      InputError: if there are more unknowns than can be solved for.
     """
     outputs = equations.sides.shape[-1]
     flat = equations.sides.reshape(-1, outputs)
@@ -108,12 +126,12 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 
 
 def joint_system(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """`[N (P + 1), N (P + 1)]` of all devices' systems, coupled by their targets."""
+    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, coupled by their targets."""
     devices, features, _ = equations.sides.shape
     if devices * features > LARGEST:
         raise InputError(
-            f"{devices} devices with {features} coefficients each are more than resting points and rates are computed "
-            f"for, {LARGEST} unknowns"
+            f"{devices} devices with {features} coefficients each have {devices * features} unknowns; resting points "
+            f"and rates are computed for at most {LARGEST}"
         )
     joint = np.kron(np.eye(devices) - following, weight * equations.shared)
     for n, own in enumerate(equations.own):
@@ -123,13 +141,23 @@ def joint_system(equations: NormalEquations, weight: float, following: np.ndarra
 
 
 def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.ndarray:
-    """How targets follow soft decisions that do not move: `z = F s`.
+    """Return the matrix `F` by which targets follow soft decisions that do not move: `z = F s`.
 
     Args:
-      consensus: `tracking`, `F = 11ᵀ/N`; `gradient`, the rest of `z ← W z + ζ (s − z)`, `F = ζ (I − W + ζ I)⁻¹`;
-        `neighbors`, `F = W`.
-      matrix: `W` `[N, N]`, doubly stochastic.
-      step_size: `ζ`; as it goes to zero, `F` goes to `11ᵀ/N`.
+      consensus: form of the consensus step. `tracking` has `F = 11ᵀ/N`. `gradient` has `F = ζ (I − W + ζ I)⁻¹`, the
+        resting point of `z ← W z + ζ (s − z)`. `neighbors` has `F = W`.
+      matrix: mixing matrix `W` `[N, N]`, doubly stochastic.
+      step_size: consensus step size `ζ`; as it goes to zero, `F` goes to `11ᵀ/N`.
+
+    Examples:
+      >>> from ddjax.networks import build_topology
+      >>> from ddjax.theory.least_squares import follows
+      >>> matrix = build_topology("ring", 4).matrices[0].toarray()
+      >>> for consensus in ("neighbors", "gradient", "tracking"):  # weights that device 0 gives
+      ...     print(consensus, follows(consensus, matrix, 0.1)[0].round(2).tolist())
+      neighbors [0.33, 0.33, 0.0, 0.33]
+      gradient [0.33, 0.23, 0.2, 0.23]
+      tracking [0.25, 0.25, 0.25, 0.25]
     """
     devices = len(matrix)
     if consensus == "gradient" and step_size:
@@ -138,25 +166,25 @@ def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.nd
 
 
 def averaged(equations: NormalEquations) -> np.ndarray:
-    """The point where devices that share parameters come to rest, the minimum of the mean loss. `[N, P + 1, K]`."""
+    """Find the resting point `[N, P + 1, K]` of devices that share parameters: the minimum of the mean loss."""
     common = np.linalg.lstsq(equations.own.mean(0), equations.sides.mean(0))[0]
     return np.broadcast_to(common, equations.sides.shape)
 
 
 def determined(equations: NormalEquations, weight: float) -> np.ndarray:
-    """Directions `[N (P + 1), r]` in which the joint objective is curved.
+    """Return directions `[N (P + 1), r]` in which the joint objective is curved.
 
-    In the others the data say nothing, and devices stay as they began.
+    In all other directions the data say nothing, and devices stay where they began.
 
     Raises:
-      InputError: more unknowns than can be solved for.
+      InputError: if there are more unknowns than can be solved for.
     """
     devices = len(equations.own)
     return _curved(joint_system(equations, weight, np.full((devices, devices), 1 / devices)))
 
 
 def determined_together(equations: NormalEquations) -> np.ndarray:
-    """Directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
+    """Return directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
     return _curved(equations.own.mean(0))
 
 
@@ -166,15 +194,15 @@ def _curved(matrix: np.ndarray) -> np.ndarray:
 
 
 def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """`‖θ − θ*‖ / ‖θ*‖` over all devices, in the directions that the data determine.
+    """Compute `‖θ − θ*‖ / ‖θ*‖` over all devices, in the directions that the data determine.
 
     Args:
-      coefficients: `[T, N, P + 1, K]` of several rounds.
-      solution: `[N, P + 1, K]`.
-      directions: orthonormal, `[N (P + 1), r]` or, of each device, `[P + 1, r]`.
+      coefficients: `[T, N, P + 1, K]`, coefficients in several rounds.
+      solution: `[N, P + 1, K]`, the resting point `θ*`.
+      directions: orthonormal directions, `[N (P + 1), r]`, or `[P + 1, r]` for each device.
 
     Returns:
-      `[T]`.
+      Distances `[T]`.
     """
 
     def along(theta: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How quickly linear devices with squared loss come to rest, in closed form, in float64."""
+"""Speed at which linear devices with squared loss come to rest, in closed form, in float64."""
 
 import numpy as np
 import scipy.optimize
@@ -9,23 +9,23 @@ from ddjax.theory.least_squares import RANK, NormalEquations, determined, joint_
 def factor(
     equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
 ) -> float:
-    """The factor by which distances shrink in a round once all but the slowest direction is gone.
+    """Compute the factor by which distances shrink in a round once only the slowest direction is left.
 
-    A direction that shrinks by `q` a round sees targets `F(q) s`: `ζ (q I − W + ζ I)⁻¹` of `gradient`, `W` of
-    `neighbors`, `(1 − 1/q) (q I − W)⁻¹ W` of `tracking`. So `q = 1 − η ν`, with `ν` the smallest eigenvalue of the
-    joint system of `resting_point`, twice, with `F(q)`: solved for `q`. No quicker than that, nor than the graph mixes.
-    Of directed graphs the symmetric part of `F` is taken.
+    A direction that shrinks by `q` in a round sees targets `F(q) s`. `F(q)` is `ζ (q I − W + ζ I)⁻¹` for `gradient`,
+    `W` for `neighbors`, and `(1 − 1/q) (q I − W)⁻¹ W` for `tracking`. The factor solves `q = 1 − η ν`, where `ν` is the
+    smallest eigenvalue of twice the joint system of `resting_point` with `F(q)`. The result is never below the factor
+    at which the graph mixes. For directed graphs the symmetric part of `F` is used.
 
     Args:
-      equations: of the problem.
-      weight: `ρ`.
-      step_size: `η`.
-      consensus: the form of the consensus step.
-      matrix: `W` `[N, N]`.
-      zeta: `ζ`, of `gradient`.
+      equations: normal equations of the problem.
+      weight: weight `ρ` of the reference set.
+      step_size: step size `η` of the devices.
+      consensus: form of the consensus step.
+      matrix: mixing matrix `W` `[N, N]`.
+      zeta: consensus step size `ζ`, for `gradient`.
 
     Raises:
-      InputError: more unknowns than can be solved for.
+      InputError: if there are more unknowns than can be solved for.
     """
     identity, eigenvalues = np.eye(len(matrix)), np.linalg.eigvals(matrix)
     apart = np.delete(eigenvalues, np.argmin(np.abs(eigenvalues - 1)))
@@ -33,7 +33,7 @@ def factor(
     directions = determined(equations, weight)
 
     def short(lost: float) -> float:
-        """`η ν` less `1 − q`."""
+        """Compute `η ν` minus `1 − q`."""
         q = 1 - lost
         if consensus == "gradient":
             following = zeta * np.linalg.inv((q + zeta) * identity - matrix)
@@ -56,7 +56,7 @@ def factor(
 
 
 def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
-    """Smallest positive and largest eigenvalue of the devices' Hessians `2 H_n`, and the largest of `2 ρ G`."""
+    """Compute the smallest positive and the largest eigenvalue of the Hessians `2 H_n`, and the largest of `2 ρ G`."""
     own = 2 * np.linalg.eigvalsh(equations.own)
     positive = own[own > RANK * own.max()]
     pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()

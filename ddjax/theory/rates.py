@@ -1,4 +1,4 @@
-"""Rates: measured slopes with their intervals, and what step size a problem and a graph allow."""
+"""Rates: measured slopes with their intervals, and the step size that a problem and a graph allow."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ from ddjax.errors import InputError
 
 
 class Slope(NamedTuple):
-    """A fitted rate.
+    """Fitted rate.
 
     Attributes:
-      value: mean over seeds of the least-squares slope.
-      low, high: its 95 % percentile-bootstrap interval over seeds, which of few seeds is too narrow; NaN of less than
-        three.
+      value: least-squares slope, averaged over seeds.
+      low: lower end of its 95 % percentile-bootstrap interval over seeds. The interval is too narrow if there are few
+        seeds, and NaN if there are fewer than three.
+      high: upper end of the interval.
     """
 
     value: float
@@ -25,16 +26,23 @@ class Slope(NamedTuple):
 
 
 def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale: str = "log-log") -> Slope:
-    """The rate at which a quantity falls: `p` of `C x^p` (`log-log`), or `r` of `C e^(r x)` (`semi-log`).
+    """Fit the rate at which a quantity falls: `p` in `C x^p` (`log-log`), or `r` in `C e^(r x)` (`semi-log`).
 
     Args:
-      x: `[T]` rounds, or what else it depends on.
-      values: `[S, T]` of each seed; those that are not positive and finite are left out.
+      x: `[T]` rounds, or another quantity that the values depend on.
+      values: `[S, T]` values for each seed; those that are not positive and finite are left out.
       window: first and last `x` of the fit.
       scale: `log-log` or `semi-log`.
 
     Raises:
-      InputError: fewer than two usable points in the window.
+      InputError: if the window has fewer than two usable points.
+
+    Examples:
+      >>> import numpy as np
+      >>> from ddjax.theory.rates import slope
+      >>> rounds = np.arange(1, 1001)
+      >>> round(slope(rounds, 5 / np.sqrt(rounds)[None], window=(10, 1000)).value, 6)
+      -0.5
     """
     inside = (x > 0) & (x >= window[0]) & (x <= window[1])
     found = []
@@ -55,26 +63,41 @@ def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale:
 
 
 def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`Σ_{s ≤ t} η_s v_s / Σ_{s ≤ t} η_s`, of which theorems on stochastic gradients speak, by the trapezoidal rule.
+    """Compute `Σ_{s ≤ t} η_s v_s / Σ_{s ≤ t} η_s` by the trapezoidal rule.
+
+    Theorems on stochastic gradients speak of this average.
 
     Args:
-      rounds: `[T]`.
-      values: `[…, T]` `v` in these.
-      weights: `[T]` `η` in these.
+      rounds: `[T]` rounds.
+      values: `[…, T]` values `v` in these rounds.
+      weights: `[T]` weights `η` in these rounds.
+
+    Examples:
+      >>> import numpy as np
+      >>> from ddjax.theory.rates import running_average
+      >>> running_average(np.arange(4), np.array([4.0, 4, 4, 4]), np.ones(4)).tolist()
+      [4.0, 4.0, 4.0, 4.0]
     """
     total = integrate.cumulative_trapezoid(weights * values, rounds, initial=0) + weights[0] * values[..., :1]
     return total / (integrate.cumulative_trapezoid(weights, rounds, initial=0) + weights[0])
 
 
 def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
-    """The factor by which disagreement shrinks in a round of mixing alone, `x ← W_t x`, measured in float64.
+    """Measure the factor by which disagreement shrinks in a round of mixing alone, `x ← W_t x`, in float64.
 
-    Theory: `|λ₂|` of a fixed doubly stochastic `W` (0 where one round ends it). Of two complex eigenvalues of one
-    modulus the disagreement oscillates, so the factor is fitted over 40 `N` rounds, less the first quarter; it is
-    renormed on the way, so that none is lost in rounding.
+    Theory gives `|λ₂|` for a fixed doubly stochastic `W` (0 if one round ends the disagreement). If two complex
+    eigenvalues have the same modulus, the disagreement oscillates. The factor is therefore fitted over 40 `N` rounds
+    without the first quarter. The vector is renormalized along the way, so that it does not vanish in rounding.
 
     Args:
-      matrices: one `[N, N]`, or those of a cycle.
+      matrices: one matrix `[N, N]`, or those of a cycle.
+
+    Examples:
+      >>> from ddjax.networks import build_topology
+      >>> from ddjax.theory.rates import mixing_decay
+      >>> topology = build_topology("ring", 16)
+      >>> round(mixing_decay(topology.matrices), 3), round(1 - topology.spectral_gap, 3)
+      (0.949, 0.949)
     """
     dense = [matrix.toarray() for matrix in matrices]
     devices = dense[0].shape[0]
@@ -95,20 +118,23 @@ def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
 
 
 def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex, consensus: str, zeta: float) -> float:
-    """How fast one mode of full-batch distillation between linear models shrinks in a round; stable below 1.
+    """Compute the factor by which one mode of full-batch distillation shrinks in a round; it is stable below 1.
 
-    Of devices with one Hessian, whose curvature in a direction is `h` and of whose distillation term it is `c`, the
-    mode of the graph with eigenvalue `λ` obeys `(q − 1) + η [h + c − c T(q)] = 0` for its factors `q`. `T` is how the
-    target follows the soft decision: `λ (q − 1) / (q (q − λ))` (`tracking`), `ζ / (q − λ + ζ)` (`gradient`), `λ`
-    (`neighbors`).
+    All models are linear. Let all devices have one Hessian, with curvature `h` in a direction, and let the distillation
+    term have curvature `c` there. The mode of the graph with eigenvalue `λ` then obeys `(q − 1) + η [h + c − c T(q)] =
+    0` for its factors `q`. `T` says how the target follows the soft decision: `λ (q − 1) / (q (q − λ))` for `tracking`,
+    `ζ / (q − λ + ζ)` for `gradient`, `λ` for `neighbors`.
 
     Args:
-      step_size: `η`.
-      curvature: `h`.
-      pull: `c`.
-      eigenvalue: `λ` of the mixing matrix.
-      consensus: the form of the consensus step.
-      zeta: `ζ`, of `gradient`.
+      step_size: step size `η` of the devices.
+      curvature: curvature `h`.
+      pull: curvature `c` of the distillation term.
+      eigenvalue: eigenvalue `λ` of the mixing matrix.
+      consensus: form of the consensus step.
+      zeta: consensus step size `ζ`, for `gradient`.
+
+    Returns:
+      The largest modulus of the factors `q`.
     """
     numerator, denominator = {
         "tracking": (eigenvalue * np.array([1, -1]), np.array([1, -eigenvalue, 0])),
@@ -124,16 +150,16 @@ def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex,
 def step_size(
     curvatures: tuple[float, float], pull: float, eigenvalues: np.ndarray, consensus: str, zeta: float = 0.0
 ) -> float:
-    """The step size `η` of full-batch distillation between linear models for which its slowest mode is quickest.
+    """Choose the step size `η` of full-batch distillation between linear models for which the slowest mode is quickest.
 
-    Half of it, since devices' Hessians differ, which the modes of `radius` do not know.
+    Half of this is returned, because the Hessians of devices differ, which the modes of `radius` leave out.
 
     Args:
-      curvatures: smallest positive and largest eigenvalue of the devices' Hessians.
-      pull: largest eigenvalue of the distillation term's Hessian.
-      eigenvalues: `[N]` of the mixing matrix.
-      consensus: the form of the consensus step.
-      zeta: `ζ`, of `gradient`.
+      curvatures: smallest positive and largest eigenvalue of the Hessians of the devices.
+      pull: largest eigenvalue of the Hessian of the distillation term.
+      eigenvalues: `[N]` eigenvalues of the mixing matrix.
+      consensus: form of the consensus step.
+      zeta: consensus step size `ζ`, for `gradient`.
     """
     eigenvalues = np.unique(np.round(eigenvalues, 9))
     corners = [(h, c) for h in curvatures for c in (0.0, pull)]

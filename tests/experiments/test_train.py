@@ -194,7 +194,7 @@ def test_combinations_run(tmp_path, flags):
         (["--choco_step_size=0.2"], "--choco_step_size is not used by distillation; it belongs to --mixing=choco"),
         (["--compressor=top_classes:11"], "more than the 10 classes"),
         (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
-        (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "metropolis_hastings is"),
+        (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "use metropolis_hastings"),
         (["--mixing_weights=column_uniform", "--topology=star"], "a doubly stochastic matrix is needed"),
         (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "a column stochastic"),
         (["--algorithm=co_regularization", "--models=mlp"], "give --models=linear"),
@@ -204,7 +204,7 @@ def test_combinations_run(tmp_path, flags):
         (["--topology=random_match"], "did you mean 'random_matching'"),
         (
             ["--topology=alternating:ring+random_matching"],
-            "a fixed graph is needed, and 'random_matching' changes itself",
+            "a fixed graph is needed, but 'random_matching' changes from round to round",
         ),
         (["--mixing=choco", "--consensus=neighbors"], "keeps none"),
         (["--mixing=server", "--consensus_step_size=1.5"], "unstable here: it must be below 1"),
