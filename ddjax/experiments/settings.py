@@ -47,7 +47,7 @@ class Settings(ProblemSettings):
     )
     activation: str = _network(
         "gelu",
-        "Activation function of the models; the theory requires a smooth one.",
+        "Activation function; the theory requires a smooth one.",
         registry=ACTIVATIONS,
         shared=True,
     )
@@ -74,9 +74,8 @@ class Settings(ProblemSettings):
     )
     compressor: str = _mixing(
         "",
-        "Compressor of the messages of server_distillation, choco, push_sum and all systems that --mixing applies to; "
-        "K is a number of entries, or a fraction below 1. Default: none; for choco, top_k:0.01 of parameters and "
-        "top_k:0.1 of soft decisions.",
+        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number of "
+        "entries, or a fraction below 1. Default: none; for choco top_k:0.01 for parameters, 0.1 for soft decisions.",
         registry=COMPRESSORS,
     )
     choco_step_size: float = _mixing(
@@ -87,9 +86,7 @@ class Settings(ProblemSettings):
         minimum=0,
         maximum=1,
     )
-    momentum: float = _mixing(
-        0.9, "β: momentum of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1
-    )
+    momentum: float = _mixing(0.9, "β of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
     message_fraction: float = _mixing(
         1.0, "Fraction of the parameters in each message of gossip.", minimum=0, maximum=1, positive=True
     )

@@ -80,11 +80,11 @@ def test_pairs_with_torch(tmp_path):
     [
         (["--work=dsdg"], "did you mean 'dsgd'"),
         (["--models=mpl"], "did you mean 'mlp'"),
-        (["--work=dsgd", "--models=linear:2+mlp:2", "--devices=4"], "one architecture"),
+        (["--work=dsgd", "--models=linear:2+mlp:2", "--devices=4"], "need the same model"),
         (["--devices=4,x"], "devices takes positive whole numbers"),
         (["--batch_size=0"], "batch_size takes positive whole numbers"),
         (["--work=dsgd", "--topology=rnig"], "did you mean 'ring'"),
-        (["--work=dsgd", "--topology=random_matching"], "fixed topology"),
+        (["--work=dsgd", "--topology=random_matching"], "take a fixed one"),
         (["--reference_batch_size=2000"], "1 … 1999, got 2000"),
         (["--repeats=0"], "must be positive"),
         (["--seconds=nan"], "must be positive"),

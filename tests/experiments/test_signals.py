@@ -131,13 +131,13 @@ def test_runs_that_start_at_once_do_not_mix(tmp_path, capsys):
         assert (folder / "summary.json").exists()
     assert sorted(process.returncode for process in two) == [0, 2], said
     refused = next(error for process, (_, error) in zip(two, said[2:], strict=True) if process.returncode == 2)
-    assert "belongs to a run that is alive" in refused or "is not empty" in refused
+    assert "is in use by" in refused or "is not empty" in refused
     out = tmp_path / "live"
     live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}")
     until_trains(live, out)
     resume = [*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume"]
     assert call(*resume) == 2
-    assert f"belongs to a run that is alive, process {live.pid}" in capsys.readouterr().err
+    assert f"is in use by process {live.pid}" in capsys.readouterr().err
     assert live.poll() is None
     live.kill()
     live.communicate()

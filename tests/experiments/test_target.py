@@ -256,20 +256,20 @@ def test_rows_are_kept_and_compared(installed, monkeypatch, tmp_path, capsys):
         (["--target=v5"], "did you mean 'v5e'"),
         (["--target=v5e"], "expected 'v5e:CHIPS'"),
         (["--target=v5e:3"], "CHIPS must be one of 1, 4,"),
-        (["--target=v5e:1", "--baseline=torch"], "runs nothing, so --baseline"),
-        (["--target=v5e:1", "--repeats=3"], "runs nothing, so --repeats"),
-        (["--target=v5e:1", "--host_devices=2"], "runs nothing, so --host_devices"),
+        (["--target=v5e:1", "--baseline=torch"], "only compiles, so --baseline"),
+        (["--target=v5e:1", "--repeats=3"], "only compiles, so --repeats"),
+        (["--target=v5e:1", "--host_devices=2"], "only compiles, so --host_devices"),
         (["--target=h100:1,v5e:1", "--precision=tf32"], "v5e:1 is a TPU"),
         (["--target=v5e:1", "--mixing_product=spares"], "unknown mixing product"),
         (["--target=v5e:1", "--examples_per_device=0"], "examples_per_device must be"),
         (["--target=v5e:1", "--test_examples=0"], "test_examples must be"),
         (["--target=v5e:1", "--tolerance=-1"], "tolerance must be"),
         (["--target=v5e:1", "--compare=nowhere.json"], "no file 'nowhere.json'"),
-        (["--target=v5e:1", f"--compare={__file__}"], "no file of rows"),
+        (["--target=v5e:1", f"--compare={__file__}"], "does not hold rows"),
         (["--target=v5e:1", "--save=."], "is a folder"),
-        (["--save=rows.json"], "--save is about what is compiled"),
-        (["--compare=rows.json"], "--compare is about what is compiled"),
-        (["--work=evaluation", "--baseline=torch"], "--baseline=torch does not evaluate"),
+        (["--save=rows.json"], "--save is only used with --target"),
+        (["--compare=rows.json"], "--compare is only used with --target"),
+        (["--work=evaluation", "--baseline=torch"], "--baseline=torch has no work 'evaluation'"),
     ],
 )
 def test_mistakes_are_one_line(flags, says, installed, monkeypatch, tmp_path, capsys):
@@ -285,7 +285,7 @@ def test_a_baseline_without_the_rows_is_refused(installed, tmp_path, capsys):
     kept = tmp_path / "kept.json"
     kept.write_text(json.dumps([ROW]))
     assert call("--target=v5e:1", "--devices=8", f"--compare={kept}", f"--output={tmp_path / 'rows.json'}") == 2
-    assert "none of the rows that are asked for" in capsys.readouterr().err
+    assert "none of the rows to compare" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
