@@ -7,7 +7,7 @@ from ddjax.algorithms import ALGORITHMS
 from ddjax.data import DATASETS, PARTITIONS, SHIFTS
 from ddjax.experiments.fields import Role, Sweep, setting
 
-_run = partial(setting, section="What is run", role=Role.PROGRAM)
+_run = partial(setting, section="Run", role=Role.PROGRAM)
 _data = partial(setting, section="Data", role=Role.PROGRAM)
 
 

@@ -33,7 +33,9 @@ class BenchmarkSettings:
     batch_size: str = _lists("16", "Private examples per step.")
     topology: str = _lists("ring", "Fixed graphs, as in train.py.")
     convolution: str = _lists("", fields(Settings)["convolution"].help)
-    precision: str = _lists("float32", fields(Settings)["precision"].help)
+    precision: str = _lists(
+        "float32", "Precision of the products: float32, tf32 or bfloat16, with the consensus in float32."
+    )
 
     reference_batch_size: int = _how(64, f"Reference examples of a distillation round, fewer than {REFERENCE_SIZE}.")
     examples_per_device: int = _how(PRIVATE_EXAMPLES, "Private examples per device.", minimum=1)
