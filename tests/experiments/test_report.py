@@ -144,7 +144,7 @@ def test_one_seed_has_no_interval():
 def test_bytes_to_a_target_are_counted_by_hand(sweep):
     """At the first evaluation that reaches it, if every finished seed did."""
     _, _, table = summed_up(sweep, [0.5, 0.7])
-    # A third of the way is 0.3 at most, two thirds of 0.9 ± 0.02 are above 0.5, as of 0.8 are; of 0.7 they are not.
+    # A third of the way all are at most 0.3. Two thirds of 0.9 ± 0.02 and of 0.8 exceed 0.5; two thirds of 0.7 do not.
     for curve, done in ((1, 20), (2, 20), (3, 30)):
         sent = list(CURVES.values())[curve][1] * done / 1e6
         expected = [sent, sent, math.nan if curve == 1 else sent]  # a seed of D-SGD diverged on 16 devices

@@ -120,7 +120,7 @@ def test_what_is_lost_on_the_test_set_is_in_no_mean():
 
 
 def test_every_place_has_a_figure():
-    """Systems without alpha have their own comparison; systems without a graph are in the comparison of every graph."""
+    """Systems without alpha have their own figure; systems without a graph are in the figure of every graph."""
     names = ["algorithm", "partition", "dirichlet_alpha", "topology", "bytes_budget"]
     rows = [
         ("dsgd", "iid", math.nan, "ring", 10),
