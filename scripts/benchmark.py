@@ -1,4 +1,4 @@
-"""Measures what simulated devices cost."""
+"""Measure what simulated devices cost, or plan it for other accelerators."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Measures convergence against theory."""
+"""Measure convergence and compare it with theory."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draws the learning curves of several runs into one figure."""
+"""Draw the learning curves of several runs into one figure."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draws a report of one or several sweeps."""
+"""Write a report on one or several sweeps."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs every combination of comma lists of flags, unattended, and leaves one table."""
+"""Run every combination of comma lists of flags, and write one table."""
 
 import sys
 

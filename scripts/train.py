@@ -1,4 +1,4 @@
-"""Trains a network of devices and writes what was measured."""
+"""Train a network of devices and write the measurements."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Commands as a user calls them, and what they leave."""
+"""Commands as a user calls them, and the files that they write."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def summary(folder):
 
 
 def rows(folder):
-    """metrics.csv without what depends on the clock."""
+    """metrics.csv without the columns that depend on the clock."""
     with (folder / "metrics.csv").open() as file:
         return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
 

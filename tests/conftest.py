@@ -5,10 +5,10 @@ import os
 import shutil
 import tempfile
 
-# Tests compile much and compute little: less optimized programs are ready sooner.
+# Tests compile much and compute little, so less optimized programs are faster overall.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
-# Workers and the processes that tests start compile a program once, and nothing lies in the user's cache.
+# Test workers and the processes that they start share one cache, which is not the user's.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddjax-programs-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -21,7 +21,7 @@ from small import small_problem
 
 from ddjax import registry
 
-jax.devices()  # starts JAX with one device, whichever test comes first; a command would start it with one a core
+jax.devices()  # start JAX with one device, whichever test comes first; a command would start one per core
 
 _SHARED = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "database": None}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **_SHARED)
@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("ci")
 
 @pytest.fixture
 def optimized():
-    """For tests that train for real; the programs of others are not optimized, and ready in two thirds of the time."""
+    """For long training tests; other tests do not optimize their programs, which compile in two thirds of the time."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _optimizing(request, monkeypatch):
 
 @pytest.fixture
 def forgetful(monkeypatch):
-    """What a test registers, as by `--include`, is gone for the next one."""
+    """Entries that a test registers, as by `--include`, are removed before the next test."""
     for each in registry._registries:
         monkeypatch.setattr(each, "_entries", dict(each._entries))
 

@@ -13,7 +13,7 @@ def softmax(x):
 
 
 class Drawn:
-    """The random draws of a round, by the documented rule; both sides of a comparison see the same."""
+    """The random draws of a round, by the documented rule, for both sides of a comparison."""
 
     def __init__(self, round_key, problem, local_steps=1, reference_batch_size=REFERENCE_BATCH):
         keys = round_keys(round_key)

@@ -1,4 +1,4 @@
-"""How far devices end from the solution on the pooled data, of linear regression with unlike devices."""
+"""Distance of devices from the solution on the pooled data, in linear regression with unlike devices."""
 
 import jax
 import numpy as np
@@ -17,14 +17,14 @@ DEVICES = 6
 
 
 def regression():
-    """Devices whose data have other solutions each, on a ring."""
+    """Devices on a ring, whose data all have different solutions."""
     dataset = synthetic_regression(0, DEVICES, 150, 60, 4, 0.1, 1.0)
     network = build_topology("ring", DEVICES).network
     return ddjax.make_problem(dataset, network, partition="iid", reference_size=30)
 
 
 def distance(name, problem, mixer, local_steps=1, count=20_000):
-    """To the pooled solution, relative, after full-batch rounds."""
+    """Relative distance to the pooled solution after full-batch rounds."""
     model = build_model("linear", problem.x.shape[1:], 1)
     learner = ddjax.supervised_learner(model, optax.sgd(0.02), task=REGRESSION)
     population = ddjax.Population([ddjax.Group(learner, DEVICES)], 0, local_steps)

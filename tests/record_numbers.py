@@ -1,10 +1,10 @@
-"""Records the numbers of a set of short runs, to show that a change of the code's structure changes none of them.
+"""Record the numbers of a set of short runs, to show that a change of structure changes none of them.
 
-    python tests/record_numbers.py CHECKOUT OUTPUT                 # of a checkout, by its scripts
-    python tests/record_numbers.py CHECKOUT OUTPUT --against=OTHER # and compares; exit code 1 where something differs
+    python tests/record_numbers.py CHECKOUT OUTPUT                 # records
+    python tests/record_numbers.py CHECKOUT OUTPUT --against=OTHER # also compares; exit code 1 if a table differs
 
-Each run is a process of its own. Kept are `metrics.csv`, `links.csv`, `results.csv` and `convergence.csv`, without
-columns that depend on the clock; of `results.csv` also without the columns of settings, in which a cell is described.
+Each run is a separate process. The script keeps `metrics.csv`, `links.csv`, `results.csv` and `convergence.csv`,
+without the columns that depend on the clock, and `results.csv` also without the columns of settings.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def runs() -> Iterator[tuple[str, str, str]]:
 
 
 def write_data(folder: Path) -> None:
-    """Writes the files that some runs read."""
+    """Write the files that some runs read."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (400, 6, 6), dtype=np.uint8), rng.integers(0, 3, 400)
     np.savez(folder / "data.npz", x_train=x[:320], y_train=y[:320], x_test=x[320:], y_test=y[320:])
@@ -182,12 +182,12 @@ def kept(path: Path) -> str:
 
 
 def record(checkout: Path, folder: Path, output: Path, run: tuple[str, str, str]) -> str:
-    """Runs one and keeps its tables; what went wrong, if anything did."""
+    """Do one run and keep its tables; return what went wrong, if anything did."""
     name, script, flags = run
     target = folder / name.replace(":", "_").replace("+", "_")
     where = "--sweep_dir" if script == "sweep" else "--output_dir"
     command = [sys.executable, str(checkout / "scripts" / f"{script}.py"), *flags.split(), f"{where}={target}"]
-    environment = os.environ | {"PYTHONPATH": str(checkout)}  # before what is installed
+    environment = os.environ | {"PYTHONPATH": str(checkout)}  # takes precedence over the installed package
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"{name}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
@@ -198,7 +198,7 @@ def record(checkout: Path, folder: Path, output: Path, run: tuple[str, str, str]
 
 
 def main() -> int:
-    """Records, and compares if asked."""
+    """Record the numbers, and compare them if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("output", type=Path)

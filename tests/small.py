@@ -36,7 +36,7 @@ def small_problem(spec="ring", partition="quantity", devices=DEVICES, product=""
 
 
 def image_problem(devices=4, side=8):
-    """Random images: enough to run every architecture, nothing to learn."""
+    """Random images, on which every architecture can run but learn nothing."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (100, side, side), dtype=np.uint8)
     y = rng.integers(0, CLASSES, 100).astype(np.int32)
@@ -72,7 +72,7 @@ def make_distillation(population, consensus="gradient", step=STEP, reference_bat
 
 
 def rounds(algorithm, problem, count, state=None, key=None):
-    """State after `count` rounds, and the states on the way; round t has the key `fold_in(key, t)`."""
+    """State after `count` rounds, and the states before; round t has the key `fold_in(key, t)`."""
     key = jax.random.key(7) if key is None else key
     state = algorithm.init(jax.random.key(3), problem) if state is None else state
     step = jax.jit(algorithm.round)
@@ -98,7 +98,7 @@ def matrix_of(network):
 
 
 def one_round(network):
-    """The round of a network that stays as it is."""
+    """The only round of a fixed network."""
     fixed = as_network(network)
     return NetworkRound(fixed, fixed)
 

@@ -1,4 +1,4 @@
-"""Pages and flag files: what they point to is there, and what they ask for is understood."""
+"""Pages and flag files: the targets of links exist, and commands are understood."""
 
 import re
 import shlex
@@ -42,7 +42,7 @@ def commands(page):
 
 
 def understand(script, flags):
-    """Reads a command as its script would; raises `InputError` for what that refuses."""
+    """Read a command as its script would; raise `InputError` if the script refuses it."""
     if script == "train":
         settings(*flags).check()
     elif script == "sweep":
@@ -72,7 +72,7 @@ def test_what_a_page_points_to_is_there(page):
 def test_the_commands_of_a_page_are_understood(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("scripts").symlink_to(ROOT / "scripts")
-    Path("a9a").write_text("+1 1:1\n")  # a path without an ending is known by what it holds
+    Path("a9a").write_text("+1 1:1\n")  # ddjax recognizes a path without an ending by its content
     for script, flags in commands(page):
         understand(script, flags)
 
@@ -98,7 +98,7 @@ def test_the_reference_has_every_public_function():
 @pytest.mark.parametrize("file", FLAG_FILES, ids=lambda file: file.stem)
 def test_flag_files_are_understood(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("a9a").write_text("+1 1:1\n")  # a path without an ending is known by what it holds
+    Path("a9a").write_text("+1 1:1\n")  # ddjax recognizes a path without an ending by its content
     line = ["", f"--flagfile={file}"]
     if "benchmark.py" in file.read_text():
         assert cases(parse(benchmark_fields(), [*line, "--baseline="]).take(BenchmarkSettings))

@@ -1,4 +1,4 @@
-"""Forms of execution: rules that follow from shapes and from what a chip can do."""
+"""Forms of execution: rules that follow from shapes and from the abilities of a chip."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def test_on_cpu_a_sparse_product_is_a_sum_over_links():
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 def test_few_hops_are_shifted_and_many_multiplied(platform):
-    """A ring reads what it holds a few times; an exponential graph of 512 devices is one quick product."""
+    """A ring reads its values a few times; an exponential graph of 512 devices is one fast product."""
     assert forms.mixing_product(platform, 512, 2, MLP, 1, True) == "shift"
     assert forms.mixing_product(platform, 512, 17, MLP, 1, True) == "dense"
     assert forms.mixing_product(platform, 10_000, 26, MLP, 1, True) == "shift"  # a product grows with N squared
@@ -48,7 +48,7 @@ def test_options_of_the_loop_are_for_gpus_and_give_way_to_the_user(monkeypatch):
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize(("precision", "bits"), [("float32", 24), ("tf32", 11), ("bfloat16", 8)])
 def test_jax_multiplies_in_the_precision_that_is_named(platform, precision, bits):
-    """Against JAX's own account of a product: on a GPU the algorithm says how many bits a factor has."""
+    """Compared with JAX's description of a product: on a GPU the algorithm gives the bits of a factor."""
     with jax.default_matmul_precision(forms.matmul_precision(platform, precision)):
         (product,) = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 2)), jnp.ones((2, 2))).eqns
     algorithm = product.params["precision"]

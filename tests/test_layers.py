@@ -1,4 +1,4 @@
-"""The layers of the package: each imports only from those before it."""
+"""The layers of the package: each imports only from earlier layers."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import ddjax
 
 PACKAGE = Path(ddjax.__file__).parent
-# A room is a sub-package or a module of the ground floor; those of one line may import one another.
+# A room is a sub-package or a top-level module. Rooms on one line may import one another.
 LAYERS = (
     ("types", "errors", "registry", "forms", "footprint"),
     ("stacked", "sharding", "schedules"),
@@ -24,7 +24,7 @@ LAYERS = (
     ("testing", "experiments"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-# Slow to import, and needed by some only: imported where they are used.
+# These are slow to import and rarely needed, so they are imported only where they are used.
 LAZY = ("networkx", "pandas", "sklearn", "matplotlib", "orbax", "tensorboard", "torch", "distributed")
 
 

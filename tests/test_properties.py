@@ -1,7 +1,7 @@
-"""Any input ends in a run that says what it understood, or in exit code 2 with one line; by Hypothesis.
+"""Any input ends in a run that says what it understood, or in exit code 2 with one line; checked by Hypothesis.
 
-`pytest tests/test_properties.py -n 0 --hypothesis-profile=full` tries some ten thousand inputs, the usual profile a few
-hundred of them, always the same.
+`pytest tests/test_properties.py -n 0 --hypothesis-profile=full` tries some ten thousand inputs. The
+usual profile tries a few hundred, always the same ones.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ few = profile(max_examples=max(8, profile.default.max_examples // 8))
 
 
 def one_line(error):
-    """What a user reads of a mistake: one line that is no Python."""
+    """The message of a mistake: one line that is not a Python traceback."""
     text = str(error)
     assert text.strip()
     for sign in ("\n", "Traceback", "object at 0x"):
@@ -72,7 +72,7 @@ NAMES = st.sampled_from(["a", "b", "age", "y", "id", " y", "Unnamed: 0", "", "gr
 
 @st.composite
 def tables(draw):
-    """Header, rows, how they are written, and the column that is the target."""
+    """Header, rows, their format, and the target column."""
     width = draw(st.integers(1, 5))
     header = draw(st.lists(NAMES, min_size=width, max_size=width, unique_by=draw(st.sampled_from([str, id]))))
     kinds = [draw(st.sampled_from(sorted(CELLS))) for _ in header]
@@ -140,7 +140,7 @@ LABELS = st.sampled_from(
 
 @st.composite
 def arrays(draw):
-    """The four arrays of a .npz, with something wrong in some of them."""
+    """The four arrays of a .npz, some of them with an error."""
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     shape, dtype, kind = draw(SHAPES), draw(DTYPES), draw(LABELS)
     scale = draw(st.sampled_from([1.0, 1.0, 255.0, 1e-8, 1e30, 0.0]))
@@ -187,7 +187,9 @@ def test_arrays_are_understood_or_refused(made, standardize):
         except InputError as error:
             one_line(error)
             return
-    if kind != "whole floats" or len(saved["y_train"]) >= 20:  # of a few rows 0.0, 1.0, 2.0 may be numbers
+    if (
+        kind != "whole floats" or len(saved["y_train"]) >= 20
+    ):  # in a few rows, 0.0, 1.0 and 2.0 may be numbers instead of classes
         assert facts["task"] == ("regression" if "numbers" in kind else "classification")
     if facts["task"] == "classification" and kind != "many":
         assert facts["outputs"] <= 3, "more classes than there are"
@@ -265,7 +267,7 @@ SMALL += ["--reference_size=12", "--eval_examples=10", "--reference_batch_size=4
 @given(command_lines())
 def test_a_command_line_is_run_or_refused(flags):
     given = dict(flag.split("=", 1) for flag in [*SMALL, *flags])
-    for name, most in (("--rounds", 6), ("--devices", 8)):  # what is asked may take long, and that is no fault
+    for name, most in (("--rounds", 6), ("--devices", 8)):  # the requested work may take long, which is not an error
         with contextlib.suppress(ValueError):
             if float(given[name]) > most:
                 given[name] = str(most)
@@ -324,7 +326,7 @@ def test_a_flag_file_is_read_or_refused(lines, encoding, tail):
 
 
 def test_the_opening_lines_name_what_was_understood(tmp_path, capsys):
-    """One table with all there is to say about it."""
+    """One table with all flags that describe it."""
     lines = ["id,age,town,junk,y"]
     lines += [
         f"{i},{'?' if i == 3 else i % 7},{'Bern' if i % 2 else 'Basel'},{i},{'yes' if i % 3 else 'no'}"

@@ -1,4 +1,4 @@
-"""Schedules: their values, whether they stretch with the rounds, and that nothing is resumed that they change."""
+"""Schedules: their values, whether they stretch with the rounds, and refusal to resume a run that they would change."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_schedule_stretches_if_and_only_if_its_values_depend_on_the_rounds(spe
 @pytest.mark.parametrize("name", ["learning_rate_schedule", "consensus_step_size_schedule"])
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_resume_with_other_rounds_is_refused_or_equals_an_undisturbed_run(tmp_path, capsys, spec, name):
-    """A run of 6 rounds goes on to 9 only where that gives the numbers of one run of 9 rounds."""
+    """A run of 6 rounds may continue to 9 only if that gives the numbers of one run of 9 rounds."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     flags = [*FAST, f"--{name}={spec}", "--checkpoint_every=3"]
     assert call(*flags, f"--output_dir={cut}") == 0

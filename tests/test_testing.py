@@ -48,7 +48,7 @@ def algorithm(name, population):
     return entry.build(population, *mixers, **{parameter: own[parameter] for parameter in entry.settings})
 
 
-# `local_dsgd` is `dsgd` here. Others have the form of `dsgd` or of `fedavg`, and loops of their own.
+# Here `local_dsgd` is `dsgd`. The others have the form of `dsgd` or `fedavg`, and their own loops.
 NAMES = [entry.name for entry in ALGORITHMS.entries() if not entry.pooled and entry.name != "local_dsgd"]
 ALIKE = ("exact_diffusion", "quasi_global_momentum", "fedprox")
 
@@ -62,7 +62,7 @@ def test_every_algorithm_passes(name):
     check_algorithm(lambda population: algorithm(name, population), topology=topology, stochastic=stochastic)
 
 
-DEEPER = {"resnet14", "resnet20"}  # resnet8 with more blocks, and slow to compile
+DEEPER = {"resnet14", "resnet20"}  # like resnet8 with more blocks, but slow to compile
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_mixers_and_algorithms_pass_on_two_shards():
 
 
 def broken(**changes):
-    """The weighted average, with something wrong."""
+    """The weighted average with an error."""
     return ddjax.weighted_average()._replace(**changes)
 
 
@@ -170,7 +170,7 @@ def test_a_round_that_calls_back_to_the_host_is_caught():
 
 @pytest.mark.slow
 def test_co_regularization_ends_on_two_host_devices(tmp_path):
-    """It is solved on the host; inside a compiled program that deadlocked in more than half of the runs."""
+    """The system is solved on the host; callbacks from a compiled program deadlocked in over half of the runs."""
     program = (
         "import sys; from ddjax.experiments.train import main\n"
         "for run in range(4): assert main(['', *sys.argv[2:], f'--output_dir={sys.argv[1]}/{run}']) == 0\n"

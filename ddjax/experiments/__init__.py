@@ -1,4 +1,4 @@
-"""Experiments: settings, what is built from them, and the commands that run one, many, or a study.
+"""Experiments: their settings, what is built from these, and the commands that run one, many or a study.
 
 From Python or a notebook, without flags::
 

@@ -1,4 +1,4 @@
-"""Accuracies that a user asks about."""
+"""Accuracies that a user lists."""
 
 import math
 
@@ -6,10 +6,10 @@ from ddjax.errors import InputError
 
 
 def parse_accuracies(text: str) -> list[float]:
-    """Accuracies joined by commas.
+    """Parse accuracies in (0, 1] that are joined by commas.
 
     Raises:
-      InputError: something else.
+      InputError: the text holds anything else.
     """
     try:
         targets = [float(target) for target in text.split(",") if target]

@@ -13,20 +13,20 @@ from ddjax import forms, sharding
 from ddjax.errors import InputError, suggest
 from ddjax.experiments.settings import Settings
 
-# What is multiplied in. With float64 everything else has that precision as well.
+# Precisions of products. With float64, everything else has that precision too.
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 
 
 def start(settings: Settings) -> None:
-    """Prepares JAX in a command's process, before anything is computed: cores, other processes, precision, cache.
+    """Prepare JAX in a command's process before it computes anything: cores, processes, precision, cache.
 
     Raises:
-      InputError: settings that are wrong, or not for this backend.
+      InputError: a setting is wrong, or this backend does not support it.
     """
     check_precision(settings)
     address, processes, process = settings.coordinator_address, settings.num_processes, settings.process_id
     if address in ("", "auto") and (processes, process) != (0, -1):
-        raise InputError("--num_processes and --process_id go with --coordinator_address=HOST:PORT")
+        raise InputError("--num_processes and --process_id need --coordinator_address=HOST:PORT")
     if address not in ("", "auto") and (":" not in address or not 0 <= process < processes):
         raise InputError(
             "--coordinator_address=HOST:PORT needs --num_processes=P and --process_id from 0 to P - 1, got "
@@ -42,7 +42,7 @@ def start(settings: Settings) -> None:
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
-            f"JAX cannot run with JAX_PLATFORMS={asked!r}: {str(error) or 'nothing of it is there'}"
+            f"JAX cannot run with JAX_PLATFORMS={asked!r}: {str(error) or 'there is no such backend here'}"
         ) from None
     check_backend(settings)
     jax.config.update("jax_default_matmul_precision", _matmul_precision(settings))
@@ -52,7 +52,7 @@ def start(settings: Settings) -> None:
 
 
 def check_precision(settings: Settings) -> None:
-    """Refuses a precision that there is not; raises `InputError`."""
+    """Raise `InputError` if the precision is unknown."""
     if settings.precision not in PRECISIONS:
         raise suggest("precision", settings.precision, PRECISIONS)
 
@@ -63,14 +63,14 @@ def _matmul_precision(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def precision(settings: Settings) -> Iterator[None]:
-    """The precision of an experiment, for this thread and as long as the context lasts."""
+    """Set the precision of an experiment in this thread, as long as the context lasts."""
     check_precision(settings)
     with jax.default_matmul_precision(_matmul_precision(settings)), jax.enable_x64(settings.precision == "float64"):
         yield
 
 
 def check_backend(settings: Settings) -> None:
-    """Refuses a precision that this backend does not have; raises `InputError`."""
+    """Raise `InputError` if this backend does not have the precision."""
     if settings.precision in ("tf32", "bfloat16") and jax.default_backend() == "cpu":
         raise InputError(
             f"precision {settings.precision!r} is only available on GPUs and TPUs; a CPU has float32 and float64"
@@ -80,26 +80,26 @@ def check_backend(settings: Settings) -> None:
 def _join(address: str, processes: int, process: int) -> None:
     if process > 0:
         silence()
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, which the commands handle themselves
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the commands handle
     try:
         if address == "auto":
             jax.distributed.initialize()
         else:
             jax.distributed.initialize(address, processes, process)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"cannot join other processes by --coordinator_address={address}: {error}") from None
+        raise InputError(f"cannot join the processes of --coordinator_address={address}: {error}") from None
 
 
 def silence() -> None:
-    """Silences stdout for the rest of the process, libraries included; errors still go to stderr."""
+    """Silence stdout for the rest of the process, libraries included; errors still go to stderr."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cache() -> None:
-    """Keeps compiled programs in the user's cache folder if there is one, unless JAX was told of another."""
+    """Keep compiled programs in the user's cache folder if possible, unless JAX has another one."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written to
+    with contextlib.suppress(OSError, RuntimeError):  # no home folder, or it cannot be written to
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddjax"
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -107,8 +107,8 @@ def _cache() -> None:
 
 
 def _patience() -> None:
-    """Lets cores wait an hour for each other: a loaded or suspended machine reaches the 40 s after which XLA aborts."""
-    if jax.__version_info__ >= (0, 12):  # XLA aborts at flags that it does not know
+    """Let cores wait an hour for each other: XLA aborts after 40 s, which a loaded or suspended machine exceeds."""
+    if jax.__version_info__ >= (0, 12):  # these flags are gone, and XLA aborts at unknown flags
         return
     flags = os.environ.get("XLA_FLAGS", "")
     for name in ("xla_cpu_collective_call_terminate_timeout_seconds", "xla_cpu_collective_timeout_seconds"):
@@ -118,19 +118,19 @@ def _patience() -> None:
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _host_devices(count: int) -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    with contextlib.suppress(RuntimeError):  # the backend runs already, as in a notebook
+    with contextlib.suppress(RuntimeError):  # the backend is running already, as in a notebook
         jax.config.update("jax_num_cpu_devices", count)
 
 
 def environment() -> dict[str, Any]:
-    """The backend, accelerators and number of processes, for records."""
+    """Describe the backend, the accelerators and the number of processes, for records."""
     return {
         "backend": jax.default_backend(),
         "accelerators": [device.device_kind for device in jax.devices()],

@@ -1,4 +1,4 @@
-"""Builds the experiment that settings describe."""
+"""Build the experiment that settings describe."""
 
 import dataclasses
 import math
@@ -40,19 +40,19 @@ _STEP = 0.05  # the usual learning rate
 
 
 class Experiment(NamedTuple):
-    """What settings describe, built.
+    """An experiment that is ready to run.
 
     Attributes:
-      settings: as given.
-      algorithm: what is run.
-      problem: on what, as it lies on the accelerators.
-      simulation: both, compiled.
-      population: the devices.
-      topology: their network.
-      consensus_step_size: `ζ` as given or picked; `None` where the algorithm has none.
+      settings: settings as given.
+      algorithm: algorithm to run.
+      problem: problem, with its arrays on the accelerators.
+      simulation: compiled simulation of the algorithm on the problem.
+      population: devices.
+      topology: network of the devices.
+      consensus_step_size: `ζ` as given or picked; `None` if the algorithm does not use it.
       learning_rate: `η` as given or picked.
-      facts: what was understood of the data, see `data.Prepared`, with a `digest` of data and graph, and the digests of
-        the `files` that they were read from.
+      facts: description of the data, see `data.Prepared`; also a `digest` of the data and the graph, and digests of
+        the `files` that hold them.
     """
 
     settings: Settings
@@ -66,7 +66,7 @@ class Experiment(NamedTuple):
     facts: dict[str, Any]
 
     def run(self) -> list[Evaluation]:
-        """Runs all rounds; returns the evaluations, the first before round 1.
+        """Run all rounds; return the evaluations, the first of which precedes round 1.
 
         Raises:
           DivergedError: a device diverged; see `simulation.iterate`.
@@ -79,7 +79,7 @@ class Experiment(NamedTuple):
         progress: Callable[[Progress], None] = lambda progress: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[Snapshot, Evaluation]]:
-        """Yields a snapshot and its evaluation at the start, every `eval_every` rounds and after the last.
+        """Yield a snapshot and its evaluation at the start, every `eval_every` rounds and after the last round.
 
         See `simulation.iterate` for the arguments and errors.
         """
@@ -94,7 +94,7 @@ class Experiment(NamedTuple):
             interrupted=interrupted,
         )
         while True:
-            with execution.precision(settings):  # not while the caller has its turn
+            with execution.precision(settings):  # only here, so that the caller keeps its own precision
                 step = next(steps, None)
             if step is None:
                 return
@@ -102,16 +102,16 @@ class Experiment(NamedTuple):
 
 
 def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
-    """Builds an experiment. It writes nothing: the settings of output are for the commands.
+    """Build an experiment; nothing is written, because only the commands use the output settings.
 
     Args:
-      settings: what it is.
-      mesh: where it will run; on all accelerators if `None`.
-      like: the simulation of another experiment there, whose settings differ in seed, hyperparameters and data alone:
-        its compiled programs serve this one too, if shapes are the same.
+      settings: settings of the experiment.
+      mesh: mesh to run on; all accelerators if `None`.
+      like: simulation of another experiment on the same mesh, whose settings differ only in seed, hyperparameters and
+        data. If the shapes agree, the new experiment reuses its compiled programs.
 
     Raises:
-      InputError: settings that are wrong, or do not go together.
+      InputError: a setting is wrong, or settings do not go together.
     """
     settings.check()
     include(settings.include)
@@ -153,7 +153,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
     outputs = dataset.outputs
-    del dataset, reference  # a table is held once, by the problem
+    del dataset, reference  # so that only the problem holds the data
     _check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
@@ -176,18 +176,18 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
 
     if like and like.fits(problem):
         simulation = like.with_problem(problem, hyperparameters)
-    else:  # what does not fit together shows here, before a file is written
+    else:  # raises errors of a wrong combination before any file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
     algorithm, devices = make(hyperparameters), population(hyperparameters)
-    placed = simulation.problem  # what is left of the data set ends here
+    placed = simulation.problem  # the last reference to the data on the host
     return Experiment(settings, algorithm, placed, simulation, devices, topology, step_size, rate, facts)
 
 
 def digest(settings: Settings) -> str:
-    """The digest of the data and the graph of settings, as they are now; see `Experiment.facts`.
+    """Compute the digest of the data and the graph as they are now; see `Experiment.facts`.
 
     Raises:
-      InputError: settings that are wrong, or a file that is.
+      InputError: a setting or a file is wrong.
     """
     settings.check()
     include(settings.include)
@@ -199,7 +199,7 @@ def digest(settings: Settings) -> str:
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
-    """The settings that are data of the compiled program, with the mixer's usual ones where they are not given."""
+    """Return the settings that are data of the compiled program, with the mixer's defaults for those not given."""
     names = [name for name, field in fields(Settings).items() if field.role is Role.HYPERPARAMETER]
     usual = _usual(entry, settings)
     return {name: getattr(settings, name) or usual.get(name, getattr(settings, name)) for name in names}
@@ -212,7 +212,7 @@ def _usual(entry: AlgorithmEntry, settings: Settings) -> Mapping[str, Any]:
 
 
 def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperparameters) -> Mixer | None:
-    """What the algorithm mixes by, if it mixes at all."""
+    """Build the mixer of the algorithm; `None` if it does not mix."""
     if not entry.mixes:
         return None
     choice, usual = MIXERS.parse(settings.mixing), _usual(entry, settings)
@@ -229,8 +229,8 @@ def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperpara
 
 
 def _topology(settings: Settings, stochastic: str) -> Topology:
-    """The network, with a mixing matrix of which `stochastic` sums are 1."""
-    # What an algorithm without neighbours does not use cannot be wrong.
+    """Build the network, with a mixing matrix whose `stochastic` sums are 1."""
+    # An algorithm without neighbours ignores these settings, so they must not raise errors.
     uses = usage.used(settings)
     spec = settings.topology if "topology" in uses else "ring"
     weights = settings.mixing_weights if "mixing_weights" in uses else ""
@@ -238,7 +238,7 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
 
 
 def _check_task(settings: Settings, problem: Problem) -> None:
-    """Refuses settings that are about classes where numbers are to be predicted."""
+    """Refuse settings that only apply to classes if the task is regression."""
     if infer_task(problem.y) is CLASSIFICATION:
         DIVERGENCES.parse(settings.divergence)
         return
@@ -246,12 +246,12 @@ def _check_task(settings: Settings, problem: Problem) -> None:
         value = getattr(settings, name)
         if value != fields(Settings)[name].default:
             raise InputError(
-                f"--{name}={value} is only for classes, but {settings.dataset} has numbers to predict; leave it out"
+                f"--{name}={value} is only for classes, but the task of {settings.dataset} is regression; leave it out"
             )
 
 
 def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topology) -> float | None:
-    """`ζ` as given, or picked for the graph: 0.5, or three quarters of the largest stable one where that is less."""
+    """Return `ζ` as given or picked: 0.5, or three quarters of the largest stable value if that is smaller."""
     if "consensus_step_size" not in usage.used(settings):
         return None
     if settings.consensus_step_size:
@@ -268,9 +268,9 @@ def _learning_rate(
     groups: list[DeviceGroup],
     hyperparameters: Hyperparameters,
 ) -> float:
-    """`η` where none is given: 0.05, or where numbers are predicted less if their curvature asks for it.
+    """Pick `η`: 0.05, or less for regression if the curvature requires it.
 
-    It does not depend on the algorithm, so that two runs that differ in it differ in nothing else.
+    The value does not depend on the algorithm, so that runs of different algorithms differ in nothing else.
     """
     if infer_task(problem.y) is CLASSIFICATION:
         return _STEP
@@ -293,9 +293,9 @@ def _population(
     groups: list[DeviceGroup],
     hyperparameters: Hyperparameters,
 ) -> Population:
-    """All devices, on the shapes of a problem."""
+    """Build all devices for the shapes of a problem."""
     task = infer_task(problem.y)
-    # One device that holds all data sees as many examples in a round as the whole network.
+    # One device that holds all data sees as many examples per round as the whole network.
     batch_size = settings.batch_size * (settings.devices if entry.pooled else 1)
     population = Population((), batch_size, settings.local_steps, settings.local_epochs)
     rate = schedules.schedule(settings.learning_rate_schedule).step_sizes(
@@ -303,8 +303,10 @@ def _population(
     )
     steps = population.steps_per_round(problem.private_indices.shape[1])
     if settings.rounds * steps >= 2**31:
-        raise InputError(f"{settings.rounds} rounds of {steps} steps are more than can be counted; take fewer")
-    # Optax counts steps; a schedule is over rounds.
+        raise InputError(
+            f"{settings.rounds} rounds of {steps} steps exceed the largest step count, 2^31 - 1; take fewer"
+        )
+    # Optax counts steps, but a schedule counts rounds.
     optimizer = OPTIMIZERS.parse(settings.optimizer).build(lambda count: rate(count // steps))
 
     tokens = jnp.issubdtype(problem.x.dtype, jnp.integer)
@@ -333,7 +335,7 @@ def _algorithm(
     problem: Problem,
     hyperparameters: Hyperparameters,
 ) -> Algorithm:
-    """The algorithm on these devices, with the settings that are its own."""
+    """Build the algorithm on these devices, with the settings that it takes."""
     own: dict[str, Any] = {}
     for parameter, name in usage.taken(entry, settings).items():
         value = hyperparameters.get(name, getattr(settings, name))

@@ -1,4 +1,4 @@
-"""Python files of a user that register parts of their own."""
+"""Python files in which users register parts of their own."""
 
 import hashlib
 import importlib.util
@@ -14,10 +14,10 @@ _included: dict[Path, ModuleType] = {}
 
 
 def include(paths: Iterable[str]) -> None:
-    """Imports Python files, each once in a process, so that what they register can be named.
+    """Import Python files, each once per process, so that the entries that they register can be named.
 
     Raises:
-      InputError: a file that does not exist or cannot be imported; what it registered until then is taken back.
+      InputError: a file does not exist or cannot be imported; its registrations are undone.
     """
     for text in paths:
         try:
@@ -32,9 +32,9 @@ def include(paths: Iterable[str]) -> None:
         name = f"ddjax_include_{path.stem}_{len(_included)}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise InputError(f"include {text!r}: a Python file is needed, named *.py")
+            raise InputError(f"include {text!r} is not a Python file; name a file *.py")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up
+        sys.modules[name] = module  # dataclasses look up their module
         try:
             with all_or_nothing():
                 spec.loader.exec_module(module)
@@ -45,13 +45,13 @@ def include(paths: Iterable[str]) -> None:
 
 
 def digests(paths: Iterable[str]) -> str:
-    """The names of Python files with digests of their contents, as in `mine.py:3f2a…`, by which a run is known."""
+    """Return the names of Python files with digests of their contents, as in `mine.py:3f2a…`, to identify a run."""
     files = (Path(text).expanduser() for text in paths)
     return ",".join(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in files)
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """The error and its last line in the file."""
+    """Return the message of the error and its last line in the file."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace:

@@ -1,4 +1,4 @@
-"""What is known about a setting: a field of a frozen dataclass says it once, and everything else follows from it."""
+"""Fields of settings: a frozen dataclass describes each setting once; flags, checks and sweeps follow from it."""
 
 import dataclasses
 import enum
@@ -12,15 +12,15 @@ from ddjax.registry import Registry
 
 
 class Role(enum.Enum):
-    """What a setting changes."""
+    """The part of a run that a setting changes."""
 
-    HYPERPARAMETER = "a number that is data of a compiled program, so another value compiles nothing anew"
+    HYPERPARAMETER = "a number that is data of the compiled program, so another value needs no new compilation"
     PROGRAM = "the compiled program: its shapes or its operations"
     DATA = "the arrays that a program is fed"
     SEED = "the random draws"
-    EVALUATION = "when devices are tested, and on what"
+    EVALUATION = "when devices are evaluated, and on which examples"
     EXECUTION = "where and how a program runs, but not what it computes"
-    OUTPUT = "what is written"
+    OUTPUT = "the files that are written"
 
 
 class Sweep(enum.Enum):
@@ -33,22 +33,22 @@ class Sweep(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What is known about one setting.
+    """Description of one setting.
 
     Attributes:
-      name: of the setting and of its flag.
+      name: name of the setting and of its flag.
       kind: `str`, `int`, `float`, `bool`, or `tuple` for a flag that may be repeated.
-      default: its value where nothing is said.
-      help: what it is, for a reader.
+      default: value of a setting that is not given.
+      help: text that `--help` shows.
       section: the title under which `--help` shows it.
-      role: what it changes.
-      unit: what its value counts.
-      minimum: the least value, included unless `positive`.
-      maximum: the largest value, included.
+      role: part of a run that the setting changes.
+      unit: unit of the value, such as `rounds`.
+      minimum: smallest value, included unless `positive`.
+      maximum: largest value, included.
       positive: whether 0 is refused.
-      registry: what it chooses from, by a specification.
-      shared: whether it may be given to an algorithm that does not use it, so that one flag file serves several.
-      sweep: how a sweep takes it.
+      registry: registry whose entries the setting chooses from.
+      shared: whether algorithms that do not use the setting accept it, so that one flag file serves several.
+      sweep: how a sweep takes the setting.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Field:
 
     @property
     def text(self) -> str:
-        """The help, with what the registry knows at this time."""
+        """The help text, with the entries that the registry holds now."""
         return self.help + (f" One of {self.registry.usage()}." if self.registry else "")
 
     def parse(self, text: str) -> Any:
-        """The value that `text` stands for; raises `InputError` where it is none of this kind."""
+        """Parse a value; raise `InputError` if the text is not of this kind."""
         try:
             if self.kind is bool:
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -81,7 +81,7 @@ class Field:
             raise InputError(f"--{self.name} takes {names.get(self.kind, 'a text')}, got {text!r}") from None
 
     def check(self, value: Any) -> None:
-        """Raises `InputError` for a value of another kind or out of bounds."""
+        """Raise `InputError` if the value has another type or is out of bounds."""
         kinds = {int: numbers.Integral, float: numbers.Real, tuple: (tuple, list)}
         accepted: Any = kinds.get(self.kind, self.kind)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
@@ -99,12 +99,12 @@ class Field:
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
-    """A field of a settings class; see `Field` for what may be said `about` it."""
+    """Make a field of a settings class; `about` holds further attributes of `Field`."""
     return dataclasses.field(default=default, metadata={"help": help, **about})
 
 
 def fields(settings: Any) -> dict[str, Field]:
-    """What is known about the fields of a settings class, or of an instance, by name."""
+    """Return the fields of a settings class or of an instance, by name."""
     return {
         field.name: Field(field.name, type(field.default), field.default, **field.metadata)
         for field in dataclasses.fields(settings)

@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not at all."""
+"""Writing of files: each is written completely or not at all."""
 
 import contextlib
 import csv
@@ -22,7 +22,7 @@ _LOCK = ".lock"
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows of the same columns as CSV; empty of none."""
+    """Format rows with the same columns as CSV; without rows the text is empty."""
     text, writer = io.StringIO(newline=""), None
     for row in rows:
         if writer is None:
@@ -33,22 +33,22 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 class Claim:
-    """The right of one process to write into a folder, held until it is released or the process ends.
+    """Exclusive right of one process to write into a folder, held until it is released or the process ends.
 
-    It is a lock on the file `.lock` in the folder, which the system gives up with its process, even where that is
-    killed. Where a file system has no locks, the file itself is the claim.
+    The process locks the file `.lock` in the folder. The operating system drops the lock when the process ends, even
+    if it is killed. On a file system without locks, the existence of the file is the claim.
 
     Args:
-      given: the folder, new or empty; if empty, a new one is made.
-      default: the folder where none is given; a number follows its name where that is taken.
-      resume: whether it must be there, since what it holds is gone on with.
-      hint: said where the folder holds something.
+      given: path of a new or empty folder; an empty text makes a new folder at `default`.
+      default: path to use if none is given; if it exists, a number is added to its name.
+      resume: whether the folder must exist already because a run continues there.
+      hint: end of the message if the folder is not empty.
 
     Attributes:
       path: the folder.
 
     Raises:
-      InputError: it is a file, holds something, cannot be made, or belongs to a run that is alive.
+      InputError: the path is a file, cannot be made, is not empty, or belongs to a running process.
     """
 
     def __init__(self, given: str, default: str, resume: bool = False, hint: str = ""):
@@ -60,9 +60,9 @@ class Claim:
                 self._made[:1] = [self.path]
             name = f"output_dir {str(self.path)!r}"
             if self.path.is_symlink() and not self.path.exists():
-                raise InputError(f"{name} is a link to {os.readlink(self.path)!r}, which is not there")
+                raise InputError(f"{name} is a link to {os.readlink(self.path)!r}, which does not exist")
             if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"{name} is a file")
+                raise InputError(f"{name} is a file; name a folder")
             if resume and not self.path.exists():
                 raise InputError(f"{name} holds no run to resume: there is no such folder")
             self._lock(name)
@@ -81,40 +81,38 @@ class Claim:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 file, fresh = _opened(path)
-            except FileNotFoundError:  # removed by another run that found it empty
+            except FileNotFoundError:  # another run found it empty and removed it
                 continue
             try:
                 if fcntl:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     break
-                file.close()  # released and removed by another run meanwhile
+                file.close()  # meanwhile another run released and removed it
             except BlockingIOError:
                 holder = file.read().strip() or "another process"
                 file.close()
-                raise InputError(f"{name} belongs to a run that is alive, {holder}; name a new one") from None
+                raise InputError(f"{name} is in use by {holder}; name another folder") from None
             except OSError:
                 if fresh:
                     break
-                raise InputError(
-                    f"{name} may belong to a run that is alive; if it does not, remove {str(path)!r}"
-                ) from None
+                raise InputError(f"{name} may be in use by another run; if it is not, remove {str(path)!r}") from None
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         self._file = file
 
     def release(self) -> None:
-        """Gives the folder up, and removes what was made for it where nothing was written into it."""
+        """Release the folder, and remove the folders that were made for it if they are empty."""
         with contextlib.suppress(OSError):
             (self.path / _LOCK).unlink()
             for folder in self._made:
-                folder.rmdir()  # an error where it holds anything
+                folder.rmdir()  # fails if it is not empty
         self._file.close()
 
 
 def _opened(lock: Path) -> tuple[IO[str], bool]:
-    """The file of a claim, and whether it is new."""
+    """Open the file of a claim; also tell whether it is new."""
     try:
         return lock.open("x+"), True
     except FileExistsError:
@@ -122,7 +120,7 @@ def _opened(lock: Path) -> tuple[IO[str], bool]:
 
 
 def _new_folder(path: Path) -> Path:
-    """Makes a folder of that name, or of the first free one with a number behind it."""
+    """Make a folder of this name; if it exists, of the first free name with a number at the end."""
     for name in itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2))):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError, FileNotFoundError):  # taken, or the parent removed as empty
@@ -132,7 +130,7 @@ def _new_folder(path: Path) -> Path:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file and sees it on the disk, so that what is renamed after it is whole even if the machine stops."""
+    """Write a file and flush it to disk, so that a rename after it never exposes a partial file, even after a crash."""
     with naming(path), path.open("wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
         file.flush()
@@ -141,7 +139,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names the file in an error of the system, which a full disk does not."""
+    """Add the file's name to an `OSError`; the error of a full disk lacks it."""
     try:
         yield
     except OSError as error:
@@ -150,7 +148,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Write a file completely or not at all."""
     fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with naming(path):

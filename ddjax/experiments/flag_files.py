@@ -1,4 +1,4 @@
-"""Files of flags, one a line, with comments that begin with `#` or `//`, and files within files."""
+"""Flag files: one flag per line, comments that begin with `#` or `//`, and nested files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ _NAMES = ("--flagfile", "-flagfile")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command, with the flags of a file in the place of its `--flagfile=FILE`.
+    """Replace each `--flagfile=FILE` among the arguments of a command by the flags in the file.
 
     Raises:
-      InputError: a file that cannot be read or includes itself, or a line of it that is not a flag.
+      InputError: a file cannot be read or includes itself, or one of its lines is not a flag.
     """
     return list(_expanded(arguments, ()))
 
@@ -33,7 +33,7 @@ def _expanded(arguments: Sequence[str], within: tuple[Path, ...]) -> Iterator[st
 
 
 def _flags(name: str, within: tuple[Path, ...]) -> Iterator[str]:
-    """The flags of a file, which the files of `within` include one in the other."""
+    """Yield the flags of a file; `within` holds the chain of files that include it."""
     if not name.strip():
         raise InputError("--flagfile needs a file, as in --flagfile=FILE")
     try:
@@ -46,7 +46,7 @@ def _flags(name: str, within: tuple[Path, ...]) -> Iterator[str]:
     if path in within:
         raise InputError(f"flag file {name!r} includes itself")
     try:
-        text = content.decode("utf-8-sig")  # some editors begin a file with a byte-order mark
+        text = content.decode("utf-8-sig")  # some editors write a byte-order mark
     except UnicodeDecodeError as error:
         lines_before = content.count(b"\n", 0, error.start)
         place = f"byte {content[error.start]:#04x} in line {lines_before + 1}"

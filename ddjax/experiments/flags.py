@@ -1,4 +1,4 @@
-"""Command lines: the only file that knows absl. Flags follow from the fields of settings classes."""
+"""Command lines, whose flags follow from the fields of settings classes; only this file imports absl."""
 
 import re
 import sys
@@ -17,12 +17,12 @@ from ddjax.experiments.flag_files import expand
 
 
 class Given(NamedTuple):
-    """What a command line says.
+    """Contents of a command line.
 
     Attributes:
-      values: every flag's value, by name.
-      present: the flags that were given.
-      arguments: what stands beside the flags.
+      values: value of every flag, by name.
+      present: names of the flags that were given.
+      arguments: arguments that are not flags.
     """
 
     values: dict[str, Any]
@@ -30,20 +30,20 @@ class Given(NamedTuple):
     arguments: list[str]
 
     def take(self, cls: Any, **others: Any) -> Any:
-        """An instance of a settings class made of the flags that have the names of its fields, and `others`."""
+        """Make an instance of a settings class from the flags named like its fields, and from `others`."""
         names = cls.__dataclass_fields__.keys() & self.values.keys()
         return cls(**{name: self.values[name] for name in names} | others)
 
 
 def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
-    """Reads a command line, and files named by `--flagfile=FILE`.
+    """Read a command line and the files that it names with `--flagfile=FILE`.
 
     Args:
-      fields: the flags there are, by name.
-      argv: the script's name, and its arguments.
+      fields: flags of the command, by name.
+      argv: name of the script, then its arguments.
 
     Raises:
-      InputError: an unknown flag, a value that it does not take, or a file that cannot be read.
+      InputError: a flag is unknown, its value is not accepted, or a file cannot be read.
     """
     known = flags.FlagValues()
     define: dict[type, Callable] = {
@@ -75,15 +75,15 @@ def run(
     arguments: str = "",
     kept: str = "what was written is kept",
 ) -> int:
-    """Reads a command line and runs `body` with what it says.
+    """Read a command line and run `body` with its contents.
 
     Args:
-      body: returns an exit code, or nothing for 0.
-      fields: the flags there are, by name.
-      summary: what the command does, for `--help`.
-      argv: the script's name and its arguments; the process's own if `None`.
-      arguments: the names of arguments beside flags, if the command takes any.
-      kept: what remains where the command is interrupted, and how to go on.
+      body: function that runs the command and returns its exit code, or nothing for 0.
+      fields: flags of the command, by name.
+      summary: first line of `--help`.
+      argv: name of the script, then its arguments; those of the process if `None`.
+      arguments: names of the arguments that are not flags; empty if the command takes none.
+      kept: end of the message after an interruption: what remains, and how to go on.
 
     Returns:
       The exit code; see `guarded`.
@@ -106,15 +106,15 @@ def run(
 def guarded(
     body: Callable[[list[str]], int | None], argv: Sequence[str] | None, kept: str = "what was written is kept"
 ) -> int:
-    """Runs a command so that mistakes and signals end it with one line, whatever becomes of its output.
+    """Run a command so that mistakes and signals end it with one line, even if its output cannot be written.
 
     Args:
-      body: takes the command line; returns an exit code, or nothing for 0.
-      argv: the script's name and its arguments; the process's own if `None`.
-      kept: what remains where the command is interrupted, and how to go on.
+      body: function that takes the command line and returns an exit code, or nothing for 0.
+      argv: name of the script, then its arguments; those of the process if `None`.
+      kept: end of the message after an interruption: what remains, and how to go on.
 
     Returns:
-      The exit code: 0 done, 2 a user's mistake, 3 a run that diverged, 128 and its number for a signal.
+      The exit code: 0 done, 2 a user's mistake, 3 a run that diverged, 128 + number for a signal.
     """
     line = list(sys.argv if argv is None else argv)
     script = Path(line[0]).name
@@ -141,11 +141,11 @@ def _guarded(body: Callable[[list[str]], int | None], argv: list[str], script: s
 
 
 def help_text(summary: str, fields: Mapping[str, Field]) -> str:
-    """What `--help` prints: every flag with its help and its default, by section."""
+    """Return the text of `--help`: every flag with its help and its default, by section."""
     sections: dict[str, list[Field]] = {}
     for field in fields.values():
         sections.setdefault(field.section, []).append(field)
-    lines = [summary, "", "Flags may also be read from a file: --flagfile=FILE."]
+    lines = [summary, "", "--flagfile=FILE reads flags from a file, one per line."]
     for title, members in sections.items():
         lines += ["", f"{title}:"]
         for field in members:
@@ -166,6 +166,6 @@ def _say(script: str, message: object, code: int) -> int:
 
 
 def one_line(message: str) -> str:
-    """A message in one line, with letters that cannot be seen, such as tabs, written as Python writes them."""
+    """Put a message into one line, with invisible characters such as tabs escaped as in Python."""
     joined = re.sub(r"\s*\n\s*", " ", message.strip())
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)

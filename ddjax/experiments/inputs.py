@@ -1,4 +1,4 @@
-"""What an experiment is fed: its data set, its reference data, and the groups of devices that see them."""
+"""Inputs of an experiment: its data set, its reference data, and the groups of devices that see them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class DeviceGroup(NamedTuple):
     Attributes:
       model: a name of `MODELS`.
       size: number of devices.
-      view: the number of the part of the features that they see, and how many parts there are.
+      view: index of the part of the features that they see, and the number of parts.
     """
 
     model: str
@@ -27,24 +27,28 @@ class DeviceGroup(NamedTuple):
 
     @property
     def label(self) -> str:
+        """Name of the group in tables and messages."""
         return self.model if self.view[1] == 1 else f"{self.model} (view {self.view[0] + 1})"
 
 
 def device_groups(settings: Settings) -> list[DeviceGroup]:
-    """The groups of devices in order; those of one model are shared out over the feature views.
+    """Return the groups of devices in order; the devices of each model are divided among the feature views.
 
     Raises:
-      InputError: unknown models, bad counts, or fewer devices of a model than views.
+      InputError: a model is unknown, the counts are wrong, or a model has fewer devices than views.
     """
     views, groups = settings.feature_views, []
     for model, size in parse_models(settings.models, settings.devices):
         if size < views:
-            raise InputError(f"--feature_views={views} needs {views} devices of each model, but {size} are {model}")
+            raise InputError(
+                f"--feature_views={views} needs at least {views} devices per model, but {model} has {size}"
+            )
         groups += [DeviceGroup(model, size // views + (view < size % views), (view, views)) for view in range(views)]
     return groups
 
 
 def load(settings: Settings) -> data.Dataset:
+    """Load the data set of the devices; raise `InputError` if it cannot be read."""
     private = settings.devices * (settings.examples_per_device or 100)
     wanted = private + settings.reference_size if settings.reference_size else private * 4 // 3 + 1
     wanted += settings.validation_examples
@@ -55,7 +59,7 @@ def load(settings: Settings) -> data.Dataset:
 
 
 def load_reference(settings: Settings) -> data.Dataset | None:
-    """The data set that the reference set is drawn from, if it is another."""
+    """Load the data set of the reference set; `None` if it is drawn from the training data or is noise."""
     if settings.reference_dataset not in datasets(settings)[1:]:
         return None
     names = data.find_dataset(settings.reference_dataset).names
@@ -66,12 +70,13 @@ def load_reference(settings: Settings) -> data.Dataset | None:
 
 
 def digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topology) -> str:
+    """Return a digest of the data and of the graph."""
     arrays = [part for matrix in topology.matrices for part in (matrix.indptr, matrix.indices, matrix.data)]
     return f"data {data.digest(dataset, reference)}, graph {data.digest_arrays(arrays)}"
 
 
 def file_digests(settings: Settings) -> dict[str, str]:
-    """The digests of the files that the data and the graph are read from, by path."""
+    """Return digests of the files that hold the data and the graph, by path."""
     graphs = settings.topology.removeprefix("alternating:").split("+")
     paths: list[str | Path] = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
     for spec in datasets(settings):

@@ -1,4 +1,4 @@
-"""Which forms of execution were picked for a run."""
+"""Forms of execution that were picked for a run."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _PRODUCTS = {"dense": "as a matrix", "gather": "link by link", "shift": "hop by 
 
 
 class ModelForm(NamedTuple):
-    """How the devices of a model are executed.
+    """Form of execution of the devices of one model.
 
     Attributes:
-      devices: how many an accelerator takes at a time; `None` for as many as fit in its memory.
-      examples: how many of a minibatch go forward and backward at a time; `None` for all.
-      convolution: `products` or `native`; `None` where nothing is convolved.
+      devices: devices that an accelerator takes at a time; `None` for as many as fit into its memory.
+      examples: examples of a minibatch that go forward and backward at a time; `None` for all.
+      convolution: `products` or `native`; `None` if the model has no convolution.
     """
 
     devices: int | None
@@ -32,35 +32,35 @@ class ModelForm(NamedTuple):
 def model_form(
     simulation: Simulation, model: str, size: int, chunk: int | None, micro_batch: int, convolution: str
 ) -> ModelForm:
-    """The form of a model's devices on the mesh of a simulation.
+    """Return the form of execution of a model's devices on the mesh of a simulation.
 
     Args:
-      simulation: with the mesh.
-      model: a name of `MODELS`.
-      size: how many devices have it.
-      chunk: how many are vectorized at a time, as in `Group`.
-      micro_batch: examples at a time, as asked for; 0 picks.
-      convolution: as asked for; empty picks.
+      simulation: simulation that holds the mesh.
+      model: name in `MODELS`.
+      size: number of devices with this model.
+      chunk: number of devices that are vectorized at a time, as in `Group`.
+      micro_batch: requested number of examples at a time; 0 picks one.
+      convolution: requested form of convolution; an empty text picks one.
     """
     with jax.set_mesh(simulation.mesh):
         examples = micro_batch or micro_batch_for(model)
         platform = sharding.platform()
     convolved = convolution or forms.convolution(platform) if MODELS[model].convolutional else None
-    here = math.ceil(size / simulation.mesh.size)  # on one accelerator
+    here = math.ceil(size / simulation.mesh.size)  # devices per accelerator
     some = min(chunk or here, here) if chunk or platform == "cpu" else None
     return ModelForm(some, examples or None, convolved)
 
 
 def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], messages: PyTree) -> dict[str, Any]:
-    """What was picked, as JSON takes it.
+    """Describe the picked forms in types that JSON can hold.
 
     Args:
-      simulation: of the run.
-      models: with their forms.
-      messages: what is mixed over the graph, leaves `[N, …]` or their shapes; `None` where nothing is.
+      simulation: simulation of the run.
+      models: models with their forms.
+      messages: messages that are mixed over the graph, leaves `[N, …]` or their shapes; `None` if nothing is mixed.
 
     Returns:
-      `forms` by model, the `product` with `W`, and both in the words of `forms_picked`.
+      `forms` by model, the `product` with `W`, and `forms_picked`, a sentence that says both.
     """
     product = None if messages is None else _product(simulation, messages)
     return {
@@ -71,7 +71,7 @@ def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], me
 
 
 def _product(simulation: Simulation, messages: PyTree) -> str | None:
-    """How `W` is multiplied with messages, joined by `+` where leaves differ; `None` for graphs drawn each round."""
+    """Return how `W` multiplies messages, joined by `+` if leaves differ; `None` for graphs drawn each round."""
     network = simulation.problem.network
     network = network.matrices if isinstance(network, Cycle) else network
     if isinstance(network, Dense):

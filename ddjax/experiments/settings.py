@@ -1,4 +1,4 @@
-"""Everything that an experiment can be told."""
+"""Settings of an experiment, one field per flag."""
 
 import dataclasses
 import math
@@ -28,237 +28,276 @@ _execution = partial(setting, section="Execution", role=Role.EXECUTION)
 
 @dataclasses.dataclass(frozen=True)
 class Settings(ProblemSettings):
-    """The settings of one experiment; each is a flag of `train.py` of the same name.
+    """Settings of one experiment; each is a flag of `train.py` with the same name.
 
-    An empty text or a 0 stands for a default that follows from the others, where the help says so. `check` refuses
-    values that no experiment can have; `experiments.build` calls it.
+    Where the help says so, an empty text or 0 means a default that follows from other settings. `experiments.build`
+    calls `check`, which refuses values that no experiment can have.
     """
 
-    devices: int = _network(32, "Number of devices.", minimum=0, positive=True)
-    models: str = _network("mlp", "A model, or groups with counts as in linear:8+mlp:16+cnn:8.", registry=MODELS)
+    devices: int = _network(32, "N: number of devices.", minimum=0, positive=True)
+    models: str = _network(
+        "mlp", "Model of every device, or groups with counts, as in linear:8+mlp:16+cnn:8.", registry=MODELS
+    )
     feature_views: int = _network(
         1,
-        "Parts of the columns; the devices of a model are shared out over them, and each sees one.",
+        "Number of parts that the input columns are split into. Each device sees one part; the devices of each model "
+        "are divided among the parts.",
         minimum=0,
         positive=True,
     )
     activation: str = _network(
-        "gelu", "Activation function; the theory asks for a smooth one.", registry=ACTIVATIONS, shared=True
+        "gelu",
+        "Activation function; the theory requires a smooth one.",
+        registry=ACTIVATIONS,
+        shared=True,
     )
     topology: str = _network(
         "ring",
-        "The graph. An edge file has a line `i j` for each link, directed from i to j; alternating takes fixed graphs "
-        "by turns, as in ring+edges:a.txt.",
+        "Communication graph. An edge file has one line `i j` per link; in directed_edges, the link goes from i to j. "
+        "alternating takes fixed graphs in turn, as in alternating:ring+edges:a.txt.",
         registry=TOPOLOGIES,
         shared=True,
     )
     mixing_weights: str = _network(
         "",
-        "Weights of the mixing matrix. The default is metropolis_hastings, on directed graphs uniform or, if the "
-        "algorithm can do with it, column_uniform or row_uniform.",
+        "Weights of the mixing matrix W. Default: metropolis_hastings; on directed graphs uniform, or column_uniform "
+        "or row_uniform if the algorithm allows it.",
         registry=MIXING_WEIGHTS,
         shared=True,
     )
 
     mixing: str = _mixing(
         "average",
-        "How what devices send is mixed: soft decisions (distillation) or parameters (dsgd).",
+        "Mixer of what devices send: soft decisions (distillation) or parameters (dsgd, local_dsgd, exact_diffusion, "
+        "gradient_tracking, idkd, quasi_global_momentum).",
         registry=MIXERS,
     )
     compressor: str = _mixing(
         "",
-        "How messages are compressed; K is a number, or a fraction below 1. The default is none, for choco top_k:0.01 "
-        "of parameters and top_k:0.1 of soft decisions.",
+        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number of "
+        "entries, or a fraction below 1. Default: none; for choco top_k:0.01 for parameters, 0.1 for soft decisions.",
         registry=COMPRESSORS,
     )
     choco_step_size: float = _mixing(
         0.0,
-        "gamma, consensus step size of choco, up to 1; 0 for 0.04 of parameters and 0.4 of soft decisions, which suit "
-        "the default compressors. The gradient form wants it of the order of zeta.",
+        "γ: consensus step size of choco, at most 1; with --consensus=gradient, it should be of the order of ζ. 0 "
+        "means 0.04 for parameters and 0.4 for soft decisions, which suit the default compressors.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         maximum=1,
     )
-    momentum: float = _mixing(0.9, "beta of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
+    momentum: float = _mixing(0.9, "β of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
     message_fraction: float = _mixing(
-        1.0, "Part of the parameters in a message of gossip.", minimum=0, maximum=1, positive=True
+        1.0, "Fraction of the parameters in each message of gossip.", minimum=0, maximum=1, positive=True
     )
-    schedule_by_age: bool = _mixing(False, "Whether learning rates of gossip fall over a model's age, not over rounds.")
+    schedule_by_age: bool = _mixing(
+        False, "Whether the learning rate of gossip falls with the age of the model instead of the round."
+    )
     push_period: int = _mixing(
         1,
-        "Rounds between two pushes of a device of gossip, each at its own turn.",
+        "Rounds between two pushes of a device in gossip; each device has its own turn.",
         unit="rounds",
         minimum=0,
         positive=True,
     )
     message_delay: int = _mixing(
         0,
-        "The longest delay of a message of gossip; each is drawn uniformly from 0 to it.",
+        "Longest delay of a message in gossip; each delay is drawn uniformly from 0 to this number.",
         unit="rounds",
         minimum=0,
     )
     client_fraction: float = _mixing(
-        1.0, "C, part of the devices in a round of fedavg, fedprox and scaffold.", minimum=0, maximum=1, positive=True
+        1.0,
+        "C: fraction of the devices that take part in a round of fedavg, fedprox or scaffold.",
+        minimum=0,
+        maximum=1,
+        positive=True,
     )
-    proximal_weight: float = _weight(0.1, "mu, how strongly fedprox pulls devices back to the server's parameters.")
-    server_step_size: float = _weight(1.0, "eta_g, the server's step size in scaffold.")
+    proximal_weight: float = _weight(
+        0.1, "μ: strength with which fedprox pulls devices back to the server's parameters."
+    )
+    server_step_size: float = _weight(1.0, "η_g: server's step size in scaffold.")
     divergence_threshold: float = _mixing(
         1.0,
-        "Delta of dynamic_averaging, a squared distance of parameters.",
+        "Δ: squared distance from the last common parameters beyond which a device of dynamic_averaging reports a "
+        "violation.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         maximum=math.inf,
     )
-    balancing: str = _mixing("one", "Whom dynamic_averaging polls after a violation.", registry=BALANCING)
+    balancing: str = _mixing("one", "Devices that dynamic_averaging polls after a violation.", registry=BALANCING)
     check_every: int = _mixing(
-        10, "Rounds between checks of dynamic_averaging.", unit="rounds", minimum=0, positive=True
+        10, "Rounds between two checks of dynamic_averaging.", unit="rounds", minimum=0, positive=True
     )
-    ridge: float = _weight(0.0, "nu, weight of a device's squared coefficients in co_regularization and corlsr.")
+    ridge: float = _weight(0.0, "ν: weight of the squared coefficients of each device in co_regularization and corlsr.")
 
-    consensus: str = _distillation("gradient", "Form of the consensus step.", registry=CONSENSUS)
+    consensus: str = _distillation("gradient", "Form of the consensus step in distillation.", registry=CONSENSUS)
     consensus_step_size: float = _distillation(
         0.0,
-        "zeta, step size of the gradient form; 0 for 0.5, or less where the graph asks for it.",
+        "ζ: step size of --consensus=gradient; 0 means 0.5, or less if the graph requires it.",
         role=Role.HYPERPARAMETER,
         minimum=0,
     )
-    consensus_step_size_schedule: str = _distillation("constant", "How zeta falls over rounds.", registry=SCHEDULES)
+    consensus_step_size_schedule: str = _distillation(
+        "constant", "How ζ falls over the rounds; TAU is in rounds, a tenth of the run if left out.", registry=SCHEDULES
+    )
     distillation_weight: float = _distillation(
-        10.0, "rho, weight of the divergence beside the private loss.", role=Role.HYPERPARAMETER, minimum=0, shared=True
+        10.0,
+        "ρ: weight of the divergence beside the private loss (distillation, server_distillation, co_regularization, "
+        "corlsr).",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
+        shared=True,
     )
     divergence: str = _distillation(
         "squared_euclidean",
-        "Divergence between soft decision and target; between predicted numbers only squared_euclidean.",
+        "Divergence between soft decision and target in distillation and server_distillation; regression takes only "
+        "squared_euclidean.",
         registry=DIVERGENCES,
     )
     temperature: float = _distillation(
         1.0,
-        "Softmax temperature of the soft decisions over classes.",
+        "Softmax temperature of the soft decisions (classification only).",
         role=Role.HYPERPARAMETER,
         minimum=LEAST_TEMPERATURE,
     )
     distillation_epochs: int = _distillation(
-        1, "Passes over the reference examples of a round of fedmd, ds_fl and kt_pfl.", minimum=0, positive=True
+        1, "Passes over the reference examples of a round in fedmd, ds_fl and kt_pfl.", minimum=0, positive=True
     )
     pretraining_steps: int = _distillation(
         0,
-        "Steps of fedmd on the reference set with its labels, before all else. It must be drawn from the training "
-        "data, and only these steps see its labels.",
+        "Steps of fedmd on the labelled reference set, before everything else. The reference set must be drawn from "
+        "the training data; only these steps see its labels.",
         unit="steps",
         minimum=0,
     )
     warmup_steps: int = _distillation(
         0,
-        "Steps of fedmd on a device's own examples, after the pretraining and before the first exchange.",
+        "Steps of fedmd on each device's own examples, after the pretraining and before the first exchange.",
         unit="steps",
         minimum=0,
     )
     sharpening_temperature: float = _distillation(
-        0.1, "Softmax temperature by which ds_fl sharpens a mean.", role=Role.HYPERPARAMETER, minimum=LEAST_TEMPERATURE
+        0.1,
+        "Softmax temperature that ds_fl sharpens the mean soft decision with.",
+        role=Role.HYPERPARAMETER,
+        minimum=LEAST_TEMPERATURE,
     )
     knowledge_step_size: float = _distillation(
-        0.1, "Step size of kt_pfl on its knowledge coefficients.", role=Role.HYPERPARAMETER, minimum=0
+        0.1, "Step size of kt_pfl for its knowledge coefficients.", role=Role.HYPERPARAMETER, minimum=0
     )
     knowledge_penalty: float = _distillation(
-        0.5, "How hard kt_pfl holds its knowledge coefficients near 1 / N.", role=Role.HYPERPARAMETER, minimum=0
+        0.5,
+        "Weight of the penalty that holds the knowledge coefficients of kt_pfl near 1 / N.",
+        role=Role.HYPERPARAMETER,
+        minimum=0,
     )
     homogenize_after: int = _distillation(
         500, "Rounds after which idkd labels the reference set.", unit="rounds", minimum=0, positive=True
     )
     detector: str = _distillation(
         "msp",
-        "Which reference examples a device of idkd labels: by their largest probability (msp) or their energy, above a "
-        "threshold that is given, or that tells its own examples best from the others (roc).",
+        "How a device of idkd picks the reference examples that it labels: by their largest probability (msp, "
+        "msp_roc) or energy (energy_roc). The threshold is --confidence_threshold for msp; otherwise the one that "
+        "best separates the device's own examples from the others.",
         registry=DETECTORS,
     )
     confidence_threshold: float = _distillation(
         0.98,
-        "The largest probability of an example above which msp has it labelled.",
+        "Threshold of --detector=msp: idkd labels an example if its largest probability is above it.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         maximum=1,
     )
     reference_batch_size: int = _distillation(
         64,
-        "Reference examples drawn, and sent, each round, at most the reference set; 0 for all.",
+        "b: reference examples drawn and sent per round (distillation, server_distillation, fedmd, ds_fl, kt_pfl), at "
+        "most the whole reference set; 0 means all.",
         unit="examples",
         minimum=0,
         shared=True,
     )
 
-    optimizer: str = _training("sgd", "The optimizer, by its Optax name.", registry=OPTIMIZERS, shared=True)
+    optimizer: str = _training("sgd", "Optimizer, by its Optax name.", registry=OPTIMIZERS, shared=True)
     learning_rate: float = _training(
         0.0,
-        "eta, step size of the optimizer; 0 for 0.05, or where numbers are predicted for less if the data ask for it.",
+        "η: step size of the optimizer; 0 means 0.05, or less for regression if the data require it.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         shared=True,
     )
     learning_rate_schedule: str = _training(
         "constant",
-        "How the learning rate falls over rounds; TAU is in rounds, a tenth of the run if left out.",
+        "How η falls over the rounds; TAU is in rounds, a tenth of the run if left out.",
         registry=SCHEDULES,
         shared=True,
     )
     prior_adjustment: float = _training(
         0.0,
-        "tau: the private loss takes logits shifted by tau times the logarithms of the device's class shares, so that "
-        "a device does not learn that classes it lacks are rare; 1 is the balanced softmax.",
+        "τ: shifts the logits in the private loss by τ times the logarithms of the device's class shares, so that a "
+        "device does not learn that the classes it lacks are rare; 1 is the balanced softmax.",
         minimum=0,
         shared=True,
     )
     batch_size: int = _training(
-        16, "Private examples of a step; 0 for all that a device holds.", unit="examples", minimum=0, shared=True
+        16, "Private examples per step; 0 means all examples of the device.", unit="examples", minimum=0, shared=True
     )
-    local_steps: int = _training(1, "Optimizer steps of a round.", minimum=0, positive=True, shared=True)
+    local_steps: int = _training(1, "Optimizer steps per round.", minimum=0, positive=True, shared=True)
     local_epochs: int = _training(
-        0, "Passes over a device's own examples in a round, instead of --local_steps.", minimum=0, shared=True
+        0,
+        "Passes over the device's own examples per round, instead of --local_steps; 0 means none.",
+        minimum=0,
+        shared=True,
     )
 
     output_dir: str = _output(
         "", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.", sweep=Sweep.NEVER
     )
     eval_every: int = _output(
-        100, "Rounds between evaluations.", role=Role.EVALUATION, unit="rounds", minimum=0, positive=True
+        100, "Rounds between two evaluations.", role=Role.EVALUATION, unit="rounds", minimum=0, positive=True
     )
     target_accuracy: str = _output(
         "",
-        "Mean accuracies, as in 0.6,0.7; the summary says when and after what bytes each was met.",
+        "Mean accuracies, joined by commas as in 0.6,0.7; the summary says when each was reached and after how many "
+        "bytes.",
         sweep=Sweep.WHOLE,
     )
     checkpoint_every: int = _output(
         0,
-        "Rounds between checkpoints, a multiple of --eval_every; 0 for none.",
+        "Rounds between two checkpoints, a multiple of --eval_every; 0 means no checkpoints.",
         unit="rounds",
         minimum=0,
         sweep=Sweep.NEVER,
     )
-    resume: bool = _output(False, "Go on from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
+    resume: bool = _output(False, "Whether to continue from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
     tensorboard: bool = _output(
-        False, "Also write scalars for TensorBoard: pip install -e '.[tensorboard]'.", sweep=Sweep.WHOLE
+        False,
+        "Whether to also write scalars for TensorBoard; needs pip install -e '.[tensorboard]'.",
+        sweep=Sweep.WHOLE,
     )
 
     device_chunk: int = _execution(
         0,
-        "Devices vectorized at a time on one accelerator; 0 picks for the model and backend.",
+        "Devices that one accelerator trains at the same time, vectorized; 0 picks a number for the model and backend.",
         unit="devices",
         minimum=0,
     )
     mixing_product: str = _execution(
         "",
-        "How W is multiplied by: dense, as a matrix; gather, link by link; or, on a ring and its kin, shift, hop "
-        "by hop; default the quickest for graph, message, backend and mesh.",
+        "How to multiply by W: dense (as a matrix), gather (link by link) or, on a ring and similar graphs, shift "
+        "(hop by hop). Default: the fastest for the graph, message, backend and mesh.",
         role=Role.PROGRAM,
         shared=True,
     )
     convolution: str = _execution(
         "",
-        "products, made of matrix products, or native, the backend's own; default products on CPU, else native.",
+        "How to compute convolutions: products (as matrix products) or native (by the backend). Default: products on "
+        "CPU, otherwise native.",
         role=Role.PROGRAM,
     )
     micro_batch: int = _execution(
         0,
-        "Examples that go forward and backward at a time; 0 picks for the model and backend.",
+        "Examples that go forward and backward at the same time; 0 picks a number for the model and backend.",
         role=Role.PROGRAM,
         unit="examples",
         minimum=0,
@@ -266,28 +305,29 @@ class Settings(ProblemSettings):
     )
     precision: str = _execution(
         "float32",
-        "Precision of products in training: float32, tf32 or bfloat16, with consensus in float32; or float64, of "
-        "everything.",
+        "Precision of the products in training: float32, tf32 or bfloat16, with the consensus in float32; or float64 "
+        "for everything.",
         role=Role.PROGRAM,
     )
     host_devices: int = _execution(
-        0, "Shards of the device axis on a CPU; 0 for as many as cores.", minimum=0, sweep=Sweep.WHOLE
+        0, "Shards of the device axis on a CPU; 0 means one per core.", minimum=0, sweep=Sweep.WHOLE
     )
     coordinator_address: str = _execution(
         "",
-        "host:port of process 0, where several run as one; auto where JAX finds it by itself (Slurm, Open MPI, …).",
+        "Address host:port of process 0, if several processes run as one; auto if JAX finds it by itself (Slurm, Open "
+        "MPI, …).",
         sweep=Sweep.NEVER,
     )
-    num_processes: int = _execution(0, "How many processes run as one.", sweep=Sweep.NEVER)
+    num_processes: int = _execution(0, "Number of processes that run as one.", sweep=Sweep.NEVER)
     process_id: int = _execution(
-        -1, "Which of them this is, from 0; process 0 writes the files, the others are silent.", sweep=Sweep.NEVER
+        -1, "Number of this process, from 0; process 0 writes the files, the others are silent.", sweep=Sweep.NEVER
     )
 
     def check(self) -> None:
-        """Refuses values that no experiment can have.
+        """Refuse values that no experiment can have.
 
         Raises:
-          InputError: the first of them.
+          InputError: a setting has such a value.
         """
         for name, field in fields(self).items():
             field.check(getattr(self, name))
@@ -300,10 +340,10 @@ class Settings(ProblemSettings):
         self.target_accuracies()
 
     def target_accuracies(self) -> list[float]:
-        """The mean accuracies that `target_accuracy` lists; raises `InputError` where it lists something else."""
+        """Parse the mean accuracies of `target_accuracy`; raise `InputError` if it holds anything else."""
         return parse_accuracies(self.target_accuracy)
 
     def values(self) -> dict[str, Any]:
-        """Every setting by its name, as JSON takes it."""
+        """Return every setting by its name, in types that JSON can hold."""
         kinds = {name: field.kind for name, field in fields(self).items()}
         return {name: list(value) if kinds[name] is tuple else kinds[name](value) for name, value in vars(self).items()}

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_ECHO = 0.5  # seconds in which a second signal is taken for the first: shells and schedulers send some twice
-_PATIENCE = 3.0  # seconds that the main thread may be in a long call, such as a compilation
+_ECHO = 0.5  # seconds within which a second signal counts as the first: shells and schedulers send some twice
+_PATIENCE = 3.0  # seconds that the main thread may spend in a long call, such as a compilation
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the command to end.
+    """Signal that asks the command to end.
 
     Args:
-      number: of the signal.
-      kept: what remains of the work, and how to go on; empty for what is true of any run of the command.
+      number: number of the signal.
+      kept: part of the message that says what remains and how to go on; empty for the command's usual text.
     """
 
     def __init__(self, number: int, kept: str = ""):
@@ -28,11 +28,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """What the handlers share with the command.
+    """State that the handlers share with the command.
 
     Attributes:
-      number: of the signal that came; 0 for none.
-      polls: whether the command looks for it by itself, so that it raises nothing.
+      number: number of the signal that came; 0 for none.
+      polls: whether the command checks `asked` itself, so that a signal raises nothing.
     """
 
     number = 0
@@ -43,37 +43,37 @@ _state = _State()
 
 
 def asked() -> int:
-    """The number of the signal that asks the command to end; 0 for none."""
+    """Return the number of the signal that asks the command to end; 0 for none."""
     return _state.number
 
 
 def poll() -> None:
-    """From now on the command looks at `asked` every now and then, and a signal raises nothing."""
+    """Announce that the command checks `asked` from now on, so that a signal raises nothing."""
     _state.polls = True
 
 
 def said(number: int) -> str:
-    """How a message calls the signal."""
+    """Return the words for a signal in a message."""
     return f"interrupted ({signal.Signals(number).name})"
 
 
 @contextlib.contextmanager
 def handled(script: str, ends: bool) -> Iterator[None]:
-    """Lets a signal end a command in order: it raises `Interrupted`, or sets `asked` where the command polls.
+    """Let a signal end a command cleanly: it raises `Interrupted`, or sets `asked` if the command polls.
 
-    What is ignored stays ignored, as under nohup. Outside the main thread nothing changes.
+    Ignored signals stay ignored, as under nohup. Outside the main thread nothing changes.
 
     Args:
       script: name of the command, for messages.
-      ends: whether the process ends after the command. Then a second signal ends it at once, as does the first where
-        the main thread is in a long call.
+      ends: whether the process ends after the command. If so, a second signal ends it at once, and so does the first
+        if the main thread is in a long call.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _state.number, _state.polls = 0, False
     seen = threading.Event()
-    # None is a handler that is not Python's.
+    # A handler that was not set from Python is None.
     before = {number: old for number in _NUMBERS if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
 
     def handle(number: int, frame: object) -> None:
@@ -89,13 +89,13 @@ def handled(script: str, ends: bool) -> Iterator[None]:
             yield
         finally:
             for number, old in before.items():
-                # Python's own shows a trace while a process ends.
+                # Python's own handler of SIGINT would show a traceback while the process ends.
                 signal.signal(number, signal.SIG_DFL if ends and number == signal.SIGINT else old)
 
 
 @contextlib.contextmanager
 def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) -> Iterator[None]:
-    """A thread that hears of signals at once, and ends the process where the main thread does not."""
+    """Run a thread that receives signals at once, and ends the process if the main thread does not."""
     inbox, outbox = socket.socketpair()
     outbox.setblocking(False)
 
@@ -111,7 +111,7 @@ def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) ->
             while (number := heard()) and time.monotonic() - start < _ECHO:
                 pass
         if number:
-            line = f"{script}: {said(number)}; ended at once, and what was written is kept\n"
+            line = f"{script}: {said(number)}; ended at once, what was written is kept\n"
             with contextlib.suppress(OSError):
                 os.write(2, ("\n" * os.isatty(2) + line).encode())
             os._exit(128 + number)

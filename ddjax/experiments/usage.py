@@ -1,4 +1,4 @@
-"""Which settings an experiment uses, from what the entries of the registries say about themselves."""
+"""Settings that an experiment uses, as the entries of the registries declare them."""
 
 import dataclasses
 from typing import Any
@@ -12,18 +12,18 @@ from ddjax.experiments.settings import Settings
 from ddjax.mixing import MIXERS
 from ddjax.registry import Registry
 
-# Settings that choose an entry with settings of its own, in the order in which they are looked at.
+# Settings that choose an entry with settings of its own, in the order of the checks.
 _OF_ALGORITHMS: dict[str, Registry] = {"consensus": CONSENSUS, "detector": DETECTORS}
 _CHOOSING: dict[str, Registry] = {"mixing": MIXERS, **_OF_ALGORITHMS, "partition": PARTITIONS}
 
 
 def algorithm(settings: Settings) -> AlgorithmEntry:
-    """The entry of the algorithm; raises `InputError` for an unknown one."""
+    """Return the entry of the algorithm; raise `InputError` if it is unknown."""
     return ALGORITHMS.parse(settings.algorithm).entry
 
 
 def resolve(settings: Settings) -> Settings:
-    """The settings with those that a published name fixes, such as the mixing of `choco`."""
+    """Return the settings with those that the algorithm's name fixes, such as the mixing of `choco`."""
     return dataclasses.replace(settings, **algorithm(settings).fixed)
 
 
@@ -31,7 +31,7 @@ _NAMING: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
 
 
 def _owned() -> frozenset[str]:
-    """Settings that some entry of ddjax names as its own; an entry of a user takes no setting away from others."""
+    """Return the settings that entries of ddjax name as their own; a user's entries take no setting from others."""
     entries = (entry for registry in _NAMING for entry in registry.entries())
     return frozenset(
         name for entry in entries if (entry.build.__module__ or "").startswith("ddjax.") for name in entry.names
@@ -39,10 +39,10 @@ def _owned() -> frozenset[str]:
 
 
 def check_entries() -> None:
-    """Refuses entries that name settings which there are not, or which are not data of their kind.
+    """Refuse entries that name an unknown setting, or take one that the compiled program does not depend on.
 
     Raises:
-      InputError: the first of them.
+      InputError: there is such an entry.
     """
     known = fields(Settings)
     baked = (Role.HYPERPARAMETER, Role.PROGRAM, Role.EXECUTION)
@@ -54,13 +54,13 @@ def check_entries() -> None:
             for name in entry.taken:
                 if known[name].role not in baked:
                     raise InputError(
-                        f"{registry.kind} {entry.name!r} cannot take the setting {name!r}: runs that differ in it "
-                        "share one compiled program"
+                        f"{registry.kind} {entry.name!r} cannot take the setting {name!r}, because runs "
+                        "that differ in it share one compiled program"
                     )
 
 
 def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
-    """The parameters of an algorithm's factory with the settings that fill them in, those of what it chooses too."""
+    """Map parameters of an algorithm's factory, and of the entries that it chooses, to the settings that fill them."""
     names = dict(entry.settings)
     for setting, registry in _OF_ALGORITHMS.items():
         if setting in entry.settings.values():
@@ -69,15 +69,15 @@ def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
 
 
 def datasets(settings: Settings) -> list[str]:
-    """The data sets that are read: that of the devices, and that of the reference set where it is another."""
+    """Return the data sets to read: that of the devices, and that of the reference set if it is another one."""
     return [settings.dataset, *({settings.reference_dataset} - {"", "noise"})]
 
 
 def used(settings: Settings) -> frozenset[str]:
-    """The settings that matter to what is run: with other values of the others, its numbers are the same.
+    """Return the settings that affect the results of the run; the values of all others make no difference.
 
     Raises:
-      InputError: an unknown name among those that are used.
+      InputError: a setting that is used holds an unknown name.
     """
     entry, effective = algorithm(settings), resolve(settings)
     names = set(entry.names).union(*(find_dataset(spec).names for spec in datasets(settings)))
@@ -85,7 +85,7 @@ def used(settings: Settings) -> frozenset[str]:
         if setting in names or setting not in _owned():
             spec = getattr(effective, setting)
             if setting == "partition" and not spec:
-                spec = "dirichlet"  # the default where there are labels
+                spec = "dirichlet"  # the default for classes
             names |= set(registry.parse(spec).entry.names)
     if effective.local_epochs:
         names.discard("local_steps")
@@ -93,7 +93,7 @@ def used(settings: Settings) -> frozenset[str]:
 
 
 def users(name: str) -> str:
-    """The algorithms that use a setting, or the other choices that do, for a message."""
+    """List the algorithms and other choices that use a setting, for a message."""
     found = [entry.name for entry in ALGORITHMS.entries() if name in entry.names and name not in entry.fixed]
     for setting, registry in _CHOOSING.items():
         found += [f"--{setting}={entry.name}" for entry in registry.entries() if name in entry.names]
@@ -102,16 +102,16 @@ def users(name: str) -> str:
 
 
 def check_used(settings: Settings) -> None:
-    """Refuses settings that were changed from their default but are not used, or would come too late.
+    """Refuse settings that are not at their default but have no effect, or take effect after the last round.
 
     Raises:
-      InputError: the first of them, and what uses it.
+      InputError: there is such a setting; the message names the choices that use it.
     """
     uses, fixed = used(settings), algorithm(settings).fixed
     if "homogenize_after" in uses and settings.homogenize_after > settings.rounds:
         raise InputError(
             f"homogenize_after {settings.homogenize_after} lies behind the last of the {settings.rounds} rounds, so "
-            f"that {settings.algorithm} would be dsgd; take fewer, or more --rounds"
+            f"{settings.algorithm} would be dsgd; lower it or take more --rounds"
         )
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
@@ -121,7 +121,7 @@ def check_used(settings: Settings) -> None:
             without = f"--dataset={settings.dataset}" if choices.startswith("--dataset=") else settings.algorithm
             raise InputError(f"--{name} is not used by {without}; it belongs to {choices}")
     try:
-        resolve(settings).check()  # what a published name fixes goes with the rest
+        resolve(settings).check()  # the settings that the name fixes must agree with the others
     except InputError as error:
         has = ", ".join(f"--{name}={value}" for name, value in fixed.items())
-        raise InputError(f"{error}; {settings.algorithm} has {has}" if has else str(error)) from None
+        raise InputError(f"{error}; {settings.algorithm} fixes {has}" if has else str(error)) from None

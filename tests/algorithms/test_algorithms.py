@@ -104,7 +104,7 @@ def test_devices_that_know_a_part_of_the_reference_set_are_a_loop_in_which_they_
 
     close(state.devices[0].params["dense"]["kernel"], np.array([kernel for kernel, _ in theta]), 1e-4)
     close(state.estimate, z, 1e-4)
-    if consensus == "tracking":  # the mean over devices is that of those who know
+    if consensus == "tracking":  # the mean over devices is the mean over those that know the example
         for i in np.flatnonzero(holders.any(0)):
             close(state.estimate[:, i].mean(0), previous[holders[:, i], i].mean(0), 1e-4)
 
@@ -155,7 +155,7 @@ def one_step(learner):
     ],
 )
 def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
-    """Stacked groups of several architectures against unstacked devices that meet only where they mix."""
+    """Stacked groups of several architectures against unstacked devices that only interact when they mix."""
     problem = image_problem(devices=8)
     population = make_learners(names, 8, (8, 8), chunk=1)
     half = problem.reference.shape[0] // 2  # so that rows are drawn again
@@ -191,7 +191,7 @@ def test_mixed_network_is_a_loop_over_single_devices(consensus, names):
             close(jax.tree.map(lambda leaf, i=i: leaf[i], stacked.params), devices[2 * g + i].params, 2e-4)
     if consensus != "neighbors":
         close(state.estimate, z, 1e-4)
-        assert np.ptp(z, axis=0).max() > 1e-3  # there was something to compare
+        assert np.ptp(z, axis=0).max() > 1e-3  # the comparison is not empty
     if consensus == "tracking":
         close(state.previous, previous, 1e-4)
 
@@ -267,14 +267,14 @@ def test_mixing_preserves_the_mean_and_counts_messages(problem):
 
 
 def test_messages_are_counted_where_they_are_sent():
-    """0 sends to 1 and 2, which send to nobody: the column of the sender."""
+    """Device 0 sends to 1 and 2, which send to no device: column 0 holds the weights."""
     mixing_matrix = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]])
     _, _, sent = ddjax.weighted_average().mix(None, jnp.ones((3, 2)), ddjax.MixerState(), one_round(mixing_matrix))
     assert sent.peer["value"].sum(0).tolist() == [2, 0, 0]
 
 
 def test_gradient_consensus_settles_at_the_closed_form():
-    """With soft decisions held still, z → ζ ((1 + ζ) I − W)⁻¹ s, biased unless ζ → 0; learning rate zero."""
+    """With constant soft decisions (learning rate 0), z → ζ ((1 + ζ) I − W)⁻¹ s, which is biased unless ζ → 0."""
     problem = small_problem()
     population = make_learners(optimizer=optax.sgd(0.0))
     algorithm = ddjax.distillation(
@@ -303,7 +303,7 @@ def test_tracking_and_complete_neighbors_reach_the_exact_mean():
 
 
 def test_schedules_follow_the_rounds():
-    """ζ is 0, then 1 from round 2 on; η is halved each round, whatever the local steps."""
+    """ζ is 0, then 1 from round 2 on; η is halved each round, for any number of local steps."""
     problem, population = small_problem(), make_learners()
     _, never = rounds(make_distillation(population, step=0.0), problem, 4)
     _, later = rounds(make_distillation(population, step=lambda t: jnp.where(t < 2, 0.0, 1.0)), problem, 4)

@@ -1,4 +1,4 @@
-"""Def-KT: a plain loop over the pairs in NumPy, how pairs are drawn, and a limit case."""
+"""Def-KT: a plain loop over the pairs in NumPy, the draw of pairs, and a limit case."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_a_matching_pairs_all_devices():
 
 
 def test_without_learning_models_wander_unchanged():
-    """A receiver takes over the model of the sender, which keeps it."""
+    """A receiver takes over the sender's model, and the sender keeps it too."""
     problem = small_problem("complete")
     algorithm = ddjax.def_kt(make_learners(optimizer=optax.sgd(0.0)))
     start = algorithm.init(KEY, problem)

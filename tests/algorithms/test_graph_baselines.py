@@ -136,8 +136,8 @@ def test_relaysgd_is_the_algorithm_box_in_numpy():
 
 
 def test_relaysgd_averages_parameters_as_old_as_they_are_far():
-    """Without messages: `x_n = 1/N Σ_m x_m`, those of a device `d` links away after their local steps `d − 1` rounds
-    ago, or of the start."""
+    """Without messages: `x_n = 1/N Σ_m x_m`, where a device `d` links away counts with its parameters after the local
+    steps of `d − 1` rounds ago, or with its start."""
     problem = small_problem("path", product="gather")
     states = rounds(ddjax.relaysgd(make_learners()), problem, 2 * DEVICES)[1]
     far = dict(nx.all_pairs_shortest_path_length(build_graph("path", DEVICES)))
@@ -167,7 +167,7 @@ def test_quasi_global_momentum_without_momentum_is_dsgd(problem):
     ],
 )
 def test_a_correction_reaches_the_pooled_solution(name, mixer, local_steps):
-    """With a constant step size, where D-SGD stays more than 1e-3 away (see the test of DIGing)."""
+    """The step size is constant; D-SGD then stays more than 1e-3 away (see the test of DIGing)."""
     assert distance(name, regression(), mixer, local_steps) < 1e-9
 
 
@@ -182,7 +182,7 @@ def test_messages_are_counted_with_all_they_hold():
     assert info.messages.peer["sum and count"].shape == (DEVICES, DEVICES)
 
 
-# What they cannot do with.
+# Refusals.
 
 
 def refusal(make, problem=None):
@@ -215,7 +215,7 @@ def test_exact_diffusion_refuses_what_it_may_diverge_on(spec, message):
 
 @pytest.mark.parametrize(("spec", "grows"), [("ring", False), ("hypercube", False), ("directed_ring", True)])
 def test_without_a_symmetric_matrix_exact_diffusion_grows_even_without_gradients(spec, grows):
-    """`x ← W̄ (2 x − x_last)` as one matrix, whose eigenvalues tell."""
+    """The eigenvalues of `x ← W̄ (2 x − x_last)`, written as one matrix, show whether it grows."""
     w, one = build_topology(spec, 8).matrices[0].toarray(), np.eye(8)
     lazy = (one + w) / 2
     both = np.block([[2 * lazy, -lazy], [one, 0 * one]])

@@ -27,7 +27,7 @@ def make(after=AFTER, threshold=THRESHOLD, detector="msp", **kwargs):
 
 
 def detected(detector, own, public):
-    """`[R]` whether a device takes a reference example for one like its own, from the logits of both."""
+    """`[R]` whether a device takes a reference example for one of its own kind, from the logits of both."""
     if detector == "msp":
         return softmax(public).max(1) > THRESHOLD
     score = {"msp_roc": lambda f: softmax(f).max(1), "energy_roc": lambda f: np.log(np.exp(f).sum(1))}[detector]
@@ -98,7 +98,7 @@ def test_where_nobody_is_sure_it_is_dsgd():
 
 
 def test_a_device_that_cannot_tell_its_own_examples_labels_none():
-    """Then no threshold is better than the one above all scores; padding counts for nothing."""
+    """Then no threshold beats the one above all scores; padding has no effect."""
     public = np.array([0.2, 0.9, 0.8])
     for private, count, expected in (
         ([0.1, 0.15, 5.0], 2, np.inf),

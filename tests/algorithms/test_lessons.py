@@ -64,7 +64,7 @@ def arrays(problem):
 def test_fedmd_is_the_paper_pseudocode_in_numpy(pretraining, warmup):
     epochs = 2
     problem = small_problem(reference_labels=pretraining > 0)
-    falling = optax.sgd(lambda count: RATE / (1 + count // 1000))  # by rounds: not before the first exchange
+    falling = optax.sgd(lambda count: RATE / (1 + count // 1000))  # falls by rounds: not before the first exchange
     algorithm = ddjax.fedmd(
         make_learners(optimizer=falling),
         reference_batch_size=REFERENCE_BATCH,
@@ -175,7 +175,7 @@ def test_fedct_is_the_paper_pseudocode_in_numpy(name):
         for n, drawn in enumerate(Drawn(key, problem, local_steps=3).private):
             for number, rows in enumerate(drawn):
                 inputs, labels = x[rows], y[rows]
-                if pseudo is not None:  # as many of P beside those of D
+                if pseudo is not None:  # equally many examples of P and of D
                     step = jax.random.fold_in(jax.random.fold_in(round_keys(key).train, n), number)
                     at = np.asarray(jax.random.randint(jax.random.split(step)[1], (BATCH,), 0, len(public)))
                     inputs = np.concatenate([inputs, public[at]])
@@ -199,7 +199,7 @@ def test_fedct_before_labels_is_local_training(name, epochs):
 
 @pytest.mark.parametrize(("batch", "epochs"), [(BATCH, 1), (0, 0)])
 def test_of_all_private_examples_fedct_takes_as_many_public_ones(batch, epochs):
-    """Where all pseudo-labelled examples are one example, the loss before the step is known."""
+    """If all pseudo-labelled examples are the same example, the loss before the step is known."""
     problem = small_problem()
     problem = problem._replace(reference=jnp.broadcast_to(problem.reference[:1], problem.reference.shape))
     population = ddjax.Population(make_learners(optimizer=optax.sgd(0.0)).groups, batch, local_epochs=epochs)
@@ -221,7 +221,7 @@ def test_labels_of_neighbors_on_the_complete_graph_are_those_of_the_server():
 
 
 def test_ds_fl_sharpens_the_mean():
-    """Soft decisions are those that are learned, whatever temperature is measured at."""
+    """The learned soft decisions do not depend on the temperature of the measured ones."""
     population, problem = make_learners(optimizer=optax.sgd(0.0), temperature=3.0), small_problem()
     algorithm = ddjax.ds_fl(population, reference_batch_size=20, sharpening_temperature=0.1)
     start = algorithm.init(KEY, problem)
@@ -232,7 +232,7 @@ def test_ds_fl_sharpens_the_mean():
 
 
 def test_fedmd_of_devices_that_agree_is_local_training():
-    """The consensus of equal devices is what each says, from which none can come away."""
+    """The consensus of equal devices is the output of each, so there is nothing to digest."""
     problem, population = small_problem(), make_learners()
     start = ddjax.local(population).init(KEY, problem)
     alike = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), start.devices)
@@ -244,7 +244,7 @@ def test_fedmd_of_devices_that_agree_is_local_training():
 
 
 def test_pretraining_counts_as_steps_and_sends_nothing():
-    """At a learning rate of zero all losses are those of the first models."""
+    """With learning rate 0, all losses are those of the initial models."""
     problem = small_problem(reference_labels=True)
     learners = make_learners(optimizer=optax.sgd(0.0), batch_size=0)
     algorithm = ddjax.fedmd(learners, reference_batch_size=5, pretraining_steps=3, warmup_steps=2)
@@ -261,7 +261,7 @@ def test_pretraining_counts_as_steps_and_sends_nothing():
 
 
 def test_the_labels_of_the_reference_set_are_those_of_its_examples():
-    """They are there only if asked for, and of none but training data."""
+    """Reference labels exist only on request, and only for training data."""
     dataset = synthetic_classification(0, DEVICES, 120, 60, CLASSES, DIMENSIONS)
     problem = ddjax.make_problem(dataset, np.full((DEVICES, DEVICES), 1 / DEVICES), reference_labels=True)
     x, y = np.asarray(dataset.x_train), np.asarray(dataset.y_train)
@@ -310,7 +310,7 @@ def test_what_they_cannot_do_with_is_refused():
 
 
 def test_kt_pfl_that_learns_no_coefficients_distills_the_mean():
-    """One minibatch of all reference examples: the loss before the step is known from local training alone."""
+    """With one minibatch of all reference examples, local training alone gives the loss before the step."""
     problem, population = small_problem(), make_learners(batch_size=0)
     algorithm = ddjax.kt_pfl(population, reference_batch_size=20, knowledge_step_size=0.0)
     state, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)

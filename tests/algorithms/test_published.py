@@ -1,4 +1,4 @@
-"""The algorithms beside distillation, and the mixers: loops over devices in NumPy, limit cases, invariants."""
+"""All algorithms except distillation, and the mixers: loops over devices in NumPy, limit cases, invariants."""
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ from ddjax.theory import least_squares
 
 KEY = jax.random.key(7)  # of `rounds`
 
-# Strongly connected, and without self-loops no doubly stochastic matrix has exactly these links: 1 hears of 0 alone and
-# must give it weight 1, so 2 could not hear of 0. Columns sum to 1.
+# The graph is strongly connected, but without self-loops no doubly stochastic matrix has exactly these links: device 1
+# hears only from 0 and must give it weight 1, so 2 could not hear from 0. Columns sum to 1.
 UNBALANCED = jnp.array([[0.0, 0.0, 1.0], [0.5, 0.0, 0.0], [0.5, 1.0, 0.0]])
 
 
@@ -49,7 +49,7 @@ def theta(stacked):
 
 
 def vector(pair):
-    """Bias and kernel as one vector, in the order in which the parameters are flattened."""
+    """Bias and kernel as one vector, in the order of the flattened parameters."""
     return np.concatenate([pair[1], pair[0].ravel()])
 
 
@@ -111,7 +111,7 @@ def test_choco_without_compression_is_dsgd(problem):
 
 @pytest.mark.parametrize("spec", ["top_k:3", "random_k:3", "qsgd:2", "sign"])
 def test_choco_gossip_reaches_the_average(spec):
-    """Any contraction, γ small enough: linear convergence, and the mean is kept."""
+    """Any contraction with a small enough γ converges linearly and keeps the mean."""
     x = {
         "a": jax.random.normal(jax.random.key(0), (DEVICES, 4, 3)),
         "b": jax.random.normal(jax.random.key(1), (DEVICES,)),
@@ -150,7 +150,7 @@ def test_push_sum_is_the_algorithm_box_in_numpy():
 
 
 def test_push_sum_reaches_the_exact_average_where_no_doubly_stochastic_matrix_exists():
-    """Also with a directed graph from a file and the weights that are built for it; plain averaging misses it."""
+    """Also on a directed graph from a file, with the weights built for it; plain averaging misses the mean."""
     irregular = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1], [1, 0, 0, 0]]) + np.eye(4)
     for matrix in (UNBALANCED, jnp.asarray(irregular / irregular.sum(0), jnp.float32)):
         network = one_round(matrix)
@@ -174,7 +174,7 @@ def test_push_sum_on_a_doubly_stochastic_matrix_is_dsgd():
 
 
 def test_tracking_over_push_sum_reaches_the_exact_mean():
-    """Frozen population: every row, drawn as often as it may be, ends at the mean of the soft decisions."""
+    """With a frozen population, every row ends at the mean of the soft decisions, however often it was drawn."""
     population = make_learners(size=3, optimizer=optax.sgd(0.0))
     problem = small_problem(devices=3)._replace(network=as_network(UNBALANCED))
     algorithm = ddjax.distillation(population, ddjax.push_sum(), reference_batch_size=7, consensus="tracking")
@@ -217,7 +217,7 @@ def test_no_limit_is_made_up_for_push_sum_on_a_network_that_changes(tmp_path):
 
 @pytest.mark.parametrize(("by_age", "period", "delay"), [(False, 1, 0), (True, 1, 0), (False, 3, 0), (False, 3, 4)])
 def test_gossip_is_the_algorithm_box_in_numpy(by_age, period, delay):
-    """Also with the step size `η/t`, `t` the minibatches behind a model, this one included; with turns and delays."""
+    """Also with turns, delays and the step size `η/t`, where `t` counts all minibatches of a model up to this one."""
     problem, count = small_problem("complete"), 12 + 4 * delay
     optimizer = optax.sgd(lambda count: RATE / (1 + count)) if by_age else None
     learners = make_learners(optimizer=optimizer)
@@ -253,14 +253,14 @@ def test_gossip_is_the_algorithm_box_in_numpy(by_age, period, delay):
                 step = local_step(merged, np.asarray(problem.private_indices)[n, np.asarray(drawn)], x, y)
                 slower = BATCH / age[n] if by_age else 1
                 own[n] = tuple(before + slower * (new - before) for before, new in zip(merged, step, strict=True))
-    assert most > 1  # some device heard of several in one round
+    assert most > 1  # some device received several messages in one round
     assert bool(overtaken) is bool(delay)
     same_parameters(state.devices, own)
     assert state.age.tolist() == age.tolist()
 
 
 def test_late_messages_of_gossip_are_counted_when_they_are_sent():
-    """A device sends once a period; as many arrive, but for those under way at the end."""
+    """A device sends once per period; all messages arrive, except those under way at the end."""
     problem, algorithm = small_problem(), ddjax.gossip(make_learners(), push_period=3, message_delay=4)
     state, step = algorithm.init(jax.random.key(0), problem), jax.jit(algorithm.round)
     sent, steps, turn = np.zeros((30, DEVICES), int), 0, np.asarray(state.turn)
@@ -280,7 +280,7 @@ def test_gossip_refuses_periods_and_delays_that_are_none(given, message):
 
 
 def test_ages_count_the_examples_of_each_device(problem):
-    """Two epochs of each message's receiver, after one round: all that was sent has age zero."""
+    """Each receiver trains two epochs per message; after one round, all sent models had age zero."""
     algorithm = ddjax.gossip(ddjax.Population(make_learners().groups, BATCH, local_epochs=2))
     state, info = jax.jit(algorithm.round)(KEY, algorithm.init(KEY, problem), problem)
     sizes, heard = np.asarray(problem.private_counts), np.asarray(info.messages.peer["parameters and age"]).sum(1)
@@ -319,7 +319,7 @@ def test_gossip_targets_are_uniform_over_the_out_neighbours():
 
 
 def test_subsampled_gossip_merges_the_sampled_part_alone():
-    """Learning rate zero, devices apart: after a round each parameter is the receiver's or halfway to a sender's."""
+    """With learning rate 0, each parameter ends at the receiver's value or halfway to a sender's."""
     population = make_learners(optimizer=optax.sgd(0.0))
     algorithm = ddjax.gossip(population, message_fraction=0.25)
     problem = small_problem()
@@ -433,7 +433,8 @@ def test_fedavg_fraction_must_lie_between_0_and_1(fraction):
 
 @pytest.mark.parametrize("balancing", ["one", "hedge", "full"])
 def test_dynamic_averaging_is_the_algorithm_box_in_numpy(balancing):
-    size, period = (20, 1) if balancing == "hedge" else (DEVICES, 2)  # so that few are first, a sixth of all at most
+    # With "hedge", at most a sixth of all devices may violate first.
+    size, period = (20, 1) if balancing == "hedge" else (DEVICES, 2)
     problem, threshold, count = small_problem(partition="iid", devices=size), 0.05, 60
     algorithm = ddjax.dynamic_averaging(
         make_learners(size=size), threshold=threshold, check_every=period, balancing=balancing
@@ -461,7 +462,9 @@ def test_dynamic_averaging_is_the_algorithm_box_in_numpy(balancing):
             members, waiting = list(range(size)), []
         while waiting and ((np.mean([own[n] for n in members], 0) - reference) ** 2).sum() > threshold:
             polls = 1
-            if balancing == "hedge":  # as the authors' library: two for each, or all where they would be half
+            if (
+                balancing == "hedge"
+            ):  # as in the authors' library: two per model, or all if these were half of the devices
                 polls = min(2 * len(members), len(waiting))
                 polls = len(waiting) if len(members) + polls >= size / 2 else polls
                 jumped |= 1 < polls < len(waiting)
@@ -477,7 +480,7 @@ def test_dynamic_averaging_is_the_algorithm_box_in_numpy(balancing):
             partial += 1
     assert bool(partial) == (balancing != "full")
     assert bool(full) == (balancing != "hedge")
-    assert bool(grown) == (balancing != "full")  # a subset that grew to all devices, which does not reset the count
+    assert bool(grown) == (balancing != "full")  # a subset that grew to all devices does not reset the count
     assert bool(jumped) == (balancing == "hedge")
     same_parameters(state.devices, [parts(v) for v in own])
 
@@ -562,7 +565,7 @@ def co_regularized(x, y, private, sizes, reference, weight):
 
 @pytest.mark.parametrize("weight", [0.1, 3.0])
 def test_co_regularization_minimizes_the_joint_objective(weight):
-    """Against the one dense system of all devices, built from the objective, not from its normal equations."""
+    """Compared with one dense system of all devices, built from the objective instead of its normal equations."""
     x, y, private, sizes, reference = least_squares_problem()
     found = co_regularized(x, y, private, sizes, reference, weight)
     devices, features = 3, 5
@@ -583,7 +586,7 @@ def test_co_regularization_minimizes_the_joint_objective(weight):
 
 
 def test_co_regularization_ends():
-    """ρ → 0 are the local solutions; ρ → ∞ agree on the reference set, at the mean of the devices' normal equations."""
+    """ρ → 0 gives the local solutions; ρ → ∞ gives agreement, at the mean of the devices' normal equations."""
     x, y, private, sizes, reference = least_squares_problem()
     apart = co_regularized(x, y, private, sizes, reference, 1e-9)
     for n in range(3):
@@ -737,7 +740,7 @@ def test_every_mixer_mixes_the_drawn_rows_alone_over_a_mixed_network(name, conse
 
 
 def test_sent_soft_decisions_are_the_softmax(problem):
-    """What server_distillation averages is the plain average of softmax outputs."""
+    """The server of server_distillation computes the plain average of softmax outputs."""
     population = make_learners(optimizer=optax.sgd(0.0))
     algorithm = server_distillation(population, 20)
     state = algorithm.init(jax.random.key(0), problem)
@@ -794,7 +797,7 @@ def test_drawn_graphs_are_doubly_stochastic_and_differ(spec):
 
 
 def test_random_matchings_are_uniform():
-    """Of 6 devices all 15 pairs alike: 3,000 matchings, 5 standard errors for each (wrong once in 10⁵)."""
+    """All 15 pairs of 6 devices are equally frequent: 3,000 matchings, 5 standard errors each (wrong once in 10⁵)."""
     network = build_topology("random_matching", 6).network
     drawn = jax.vmap(lambda key: network.at_round(key, 0).sent.dense())(jax.random.split(jax.random.key(0), 3000))
     often = np.asarray(drawn != 0).mean(0)[np.triu_indices(6, 1)]
@@ -815,7 +818,7 @@ def test_disagreement_shrinks_at_the_spectral_gap_of_drawn_graphs(spec):
 
 
 def test_changing_networks_are_the_same_for_every_algorithm_and_cut():
-    """A run over random matchings gives the same numbers however it is cut, and the same links for two systems."""
+    """A run over random matchings gives the same numbers wherever it is cut; two systems see the same links."""
     problem = small_problem("random_matching")
     links = []
     for algorithm in (ddjax.dsgd(make_learners(), ddjax.weighted_average()), make_distillation(make_learners())):

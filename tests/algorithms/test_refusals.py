@@ -1,4 +1,4 @@
-"""What the library refuses from Python when a `Simulation` is made: one line each, as flag users read it."""
+"""Refusals from Python when a `Simulation` is made: one line each, the same as from flags."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_a_mixing_that_does_not_apply_the_weights_has_the_limit_one(problem):
 
 
 def test_hyperparameters_are_checked_when_they_change(problem):
-    """They are data of the compiled program, where nothing can be checked."""
+    """Hyperparameters are data of the compiled program, where nothing can be checked."""
     alone = ddjax.sharding.mesh(jax.devices()[:1])
 
     def make(numbers):

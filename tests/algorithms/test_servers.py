@@ -18,7 +18,7 @@ PARAMETERS = (DIMENSIONS + 1) * CLASSES
 
 
 def gradient(pair, rows, x, y):
-    """Of softmax regression, as a vector: the kernel's part, then the bias'."""
+    """Gradient of softmax regression as a vector: kernel first, then bias."""
     stepped = numpy_step(*pair, x[rows], y[rows], x[:1], None)[:2]
     return np.concatenate([((old - new) / RATE).ravel() for old, new in zip(pair, stepped, strict=True)])
 
@@ -28,12 +28,12 @@ def pair(flat):
 
 
 def vector(params):
-    """As `gradient` has it, of unstacked parameters."""
+    """Unstacked parameters as a vector, in the order of `gradient`."""
     return np.concatenate([part.ravel() for part in local_pair(params)])
 
 
 def drawn_rounds(problem, count):
-    """For each round the half of the devices that the server draws, and their minibatches."""
+    """For each round, the half of the devices that the server draws, and their minibatches."""
     for t in range(count):
         key = jax.random.fold_in(KEY, t)
         drawn = Drawn(key, problem, STEPS)
@@ -138,14 +138,14 @@ def test_what_these_refuse(make, message):
 
 
 def parts(problem):
-    """Inputs with a one of each device, their one-hot targets, and the reference inputs with a one."""
+    """Inputs of each device, their one-hot targets, and the reference inputs; inputs have a column of ones."""
     x, targets = with_bias(np.asarray(problem.x, float)), np.eye(CLASSES)[np.asarray(problem.y)]
     held = [np.asarray(r)[:n] for r, n in zip(problem.private_indices, problem.private_counts, strict=True)]
     return [x[rows] for rows in held], [targets[rows] for rows in held], with_bias(np.asarray(problem.reference, float))
 
 
 def test_co_regularization_with_a_ridge_solves_the_sums_of_the_paper():
-    """Brefeld et al. (2006): sums over examples and pairs of devices, as one dense system; all devices hold as many."""
+    """Brefeld et al. (2006): sums over examples and pairs of equally large devices, as one dense system."""
     problem, weight, ridge = small_problem(partition="iid", examples_per_device=16), 2.0, 0.3
     inputs, targets, reference = parts(problem)
     held = len(inputs[0])

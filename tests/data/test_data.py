@@ -37,7 +37,7 @@ def test_dirichlet_concentration_sets_the_label_skew():
 def test_dirichlet_shares_have_the_moments_of_the_distribution():
     """Class shares of a device are a Dirichlet draw plus multinomial noise: variance (p − p²)/(Kα + 1) + noise.
 
-    2,000 labels a class for 400 devices of 25 examples: classes hardly run out. Error probability: the mean of the
+    2,000 labels per class for 400 devices of 25 examples: classes hardly run out. Error probability: the mean of the
     4,000 squared deviations has a relative standard error near 3 %, the bound is 15 %.
     """
     labels = np.repeat(np.arange(10), 2000)
@@ -64,7 +64,7 @@ def test_quantity_is_uneven_but_not_in_labels():
 
 
 def tagged(train=90, test=30):
-    """Every example carries its own number, so that it can be followed."""
+    """Every example holds its own number, so that a test can follow it."""
     x = np.arange(train + test, dtype=np.float32)[:, None]
     y = np.arange(train + test, dtype=np.int32) % 3
     return ddjax.data.Dataset(x[:train], y[:train], x[train:], y[train:], 3)
@@ -201,7 +201,7 @@ def test_floating_point_targets_are_numbers_to_predict(tmp_path, shape):
 
 
 def test_synthetic_regression_has_the_moments_of_its_formula():
-    """Of 20,000 examples of one device each moment has a relative standard error below 2 %."""
+    """With 20,000 examples of one device, each moment has a relative standard error below 2 %."""
     noise, h, dimensions = 0.3, 0.8, 4
     dataset = load_dataset(f"synthetic_regression:{dimensions}:{noise}:{h}", devices=1, train=20_000)
     x, y = np.asarray(dataset.x_train, float), np.asarray(dataset.y_train, float)

@@ -1,4 +1,4 @@
-"""Who holds what, what each device sees of it, and where the reference set comes from."""
+"""Private examples of each device, its view of them, and the source of the reference set."""
 
 import re
 
@@ -52,7 +52,7 @@ def test_fewer_owners_than_devices_are_spread_by_their_size():
 
 
 def test_a_part_of_joined_owners_is_of_all_of_them():
-    """Chance that one of five owners is missing among 50 of 500 examples: below 1e-4 a device."""
+    """Chance that one of five owners is missing among 50 of 500 examples: below 1e-4 per device."""
     owner = np.repeat(np.arange(20), 100)
     for n, part in enumerate(parts(owner, 4, most=50)):
         assert len(set(part)) == len(part) == 50
@@ -120,7 +120,7 @@ def test_the_reference_set_can_be_another_data_set():
     problem = made(reference_dataset=other, reference_source="other.npz").problem
     known = {x.tobytes() for x in other.x_train}
     assert all(np.asarray(x).tobytes() in known for x in problem.reference)
-    assert len(problem.x) == 90  # nothing was held out
+    assert len(problem.x) == 90  # nothing is held out
     with pytest.raises(InputError, match=re.escape("[4, 5] numbers, but devices have [4, 6]")):
         made(reference_dataset=small(shape=(4, 5)), reference_source="other.npz")
     with pytest.raises(InputError, match=r"reference_size must lie in 1 … 30"):

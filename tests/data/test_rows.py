@@ -1,4 +1,4 @@
-"""Inputs that are made when they are asked for are those that are made at once."""
+"""Inputs that are made on demand equal those that are made at once."""
 
 import jax
 import numpy as np

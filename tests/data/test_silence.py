@@ -1,4 +1,4 @@
-"""What is wrong in a file, or may be, is refused or shown: small files as people have them."""
+"""Errors in a file are refused, and possible errors are shown: small files as people have them."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: data sets that its own builders prepare here, read back without TensorFlow."""
+"""TensorFlow Datasets: its own builders prepare data sets, which are read back without TensorFlow."""
 
 import io
 import sys
@@ -101,7 +101,7 @@ def kept(key, split="train"):
 
 
 def in_order(found, expected):
-    """Whether rows are the same; TensorFlow Datasets shuffles them when it prepares."""
+    """Whether the sets of rows are equal; TensorFlow Datasets shuffles rows when it prepares them."""
     found, expected = (sorted(np.asarray(row).tobytes() for row in rows) for rows in (found, expected))
     assert found == expected
 

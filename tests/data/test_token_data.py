@@ -1,4 +1,4 @@
-"""Token ids in data sets, and what is registered twice."""
+"""Token ids in data sets, and entries that are registered twice."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py`: what it writes, what it refuses, how it counts, and that PyTorch does the same work."""
+"""`scripts/benchmark.py`: its output, its refusals, its counts, and PyTorch doing the same work."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(len(line) <= 120 for line in printed.splitlines() if "written" not in line)
     assert printed.count("distillation") == 3  # in the row, in its forms, and in the legend
-    # What is there stays.
+    # An existing file stays.
     assert call(*TINY, "--work=local_sgd", f"--output={output}") == 2
     assert json.loads(output.read_text()) == [row]
 
@@ -80,11 +80,11 @@ def test_pairs_with_torch(tmp_path):
     [
         (["--work=dsdg"], "did you mean 'dsgd'"),
         (["--models=mpl"], "did you mean 'mlp'"),
-        (["--work=dsgd", "--models=linear:2+mlp:2", "--devices=4"], "one architecture"),
+        (["--work=dsgd", "--models=linear:2+mlp:2", "--devices=4"], "need the same model"),
         (["--devices=4,x"], "devices takes positive whole numbers"),
         (["--batch_size=0"], "batch_size takes positive whole numbers"),
         (["--work=dsgd", "--topology=rnig"], "did you mean 'ring'"),
-        (["--work=dsgd", "--topology=random_matching"], "fixed topology"),
+        (["--work=dsgd", "--topology=random_matching"], "take a fixed one"),
         (["--reference_batch_size=2000"], "1 … 1999, got 2000"),
         (["--repeats=0"], "must be positive"),
         (["--seconds=nan"], "must be positive"),
@@ -110,7 +110,7 @@ def test_without_torch(monkeypatch, tmp_path, capsys):
 def test_the_lists_are_multiplied():
     asked = BenchmarkSettings(models="linear,mlp", devices="4,8", topology="ring,complete")
     counts = [case.work for case in cases(asked)]
-    assert [counts.count(work) for work in workloads.WORK] == [4, 8, 8, 0]  # local_sgd knows no graph
+    assert [counts.count(work) for work in workloads.WORK] == [4, 8, 8, 0]  # local_sgd uses no graph
 
 
 def steps(work, models, devices=4, batch_size=16, topology="ring", reference=8):
@@ -164,7 +164,7 @@ def as_torch(params, like):
             value = value.transpose(3, 2, 0, 1)
         elif value.shape != tuple(like[name].shape):
             value = value.T
-        if value.shape == (64, 7 * 7 * 32):  # what the cnn flattens has channels last in ddjax
+        if value.shape == (64, 7 * 7 * 32):  # in ddjax, the cnn flattens features with channels last
             value = value.reshape(64, 7, 7, 32).transpose(0, 3, 1, 2).reshape(64, -1)
         found[name] = value
     return found

@@ -1,4 +1,4 @@
-"""Files as people have them: what is written in another way ends with the same numbers, what is wrong in one line."""
+"""Files as people have them: another format gives the same numbers, and a mistake gives one line."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ RNG = np.random.default_rng(0)
 
 
 def trained(tmp_path, name, *flags):
-    """The rows that a run on a file leaves."""
+    """The rows that a run on a file writes."""
     out = tmp_path / f"run-{name}"
     assert call(*SMALL, *flags, f"--output_dir={out}") == 0
     return rows(out)
@@ -70,7 +70,7 @@ def test_pixels_of_any_kind_end_with_the_same_numbers(tmp_path):
 
 
 def test_a_missing_value_costs_one_row(tmp_path):
-    """A sign of one among 400 numbers: the target is still learned, to the noise of that row."""
+    """One missing value among 400 numbers: the target is still learned, up to the noise of that row."""
     a, b = RNG.normal(size=(2, 400))
     found = {}
     for name, sign in (("clean", f"{a[7]}"), ("question", "?")):
@@ -84,7 +84,7 @@ def test_a_missing_value_costs_one_row(tmp_path):
 
 
 def test_rare_columns_do_not_blow_up(tmp_path):
-    """Twelve columns that are 1 in one row of 500 each, beside one that tells."""
+    """Twelve columns that are 1 in one row of 500, beside one informative column."""
     a = RNG.normal(size=500)
     dummies = np.zeros((500, 12), int)
     dummies[np.arange(12) * 40, np.arange(12)] = 1
@@ -147,7 +147,7 @@ def test_a_table_that_has_to_be_mended_is_refused_with_its_place(tmp_path, capsy
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nowhere", "tkagg"])
 def test_results_do_not_depend_on_what_draws(tmp_path, monkeypatch, capsys, backend):
-    """Neither on a display nor on a user's style that needs TeX; and where nothing can be drawn they are there."""
+    """Results depend neither on a display nor on a user's style that needs TeX; they exist even if drawing fails."""
     monkeypatch.setenv("MPLBACKEND", backend)
     style = tmp_path / "matplotlibrc"
     style.write_text("text.usetex: True\n")

@@ -1,4 +1,4 @@
-"""`sweep.py --scheduler`: the tables of a local sweep, whichever workers there are and die."""
+"""`sweep.py --scheduler`: the tables of a local sweep, whichever workers take part or die."""
 
 import collections
 import logging
@@ -59,7 +59,7 @@ def same_tables(one, other):
 
 @pytest.mark.slow
 def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers):
-    """To the bit, with cells that fail and diverge, parts of a user's own, and several programs."""
+    """Equal to the bit, with cells that fail and diverge, a user's own parts, and several programs."""
     include, here, there = tmp_path / "picky.py", tmp_path / "here", tmp_path / "there"
     include.write_text(PICKY)
     flags = [*TINY, "--rounds=20", "--algorithm=local,dsgd", f"--include={include}", "--topology=picky"]
@@ -103,7 +103,7 @@ def test_a_killed_workers_cell_is_run_by_another(tmp_path, workers):
 
 @pytest.mark.slow
 def test_a_cell_on_which_workers_die_fails_with_one_line_and_the_rest_go_on(tmp_path, capsys, workers):
-    """A cell that ends its process stands for one that takes more memory than there is."""
+    """A cell that ends its process stands for one that exhausts the memory."""
     include, out = tmp_path / "deadly.py", tmp_path / "sweep"
     deadly = PICKY.replace("picky", "deadly").replace("raise InputError(", "__import__('os')._exit(1), (")
     include.write_text(deadly)
@@ -151,7 +151,7 @@ def test_without_dask_the_extra_is_named(tmp_path, capsys, monkeypatch):
     assert "pip install -e '.[dask]'" in capsys.readouterr().err
 
 
-# What a worker does.
+# Workers.
 
 
 @pytest.fixture
@@ -229,11 +229,11 @@ def test_accelerators_of_two_workers_have_the_same_name_where_they_are_the_same(
     assert names("", first, second) == names("0", first) | names("1", first)
 
 
-# Who runs what.
+# Assignment of cells to workers.
 
 
 class Future:
-    """A future that is done when somebody asks, or never where its worker dies."""
+    """A future that is done when asked, or never if its worker dies."""
 
     def __init__(self, call, dies):
         self.call, self.dies = call, dies
@@ -254,7 +254,7 @@ class Client:
 
     Args:
       workers: address → accelerators.
-      deadly: a job of which a worker dies.
+      deadly: a job that kills its worker.
     """
 
     status = "running"
@@ -275,7 +275,7 @@ class Client:
 
 
 def dispatched(client, jobs, check=lambda greeting: None, shared=False):
-    """What each of the jobs returns."""
+    """Return value of each job."""
 
     def greet(address):
         names = ["same"] if shared else [f"{address} {lane}" for lane in range(lanes[address])]

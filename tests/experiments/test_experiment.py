@@ -1,4 +1,4 @@
-"""Experiments from Python: settings, refusals, and that nothing global is touched."""
+"""Experiments from Python: settings, refusals, and no change of global state."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""`scripts/report.py`: what it computes from a made-up sweep, what it writes and refuses, and its page in a browser."""
+"""`scripts/report.py`: its figures for a made-up sweep, its files and refusals, and its page in a browser."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from ddjax.experiments.reports import curves, panels, read, report
 T_3_SEEDS, T_2_SEEDS = 4.302652730, 12.70620474  # 0.975 quantiles of Student's t, 2 and 1 degrees of freedom
 ROUNDS = (0, 10, 20, 30)
 ODD = "edges:nets/a&b<i>.txt"
-# (algorithm, topology) → (accuracy at the end of seed 1 on 4 devices, bytes of a device and round)
+# (algorithm, topology) → (final accuracy of seed 1 on 4 devices, bytes per device and round)
 CURVES = {
     ("local", ""): (0.4, 0),
     ("dsgd", "ring"): (0.9, 1_000_000),
@@ -109,7 +109,7 @@ def summed_up(folder, goals=(), x=""):
 
 
 def test_labels_name_what_varies(sweep):
-    """Not what is set together with the devices, nor what one system alone uses; and a curve's flags may be blank."""
+    """Neither flags that change with the devices, nor flags of only one system; a curve's flags may be blank."""
     _, found, table = summed_up(sweep)
     assert (found.x, found.naming, found.labels) == ("devices", ["algorithm", "topology"], LABELS)
     assert list(table.index) == [(curve, x) for curve in range(4) for x in (4, 8, 16)]
@@ -142,9 +142,9 @@ def test_one_seed_has_no_interval():
 
 
 def test_bytes_to_a_target_are_counted_by_hand(sweep):
-    """At the first evaluation that meets it, where every seed that ran did."""
+    """At the first evaluation that reaches it, if every finished seed did."""
     _, _, table = summed_up(sweep, [0.5, 0.7])
-    # A third of the way is 0.3 at most, two thirds of 0.9 ± 0.02 are above 0.5, as of 0.8 are; of 0.7 they are not.
+    # A third of the way all are at most 0.3. Two thirds of 0.9 ± 0.02 and of 0.8 exceed 0.5; two thirds of 0.7 do not.
     for curve, done in ((1, 20), (2, 20), (3, 30)):
         sent = list(CURVES.values())[curve][1] * done / 1e6
         expected = [sent, sent, math.nan if curve == 1 else sent]  # a seed of D-SGD diverged on 16 devices
@@ -342,7 +342,7 @@ def test_the_page_in_a_browser(reported, browser):
     browser.get((reported / "report.html").as_uri())
 
     def visible(curve):
-        """Of each figure with the curve, whether its parts can be seen."""
+        """For each figure with the curve, whether its parts are visible."""
         parts = browser.find_elements(By.CSS_SELECTOR, f"figure [data-curve='{curve}']")
         script = "return arguments[0].map(part => [part.closest('figure').id, part.getClientRects().length > 0])"
         found = {}
@@ -385,7 +385,7 @@ def test_the_page_in_a_browser(reported, browser):
     browser.find_element(By.XPATH, "//*[@id='results']//th/button[text()='devices']").click()
     assert [int(text) for text in column(browser, 1)] == 4 * [4] + 4 * [8] + 4 * [16]
     browser.find_element(By.XPATH, "//*[@id='results']//th/button[text()='MB to 0.5']").click()
-    assert column(browser, 7)[-4:] == 4 * ["–"]  # what is missing is last
+    assert column(browser, 7)[-4:] == 4 * ["–"]  # missing values come last
 
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -399,7 +399,7 @@ def test_the_page_in_a_browser(reported, browser):
 
 
 def marker(browser, figure, curve, point):
-    """Where a marker of a curve is in the window; scrolls there."""
+    """Position of a marker of a curve in the window, after scrolling there."""
     markers = browser.find_elements(By.CSS_SELECTOR, f"[id='{figure}'] [data-curve='{curve}']:has(> path) use")
     script = """
         arguments[0].scrollIntoView({block: "center"});
@@ -410,7 +410,7 @@ def marker(browser, figure, curve, point):
 
 
 def hover(browser, place):
-    """What is said there."""
+    """Text at that place."""
     actions = ActionBuilder(browser)
     actions.pointer_action.move_to_location(*place)
     actions.perform()

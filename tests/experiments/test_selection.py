@@ -1,4 +1,4 @@
-"""Settings are picked on validation data, and the test set is opened for what was picked."""
+"""Settings are picked on validation data, and the test set is opened only for the winners."""
 
 import math
 
@@ -24,7 +24,7 @@ BY = "--select=accuracy_mean@validation"
     "more", [{}, {"partition": "dirichlet", "feature_shift": "noise:0.0001", "reference_known": 0.5}]
 )
 def test_validation_examples_are_held_by_nobody(more):
-    """Every example is its own input, so that rows can be told apart; what devices hold does not depend on the test."""
+    """Every example has a different input, to tell rows apart; devices' data do not depend on the test set."""
     x = np.arange(60.0)[:, None]
     dataset = data.Dataset(x[:50], np.arange(50, dtype=np.int32) % 2, x[50:], np.zeros(10, np.int32), 2, scaled=True)
     network = build_topology("ring", 3).network
@@ -103,7 +103,7 @@ def test_the_least_error_is_picked():
 
 
 def test_what_is_lost_on_the_test_set_is_in_no_mean():
-    """Three seeds: one is whole, one diverges, and one sends thrice as much, so that 20 bytes are too few for it."""
+    """Three seeds: one finishes, one diverges, and one sends three times as much, which exceeds 20 bytes."""
     cells = planned(*TINY, "--algorithm=dsgd", "--seeds=3")
     table = results(cells, lambda cell: (0.3, 0.6 + 0.1 * cell.settings.seed)).assign(accuracy_min=0.2)
     table = table[~((table.cell == cells[1].name) & (table["round"] == 6))]
@@ -120,7 +120,7 @@ def test_what_is_lost_on_the_test_set_is_in_no_mean():
 
 
 def test_every_place_has_a_figure():
-    """What uses no alpha has its own, and what uses no graph is in those of every graph."""
+    """Systems without alpha have their own figure; systems without a graph are in the figure of every graph."""
     names = ["algorithm", "partition", "dirichlet_alpha", "topology", "bytes_budget"]
     rows = [
         ("dsgd", "iid", math.nan, "ring", 10),

@@ -1,4 +1,4 @@
-"""What ends a command from outside: signals, kills, an output that nobody reads, other runs at the same time."""
+"""Ends of a command from outside: signals, kills, an output without a reader, other runs at the same time."""
 
 import functools
 import os
@@ -20,19 +20,19 @@ ENDLESS = [*SMALL, "--rounds=2000000", "--eval_every=1000000"]
 
 
 def takes():
-    """Lets Ctrl-C and SIGHUP in, which a process in the background or under nohup ignores, and its children with it."""
+    """Accept Ctrl-C and SIGHUP, which a process in the background or under nohup ignores, as do its children."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def start(*flags, **kwargs):
-    """train.py in a process of its own, which takes all signals however these tests were started."""
+    """train.py in its own process, which accepts all signals however these tests were started."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **kwargs}
     return subprocess.Popen([sys.executable, TRAIN, *flags], preexec_fn=takes, **pipes)
 
 
 def until_trains(process, out, patience=60.0):
-    """Waits for the first row of a run."""
+    """Wait for the first row of a run."""
     end = time.monotonic() + patience
     while not (out / "metrics.csv").exists() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
@@ -118,7 +118,7 @@ def test_a_backend_that_is_not_there(tmp_path):
 
 @pytest.mark.slow
 def test_runs_that_start_at_once_do_not_mix(tmp_path, capsys):
-    """Two with default folders, two on one folder, and one that goes on with a live run."""
+    """Two runs with default folders, two on one folder, and one that resumes a live run."""
     flags = [*SMALL, "--rounds=4", "--eval_every=2"]
     apart = [start(*flags, cwd=tmp_path) for _ in range(2)]
     two = [start(*flags, "--output_dir=same", cwd=tmp_path) for _ in range(2)]
@@ -131,24 +131,24 @@ def test_runs_that_start_at_once_do_not_mix(tmp_path, capsys):
         assert (folder / "summary.json").exists()
     assert sorted(process.returncode for process in two) == [0, 2], said
     refused = next(error for process, (_, error) in zip(two, said[2:], strict=True) if process.returncode == 2)
-    assert "belongs to a run that is alive" in refused or "is not empty" in refused
+    assert "is in use by" in refused or "is not empty" in refused
     out = tmp_path / "live"
     live = start(*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}")
     until_trains(live, out)
     resume = [*ENDLESS, "--checkpoint_every=1000000", f"--output_dir={out}", "--resume"]
     assert call(*resume) == 2
-    assert f"belongs to a run that is alive, process {live.pid}" in capsys.readouterr().err
+    assert f"is in use by process {live.pid}" in capsys.readouterr().err
     assert live.poll() is None
     live.kill()
     live.communicate()
     assert call(*resume) == 2
-    assert "no checkpoint in" in capsys.readouterr().err  # the claim of what was killed is no claim
+    assert "no checkpoint in" in capsys.readouterr().err  # a killed process no longer claims the folder
 
 
 def disturbed(folder, numbers, seed):
-    """Ends one run again and again, at random moments, and compares it with the undisturbed one; how often it went on.
+    """End a run repeatedly at random moments, and compare it with an undisturbed run; return the number of resumes.
 
-    Where there is no checkpoint yet it begins anew, as its user would.
+    Without a checkpoint the run starts again, as its user would do.
     """
     whole, out = folder / "whole", folder / "disturbed"
     begin = time.monotonic()
@@ -157,7 +157,7 @@ def disturbed(folder, numbers, seed):
     numbers = list(numbers)
     while True:
         flags = [*LONG, f"--output_dir={out}"]
-        # One that was being written has a longer name.
+        # A checkpoint that is being written has a longer name.
         if any(path.name.isdecimal() for path in out.glob("checkpoints/*")):
             flags.append("--resume")
             resumes += 1
@@ -170,7 +170,7 @@ def disturbed(folder, numbers, seed):
             except subprocess.TimeoutExpired:
                 process.send_signal(number := numbers.pop())
                 _, error = process.communicate()
-                # 0: it was done; -SIGTERM: it was not yet, or no longer, in the command.
+                # 0: the run was done; -SIGTERM: the command had not started, or had ended.
                 allowed = (-number,) if number == signal.SIGKILL else (143, 0, -number)
                 assert process.returncode in allowed, error
                 continue

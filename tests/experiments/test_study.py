@@ -1,4 +1,4 @@
-"""`scripts/convergence.py` as a user meets it, and what it fits."""
+"""`scripts/convergence.py` as users see it, and its fits."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def call(*flags):
 
 
 def start(*flags):
-    """convergence.py in a process of its own, for float64 is of the whole process."""
+    """convergence.py in its own process, because float64 holds for a whole process."""
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/convergence.py", *flags], capture_output=True, text=True, timeout=900
     )
@@ -100,7 +100,7 @@ def test_the_directed_ring_needs_and_gets_a_smaller_step(tmp_path):
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("topology", ["ring", "directed_ring", "one_peer_exponential"])
 def test_diminishing_steps_remove_the_bias_of_the_gradient_form(tmp_path, topology):
-    """ζ falls like 1/t, so do bias and distance, on any graph; squares like its square."""
+    """ζ falls like 1/t; so do bias and distance, on any graph; squares fall like 1/t²."""
     flags = ["--devices=8", "--precision=float64", "--rounds=30000", "--learning_rate=0.05", "--points=30"]
     flags += ["--consensus_step_size_schedule=inverse_time:200", "--consensus_step_size=0.4"]
     start(*flags, f"--topology={topology}", f"--output_dir={tmp_path / 'study'}")
@@ -171,7 +171,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, message):
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_algorithms_side_by_side(tmp_path):
-    """Each is measured for what it is: one model of all data, devices alone, a server; no graph where none is used."""
+    """Each system has its own measures: one model of all data, isolated devices, a server; no graph if none is used."""
     out = tmp_path / "study"
     flags = ["--devices=4", "--rounds=20", "--learning_rate=0.05", "--points=6", "--seeds=2", "--endpoints=1"]
     algorithms = "--algorithm=centralized,local,server_distillation,dsgd,distillation"
@@ -213,7 +213,7 @@ def test_an_interrupted_study_keeps_the_curves_that_are_done(tmp_path, monkeypat
 
 
 def test_laws_hold_where_their_conditions_do():
-    """Slopes that theory gives, by hand; none where the sum of ζ_t ends or was too small, or mixing is another."""
+    """Theory's slopes, by hand; there are none if the sum of ζ_t is finite or too small, or for other mixings."""
     rounds = np.unique(np.geomspace(1, 100_000, 60).astype(int))
 
     def laws(*flags, solved=False, zeta=0.5):

@@ -1,4 +1,4 @@
-"""`scripts/sweep.py`: which cells, that they have the numbers of single runs, and that nothing is lost or mixed in."""
+"""`scripts/sweep.py`: its cells, which have the numbers of single runs; nothing is lost or mixed up."""
 
 import collections
 import csv
@@ -39,7 +39,7 @@ SMALL = ["--algorithm=local,dsgd,distillation", "--devices=4,6", "--seeds=2", *T
 
 
 def start(*flags):
-    """sweep.py in a process of its own, which can be interrupted even where these tests run in the background."""
+    """sweep.py in its own process, which can be interrupted even if these tests run in the background."""
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts/sweep.py", *flags],
         stdout=subprocess.PIPE,
@@ -113,7 +113,7 @@ def test_every_flag_that_a_sweep_drops_changes_nothing():
         spared = {name: value for name, value in other.items() if name not in used(plain)}
         changed = dataclasses.replace(plain, **spared)
         assert spared
-        # `build` refuses some of these, so that nobody thinks that they matter.
+        # `build` refuses some of these, because they have no effect.
         a, b = (final(experiment._build(settings, None, None)) for settings in (plain, changed))
         np.testing.assert_array_equal(a, b)
 
@@ -124,7 +124,7 @@ def final(built):
 
 
 def test_weights_of_the_graph_make_no_cells_where_they_do_not_matter():
-    """Where messages go is all that these systems take from the graph."""
+    """These systems use the graph only for the destinations of messages."""
     found = cells("--algorithm=def_kt,relaysgd,fedct_neighbors,dsgd", "--mixing_weights=uniform,lazy_uniform")
     weights = ("uniform", "lazy_uniform")
     alone = [(name, None) for name in ("def_kt", "relaysgd", "fedct_neighbors")]
@@ -209,7 +209,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, flags, messag
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A small sweep, done; copy it before you touch it."""
+    """A small finished sweep; copy it before you change it."""
     out = tmp_path_factory.mktemp("finished") / "sweep"
     assert call(*SMALL, f"--sweep_dir={out}") == 0
     return out
@@ -239,7 +239,7 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
 
 
 def test_a_sweep_of_an_earlier_version_goes_on(tmp_path, capsys, finished):
-    """It knew a setting less, and its cells had other names."""
+    """The older version had one setting less, and its cells had other names."""
     out = copied(finished, tmp_path)
     plan = json.loads((out / "sweep.json").read_text())
     cells = {f"old-{name}": settings for name, settings in plan["cells"].items()}
@@ -253,7 +253,7 @@ def test_a_sweep_of_an_earlier_version_goes_on(tmp_path, capsys, finished):
 
 
 def test_a_file_that_changes_is_not_mixed_in(tmp_path, capsys):
-    """Neither a data set nor a graph; what is done stays, and a sweep that adds nothing is not refused."""
+    """Neither a data set nor a graph may change; finished cells stay, and a sweep that adds nothing is not refused."""
     data, edges, out = tmp_path / "data.npz", tmp_path / "graph.edges", tmp_path / "sweep"
     edges.write_text("0 1\n1 2\n2 3\n")
     flags = [f"--dataset={data}", f"--topology=edges:{edges}", "--devices=4", "--models=linear", "--rounds=2"]
@@ -290,7 +290,7 @@ def test_a_test_file_that_changes_is_not_mixed_in(tmp_path, capsys):
 
 
 def test_seeds_of_a_table_are_splits_of_one_file(tmp_path):
-    """Each seed trains on other rows, which is no change of the file."""
+    """Each seed trains on different rows, which does not count as a changed file."""
     table, out = tmp_path / "table.csv", tmp_path / "sweep"
     table.write_text("a,b\n" + "".join(f"{i % 7},{'xy'[i % 2]}\n" for i in range(100)))
     flags = [f"--dataset={table}", "--target_column=b", "--devices=4", "--models=linear", "--rounds=2", "--seeds=3"]
@@ -337,7 +337,7 @@ def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, caps
     out, written = tmp_path / "sweep", []
 
     def write(path, content):
-        if len(written) == 11:  # in the midst of a cell
+        if len(written) == 11:  # in the middle of a cell
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         written.append(path)
@@ -358,11 +358,11 @@ def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, caps
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
 
 
-# What is measured.
+# Measured figures.
 
 
 def test_cells_have_the_numbers_of_single_runs(tmp_path, finished):
-    """To the bit those of train.py in one place, whatever a cell was run beside or after."""
+    """Equal to train.py on one shard to the bit, whatever ran beside or before a cell."""
     results = pd.read_csv(finished / "results.csv")
     for algorithm, devices, seed in (("dsgd", 6, 1), ("distillation", 4, 1), ("local", 6, 0)):
         out = tmp_path / f"{algorithm}{devices}{seed}"
@@ -374,7 +374,7 @@ def test_cells_have_the_numbers_of_single_runs(tmp_path, finished):
 
 
 def test_numbers_are_data_of_one_program_and_give_those_of_single_runs(tmp_path, monkeypatch):
-    """Learning rates, weights and step sizes: nothing compiles anew, and each cell has its own numbers."""
+    """Learning rates, weights and step sizes need no new compilation, and each cell has its own numbers."""
     made = []
 
     class Counted(ddjax.Simulation):
@@ -542,7 +542,7 @@ def test_a_lane_stays_with_the_program_it_has_compiled():
 
 
 def test_the_estimate_counts_operations():
-    """Linear 64 → 10: a forward pass of a device is 2 · 640, of a training example it is taken three times."""
+    """Linear 64 → 10: a forward pass of a device takes 2 · 640 operations, and a training example three times that."""
     built = build(Settings(models="linear", devices=4, rounds=10, eval_every=5, eval_examples=50))
     forward, references = 4 * 2 * 640, len(built.problem.reference)
     expected = forward * (3 * (16 + 64) * 10 + 3 * (50 + references))
@@ -585,7 +585,7 @@ def test_two_shards_at_once_do_each_cell_once(tmp_path, finished):
 
 @pytest.mark.slow
 def test_interrupting_keeps_what_is_done(tmp_path, finished):
-    out, many = tmp_path / "sweep", [*SMALL, "--seeds=5"]  # so many that some are left when the signal comes
+    out, many = tmp_path / "sweep", [*SMALL, "--seeds=5"]  # enough cells that some are left when the signal comes
     process = start(*many, f"--sweep_dir={out}")
     for line in process.stderr:
         if "1/30 cells" in line:

@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py --target`: how programs are read, what is compared, what is refused, and what TPUs are told."""
+"""`scripts/benchmark.py --target`: reading of programs, comparisons, refusals, and programs for TPUs."""
 
 import importlib.util
 import json
@@ -154,7 +154,7 @@ condition:
 
 
 def test_launches_by_hand():
-    # Of a round: 003, 004, 005, 007, 009 and 010, of which 004 and 005 lie in the one graph of the loop.
+    # In a round: 003, 004, 005, 007, 009 and 010, of which 004 and 005 lie in the one graph of the loop.
     assert launches(THUNKS) == Launches(different=6, in_graphs=2, graphs=1, host_in_loop=True)
     assert launches(THUNKS, whole=True) == Launches(different=7, in_graphs=3, graphs=2, host_in_loop=True)
 
@@ -176,7 +176,7 @@ def test_shapes_are_those_of_the_data(case):
 
 
 def test_a_matrix_that_would_not_fit_here_is_never_made():
-    """`W` of 60,000 devices has 14 GB, and 29 in double precision."""
+    """`W` of 60,000 devices takes 14 GB, and 29 GB in double precision."""
     (case,) = cases(BenchmarkSettings(work="dsgd", models="linear", devices="60000", mixing_product="dense"))
     weights = planning.simulation(case, sharding.mesh(jax.devices()[:1])).problem.network.weights
     assert isinstance(weights, jax.ShapeDtypeStruct)
@@ -225,7 +225,7 @@ def test_what_did_not_fit_is_worse_in_nothing():
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Makes the command believe that all compilers are installed."""
+    """Make the command believe that all compilers are installed."""
     monkeypatch.setattr(benchmark_settings, "target", lambda spec: targets.TARGETS.parse(spec).build())
 
 
@@ -256,20 +256,20 @@ def test_rows_are_kept_and_compared(installed, monkeypatch, tmp_path, capsys):
         (["--target=v5"], "did you mean 'v5e'"),
         (["--target=v5e"], "expected 'v5e:CHIPS'"),
         (["--target=v5e:3"], "CHIPS must be one of 1, 4,"),
-        (["--target=v5e:1", "--baseline=torch"], "runs nothing, so --baseline"),
-        (["--target=v5e:1", "--repeats=3"], "runs nothing, so --repeats"),
-        (["--target=v5e:1", "--host_devices=2"], "runs nothing, so --host_devices"),
+        (["--target=v5e:1", "--baseline=torch"], "only compiles, so --baseline"),
+        (["--target=v5e:1", "--repeats=3"], "only compiles, so --repeats"),
+        (["--target=v5e:1", "--host_devices=2"], "only compiles, so --host_devices"),
         (["--target=h100:1,v5e:1", "--precision=tf32"], "v5e:1 is a TPU"),
         (["--target=v5e:1", "--mixing_product=spares"], "unknown mixing product"),
         (["--target=v5e:1", "--examples_per_device=0"], "examples_per_device must be"),
         (["--target=v5e:1", "--test_examples=0"], "test_examples must be"),
         (["--target=v5e:1", "--tolerance=-1"], "tolerance must be"),
         (["--target=v5e:1", "--compare=nowhere.json"], "no file 'nowhere.json'"),
-        (["--target=v5e:1", f"--compare={__file__}"], "no file of rows"),
+        (["--target=v5e:1", f"--compare={__file__}"], "does not hold rows"),
         (["--target=v5e:1", "--save=."], "is a folder"),
-        (["--save=rows.json"], "--save is about what is compiled"),
-        (["--compare=rows.json"], "--compare is about what is compiled"),
-        (["--work=evaluation", "--baseline=torch"], "--baseline=torch does not evaluate"),
+        (["--save=rows.json"], "--save is only used with --target"),
+        (["--compare=rows.json"], "--compare is only used with --target"),
+        (["--work=evaluation", "--baseline=torch"], "--baseline=torch has no work 'evaluation'"),
     ],
 )
 def test_mistakes_are_one_line(flags, says, installed, monkeypatch, tmp_path, capsys):
@@ -285,7 +285,7 @@ def test_a_baseline_without_the_rows_is_refused(installed, tmp_path, capsys):
     kept = tmp_path / "kept.json"
     kept.write_text(json.dumps([ROW]))
     assert call("--target=v5e:1", "--devices=8", f"--compare={kept}", f"--output={tmp_path / 'rows.json'}") == 2
-    assert "none of the rows that are asked for" in capsys.readouterr().err
+    assert "none of the rows to compare" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_measured_evaluation(tmp_path):
     not importlib.util.find_spec("libtpu"), reason="the extra tpu is not installed, so no TPU is compiled for"
 )
 def test_tpus_are_compiled_for(optimized, tmp_path, capfd):
-    """Figures that follow from the shapes, and bounds that hold as long as the program is what it should be."""
+    """Figures that follow from the shapes, and bounds that hold for a correct program."""
     output = tmp_path / "rows.json"
     flags = ["--models=linear", "--devices=64", "--mixing_product=gather", "--test_examples=100"]
     environment = dict(os.environ)
@@ -353,7 +353,7 @@ def test_tpus_are_compiled_for(optimized, tmp_path, capfd):
     distillation, evaluation = json.loads(output.read_text())
     assert distillation["fits"]
     assert evaluation["fits"]
-    # Soft decisions are exchanged to be mixed and back, 640 of each device; and shards agree to go on.
+    # Mixing exchanges 640 soft decisions per device twice; shards also agree on whether to continue.
     assert distillation["collective_kinds"]["all-to-all"] == 2
     assert distillation["collectives"] - 2 <= 2
     assert 2 * 4 * 64 * 640 / 4 <= distillation["collective_bytes"] < 2 * 2 * 4 * 64 * 640 / 4

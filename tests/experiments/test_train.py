@@ -1,4 +1,4 @@
-"""`scripts/train.py` as a user meets it: files, exit codes, one line for a mistake, and that it learns."""
+"""`scripts/train.py` as users see it: files, exit codes, one line per mistake, and learning."""
 
 import collections
 import csv
@@ -46,7 +46,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
 
 
 def test_a_mixed_network_has_a_column_for_each_model(tmp_path):
-    """Devices of a model need not stand together; a model alone has no column."""
+    """Devices of a model need not be adjacent; a single model has no column of its own."""
     mixed = "linear:1+mlp:1+linear:2"
     assert sweep(*FAST, f"--models=linear,{mixed}", "--host_devices=1", f"--sweep_dir={tmp_path / 'sweep'}") == 0
     last = pd.read_csv(tmp_path / "sweep" / "results.csv").query("round == 6").set_index("models")
@@ -212,7 +212,7 @@ def test_combinations_run(tmp_path, flags):
         (["--algorithm=server_distillation", "--consensus=tracking"], "--consensus is not used by server_distillation"),
         (["--algorithm=co_regularization", "--divergence=kl"], "--divergence is not used by co_regularization"),
         (["--local_steps=3", "--local_epochs=2"], "not both"),
-        (["--local_epochs=2000000000"], "more than can be counted"),
+        (["--local_epochs=2000000000"], "exceed the largest step count"),
         (["--algorithm=gossip", "--devices=1"], "at least two devices"),
         (["--target_accuracy=70"], "numbers in (0, 1]"),
         (["--target_accuracy=0.7;0.8"], "numbers in (0, 1]"),
@@ -265,7 +265,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of 6 rounds with checkpoints at 3 and 6; copy it before you touch it."""
+    """A run of 6 rounds with checkpoints at 3 and 6; copy it before you change it."""
     out = tmp_path_factory.mktemp("finished") / "run"
     assert call(*FAST, "--checkpoint_every=3", f"--output_dir={out}") == 0
     return out
@@ -326,7 +326,7 @@ def test_a_damaged_run_is_not_resumed_and_loses_nothing(tmp_path, capsys, finish
 
 
 def test_a_row_cut_short_is_written_again(tmp_path, finished):
-    """As a full disk leaves it."""
+    """The state that a full disk leaves."""
     out = shutil.copytree(finished, tmp_path / "run")
     before = rows(out)
     text = (out / "metrics.csv").read_bytes()
@@ -336,7 +336,7 @@ def test_a_row_cut_short_is_written_again(tmp_path, finished):
 
 
 def test_a_last_step_that_breaks_the_model_is_noticed(tmp_path, capsys):
-    """The loss before the step was fine, the soft decisions after it are not."""
+    """The loss before the step was finite; the soft decisions after it are not."""
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=1", "--learning_rate=1e38", f"--output_dir={out}") == 3
     assert "no longer finite in round 1" in capsys.readouterr().err
@@ -392,13 +392,13 @@ def test_the_default_run_learns(tmp_path):
     """
     mean, sent = {}, {}
     for name in ("distillation", "dsgd", "local"):
-        rounds = {"distillation": 3000, "dsgd": 1000, "local": 600}[name]  # the others have long come to rest by then
+        rounds = {"distillation": 3000, "dsgd": 1000, "local": 600}[name]  # the others have converged long before
         flags = [f"--algorithm={name}", f"--rounds={rounds}", f"--eval_every={rounds}"]
         accuracies, sent[name] = over_seeds(tmp_path, name, flags, seeds=3)
         mean[name] = accuracies.mean()
     assert mean["distillation"] > mean["local"] + 0.2
     assert mean["distillation"] > mean["dsgd"] - 0.03
-    assert sent["distillation"] / 3 * 10 < sent["dsgd"]  # in as many rounds
+    assert sent["distillation"] / 3 * 10 < sent["dsgd"]  # in the same number of rounds
     assert sent["local"] == 0
 
 

@@ -303,7 +303,10 @@ def test_train_on_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--divergence=kl"], "--divergence=kl is only for classes, but synthetic_regression has numbers to predict"),
+        (
+            ["--divergence=kl"],
+            "--divergence=kl is only for classes, but the task of synthetic_regression is regression",
+        ),
         (["--temperature=2"], "--temperature=2.0 is only for classes"),
         (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classes"),
         (["--partition=dirichlet"], "'dirichlet' is by label"),

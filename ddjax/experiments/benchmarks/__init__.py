@@ -1,0 +1,1 @@
+"""Benchmarks: measure what a round costs on this machine, or plan it for other accelerators."""

@@ -1,4 +1,4 @@
-"""Compares planned rows with a baseline of earlier ones."""
+"""Comparison of planned rows with a baseline of earlier rows."""
 
 import json
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from ddjax.errors import InputError, no_file
 from ddjax.experiments.benchmarks.targets import Target
 from ddjax.experiments.benchmarks.workloads import Case
 
-# What a row may not have much more of than the baseline.
+# Figures that make a row worse than the baseline if they grow.
 FIGURES = ("temporary_bytes", "estimate_ms", "traffic_bytes", "collectives", "collective_bytes", "kernels")
 
 
 def load(path: str, planned: Sequence[tuple[Target, Case]]) -> list[dict]:
-    """The rows of a baseline.
+    """Load the rows of a baseline.
 
     Args:
-      path: a file written by `--save` or `--output`.
-      planned: what it shall be compared with.
+      path: file that `--save` or `--output` wrote.
+      planned: targets and cases to compare with the baseline.
 
     Raises:
-      InputError: no such file, one of something else, or one with none of the planned rows.
+      InputError: the file does not exist, holds something else, or holds none of the planned rows.
     """
     try:
         rows = json.loads(Path(path).expanduser().read_text())
@@ -31,20 +31,20 @@ def load(path: str, planned: Sequence[tuple[Target, Case]]) -> list[dict]:
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and {"target", "fits", "versions", *FIGURES} <= row.keys() for row in rows
     ):
-        raise InputError(f"{path!r} is no file of rows that --save wrote with a --target")
+        raise InputError(f"{path!r} does not hold rows that --save wrote with a --target")
     asked = {_key({"target": target.name, **case._asdict()}) for target, case in planned}
     if not asked & {_key(row) for row in rows}:
-        raise InputError(f"{path!r} has none of the rows that are asked for, so there is nothing to compare")
+        raise InputError(f"{path!r} has none of the rows to compare; give the flags that it was written with")
     return rows
 
 
 def worse(row: dict, baseline: Sequence[dict], tolerance: float) -> str:
-    """The line that says what got worse in a row: figures that grew by more than a share. Empty if none did.
+    """Describe in one line the figures of a row that grew by more than a fraction; return an empty text if none did.
 
     Args:
-      row: as `planning.plan` made it.
-      baseline: earlier ones; one that is not among them is not compared.
-      tolerance: the share.
+      row: row from `planning.plan`.
+      baseline: earlier rows; a row without an earlier one is not compared.
+      tolerance: largest fraction by which a figure may grow.
     """
     before = next((before for before in baseline if _key(before) == _key(row)), row)
     found = ["no longer fits"] if before["fits"] and not row["fits"] else []
@@ -59,5 +59,5 @@ def worse(row: dict, baseline: Sequence[dict], tolerance: float) -> str:
 
 
 def _key(row: dict) -> tuple:
-    """What a row is about."""
+    """Return what identifies a row: its target and its case."""
     return tuple(row.get(name) for name in ("target", *Case._fields))

@@ -1,4 +1,4 @@
-"""Reads optimized programs of XLA: the operations of a round, how often each runs, their bytes and their cycles."""
+"""Optimized programs of XLA: the operations of a round, how often each runs, their bytes and their cycles."""
 
 import math
 import re
@@ -7,27 +7,27 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler gives no cycles for them
+UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler estimates no cycles for these
 
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The first word before a parenthesis: none stands in a type, where tiles are written `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis; types hold only `T(` of tiles, as in `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
-_NO_ESTIMATE = 2**60  # the compiler writes a number this large where it has none
+_NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate
 
 
 class Operation(NamedTuple):
     """One operation of an optimized program.
 
     Attributes:
-      kind: such as `fusion`; of an asynchronous one, which is seen where it is done, without `-done`.
-      result: the type of its result.
-      operands: the names of what it takes.
-      times: how often it runs.
-      cycles: as the compiler estimates one run; `None` where it does not.
-      inner: the kinds inside a fusion, with their numbers.
+      kind: kind such as `fusion`; an asynchronous operation counts where it is done, without `-done` in its kind.
+      result: type of its result.
+      operands: names of its operands.
+      times: number of times that it runs.
+      cycles: cycles of one run by the compiler's estimate; `None` if there is none.
+      inner: kinds of the operations inside a fusion, with their counts.
     """
 
     kind: str
@@ -38,12 +38,12 @@ class Operation(NamedTuple):
     inner: Counter[str]
 
     def has(self, kind: str) -> bool:
-        """Whether it is of this kind, or a fusion of one."""
+        """Tell whether the operation has this kind, or is a fusion that holds one."""
         return self.kind == kind or kind in self.inner
 
 
 def array_bytes(types: str) -> int:
-    """Bytes of the arrays in a type, as they lie in memory: the tiles of a TPU are filled up."""
+    """Count the bytes that the arrays of a type take in memory, where the tiles of a TPU are padded."""
     total = 0
     for dtype, dimensions, layout, tiling in _ARRAY.findall(types):
         shape = [int(size) for size in dimensions.split(",") if size]
@@ -56,14 +56,15 @@ def array_bytes(types: str) -> int:
 
 
 class Program:
-    """An optimized program.
+    """Optimized program.
 
     Args:
-      text: of the program, as XLA writes it.
-      whole: whether all is looked at, or one trip through the last loop of the entry: of `Simulation.advance` a round.
+      text: text of the program, as XLA writes it.
+      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry, which is
+        one round in `Simulation.advance`.
 
     Attributes:
-      operations: those that do something, in loops with the number of trips.
+      operations: operations that do work; those in a loop count once per trip.
     """
 
     def __init__(self, text: str, whole: bool = False):
@@ -94,11 +95,11 @@ class Program:
 
     def _operands(self, line: re.Match) -> tuple[str, ...]:
         names = tuple(re.findall(r"%[\w.\-]+", line[4].split("), ")[0]))
-        # What is done takes what was started, whose operands are those of interest.
+        # The end of an asynchronous operation only takes its start, which has the real operands.
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:
-        """How often a loop runs: as the compiler says, else up to the bound in its condition; loops count up from 0."""
+        """Return the trips of a loop: the compiler's count, or else the bound in its condition; loops count from 0."""
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop[4]):
             return int(known[1])
         condition = self._computations[_named(loop, "condition")]
@@ -121,7 +122,7 @@ class Program:
         return dict(found)
 
     def collectives(self) -> dict[str, int]:
-        """How many collectives of each kind a round has."""
+        """Count the collectives of each kind in a round."""
         found: Counter[str] = Counter()
         for operation in self.operations:
             if operation.kind in COLLECTIVES:
@@ -129,20 +130,20 @@ class Program:
         return dict(found)
 
     def collective_bytes(self) -> int:
-        """Bytes a round of the results of collectives on one accelerator."""
+        """Count the bytes of the results of collectives per round on one accelerator."""
         moved = (operation for operation in self.operations if operation.kind in COLLECTIVES)
         return sum(operation.times * array_bytes(operation.result) for operation in moved)
 
     def kernels(self) -> int:
-        """How many operations a round starts."""
+        """Count the operations that a round starts."""
         return sum(operation.times for operation in self.operations)
 
     def sorts(self) -> int:
-        """How many different sorts there are."""
+        """Count the different sorts."""
         return sum(operation.has("sort") for operation in self.operations)
 
     def traffic_bytes(self) -> int:
-        """Bytes a round that operations read and write: each operand once, of what is gathered or sliced that part."""
+        """Count the bytes that a round reads and writes: each operand once, or only its gathered or sliced part."""
         return sum(operation.times * self._traffic(operation) for operation in self.operations)
 
     def _traffic(self, operation: Operation) -> int:
@@ -159,7 +160,7 @@ class Program:
 
 
 def _computations(text: str) -> tuple[dict[str, list[re.Match]], str]:
-    """The operations of each computation, as matches of `_LINE`, and the name of the entry."""
+    """Return the operations of each computation, as matches of `_LINE`, and the name of the entry."""
     computations: dict[str, list[re.Match]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -174,7 +175,7 @@ def _computations(text: str) -> tuple[dict[str, list[re.Match]], str]:
 
 
 def _named(line: re.Match, role: str) -> str:
-    """The computation that an operation calls in a role, such as `body`."""
+    """Return the name of the computation that an operation calls in a role such as `body`."""
     found = re.search(rf"\b{role}=%([\w.\-]+)", line[4])
     assert found, line[0]
     return found[1]

@@ -1,4 +1,4 @@
-"""Reads how a GPU is told to run a program: which kernels lie in CUDA graphs, and what the host does itself."""
+"""Launches of a program on a GPU: which kernels lie in CUDA graphs, and which steps the host takes itself."""
 
 import re
 from typing import NamedTuple
@@ -8,13 +8,13 @@ _NO_KERNELS = ("kAsyncDone", "kPartitionId")
 
 
 class Launches(NamedTuple):
-    """How a round is launched.
+    """Launches of one round.
 
     Attributes:
-      different: kernels and copies, each counted once even if in a loop.
-      in_graphs: how many of them lie in CUDA graphs, which start many kernels at once.
-      graphs: how many graphs there are.
-      host_in_loop: whether the host steps through a loop, and starts what lies in it each time.
+      different: number of kernels and copies; each counts once, even in a loop.
+      in_graphs: number of these that lie in CUDA graphs, which start many kernels at once.
+      graphs: number of CUDA graphs.
+      host_in_loop: whether the host steps through a loop and launches its body on each trip.
     """
 
     different: int
@@ -24,17 +24,18 @@ class Launches(NamedTuple):
 
 
 def launches(text: str, whole: bool = False) -> Launches:
-    """Reads a sequence of thunks, as XLA dumps it.
+    """Read a sequence of thunks, as XLA dumps it.
 
     Args:
-      text: a thunk a line, indented by what holds it.
-      whole: whether all is looked at, or what lies in loops: of `Simulation.advance` a round.
+      text: one thunk per line, indented by the thunks around it.
+      whole: whether to read the whole program; otherwise only the bodies of loops, which are one round in
+        `Simulation.advance`.
     """
     thunks = [(len(found[1]), found[2]) for line in text.splitlines() if (found := _THUNK.match(line))]
     different = in_graphs = 0
     graphs: set[int] = set()
     host_in_loop = False
-    holders: list[int] = []  # numbers of thunks, the outermost first
+    holders: list[int] = []  # indices of the enclosing thunks, the outermost first
     for number, (indent, kind) in enumerate(thunks):
         while holders and thunks[holders[-1]][0] >= indent:
             holders.pop()

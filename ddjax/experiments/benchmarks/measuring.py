@@ -1,4 +1,4 @@
-"""Measures one row of a benchmark."""
+"""Measurement of one row of a benchmark."""
 
 import re
 import resource
@@ -22,17 +22,17 @@ from ddjax.experiments.settings import Settings
 from ddjax.simulation import Simulation
 from ddjax.types import Algorithm, Problem
 
-_PAUSE = 0.3  # s; PyTorch's threads go on spinning for a while when they have nothing to do
-PARTS = ("local_sgd", "reference_pass")  # of distillation
+_PAUSE = 0.3  # seconds; idle threads of PyTorch spin for a while
+PARTS = ("local_sgd", "reference_pass")  # the parts of a distillation round
 
 
 class Simulated:
-    """A compiled simulation that goes on and on.
+    """Compiled simulation that can run any number of rounds.
 
     Args:
-      algorithm: what to simulate.
-      problem: on what.
-      evaluates: whether it is evaluated again and again, instead.
+      algorithm: algorithm to simulate.
+      problem: problem to simulate it on.
+      evaluates: whether to repeat evaluations instead of rounds.
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem, evaluates: bool = False):
@@ -43,15 +43,15 @@ class Simulated:
         self.seconds_compile = self.run(1 if evaluates else 0)
 
     def _evaluate(self, times: int) -> float:
-        """Seconds of so many evaluations."""
+        """Return the seconds of so many evaluations."""
         jax.block_until_ready(self._state)
         start = time.perf_counter()
         for _ in range(times):
-            self.simulation.measure(self._state)  # looks at the result, so it waits for it
+            self.simulation.measure(self._state)  # waits for the result, because it reads it
         return time.perf_counter() - start
 
     def _advance(self, rounds: int) -> float:
-        """Seconds of so many rounds."""
+        """Return the seconds of so many rounds."""
         self._done += rounds
         state, totals = jax.block_until_ready((self._state, self.simulation.zeros()))
         start = time.perf_counter()
@@ -60,14 +60,14 @@ class Simulated:
 
 
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
-    """A PyTorch loop that does the same work on the same hardware; a function from rounds to seconds."""
+    """Build a PyTorch loop that does the same work on the same hardware; it maps rounds to seconds."""
     import torch  # an optional extra
 
     from ddjax.experiments.benchmarks import torch_baseline
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("jax runs on a GPU, which this PyTorch cannot use; install one with CUDA")
+        raise InputError("JAX runs on a GPU that this PyTorch cannot use; install PyTorch with CUDA")
     network = torch_baseline.Network(
         case.work,
         [name for name, size in case.groups for _ in range(size)],
@@ -85,7 +85,7 @@ def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
 
 
 def calibrate(run: Callable[[int], float], seconds: float) -> int:
-    """The number of rounds that take so many seconds; warms up on the way."""
+    """Find the number of rounds that take so many seconds; the calls also warm up."""
     run(1)
     rounds = 1
     while (elapsed := run(rounds)) < seconds / 4:
@@ -94,13 +94,13 @@ def calibrate(run: Callable[[int], float], seconds: float) -> int:
 
 
 def peaks() -> tuple[float, float]:
-    """Operations a second of a large matrix product, and bytes a second of a large copy, on all of jax's devices."""
+    """Measure operations per second of a large matrix product and bytes per second of a large copy, on all devices."""
     devices = jax.devices()
     side, length = (2048, 2**26) if devices[0].platform == "cpu" else (8192, 2**28)
     each = NamedSharding(Mesh(devices, ("devices",)), PartitionSpec("devices"))
     matrices = jax.device_put(np.random.default_rng(0).random((len(devices), side, side), np.float32), each)
     multiply = jax.jit(lambda a: a @ a)
-    # Into memory that is there already: fresh pages cost several times the copy.
+    # Copy into memory that is allocated already: fresh pages cost several times the copy.
     source = jax.device_put(np.ones((len(devices), length // len(devices)), np.float32), each)
     target = jax.device_put(np.zeros_like(source), each)
     copy = jax.jit(lambda source, target: source.copy(), donate_argnums=1, keep_unused=True)
@@ -123,22 +123,22 @@ def peaks() -> tuple[float, float]:
 
 
 def peak_memory() -> int:
-    """Bytes, so far: of the accelerators' arrays, on CPU of this process."""
+    """Return the peak memory so far in bytes: of the arrays on accelerators, or of this process on a CPU."""
     on_accelerators = [device.memory_stats() for device in jax.local_devices()]
     if all(on_accelerators):
         return sum(stats["peak_bytes_in_use"] for stats in on_accelerators)
-    if (status := Path("/proc/self/status")).exists():  # getrusage counts the process this one was started from
+    if (status := Path("/proc/self/status")).exists():  # getrusage also counts the parent process
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def measure(settings: BenchmarkSettings, where: Settings, case: Case) -> dict:
-    """Measures one row of the JSON; called in a fresh process.
+    """Measure one row of the JSON; runs in a fresh process.
 
     Args:
-      settings: of the benchmark.
-      where: how the process is started.
-      case: the row.
+      settings: settings of the benchmark.
+      where: settings of execution in the process.
+      case: work of the row.
     """
     execution.start(where)
     data = workloads.problem(case)

@@ -1,4 +1,4 @@
-"""Plans one row of a benchmark: compiles it by shape for accelerators that are not there, and reads what came out."""
+"""Planning of one row: compile it from shapes for accelerators that are not here, and read the program."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from ddjax.networks.topology import is_sparse
 from ddjax.simulation import Simulation, memory
 from ddjax.types import Problem
 
-# What a row has of a program that was compiled.
+# Figures of a row that need a compiled program.
 _READ = (
     *("held_bytes", "temporary_bytes", "estimate_ms", "unestimated_bytes", "traffic_bytes", "floor_ms"),
     *("collectives", "collective_bytes", "collective_kinds", "kernels", "sorts"),
@@ -32,7 +32,7 @@ _READ = (
 
 
 def shapes(case: Case, network: Network) -> Problem:
-    """The problem of `workloads.problem` by shape, with a network that is there."""
+    """Return the shapes of `workloads.problem`, with a real network."""
 
     def shape(*dimensions: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(dimensions, dtype)
@@ -51,7 +51,7 @@ def shapes(case: Case, network: Network) -> Problem:
 
 
 def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
-    """The simulation of a row on a mesh of accelerators that are not there.
+    """Build the simulation of a row on a mesh of accelerators that are not here.
 
     Raises:
       InputError: the algorithm refuses the network.
@@ -69,11 +69,11 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
 
 
 def plan(target: Target, case: Case) -> dict:
-    """Compiles one row of the JSON; called in a fresh process.
+    """Compile one row of the JSON; runs in a fresh process.
 
     Args:
-      target: for what.
-      case: the row.
+      target: accelerators to compile for.
+      case: work of the row.
 
     Raises:
       InputError: the algorithm refuses the network.
@@ -107,7 +107,7 @@ def plan(target: Target, case: Case) -> dict:
 
 
 def _prepare(target: Target, case: Case, folder: str) -> None:
-    """Lets JAX run here, where there may be no accelerator, and the compiler write no word."""
+    """Let JAX run on a machine without accelerators, and silence the compiler."""
     os.environ.update(environment(target, folder))
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
@@ -116,13 +116,13 @@ def _prepare(target: Target, case: Case, folder: str) -> None:
 
 
 def read(target: Target, case: Case, compiled: jax.stages.Compiled, folder: Path) -> dict[str, Any]:
-    """What a compiled program says of itself; `None` where a target has no such thing.
+    """Read the figures of a compiled program; those that a target does not have are `None`.
 
     Args:
-      target: for what it was compiled.
-      case: what it does.
-      compiled: the program.
-      folder: where the compiler of a GPU wrote how it is launched.
+      target: accelerators that it was compiled for.
+      case: work that it does.
+      compiled: compiled program.
+      folder: folder into which a GPU's compiler wrote the launches.
     """
     sizes: Any = compiled.memory_analysis()
     whole = case.work == "evaluation"

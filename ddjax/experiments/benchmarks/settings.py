@@ -1,4 +1,4 @@
-"""What a benchmark can be told, and the rows that it asks for."""
+"""Settings of a benchmark, and the rows that they ask for."""
 
 import dataclasses
 import importlib.util
@@ -15,38 +15,42 @@ from ddjax.experiments.settings import Settings
 from ddjax.models import MODELS, parse_models
 from ddjax.networks import TOPOLOGIES
 
-_lists = partial(setting, section="What is measured or planned (each a comma list)")
-_how = partial(setting, section="How")
+_lists = partial(setting, section="Work to measure or plan (each a comma list)")
+_how = partial(setting, section="Measurement")
 WHERE = ("host_devices", "coordinator_address", "num_processes", "process_id")
-_planned = partial(setting, section="Accelerators that are not here")
-_MEASURED = ("baseline", "repeats", "seconds", *WHERE)  # settings of what is measured here
+_planned = partial(setting, section="Planning for other accelerators")
+_MEASURED = ("baseline", "repeats", "seconds", *WHERE)  # only for measurements on this machine
 _LISTS = ("convolution", "precision")  # single values in other commands
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkSettings:
-    """The settings of a benchmark; those of execution are in `Settings`."""
+    """Settings of a benchmark; those of execution are in `Settings`."""
 
-    work: str = _lists("local_sgd,distillation,dsgd", f"{', '.join(WORK)}.")
-    models: str = _lists("linear,mlp", "Models, or groups with counts as in linear:8+mlp:8.", registry=MODELS)
+    work: str = _lists("local_sgd,distillation,dsgd", f"Work to measure or plan: {', '.join(WORK)}.")
+    models: str = _lists("linear,mlp", "Models, or groups with counts, as in linear:8+mlp:8.", registry=MODELS)
     devices: str = _lists("64", "Numbers of devices.")
-    batch_size: str = _lists("16", "Private examples of a step.")
-    topology: str = _lists("ring", "Fixed graphs, as train.py takes them.")
+    batch_size: str = _lists("16", "Private examples per step.")
+    topology: str = _lists("ring", "Fixed graphs, as in train.py.")
     convolution: str = _lists("", fields(Settings)["convolution"].help)
-    precision: str = _lists("float32", fields(Settings)["precision"].help)
+    precision: str = _lists(
+        "float32", "Precision of the products: float32, tf32 or bfloat16, with the consensus in float32."
+    )
 
-    reference_batch_size: int = _how(64, f"Reference examples of a distillation round, below {REFERENCE_SIZE}.")
-    examples_per_device: int = _how(PRIVATE_EXAMPLES, "Private examples of each device.", minimum=1)
-    test_examples: int = _how(10_000, "Test examples of an evaluation.", minimum=1)
-    baseline: str = _how("", "torch to measure against a PyTorch loop: pip install -e '.[torch]'.")
-    repeats: int = _how(7, "Repeats of each row.")
-    seconds: float = _how(0.3, "About how long one repeat takes.")
-    output: str = _how("", "JSON file to write, a new one; default runs/benchmark-<time>.json.")
+    reference_batch_size: int = _how(64, f"Reference examples of a distillation round, fewer than {REFERENCE_SIZE}.")
+    examples_per_device: int = _how(PRIVATE_EXAMPLES, "Private examples per device.", minimum=1)
+    test_examples: int = _how(10_000, "Test examples per evaluation.", minimum=1)
+    baseline: str = _how(
+        "", "torch compares with a PyTorch loop; needs pip install -e '.[torch]'. Default: no comparison."
+    )
+    repeats: int = _how(7, "Number of repeats of each row.")
+    seconds: float = _how(0.3, "Approximate duration of one repeat, in seconds.")
+    output: str = _how("", "JSON file to write, which must not exist; default runs/benchmark-<time>.json.")
 
-    target: str = _planned("", "Compile for these, and run nothing; a comma list.", registry=TARGETS)
-    save: str = _planned("", "JSON file to keep the rows in, for --compare; an older one is replaced.")
-    compare: str = _planned("", "JSON file of rows to compare with; the exit code is 1 if one got worse.")
-    tolerance: float = _planned(0.1, "By what share a figure may grow before it is worse.", minimum=0.0)
+    target: str = _planned("", "Comma list of accelerators to compile for; nothing is run.", registry=TARGETS)
+    save: str = _planned("", "JSON file to keep the rows in, for a later --compare; replaces an older file.")
+    compare: str = _planned("", "JSON file of rows to compare with; the exit code is 1 if any row got worse.")
+    tolerance: float = _planned(0.1, "Fraction by which a figure may grow before it counts as worse.", minimum=0.0)
 
     device_chunk: int = _how(0, fields(Settings)["device_chunk"].help, minimum=0)
     micro_batch: int = _how(0, fields(Settings)["micro_batch"].help, minimum=0)
@@ -54,17 +58,17 @@ class BenchmarkSettings:
 
 
 def benchmark_fields() -> dict[str, Field]:
-    """The flags of a benchmark: its own, and those that say where it runs."""
+    """Return the flags of a benchmark: its own, and those of execution."""
     own = fields(BenchmarkSettings)
     where = {n: f for n, f in fields(Settings).items() if f.section == "Execution" and n not in own}
     return own | where
 
 
 def cases(settings: BenchmarkSettings) -> list[Case]:
-    """The rows that are asked for.
+    """Return the rows that the settings ask for.
 
     Raises:
-      InputError: flags that are wrong, or do not go together.
+      InputError: a flag is wrong, or flags do not go together.
     """
     for name, field in fields(settings).items():
         field.check(getattr(settings, name))
@@ -88,11 +92,11 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         if work not in WORK:
             raise suggest("work", work, WORK)
         if work == "evaluation" and settings.baseline:
-            raise InputError("the loop of --baseline=torch does not evaluate; measure evaluation without it")
+            raise InputError("--baseline=torch has no work 'evaluation'; leave out one of them")
         if TOPOLOGIES.parse(graph).entry.whole:
-            raise InputError(f"a fixed topology is needed, and {graph!r} changes")
+            raise InputError(f"topology {graph!r} changes over rounds; take a fixed one")
         if precision == "float64":
-            raise InputError("precision float64 is for accuracy and not measured; take float32, tf32 or bfloat16")
+            raise InputError("precision float64 is not benchmarked; take float32, tf32 or bfloat16")
         case = Case(
             work,
             spec,
@@ -111,34 +115,34 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
             test_examples=settings.test_examples if work == "evaluation" else None,
         )
         if len(case.groups) > 1 and work == "dsgd":
-            raise InputError(f"dsgd shares parameters, so all devices need one architecture, got {spec!r}")
+            raise InputError(f"dsgd shares parameters, so all devices need the same model, got {spec!r}")
         case.graph()
-        found[case] = None  # once, where a list does not matter to it
+        found[case] = None  # once, even if a list holds values that this work does not use
     return list(found)
 
 
 def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]:
-    """The accelerators to compile for; none where it is measured here.
+    """Return the accelerators to compile for; none if the benchmark measures on this machine.
 
     Args:
-      settings: of the benchmark.
-      given: the names of flags that were given.
+      settings: settings of the benchmark.
+      given: names of the flags on the command line.
 
     Raises:
-      InputError: an unknown target, one whose compiler is not installed, or flags that do not go together.
+      InputError: a target is unknown, its compiler is not installed, or flags do not go together.
     """
     if not settings.target:
         if "target" in given:
-            raise InputError("--target= is empty; name accelerators, as in --target=v5e:4, or leave it out")
+            raise InputError("--target is empty; name accelerators, as in --target=v5e:4, or leave it out")
         if unused := sorted({"save", "compare", "tolerance"} & set(given)):
-            raise InputError(f"--{unused[0]} is about what is compiled, so it goes with --target=…")
+            raise InputError(f"--{unused[0]} is only used with --target; give both, or leave it out")
         return []
     if unused := sorted(set(_MEASURED) & set(given)):
-        raise InputError(f"--target={settings.target} runs nothing, so --{unused[0]} has no use; leave it out")
+        raise InputError(f"--target={settings.target} only compiles, so --{unused[0]} is not used; leave it out")
     found = [target(spec) for spec in dict.fromkeys(settings.target.split(","))]
     tpus = [each.name for each in found if each.platform == "tpu"]
     if tpus and "tf32" in settings.precision.split(","):
-        raise InputError(f"precision tf32 is of GPUs, and {tpus[0]} is a TPU; take float32 or bfloat16")
+        raise InputError(f"precision tf32 is only available on GPUs, but {tpus[0]} is a TPU; take float32 or bfloat16")
     return found
 
 

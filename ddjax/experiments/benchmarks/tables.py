@@ -1,17 +1,17 @@
-"""The printed tables of a benchmark."""
+"""Tables that a benchmark prints."""
 
 from collections.abc import Callable, Iterable
 
-Columns = dict[str, tuple[int, Callable[[dict], str]]]  # a heading, the width, and a row's text
+Columns = dict[str, tuple[int, Callable[[dict], str]]]  # heading → width, and function from a row to its text
 
 
 def line(texts: Iterable[str], columns: Columns) -> str:
-    """Texts side by side."""
+    """Put texts side by side, padded to the widths of the columns."""
     return " ".join(f"{text:<{width - 1}}" for text, (width, _) in zip(texts, columns.values(), strict=True)).rstrip()
 
 
 def show(row: dict, columns: Columns) -> str:
-    """The line of a row."""
+    """Format a row as a line of the table."""
     return line((text(row) for _, text in columns.values()), columns)
 
 
@@ -78,8 +78,8 @@ MEASURED: Columns = _WORK | {
 }
 
 MEASURED_LEGEND = (
-    "Medians (smallest–largest). GFLOP/s and GB/s: useful ones, and as a share of this machine's measured peak;"
-    "\nMB: peak memory; parts: a distillation round against its parts; torch: how many times longer PyTorch takes."
+    "Medians (smallest–largest). GFLOP/s, GB/s: useful work and least traffic, and their share of the measured peak."
+    "\nMB: peak memory. parts: time of a distillation round / time of its parts. torch: time of PyTorch / time here."
 )
 
 PLANNED: Columns = {
@@ -96,13 +96,13 @@ PLANNED: Columns = {
 }
 
 PLANNED_LEGEND = (
-    "Of a round or an evaluation, on one chip; nothing was run. GB: held + temporary / what there is."
-    "\nms: the compiler's estimate, without collectives, gathers, scatters and sorts (+ MB: of the latter three);"
-    "\non GPUs what the traffic of memory takes at least. kernels: started; on GPUs in CUDA graphs / different ones."
+    "Figures of one round or evaluation on one chip; nothing was run. GB: held + temporary / available."
+    "\nms: the compiler's estimate, without collectives, gathers, scatters and sorts (+ MB: results of the last three);"
+    "\non GPUs, the least time of the memory traffic. kernels: number started; on GPUs also in CUDA graphs / different."
 )
 
 
 def remarks(row: dict) -> list[str]:
-    """Lines on a row: the forms of execution, asked for or picked, and why the compiler refused it."""
+    """Return remarks on a row: its forms of execution and, if the compiler refused it, the reason."""
     found = [f"{row['work']} {row['models']} {row['devices']}×{row['batch_size']}, forms {row['forms_picked']}"]
     return found + ([f"{found[0]} refused: {row['refusal']}"] if row.get("refusal") else [])

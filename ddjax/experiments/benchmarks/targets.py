@@ -1,4 +1,4 @@
-"""Accelerators that a run can be planned for: XLA compiles for them wherever their compiler is installed."""
+"""Accelerators that a run can be planned for: XLA compiles for them if their compiler is installed."""
 
 import importlib.util
 import os
@@ -14,9 +14,9 @@ from jax.experimental import topologies
 from ddjax.errors import InputError
 from ddjax.registry import Argument, Entry, Registry, number
 
-# The chips of a slice side by side, by their number.
+# Number of chips → shape of the slice.
 _SLICES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}
-_GPUS = (1, 2, 4, 8)  # of one host
+_GPUS = (1, 2, 4, 8)  # GPUs per host
 _H100 = Path(__file__).with_name("h100.txtpb")
 
 
@@ -24,14 +24,14 @@ class Target(NamedTuple):
     """Accelerators of one kind.
 
     Attributes:
-      name: as they are asked for, such as `v5e:4`.
-      platform: `tpu` or `gpu`, as JAX calls it.
-      chips: how many there are.
-      available_bytes: of the memory of one, what programs and their arrays can take.
-      bytes_per_second: of the memory of one, at most.
-      clock: cycles a second, where the compiler estimates cycles.
-      package: the distribution that compiles for them.
-      extra: of ddjax, which installs it.
+      name: name as in `--target`, such as `v5e:4`.
+      platform: JAX's name of the platform, `tpu` or `gpu`.
+      chips: number of chips.
+      available_bytes: memory per chip that programs and their arrays can use.
+      bytes_per_second: largest memory bandwidth per chip.
+      clock: cycles per second; `None` if the compiler estimates no cycles.
+      package: Python package that compiles for them.
+      extra: extra of ddjax that installs the package.
     """
 
     name: str
@@ -55,14 +55,14 @@ def _h100(chips: int) -> Target:
     )
     given = os.environ.get("XLA_CLIENT_MEM_FRACTION") or os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or "0.75"
     try:
-        share = number(0, 1, positive=True)(given)  # JAX takes no more of a GPU's memory
+        share = number(0, 1, positive=True)(given)  # fraction of a GPU's memory that JAX may take
     except ValueError as error:
         raise InputError(f"XLA_CLIENT_MEM_FRACTION {error}, got {given!r}") from None
     return Target(f"h100:{chips}", "gpu", chips, int(share * memory), bandwidth, None, "jax-cuda12-plugin", "cuda")
 
 
 def _one_of(counts: tuple[int, ...]) -> Callable[[str], int]:
-    """A parser of numbers of chips."""
+    """Make a parser of a number of chips."""
 
     def parse(text: str) -> int:
         if text not in map(str, counts):
@@ -78,10 +78,10 @@ TARGETS.add(Entry("h100", _h100, (Argument("CHIPS", _one_of(_GPUS)),)))
 
 
 def target(spec: str) -> Target:
-    """The target of a specification such as `v5e:4`.
+    """Return the target of a specification such as `v5e:4`.
 
     Raises:
-      InputError: there is none such, or its compiler is not installed, or is not the one that JAX needs.
+      InputError: the target is unknown, or its compiler is not installed or not the version that JAX needs.
     """
     found = TARGETS.parse(spec).build()
     install = f"pip install -e '.[{found.extra}]'"
@@ -91,13 +91,13 @@ def target(spec: str) -> Target:
         needed, there = _needed(package, found.extra), version(package)
         if not there.startswith(needed):
             raise InputError(
-                f"--target={spec}: JAX {version('jax')} needs {package} {needed}, and {there} is installed: {install}"
+                f"--target={spec}: JAX {version('jax')} needs {package} {needed}, but {there} is installed: {install}"
             )
     return found
 
 
 def _needed(package: str, extra: str) -> str:
-    """How the version of a package must begin, by what JAX says of its extras."""
+    """Return how the version of a package must begin, according to the extras of JAX."""
     for line in requires("jax") or ():
         named = re.match(rf"{package}(?:\[[^]]*\])?[^;]*?==?([\d.]+)[^;]*; extra == \"{extra}\"", line)
         if named:
@@ -106,16 +106,16 @@ def _needed(package: str, extra: str) -> str:
 
 
 def environment(target: Target, folder: str) -> dict[str, str]:
-    """What the environment must say before JAX starts in a process that compiles for a target.
+    """Return the environment variables that JAX needs at its start in a process that compiles for a target.
 
     Args:
-      target: the target.
-      folder: where the compiler of a GPU may write how its programs are launched.
+      target: accelerators to compile for.
+      folder: folder into which a GPU's compiler writes the launches of its programs.
     """
     if target.platform == "tpu":
         return {
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no chip that processes could contend for
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # else libtpu asks for it over the network
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no chip for processes to contend for
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # otherwise libtpu asks for it over the network
             "TPU_LOG_DIR": "disabled",
             "TPU_MIN_LOG_LEVEL": "3",
             "TPU_SKIP_MDS_QUERY": "1",
@@ -128,7 +128,7 @@ def environment(target: Target, folder: str) -> dict[str, str]:
 
 
 def devices(target: Target) -> list[jax.Device]:
-    """The accelerators, which compile and do nothing else."""
+    """Return the accelerators as JAX devices that can only compile."""
     if target.platform == "tpu":
         hosts = {"chips_per_host_bounds": (1, 1, 1)} if target.chips == 1 else {}
         name = f"v5e:{_SLICES[target.chips]}"

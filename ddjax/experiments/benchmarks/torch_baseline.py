@@ -1,7 +1,7 @@
-"""What `benchmark.py --baseline=torch` measures against: a plain PyTorch loop over devices, doing the same work.
+"""Baseline of `benchmark.py --baseline=torch`: a plain PyTorch loop over devices that does the same work.
 
-Each device has an `nn.Module` and an optimizer of its own; they learn one after another. The modules have ddjax's
-architectures and attribute names (a test copies the parameters and compares a step), and images have channels first.
+Each device has its own `nn.Module` and optimizer; devices learn one after another. The modules have ddjax's
+architectures and attribute names, so that a test can copy the parameters and compare a step. Images are channels-first.
 """
 
 import math
@@ -26,11 +26,12 @@ class Linear(nn.Module):
         self.dense = nn.Linear(math.prod(input_shape), classes)
 
     def forward(self, x):
+        """Compute logits."""
         return self.dense(x.flatten(1))
 
 
 class MLP(nn.Module):
-    """One hidden layer of 128."""
+    """Perceptron with one hidden layer of 128 units."""
 
     def __init__(self, input_shape: Sequence[int], classes: int):
         super().__init__()
@@ -38,6 +39,7 @@ class MLP(nn.Module):
         self.out = nn.Linear(128, classes)
 
     def forward(self, x):
+        """Compute logits."""
         return self.out(_gelu(self.hidden(x.flatten(1))))
 
 
@@ -53,6 +55,7 @@ class CNN(nn.Module):
         self.out = nn.Linear(64, classes)
 
     def forward(self, x):
+        """Compute logits."""
         x = F.avg_pool2d(_gelu(self.first(x)), 2)
         x = F.avg_pool2d(_gelu(self.second(x)), 2)
         return self.out(_gelu(self.hidden(x.flatten(1))))
@@ -71,7 +74,8 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(in_features, features, 1, strides, bias=False) if changes else None
 
     def forward(self, x):
-        # Flax pads a strided convolution (of an even side) on the right and below only.
+        """Compute the features after the block."""
+        # Flax pads a strided convolution of an even side only on the right and below.
         y = x if self.first.stride == (1, 1) else F.pad(x, (0, 1, 0, 1))
         y = _gelu(self.first_norm(self.first(y)))
         y = self.second_norm(self.second(y))
@@ -90,6 +94,7 @@ class ResNet14(nn.Module):
         self.out = nn.Linear(64, classes)
 
     def forward(self, x):
+        """Compute logits."""
         x = self.blocks(_gelu(self.stem_norm(self.stem(x))))
         return self.out(x.mean((2, 3)))
 
@@ -152,7 +157,7 @@ class Network:
             optimizer = torch.optim.SGD(model.parameters(), learning_rate)
             labels = torch.from_numpy(np.asarray(problem.y)[rows]).long()
             self.devices.append(Device(model, optimizer, _images(problem.x[rows]).to(device), labels.to(device)))
-        # A sparse product is faster where few devices are neighbours.
+        # A sparse product is faster if few devices are neighbours.
         sparse = scipy.sparse.coo_array(mixing_matrix)
         matrix = torch.sparse_coo_tensor(
             torch.from_numpy(np.stack(sparse.coords)),
@@ -166,16 +171,16 @@ class Network:
         self.estimate = torch.full((len(self.devices), len(self.reference), classes), 1 / classes, device=device)
 
     def private_rows(self, n: int) -> torch.Tensor:
-        """The minibatch that device `n` draws."""
+        """Draw the minibatch of device `n`."""
         y = self.devices[n].y
         return torch.randint(len(y), (self.batch_size,), device=y.device)
 
     def reference_rows(self) -> torch.Tensor:
-        """The reference minibatch that all devices share."""
+        """Draw the reference minibatch that all devices share."""
         return torch.randperm(len(self.reference), device=self.reference.device)[: self.reference_batch_size]
 
     def round(self) -> None:
-        """One round of all devices."""
+        """Do one round of all devices."""
         if self.work == "distillation":
             self._distill()
             return
@@ -207,7 +212,7 @@ class Network:
             nn.utils.vector_to_parameters(mixed, device.model.parameters())
 
     def run(self, rounds: int) -> float:
-        """Seconds of so many rounds."""
+        """Do so many rounds; return their seconds."""
         start = time.perf_counter()
         for _ in range(rounds):
             self.round()
@@ -223,6 +228,6 @@ def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def _images(x) -> torch.Tensor:
-    """`[B, H, W]` or `[B, H, W, C]` → `[B, C, H, W]`."""
+    """Convert images from `[B, H, W]` or `[B, H, W, C]` to `[B, C, H, W]`."""
     x = torch.from_numpy(np.array(x))
     return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""What `benchmark.py` measures: algorithms on random data, and how much useful work a round is."""
+"""Work that `benchmark.py` measures: algorithms on random data, and the useful operations and bytes of a round."""
 
 import math
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
 
 
 class Case(NamedTuple):
-    """What one row is about; `None` where the work has no such thing, 0 or empty where the form is picked."""
+    """Work of one row; `None` if the work does not use a field, 0 or an empty text if a form is picked."""
 
     work: str
     models: str
@@ -45,26 +45,26 @@ class Case(NamedTuple):
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Architectures and how many devices have them."""
+        """Models, each with its number of devices."""
         return parse_models(self.models, self.devices)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example: CIFAR-10's with a `resnet14`, else MNIST's."""
+        """The shape of one example: CIFAR-10's with a `resnet14`, otherwise MNIST's."""
         return (32, 32, 3) if "resnet14" in self.models else (28, 28)
 
     def network(self) -> Topology:
-        """The graph that is mixed over, if any is."""
+        """Build the graph that messages are mixed over; a ring if the work mixes nothing."""
         return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
 
     def graph(self) -> Topology:
-        """The graph as in `network`, but always by its links, so that no `[N, N]` is made."""
+        """Build the graph of `network`, but always as links, so that no `[N, N]` array is made."""
         by_links = self.mixing_product if self.mixing_product not in ("", "dense") else "gather"
         return build_topology(self.topology or "ring", self.devices, product=by_links)
 
 
 def problem(case: Case) -> Problem:
-    """Random data: nothing to learn, but as much work as any."""
+    """Make random data, which costs as much work as real data."""
     rng, total = np.random.default_rng(0), case.devices * case.examples_per_device
 
     def inputs(count: int) -> jax.Array:
@@ -86,7 +86,7 @@ def problem(case: Case) -> Problem:
 
 
 def learner(name: str, input_shape: tuple[int, ...], convolution: str = "", micro_batch: int = 0) -> Learner:
-    """A device of the benchmark."""
+    """Build the learner of a device."""
     return supervised_learner(
         build_model(name, input_shape, CLASSES, convolution=convolution),
         optax.sgd(LEARNING_RATE),
@@ -96,9 +96,9 @@ def learner(name: str, input_shape: tuple[int, ...], convolution: str = "", micr
 
 
 def reference_pass(inner: Learner, micro_batch: int) -> Learner:
-    """A device whose step is the forward and backward pass over the reference minibatch alone.
+    """Build a learner whose step is only the forward and backward pass over the reference minibatch.
 
-    It moves by a trace of the gradient: of parameters that stay XLA would take work out of the loop.
+    The parameters move by a tiny part of the gradient; if they stayed the same, XLA would move work out of the loop.
     """
 
     def gradient(key, params, batch, reference, targets):
@@ -116,13 +116,13 @@ def reference_pass(inner: Learner, micro_batch: int) -> Learner:
 
 
 def reference_passes(population: Population, reference_batch_size: int) -> Algorithm:
-    """Rounds in which every device takes the step of a `reference_pass`, and nothing else happens."""
+    """Build an algorithm in whose rounds every device only takes the step of a `reference_pass`."""
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), population.init(key))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
-        # A window that moves: nothing is drawn, and nothing stays the same that a compiler could take out of the loop.
+        # A moving window needs no draw, and leaves the compiler nothing constant to move out of the loop.
         start = state.round % (REFERENCE_SIZE - reference_batch_size + 1)
         reference = problem.reference[start + jnp.arange(reference_batch_size)]
         targets = jnp.full((population.size, reference_batch_size, CLASSES), 1 / CLASSES)
@@ -134,9 +134,10 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
 
 
 def algorithm(work: str, case: Case) -> Algorithm:
-    """The algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
+    """Build the algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
 
-    What is evaluated are devices of `local`, whose predictions are those of all. Forms are picked for the ambient mesh.
+    `evaluation` uses devices of `local`, which predict like those of all algorithms. Forms are picked for the ambient
+    mesh.
     """
     groups = []
     for name, size in case.groups:
@@ -158,7 +159,7 @@ def algorithm(work: str, case: Case) -> Algorithm:
 
 
 def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
-    """What a row says of the forms of execution; see `picked.describe`."""
+    """Describe the forms of execution for a row; see `picked.describe`."""
     models = []
     with jax.set_mesh(simulation.mesh):
         for name, size in case.groups:
@@ -171,16 +172,17 @@ def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
 
 
 def device_step(case: Case) -> tuple[float, float]:
-    """Useful operations, and bytes of the least traffic, of a round or an evaluation of one device, on average.
+    """Count the useful operations and the least bytes of traffic per device, in a round or an evaluation.
 
-    Operations are two for each multiply-add of the products and convolutions of a plain forward pass, of the gradients
-    of their weights and, but for the first layer, of their inputs, and of the mixing over the links there are.
-    Elementwise work does not count, nor what another formulation of a layer does beyond that.
+    Both are means over the devices. A multiply-add counts as two operations. Counted are the products and convolutions
+    of a plain forward pass, the gradients of their weights, the gradients of their inputs (except in the first layer),
+    and the mixing over the existing links. Elementwise work does not count, nor does extra work of another formulation
+    of a layer.
 
-    Traffic is parameters and gradients read and written once, the minibatches read (the reference one once for all
-    devices), and of the mixing what a device and its neighbours hold read, and the result written. Activations do not
-    count: they may stay in cache. An evaluation is forward passes over the test and the reference set, which read
-    parameters once, and inputs once for all devices.
+    Traffic counts parameters and gradients, each read and written once; minibatches, read once (the reference minibatch
+    once for all devices); and in the mixing, the messages of a device and its neighbours, read once, and the result,
+    written once. Activations do not count, because they may stay in cache. An evaluation is a forward pass over the
+    test set and the reference set; it reads parameters once, and inputs once for all devices.
     """
     b = case.reference_batch_size or 0
     evaluated = (case.test_examples or 0) + REFERENCE_SIZE
@@ -197,6 +199,6 @@ def device_step(case: Case) -> tuple[float, float]:
     if case.work == "evaluation":
         return float(flops), float(4 * (parameters + math.prod(case.input_shape) * evaluated / case.devices))
     message = {"local_sgd": 0, "distillation": b * CLASSES, "dsgd": parameters}[case.work]
-    heard = 1 + case.network().directed_edges / case.devices  # itself and its neighbours
+    heard = 1 + case.network().directed_edges / case.devices  # the device itself and its neighbours
     read = math.prod(case.input_shape) * (case.batch_size + b / case.devices)
     return float(flops + 2 * heard * message), float(4 * (4 * parameters + read + (heard + 1) * message))
