@@ -29,6 +29,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -42,6 +43,7 @@ __all__ = [
     "Figure",
     "FigureCanvasBase",
     "Line2D",
+    "LineCollection",
     "cm",
     "colormaps",
     "colors",

@@ -38,10 +38,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
 
 
-def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores of the devices of each model (and view), where there are several."""
+def _labels(settings: Settings) -> np.ndarray:
+    """`[N]` the model of each device, with its view where there are several views."""
     groups = device_groups(settings)
-    labels = np.repeat([group.label for group in groups], [group.size for group in groups])
+    return np.repeat([group.label for group in groups], [group.size for group in groups])
+
+
+def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of the devices of each model (and view); empty if there is only one."""
+    labels = _labels(settings)
     names = list(dict.fromkeys(labels.tolist()))
     return {name: score[labels == name] for name in names} if len(names) > 1 else {}
 
@@ -72,6 +77,15 @@ def row(settings: Settings, evaluation: Evaluation) -> dict:
         "seconds_train": round(seconds, 4),
         "rounds_per_second": round(evaluation.round / seconds, 2) if seconds else "",
     }
+
+
+def device_rows(settings: Settings, evaluation: Evaluation) -> list[dict]:
+    """The rows of `devices.csv` for one evaluation, one per device; a model on pooled data is device 0."""
+    scores = enumerate(zip(_labels(settings), evaluation.score, strict=False))
+    return [
+        {"round": evaluation.round, "device": device, "model": model, evaluation.metric: score}
+        for device, (model, score) in scores
+    ]
 
 
 def shown(metric: str, score: float) -> str:
