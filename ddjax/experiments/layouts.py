@@ -27,7 +27,8 @@ def places(devices: int, links: np.ndarray, topology: str = "", server: bool = F
     graph.add_edges_from(links[(links < devices).all(1)])
     edges, degrees = graph.number_of_edges(), np.array([degree for _, degree in graph.degree])
     if not edges:
-        return grid(devices, math.ceil(math.sqrt(devices)))
+        root = math.ceil(math.sqrt(devices))
+        return grid(devices, next((c for c in range(root, 2 * root) if devices % c == 0), root))
     if topology == "torus":
         return grid(devices, devices // max(d for d in range(1, math.isqrt(devices) + 1) if devices % d == 0))
     if edges == devices - 1 == degrees.max() > 1:  # a star
@@ -56,10 +57,11 @@ def grid(devices: int, columns: int) -> np.ndarray:
 
 
 def _circles(devices: int) -> np.ndarray:
-    """Return places clockwise from the top, on circles by turns if one is too narrow."""
+    """Return places clockwise from the top, on several circles by turns if one is too narrow."""
     angle = math.pi / 2 - 2 * math.pi * np.arange(devices) / max(devices, 1)
     circles = math.ceil(devices / _AROUND)
-    radius = 1 - np.arange(devices) % circles * 0.55 / max(circles, 5)
+    turn = np.arange(devices) % max(2 * circles - 2, 1)  # outwards and back, so that neighbours stay near
+    radius = 1 - np.minimum(turn, 2 * circles - 2 - turn) * 0.55 / max(circles, 5)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 

@@ -28,6 +28,7 @@ from ddjax.experiments.records import shown
 from ddjax.learning import TASKS
 
 MARKERS = "os^Dp*hv8P"  # of architectures
+SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # areas, so that marks look alike
 DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # beyond these, squares in rows and no links
 _INK, _WORST = "#555555", "#D55E00"
 
@@ -151,9 +152,9 @@ def network_figure(run: Run, name: str) -> Figure:
         for axis in grid[len(run.rounds) :]:
             axis.remove()
         kind = measured(run.metric, [run.flags.get("evaluate_on", "test")])
-        better = "brighter is better"
-        fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(run.rounds)]), label=f"{kind} ({better})")
-        fig.suptitle(f"{literal(name)}: {devices:,} device{'s' * (devices > 1)}\n{_note(run)}", fontsize="medium")
+        bar = {"label": f"{kind} (brighter is better)", "aspect": 20 * rows, "fraction": 0.06, "pad": 0.02}
+        fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(run.rounds)]), **bar)
+        fig.suptitle(f"{literal(name)}: {count(devices, 'device')}\n{_note(run)}", fontweight="bold")
         entries = legend(run.models, has_server(run)) if at is not None else []
         if entries:
             fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
@@ -205,18 +206,19 @@ def draw_devices(
       side: side of the panel in inches.
     """
     devices = len(scores)
-    apart = np.quantile(KDTree(at).query(at, 2)[0][:, 1], 0.1) if len(at) > 1 else 2.0
-    width = float(np.clip(0.75 * apart * side * 72 / 2.4, 2.5, 17))  # of a mark, in points
-    edge = {"edgecolors": _INK, "linewidths": 0.6 if width > 5 else 0.2}
+    apart = np.quantile(KDTree(at).query(at, 2)[0][:, 1], 0.3) if len(at) > 1 else 2.0
+    width = float(np.clip(0.7 * apart * side * 72 / 2.3, 5, 16))  # of a mark, in points
+    edge: dict[str, Any] = {"edgecolors": _INK, "linewidths": 0.6 if width > 5 else 0.2}
     for model, marker in zip(dict.fromkeys(models.tolist()), MARKERS * 9, strict=False):
         own = models == model
-        look = {"c": scores[own], "norm": norm, "cmap": colormap, "marker": marker, "zorder": 3}
-        axis.scatter(*at[:devices][own].T, s=width**2 * (1.3 if marker in "*^v" else 1), **look, **edge)
+        look: dict[str, Any] = {"c": scores[own], "norm": norm, "cmap": colormap, "marker": marker, "zorder": 3}
+        x, y = at[:devices][own].T
+        axis.scatter(x, y, s=width**2 * SIZES.get(marker, 1.0), **look, **edge)
     if len(at) > devices:
-        axis.scatter(*at[devices:].T, s=14**2, c="black", marker="s", zorder=4)
-    place = at[int(getattr(scores, f"arg{worst}")())]
-    axis.scatter(*place, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
-    axis.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
+        axis.scatter(at[devices:, 0], at[devices:, 1], s=14**2, c="black", marker="s", zorder=4)
+    x, y = at[int(getattr(scores, f"arg{worst}")())]
+    axis.scatter(x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
+    axis.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
     axis.axis("off")
 
 
@@ -225,21 +227,25 @@ def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> 
     pairs, bytes, both = merged(links)
     if not 0 < len(pairs) <= DRAWN_LINKS:
         return
-    share = bytes / bytes.max()
-    width = (0.4 + 1.8 * share) * (1.0 if len(pairs) <= 400 else 0.5)
-    shade = [(0.35, 0.35, 0.35, alpha) for alpha in (0.25 + 0.5 * share) * (1.0 if len(pairs) <= 400 else 0.6)]
+    share, crowd = bytes / bytes.max(), min(1.0, math.sqrt(100 / len(pairs)))
+    width = (0.4 + 1.8 * share) * max(crowd, 0.3)
+    shade = [(0.35, 0.35, 0.35, alpha) for alpha in (0.25 + 0.5 * share) * crowd]
     start, end = at[pairs[:, 0]], at[pairs[:, 1]]
     if topology == "torus":
         start, end, width, shade = _around(start, end, width, shade)
-    axis.add_collection(LineCollection(np.stack([start, end], 1), linewidths=width, colors=shade, zorder=1))
+    axis.add_collection(LineCollection(list(np.stack([start, end], 1)), linewidths=width, colors=shade, zorder=1))
     if len(pairs) <= 200 and topology != "torus":
         for one, other in zip(start[~both], end[~both], strict=True):
-            arrow = {"arrowstyle": "-|>", "color": _INK, "alpha": 0.7, "lw": 0, "mutation_scale": 9}
-            axis.annotate("", one + 0.62 * (other - one), one + 0.5 * (other - one), arrowprops=arrow, zorder=2)
+            arrow = {"arrowstyle": "-|>", "color": _INK, "lw": 0.5, "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", one + 0.6 * (other - one), one + 0.4 * (other - one), arrowprops=arrow, zorder=2)
 
 
 def merged(links: Links) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join the two directions of each link: pairs `[E, 2]`, bytes `[E]`, and whether both directions were used `[E]`."""
+    """Join the two directions of each link.
+
+    Returns:
+      Pairs `[E, 2]`, bytes `[E]`, and `[E]` whether messages went both ways.
+    """
     if not len(links.ends):
         return links.ends, links.bytes, np.empty(0, bool)
     ordered = np.sort(links.ends, 1)
@@ -259,9 +265,7 @@ def _around(start: np.ndarray, end: np.ndarray, width: np.ndarray, shade: list) 
     return starts, ends, width[order], [shade[number] for number in order]
 
 
-def draw_squares(
-    axis: Axes, scores: np.ndarray, models: np.ndarray, norm: colors.Normalize, colormap: str
-) -> None:
+def draw_squares(axis: Axes, scores: np.ndarray, models: np.ndarray, norm: colors.Normalize, colormap: str) -> None:
     """Draw a square per device, in rows; each model begins a new row."""
     columns = math.ceil(math.sqrt(len(scores)))
     blocks, marks, row = [], {}, 0
@@ -311,12 +315,13 @@ def _note(run: Run) -> str:
     if len(pairs) > DRAWN_LINKS:
         return f"{len(pairs):,} links carried messages; up to {DRAWN_LINKS:,} are drawn"
     if np.ptp(bytes) < 0.01 * bytes.max():
-        return f"{_links(len(pairs))}, {size(bytes.mean())} over each"
-    return f"{_links(len(pairs))}, wider where more went: {size(bytes.min())} to {size(bytes.max())}"
+        return f"{count(len(pairs), 'link')}, {size(bytes.mean())} over each"
+    return f"{count(len(pairs), 'link')}, wider where more went: {size(bytes.min())} to {size(bytes.max())}"
 
 
-def _links(count: int) -> str:
-    return f"{count:,} links" if count != 1 else "1 link"
+def count(number: int, noun: str) -> str:
+    """Return a number of things, as in `1,000 links`."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def size(bytes: float) -> str:

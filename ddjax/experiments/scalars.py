@@ -1,6 +1,7 @@
 """Records of a run for TensorBoard."""
 
 import importlib.util
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,6 @@ class Scalars:
 
     def _put(self, summary: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
-
-        import time
 
         self._writer.add_event(Event(wall_time=time.time(), step=self._round, summary=summary))
 
