@@ -152,7 +152,12 @@ def network_figure(run: Run, name: str) -> Figure:
         for axis in grid[len(run.rounds) :]:
             axis.remove()
         kind = measured(run.metric, [run.flags.get("evaluate_on", "test")])
-        bar = {"label": f"{kind} (brighter is better)", "aspect": 20 * rows, "fraction": 0.06, "pad": 0.02}
+        bar: dict[str, Any] = {
+            "label": f"{kind} (brighter is better)",
+            "aspect": 20 * rows,
+            "fraction": 0.06,
+            "pad": 0.02,
+        }
         fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(run.rounds)]), **bar)
         fig.suptitle(f"{literal(name)}: {count(devices, 'device')}\n{_note(run)}", fontweight="bold")
         entries = legend(run.models, has_server(run)) if at is not None else []

@@ -22,7 +22,18 @@ from ddjax.errors import InputError
 from ddjax.experiments.fields import Role, fields, setting
 from ddjax.experiments.files import replace
 from ddjax.experiments.flags import Given, run
-from ddjax.experiments.looks import AXES, COLORS, STYLES, Axes, Figure, FigureCanvasBase, literal, measured, style
+from ddjax.experiments.looks import (
+    AXES,
+    COLORS,
+    STYLES,
+    Axes,
+    Figure,
+    FigureCanvasBase,
+    literal,
+    looks,
+    measured,
+    style,
+)
 from ddjax.experiments.network_figure import has_server, picture, read_run
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
@@ -71,7 +82,7 @@ def _mean(seeds: list[Curve]) -> Curve:
 
 
 def _labels(settings: list[dict[str, str]]) -> list[str]:
-    """What is run, and where that is not enough, the flags in which a curve differs from most of its kind."""
+    """Name what is run, and if that is not enough, the flags in which a curve differs from most of its kind."""
 
     def base(flags: dict[str, str]) -> str:
         if flags["algorithm"] == "distillation":
@@ -87,15 +98,24 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
     return labels
 
 
+def _detail(flags: dict[str, str]) -> str:
+    """Say which settings of a run are not at their defaults."""
+    known = fields(Settings)
+    others = [
+        name for name in flags if name in known and name != "algorithm" and flags[name] != str(known[name].default)
+    ]
+    return ", ".join(f"{name}={flags[name]}" for name in others)
+
+
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draws the runs into one figure of two panels: mean score as a line, from worst to best device as a band.
+    """Draw runs into one figure of two panels: mean score as a line, from worst to best device as a band.
 
     Args:
       figure: file to write; its ending picks the format.
       runs: output folders of `train.py`, each with `config.json` and `metrics.csv`.
 
     Raises:
-      InputError: a folder that holds no run, runs of different metrics, or an ending Matplotlib does not write.
+      InputError: a folder holds no run, runs have different metrics, or Matplotlib does not write the ending.
     """
     ending = _ending(figure)
     groups: Groups = {}
@@ -132,12 +152,13 @@ def _write(figure: Path, content: bytes) -> None:
 
 
 def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> bytes:
-    """The figure as a file of this ending."""
+    """Return the figure as a file of this ending."""
     task = TASKS[metric]
     fig = Figure(figsize=(10, 4 + 0.2 * len(groups)), layout="constrained")
     axes = fig.subplots(1, 2, sharey=True)
-    for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
-        look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
+    told = [(flags["algorithm"], _detail(flags)) for flags, _ in groups.values()]
+    for label, number, (flags, seeds) in zip(labels, looks(told), groups.values(), strict=True):
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS)]}
         mean = _mean(seeds)
         label = literal(label) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
         scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
@@ -176,7 +197,7 @@ def plot_network(figure: Path, run: Path) -> None:
       run: output folder of `train.py`, with `config.json` and `devices.csv`.
 
     Raises:
-      InputError: a folder that holds no run or no scores of devices, or an ending that Matplotlib does not write.
+      InputError: the folder holds no run or no scores of devices, or Matplotlib does not write the ending.
     """
     ending = _ending(figure)
     flags = _flags(run)

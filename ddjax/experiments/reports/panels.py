@@ -54,7 +54,13 @@ def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line
         if axis in logarithmic:
             rows = rows[rows[column] > 0]
     return [
-        Line(int(curve), *(some[name].to_numpy(float) for name in ("x", measure, f"± {measure}")))
+        Line(
+            int(curve),
+            *(
+                some[name].to_numpy(float)
+                for name in ("x", *(f"{kind}{measure}" for kind in ("", "± ", "least ", "most ")))
+            ),
+        )
         for curve, some in rows.groupby("curve")
     ]
 

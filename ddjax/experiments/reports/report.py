@@ -81,7 +81,7 @@ def report(given: Given) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sweep.cells["status"].value_counts().items())
     print(f"{len(sweep.cells)} cells, {counts}: {sweep.metric}" + (f" against {found.x}" if found.x else ""))
     table = summarize(found.cells, [*measures_of(sweep), "megabytes", *(f"to {goal:g}" for goal in goals)])
-    drawn = [(panel, draw(panel, found.labels)) for panel in panels(sweep, found, table, goals, picked)]
+    drawn = [(panel, draw(panel, found.labels, found.looks)) for panel in panels(sweep, found, table, goals, picked)]
     title = f"Sweep {', '.join(folder.resolve().name for folder in folders)}"
     text = page(sweep, found, table, goals, drawn, title)
     files = {f"{panel.name}.{end}": content for panel, drawing in drawn for end, content in drawing.files.items()}
