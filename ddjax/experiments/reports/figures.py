@@ -124,16 +124,17 @@ def draw(panel: Panel, names: Sequence[str], chosen: Sequence[int] | None = None
         _scale(axis, panel)
         axis.set(xlabel=panel.labels[0], ylabel=panel.labels[1])
         axis.grid(alpha=0.3)
-        svg = _save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
+        svg = save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
         points = [point for line in panel.lines for point in _points(axis, line, panel.labels, fig.bbox.height)]
         fig.set_size_inches(3.4, 2.4 + 0.17 * rows)
         look = {"frameon": False, "columnspacing": 1.2, "handlelength": 3.2}
         fig.legend(handles, entries, loc="outside lower center", ncols=columns, **look)
-        files = {"pdf": _save(fig, format="pdf", metadata={"CreationDate": None}), "png": _save(fig, dpi=300)}
-    return Drawing(_inline(svg, panel.name), files, points)
+        files = {"pdf": save(fig, format="pdf", metadata={"CreationDate": None}), "png": save(fig, dpi=300)}
+    return Drawing(svg_element(svg, panel.name), files, points)
 
 
-def _save(fig: Figure, **options: Any) -> bytes:
+def save(fig: Figure, **options: Any) -> bytes:
+    """Return a figure as a file."""
     buffer = io.BytesIO()
     fig.savefig(buffer, **options)
     return buffer.getvalue()
@@ -234,7 +235,7 @@ def _points(axis: Axes, line: Line, labels: tuple[str, str], height: float) -> I
         yield line.curve, round(x, 1), round(height - y, 1), f"{where}{labels[1]}: {say(mean, half)}"
 
 
-def _inline(svg: str, name: str) -> str:
+def svg_element(svg: str, name: str) -> str:
     """Turn an SVG file into an element of a page with other figures: without a size, with names of its own."""
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
