@@ -13,7 +13,7 @@ from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, 
 
 _MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
 _DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the styles
-_ROOM = {
+_ROOM = 0.1  # how far intervals stretch an axis beyond the seeds, as a share of what these take
     "linear": 0.25,
     "log": 0.1,
 }  # how far intervals stretch an axis beyond the seeds, as a share of what these take
@@ -197,7 +197,7 @@ def _bound(axis: Axes, panel: Panel) -> None:
     if not len(least):
         return
     low, high = float(to(least.min())), float(to(most.max()))
-    room = _ROOM["log" if "y" in panel.logarithmic else "linear"] * (high - low)
+    room = _ROOM * (high - low)
     floor, ceiling = float(back(low - room)), float(back(high + room))
     if room == 0 or (floor <= reached.min() and reached.max() <= ceiling):
         return

@@ -81,9 +81,9 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
         fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
         svg = save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
         files = {"pdf": save(fig, format="pdf", metadata={"CreationDate": None}), "png": save(fig, dpi=200)}
-    at = f" at {found.x} = {cells['x'].max():,g}" if found.x and cells["x"].notna().any() else ""
+    where = f" at {found.x} = {cells['x'].max():,g}" if found.x and cells["x"].notna().any() else ""
     caption = (
-        f"Devices after the last round{at}, the smallest seed of each curve: brighter is better. Lines are the links of "
+        f"Devices after the last round{where}, the smallest seed of each curve: brighter is better. Lines are the links of "
         "the graph, or lead to the server; bytes over each link are in links.csv of a run of train.py."
     )
     panel = Panel(name, ("the network", "devices"), [], caption)

@@ -138,5 +138,5 @@ def read(folders: Sequence[Path]) -> Sweep:
         raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
     evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
     targets = sorted({target for sweep in sweeps for target in sweep.targets})
-    folders = {name: folder for sweep in reversed(sweeps) for name, folder in sweep.folders.items()}
-    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets, folders)
+    kept = {name: path for sweep in reversed(sweeps) for name, path in sweep.folders.items()}
+    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets, kept)
