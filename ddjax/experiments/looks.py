@@ -75,7 +75,7 @@ AXES = {"accuracy": ("accuracy", "linear"), "mse": ("MSE", "log")}  # metric →
 
 
 def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
-    """Number the looks of curves: look `k` has colour `k % 7`, and style `k // 7`.
+    """Choose the looks of curves by number: look `k` has colour `k % 7`, and style `k // 7`.
 
     A system has the same look in every figure. Of several curves of one system, the one with the least to say has it.
     The others take free looks that follow from their words, so that they mostly have the same ones elsewhere.

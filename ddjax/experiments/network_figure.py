@@ -221,8 +221,9 @@ def draw_devices(
         axis.scatter(x, y, s=width**2 * SIZES.get(marker, 1.0), **look, **edge)
     if len(at) > devices:
         axis.scatter(at[devices:, 0], at[devices:, 1], s=14**2, c="black", marker="s", zorder=4)
-    x, y = at[int(getattr(scores, f"arg{worst}")())]
-    axis.scatter(x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
+    if np.ptp(scores) > 0:
+        x, y = at[int(getattr(scores, f"arg{worst}")())]
+        axis.scatter(x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
     axis.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
     axis.axis("off")
 

@@ -78,7 +78,7 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
 
 
 def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
-    """Number the looks of the curves by their systems and by what is not at its default in them."""
+    """Choose the looks of the curves by their systems and by what is not at its default in them."""
     known = fields(Settings)
     told = []
     for kind in kinds.to_dict("records"):

@@ -14,9 +14,6 @@ from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, 
 _MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
 _DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the styles
 _ROOM = 0.1  # how far intervals stretch an axis beyond the seeds, as a share of what these take
-    "linear": 0.25,
-    "log": 0.1,
-}  # how far intervals stretch an axis beyond the seeds, as a share of what these take
 _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8.5,

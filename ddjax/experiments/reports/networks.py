@@ -52,8 +52,8 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
     models = [table["model"].to_numpy() for table in tables]
     norm, colormap = shades(np.concatenate(scores), sweep.metric)
     worst = TASKS[sweep.metric].worst
-    columns = min(4, len(cells))
-    rows = math.ceil(len(cells) / columns)
+    rows = math.ceil(len(cells) / 4)
+    columns = math.ceil(len(cells) / rows)
     name = f"network_of_{sweep.metric}"
     with style({"font.size": 7, "pdf.fonttype": 42, "svg.hashsalt": name}):
         fig = Figure(figsize=(_SIDE * columns + 0.8, (_SIDE + 0.45) * rows + 0.3), dpi=72, layout="constrained")
@@ -83,8 +83,8 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
         files = {"pdf": save(fig, format="pdf", metadata={"CreationDate": None}), "png": save(fig, dpi=200)}
     where = f" at {found.x} = {cells['x'].max():,g}" if found.x and cells["x"].notna().any() else ""
     caption = (
-        f"Devices after the last round{where}, the smallest seed of each curve: brighter is better. Lines are the links of "
-        "the graph, or lead to the server; bytes over each link are in links.csv of a run of train.py."
+        f"Devices after the last round{where}, for the smallest seed of each curve: brighter is better. Lines are the "
+        "links of the graph, or lead to the server; links.csv of a run of train.py has the bytes over each."
     )
     panel = Panel(name, ("the network", "devices"), [], caption)
     return panel, Drawing(svg_element(svg, name), files, [])

@@ -111,7 +111,8 @@ def page(
         links = " · ".join(f'<a href="{panel.name}.{ending}">{ending.upper()}</a>' for ending in drawing.files)
         name = html.escape(f"{panel.labels[1]} against {panel.labels[0] or 'curves'}")
         figures.append(
-            f'<figure id="{panel.name}"{"" if panel.lines else " class=wide"}><div class="card" role="img" aria-label="{name}">{drawing.svg}</div>'
+            f'<figure id="{panel.name}"{"" if panel.lines else " class=wide"}>'
+            f'<div class="card" role="img" aria-label="{name}">{drawing.svg}</div>'
             f"<figcaption>{html.escape(panel.caption)} {links}</figcaption></figure>"
         )
     points = json.dumps({panel.name: drawing.points for panel, drawing in drawn}, separators=(",", ":"))

@@ -2,10 +2,11 @@
 
     python scripts/report.py SWEEP_DIR... --output=FOLDER
 
-It writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG. A *curve*
-is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the curve's seeds
-with its 95 % t-interval. A flag that follows from x and the flags before it (such as one that is set together with them)
-names no curves. A curve that does not use x is drawn at each of its values. Diverged cells are in no mean.
+It writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG. A
+*curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
+curve's seeds with its 95 % t-interval. A flag that follows from x and the flags before it (such as one that is set
+together with them) names no curves. A curve that does not use x is drawn at each of its values. Diverged cells are in
+no mean.
 """
 
 import dataclasses
