@@ -74,8 +74,9 @@ def shown_rounds(rounds: Sequence[int]) -> list[int]:
     if len(later) < 3:
         return rounds
     wanted = later[0] * (later[-1] / later[0]) ** np.array([1 / 3, 2 / 3])
-    between = [int(later[:-1][np.abs(np.log(later[:-1] / each)).argmin()]) for each in wanted]
-    return sorted({rounds[0], *between, rounds[-1]})
+    second = int(np.abs(np.log(later[:-2] / wanted[0])).argmin())
+    third = second + 1 + int(np.abs(np.log(later[second + 1 : -1] / wanted[1])).argmin())
+    return [rounds[0], int(later[second]), int(later[third]), rounds[-1]]
 
 
 def read_devices(path: Path) -> tuple[str, pd.DataFrame]:
