@@ -235,7 +235,9 @@ class Settings(ProblemSettings):
     )
     resume: bool = _output(False, "Go on from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
     tensorboard: bool = _output(
-        False, "Also write scalars for TensorBoard: pip install -e '.[tensorboard]'.", sweep=Sweep.WHOLE
+        False,
+        "Also write scalars, settings, scores of devices and figures for TensorBoard: pip install -e '.[tensorboard]'.",
+        sweep=Sweep.WHOLE,
     )
 
     device_chunk: int = _execution(
