@@ -11,6 +11,7 @@ import ddjax
 from ddjax.experiments.benchmarks.settings import BenchmarkSettings, benchmark_fields, cases
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import parse
+from ddjax.experiments.plots import PlotSettings
 from ddjax.experiments.reports.report import ReportSettings
 from ddjax.experiments.studies.settings import study_fields
 from ddjax.experiments.studies.study import planned_cells
@@ -52,8 +53,8 @@ def understand(script, flags):
     elif script == "benchmark":
         assert cases(parse(benchmark_fields(), ["", *flags, "--baseline="]).take(BenchmarkSettings))
     else:
-        assert script in ("report", "plots")
-        parse(fields(ReportSettings), ["", *flags])
+        known = {"report": ReportSettings, "plots": PlotSettings}[script]
+        parse(fields(known), ["", *flags])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -9,11 +9,11 @@ from ddjax.experiments.flags import one_line
 
 @contextlib.contextmanager
 def optional(script: str, remedy: str) -> Iterator[None]:
-    """Lets a command go on where a figure cannot be drawn, or Matplotlib cannot be loaded, with one line on stderr.
+    """Let a command go on, with one line on stderr, if a figure cannot be drawn or Matplotlib cannot be loaded.
 
     Args:
       script: name of the command.
-      remedy: what is there all the same, and how the figure can be drawn later.
+      remedy: what was written all the same, and how the figure can be drawn later.
     """
     try:
         yield

@@ -1,13 +1,14 @@
-"""The look of all figures, which neither a display, nor TeX, nor a user's own style has a part in.
+"""Look of all figures, which does not depend on a display, on TeX, or on a user's own style.
 
-Whoever needs Matplotlib takes it from here, since this file can import it where others cannot.
+Other files take Matplotlib from here, because this file can import it even if the user's setup of it is broken.
 """
 
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -42,10 +44,12 @@ __all__ = [
     "Figure",
     "FigureCanvasBase",
     "Line2D",
+    "LineCollection",
     "cm",
     "colormaps",
     "colors",
     "literal",
+    "looks",
     "measured",
     "style",
     "ticker",
@@ -53,21 +57,58 @@ __all__ = [
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", "-.")  # after the colours have been through
+STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)))  # after the colours have been through
+# The systems of each colour, in the order of styles: what is often compared differs in colour.
+_SYSTEMS = (
+    ("distillation", "fedct_neighbors", "idkd", "def_kt"),
+    ("dsgd", "exact_diffusion", "gradient_tracking", "local_dsgd"),
+    ("fedavg", "scaffold", "fedprox", "dynamic_averaging"),
+    ("choco", "push_sum", "relaysgd", "corlsr"),
+    ("quasi_global_momentum", "gossip", "co_regularization"),
+    ("server_distillation", "fedmd", "ds_fl", "fedct"),
+    ("local", "centralized", "kt_pfl"),
+)
+_OF_SYSTEM = {
+    name: color + len(COLORS) * style for color, names in enumerate(_SYSTEMS) for style, name in enumerate(names)
+}
 AXES = {"accuracy": ("accuracy", "linear"), "mse": ("MSE", "log")}  # metric → name and scale
 
 
+def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
+    """Choose the looks of curves by number: look `k` has colour `k % 7`, and style `k // 7`.
+
+    A system has the same look in every figure. Of several curves of one system, the one with the least to say has it.
+    The others take free looks that follow from their words, so that they mostly have the same ones elsewhere.
+
+    Args:
+      curves: the system of each curve, and what else tells it from others, which is empty for the usual settings.
+    """
+    order = sorted(range(len(curves)), key=lambda curve: (len(curves[curve][1]), curves[curve], curve))
+    found: dict[int, int] = {}
+    for curve in order:
+        look = _OF_SYSTEM.get(curves[curve][0])
+        if look is not None and look not in found.values():
+            found[curve] = look
+    for curve in order:
+        if curve not in found:
+            start = zlib.crc32("\0".join(curves[curve]).encode()) % len(COLORS)
+            rows = range(0, len(COLORS) * len(STYLES), len(COLORS))
+            free = (row + (start + step) % len(COLORS) for row in rows for step in range(len(COLORS)))
+            found[curve] = next((look for look in free if look not in found.values()), start)
+    return [found[curve] for curve in range(len(curves))]
+
+
 def measured(metric: str, evaluated_on: Iterable[str]) -> str:
-    """A metric with the kinds of examples that it was measured on, as in `test accuracy`."""
+    """Name a metric with the kinds of examples that it was measured on, as in `test accuracy`."""
     return f"{' and '.join(sorted(set(evaluated_on)))} {AXES[metric][0]}"
 
 
 @contextlib.contextmanager
 def style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Matplotlib's own defaults, to make and save figures in; a user's style is back afterwards.
+    """Use Matplotlib's own defaults while figures are made and saved; restore the user's style afterwards.
 
     Args:
-      changes: parameters of Matplotlib that differ from them.
+      changes: parameters of Matplotlib that differ from the defaults.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -76,5 +117,5 @@ def style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def literal(text: str) -> str:
-    """A label that shows `$` as it is, instead of a formula."""
+    """Return a label that shows `$` as it is, instead of a formula."""
     return text.replace("$", r"\$")

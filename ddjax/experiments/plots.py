@@ -1,11 +1,15 @@
-"""Learning curves of runs: accuracy, or mean squared error, against rounds and against bytes per device.
+"""Figures of runs: learning curves of several runs, or the network of one.
 
-Usage: python scripts/plots.py FIGURE.png RUN_DIR...
-Runs that differ in their seed alone are drawn as one curve, their mean.
+    python scripts/plots.py FIGURE.png RUN_DIR...
+    python scripts/plots.py --network FIGURE.png RUN_DIR
+
+Learning curves show accuracy, or mean squared error, against rounds and against bytes per device. Runs that differ only
+in their seed are drawn as one curve, their mean.
 """
 
 import collections
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -15,10 +19,22 @@ from typing import Any
 import numpy as np
 
 from ddjax.errors import InputError
-from ddjax.experiments.fields import Role, fields
+from ddjax.experiments.fields import Role, fields, setting
 from ddjax.experiments.files import replace
-from ddjax.experiments.flags import guarded
-from ddjax.experiments.looks import AXES, COLORS, STYLES, Axes, Figure, FigureCanvasBase, literal, measured, style
+from ddjax.experiments.flags import Given, run
+from ddjax.experiments.looks import (
+    AXES,
+    COLORS,
+    STYLES,
+    Axes,
+    Figure,
+    FigureCanvasBase,
+    literal,
+    looks,
+    measured,
+    style,
+)
+from ddjax.experiments.network_figure import has_server, picture, read_run
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 
@@ -31,15 +47,30 @@ Curve = dict[str, np.ndarray]
 Groups = dict[tuple, tuple[dict[str, str], list[Curve]]]  # settings that curves share → those settings, curves of seeds
 
 
-def _read(run: Path) -> tuple[dict[str, str], Curve]:
-    """The flags of a run and the columns of its `metrics.csv`."""
+@dataclasses.dataclass(frozen=True)
+class PlotSettings:
+    """Settings of `plots.py`."""
+
+    network: bool = setting(False, "Draw the network of one run instead of learning curves.", section="Figure")
+
+
+def _flags(folder: Path) -> dict[str, Any]:
+    """Return the settings of a run; raise `InputError` if there is none."""
     try:
-        flags = json.loads((run / "config.json").read_text())["flags"]
-        with (run / "metrics.csv").open(newline="") as file:
+        return dict(json.loads((folder / "config.json").read_text())["flags"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{str(folder)!r} holds no run (a readable config.json and metrics.csv)") from None
+
+
+def _read(folder: Path) -> tuple[dict[str, str], Curve]:
+    """Return the settings of a run that tell curves apart, and the columns of its `metrics.csv`."""
+    flags = _flags(folder)
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
-        raise InputError(f"{str(run)!r} holds no run (a readable config.json and metrics.csv)") from None
+        raise InputError(f"{str(folder)!r} holds no run (a readable config.json and metrics.csv)") from None
     return {name: str(value) for name, value in flags.items() if name not in _SAME_CURVE}, columns
 
 
@@ -51,7 +82,7 @@ def _mean(seeds: list[Curve]) -> Curve:
 
 
 def _labels(settings: list[dict[str, str]]) -> list[str]:
-    """What is run, and where that is not enough, the flags in which a curve differs from most of its kind."""
+    """Name what is run, and if that is not enough, the flags in which a curve differs from most of its kind."""
 
     def base(flags: dict[str, str]) -> str:
         if flags["algorithm"] == "distillation":
@@ -67,24 +98,29 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
     return labels
 
 
+def _detail(flags: dict[str, str]) -> str:
+    """Say which settings of a run are not at their defaults."""
+    known = fields(Settings)
+    others = [
+        name for name in flags if name in known and name != "algorithm" and flags[name] != str(known[name].default)
+    ]
+    return ", ".join(f"{name}={flags[name]}" for name in others)
+
+
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draws the runs into one figure of two panels: mean score as a line, from worst to best device as a band.
+    """Draw runs into one figure of two panels: mean score as a line, from worst to best device as a band.
 
     Args:
       figure: file to write; its ending picks the format.
       runs: output folders of `train.py`, each with `config.json` and `metrics.csv`.
 
     Raises:
-      InputError: a folder that holds no run, runs of different metrics, or an ending Matplotlib does not write.
+      InputError: a folder holds no run, runs have different metrics, or Matplotlib does not write the ending.
     """
-    ending = figure.suffix[1:].lower()
-    if not ending:
-        raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
-    if ending not in (endings := FigureCanvasBase.get_supported_filetypes()):
-        raise InputError(f"cannot write {str(figure)!r}: .{ending} is none of {', '.join(endings)}")
+    ending = _ending(figure)
     groups: Groups = {}
-    for run in runs:
-        flags, columns = _read(run)
+    for folder in runs:
+        flags, columns = _read(folder)
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
     metrics = {metric for _, seeds in groups.values() for metric in TASKS if f"{metric}_mean" in seeds[0]}
     if len(metrics) > 1:
@@ -95,6 +131,20 @@ def plot(figure: Path, runs: list[Path]) -> None:
     labels = _labels([flags for flags, _ in groups.values()])
     with style():
         content = _figure(groups, labels, metric, ending)
+    _write(figure, content)
+
+
+def _ending(figure: Path) -> str:
+    """Return the format of a figure; raise `InputError` if Matplotlib does not write it."""
+    ending = figure.suffix[1:].lower()
+    if not ending:
+        raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
+    if ending not in (endings := FigureCanvasBase.get_supported_filetypes()):
+        raise InputError(f"cannot write {str(figure)!r}: .{ending} is none of {', '.join(endings)}")
+    return ending
+
+
+def _write(figure: Path, content: bytes) -> None:
     try:
         replace(figure, content)
     except OSError as error:
@@ -102,12 +152,13 @@ def plot(figure: Path, runs: list[Path]) -> None:
 
 
 def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> bytes:
-    """The figure as a file of this ending."""
+    """Return the figure as a file of this ending."""
     task = TASKS[metric]
     fig = Figure(figsize=(10, 4 + 0.2 * len(groups)), layout="constrained")
     axes = fig.subplots(1, 2, sharey=True)
-    for number, (label, (flags, seeds)) in enumerate(zip(labels, groups.values(), strict=True)):
-        look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
+    told = [(flags["algorithm"], _detail(flags)) for flags, _ in groups.values()]
+    for label, number, (flags, seeds) in zip(labels, looks(told), groups.values(), strict=True):
+        look = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS)]}
         mean = _mean(seeds)
         label = literal(label) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
         scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
@@ -138,14 +189,39 @@ def _draw(axis: Axes, x: np.ndarray, scores: list[np.ndarray], look: dict[str, A
     axis.fill_between(x, worst, best, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def _plots(argv: list[str]) -> None:
-    """Draws what the command line names."""
-    if len(argv) < 3:
-        raise InputError("usage: plots.py FIGURE.png RUN_DIR...")
-    plot(Path(argv[1]), [Path(run) for run in argv[2:]])
-    print(f"written to {argv[1]}")
+def plot_network(figure: Path, run: Path) -> None:
+    """Draw the devices of a run, coloured by their scores at up to four evaluations, and the links between them.
+
+    Args:
+      figure: file to write; its ending picks the format.
+      run: output folder of `train.py`, with `config.json` and `devices.csv`.
+
+    Raises:
+      InputError: the folder holds no run or no scores of devices, or Matplotlib does not write the ending.
+    """
+    ending = _ending(figure)
+    flags = _flags(run)
+    found = read_run(run, flags)
+    (name,) = _labels([{key: str(value) for key, value in flags.items()}])
+    if len(found.links.ends) and not has_server(found):
+        name += f" on {flags['topology']}"
+    _write(figure, picture(found, name, ending))
+
+
+def _plots(given: Given) -> None:
+    """Draw what the command line names."""
+    settings, arguments = given.take(PlotSettings), given.arguments
+    if len(arguments) < 2 or (settings.network and len(arguments) > 2):
+        raise InputError("usage: plots.py FIGURE.png RUN_DIR..., or plots.py --network FIGURE.png RUN_DIR")
+    figure, *runs = map(Path, arguments)
+    if settings.network:
+        plot_network(figure, *runs)
+    else:
+        plot(figure, runs)
+    print(f"written to {figure}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
-    return guarded(_plots, argv)
+    """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
+    summary = "Draw runs: python scripts/plots.py FIGURE.png RUN_DIR..."
+    return run(_plots, fields(PlotSettings), summary, argv, arguments="FIGURE.png RUN_DIR...")

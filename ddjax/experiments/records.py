@@ -1,4 +1,4 @@
-"""What is recorded about a run: its settings, a row per evaluation, a summary."""
+"""Records of a run: its settings, rows per evaluation, a summary."""
 
 import json
 import math
@@ -22,32 +22,37 @@ from ddjax.simulation import Evaluation, Simulation, memory
 
 
 def config(built: Experiment) -> dict:
-    """What `config.json` holds: every setting as run, what was understood of the data, versions and backend."""
+    """Return the content of `config.json`: all settings as run, facts about the data, versions and backend."""
     settings = built.settings
     return {"flags": settings.values(), "include": digests(settings.include), "data": built.facts, **environment()}
 
 
 def environment() -> dict:
-    """Versions and backend."""
+    """Return versions and backend."""
     return {"versions": versions(), **execution.environment()}
 
 
 def versions() -> dict[str, str]:
-    """The version of Python, and of each package on which numbers depend."""
+    """Return the version of Python, and of each package on which numbers depend."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "networkx")
     return {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
 
 
-def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores of the devices of each model (and view), where there are several."""
+def _labels(settings: Settings) -> np.ndarray:
+    """Return `[N]` the model of each device, with its view where there are several views."""
     groups = device_groups(settings)
-    labels = np.repeat([group.label for group in groups], [group.size for group in groups])
+    return np.repeat([group.label for group in groups], [group.size for group in groups])
+
+
+def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of the devices of each model (and view); empty if there is only one."""
+    labels = _labels(settings)
     names = list(dict.fromkeys(labels.tolist()))
     return {name: score[labels == name] for name in names} if len(names) > 1 else {}
 
 
 def row(settings: Settings, evaluation: Evaluation) -> dict:
-    """A row of `metrics.csv`."""
+    """Return the row of `metrics.csv` for one evaluation."""
     metric, score, traffic = evaluation.metric, evaluation.score, evaluation.bytes
     seconds = evaluation.seconds_train
     return {
@@ -74,13 +79,22 @@ def row(settings: Settings, evaluation: Evaluation) -> dict:
     }
 
 
+def device_rows(settings: Settings, evaluation: Evaluation) -> list[dict]:
+    """Return the rows of `devices.csv` for one evaluation, one per device; a model on pooled data is device 0."""
+    scores = enumerate(zip(_labels(settings), evaluation.score, strict=False))
+    return [
+        {"round": evaluation.round, "device": device, "model": model, evaluation.metric: score}
+        for device, (model, score) in scores
+    ]
+
+
 def shown(metric: str, score: float) -> str:
-    """A score as a reader sees it."""
+    """Return a score as a reader sees it."""
     return f"{score:.3f}" if metric == "accuracy" else f"{score:.3g}"
 
 
 def brief(evaluation: Evaluation) -> str:
-    """The mean and the worst device's score."""
+    """Return the mean and the worst device's score in a few words."""
     metric, score = evaluation.metric, evaluation.score
     worst = getattr(score, TASKS[metric].worst)()
     return f"{metric} {shown(metric, score.mean())}, worst {shown(metric, worst)}"
@@ -97,13 +111,13 @@ def summary(
     seconds_compile: float,
     rows: Collection[Mapping[str, Any]],
 ) -> dict:
-    """What `summary.json` holds.
+    """Return the content of `summary.json`.
 
     Args:
       built: the experiment.
       last: its last evaluation.
-      seconds_compile: spent compiling.
-      rows: those of `metrics.csv`, as they are or as read from there.
+      seconds_compile: seconds spent compiling.
+      rows: rows of `metrics.csv`, as made or as read from the file.
     """
     messages = built.algorithm.message_bytes(built.problem)
     parameters = built.population.parameter_counts()
@@ -131,7 +145,7 @@ def summary(
 
 
 def reached(rows: Collection[Mapping[str, Any]], targets: list[float]) -> dict[str, dict | None]:
-    """Round and bytes at the first evaluation with a mean accuracy of each target; `None` if there was none."""
+    """Return round and bytes at the first evaluation that met each target; `None` for a target that none met."""
     names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
     found: dict[str, dict | None] = {}
     for target in targets:
@@ -141,7 +155,7 @@ def reached(rows: Collection[Mapping[str, Any]], targets: list[float]) -> dict[s
 
 
 def memory_needed(simulation: Simulation) -> str:
-    """A line on the memory the run takes; raises `InputError` where there is not enough."""
+    """Return a line on the memory that the run takes; raise `InputError` if there is not enough."""
     (least, peak), free = memory.estimate(simulation), memory.available()
     where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
     if least > free:

@@ -1,11 +1,11 @@
-"""The folder of one run: its settings, a row per evaluation, a summary."""
+"""Folder of one run: its settings, a row per evaluation, a row per device and evaluation, a summary."""
 
 import csv
 import dataclasses
 import datetime
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,19 @@ _SCHEDULES = [name for name, field in fields(Settings).items() if field.registry
 
 
 class RunFolder:
-    """The folder of a run, which this process claims; refused if it holds anything, unless a run is resumed.
+    """Folder of a run, claimed by this process.
 
-    Of several processes, process 0 alone writes into it, and all learn what it found.
+    If there are several processes, only process 0 writes into the folder, and all of them learn what it found there.
 
     Args:
-      settings: of the run.
+      settings: settings of the run.
+
+    Attributes:
+      path: path of the folder.
 
     Raises:
-      InputError: the folder is not empty, belongs to a run that is alive, or holds no run that these settings can go on
-        with.
+      InputError: the folder is not empty although no run is resumed, it belongs to a run that is alive, or it holds no
+        run that these settings can resume.
     """
 
     def __init__(self, settings: Settings):
@@ -47,20 +50,20 @@ class RunFolder:
         self._writes = jax.process_index() == 0
         self._claim: Claim | None = None
         self.path = Path(_said_by_first(self._take))
-        self._metrics = self.path / "metrics.csv"
+        self._metrics, self._devices = self.path / "metrics.csv", self.path / "devices.csv"
 
     def _take(self) -> str:
-        """Claims the folder and looks at what it holds; its path."""
+        """Claim the folder, read the tables of a resumed run, and return the path."""
         settings = self._settings
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         name = Path(settings.dataset.split(":")[0]).name.split(".")[0]
         default = f"runs/{settings.algorithm.replace(':', '_')}-{name}-{stamp}"
         claim = Claim(settings.output_dir, default, settings.resume, ", or go on with --resume")
         try:
-            self._metrics = claim.path / "metrics.csv"
+            self._metrics, self._devices = claim.path / "metrics.csv", claim.path / "devices.csv"
             if settings.resume:
                 check_resume(settings, saved_config(claim.path))
-                self._rows = self.rows()
+                self._rows, self._device_lines = self.rows(), _lines_of_rounds(self._devices)
         except InputError:
             claim.release()
             raise
@@ -68,13 +71,13 @@ class RunFolder:
         return str(claim.path)
 
     def check_data(self, facts: Mapping[str, Any]) -> None:
-        """Refuses to go on with a run on other data, or on another graph.
+        """Refuse to resume a run on other data or on another graph.
 
         Args:
-          facts: of the experiment that is to go on; see `Experiment.facts`.
+          facts: the experiment's facts; see `Experiment.facts`.
 
         Raises:
-          InputError: its digest is not that of the run.
+          InputError: the digest of data or graph differs from the digest that the run recorded.
         """
         if not (self._settings.resume and self._writes):
             return
@@ -97,12 +100,16 @@ class RunFolder:
         )
 
     def close(self) -> None:
-        """Gives the folder up; it goes away if nothing was written into it."""
+        """Give the folder up, and remove it if nothing was written into it."""
         if self._claim:
             self._claim.release()
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, but one that was cut short; raises `InputError` where it is missing or damaged."""
+        """Return the rows of `metrics.csv`, except a last one that was cut short.
+
+        Raises:
+          InputError: the file is missing or damaged.
+        """
         try:
             text = self._metrics.read_bytes().decode()
             rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True))
@@ -114,7 +121,15 @@ class RunFolder:
         raise InputError(f"cannot resume: {str(self._metrics)!r} is missing or damaged")
 
     def create(self, built: Experiment, resumed_round: int = 0) -> None:
-        """Writes `config.json`; of a resumed `metrics.csv`, keeps the rows before a round."""
+        """Write `config.json`, and cut the tables of a resumed run back to the checkpoint.
+
+        Args:
+          built: the experiment.
+          resumed_round: round of the checkpoint's evaluation; rows of this round and of later ones are dropped.
+
+        Raises:
+          InputError: the folder cannot be written to.
+        """
         if not self._writes:
             return
         try:
@@ -124,31 +139,61 @@ class RunFolder:
                     (self.path / name).unlink(missing_ok=True)
                 kept = (row for row in self._rows if int(row["round"]) < resumed_round)
                 replace(self._metrics, csv_text(kept))
+                if self._device_lines:
+                    lines = (line for round, line in self._device_lines if round < resumed_round)
+                    replace(self._devices, "".join(lines))
+                del self._rows, self._device_lines
         except OSError as error:
             raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
 
-    def add(self, row: dict) -> None:
-        """Adds a row to `metrics.csv`, after a header if it is the first."""
-        if not self._writes:
-            return
-        with naming(self._metrics), self._metrics.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+    def add(self, row: dict, devices: Sequence[dict]) -> None:
+        """Add an evaluation to the tables.
+
+        Args:
+          row: row of `metrics.csv`.
+          devices: rows of `devices.csv`, one per device.
+        """
+        if self._writes:
+            _append(self._metrics, [row])
+            _append(self._devices, devices)
 
     def add_links(self, rows: Iterable[dict]) -> None:
-        """Writes `links.csv`, if there is anything to write."""
+        """Write `links.csv` if any link carried a message."""
         if text := csv_text(rows):
             replace(self.path / "links.csv", text)
 
     def summarize(self, summary: dict) -> None:
-        """Writes `summary.json`."""
+        """Write `summary.json`."""
         replace(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
+def _append(path: Path, rows: Sequence[dict]) -> None:
+    """Append rows to a table, after a header if the file is new."""
+    with naming(path), path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def _lines_of_rounds(path: Path) -> list[tuple[int, str]]:
+    """Return the header, as of round -1, and the whole lines of `devices.csv`, each with its round.
+
+    The list is empty if there is no file, as in a run of an earlier version. Raise `InputError` if it is damaged.
+    """
+    try:
+        *lines, _ = path.read_bytes().decode().split("\n")  # the last is empty, or was cut short
+        if not lines or lines[0].startswith("round,device,"):
+            return [(int(line.partition(",")[0]) if at else -1, f"{line}\n") for at, line in enumerate(lines)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        pass
+    raise InputError(f"cannot resume: {str(path)!r} is damaged")
+
+
 def _said_by_first(function: Callable[[], str]) -> str:
-    """What process 0 finds, or the mistake that it finds, in every process."""
+    """Return the answer of process 0 in every process, and raise its `InputError` in every process."""
     if jax.process_count() == 1:
         return function()
     said = ""
@@ -166,7 +211,7 @@ def _said_by_first(function: Callable[[], str]) -> str:
 
 
 def saved_config(path: Path) -> dict[str, Any]:
-    """What the `config.json` of a run holds; raises `InputError` where there is none that can be read."""
+    """Return the content of a run's `config.json`; raise `InputError` if there is none that can be read."""
     try:
         config = json.loads((path / "config.json").read_text())
         return {**config, "flags": dict(config["flags"])}
@@ -175,14 +220,14 @@ def saved_config(path: Path) -> dict[str, Any]:
 
 
 def resumed(settings: Settings, given: Collection[str]) -> Settings:
-    """Settings with those of the saved run where none were given, whatever the defaults of this version are.
+    """Replace the settings that were not given by those of the saved run, whatever this version's defaults are.
 
     Args:
-      settings: with the `output_dir` of the run.
-      given: names of the settings that were given; they are checked later.
+      settings: the settings, with the `output_dir` of the run.
+      given: names of the settings that were given; `check_resume` checks them later.
 
     Raises:
-      InputError: there is no run, or one with settings that this version does not have.
+      InputError: there is no run, or it has settings that this version does not know.
     """
     if not (settings.resume and settings.output_dir):
         return settings
@@ -207,16 +252,16 @@ def _version(config: Mapping[str, Any]) -> str:
 
 
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run that had other settings, unless they change none of its numbers.
+    """Refuse to resume a run that had other settings, unless they change none of its numbers.
 
-    A setting that the run does not know, since a later version added it, had its default.
+    A setting that the run does not know, because a later version added it, had its default.
 
     Args:
-      settings: to go on with.
-      config: of the run.
+      settings: settings to resume the run with.
+      config: content of the run's `config.json`.
 
     Raises:
-      InputError: the first setting that differs.
+      InputError: a setting differs; the message names the first one.
     """
     saved = config["flags"]
     for name, field in fields(settings).items():

@@ -272,7 +272,8 @@ class Settings(ProblemSettings):
     resume: bool = _output(False, "Whether to continue from the last checkpoint in --output_dir.", sweep=Sweep.NEVER)
     tensorboard: bool = _output(
         False,
-        "Whether to also write scalars for TensorBoard; needs pip install -e '.[tensorboard]'.",
+        "Whether to also write scalars, settings, scores of devices and figures for TensorBoard; needs "
+        "pip install -e '.[tensorboard]'.",
         sweep=Sweep.WHOLE,
     )
 

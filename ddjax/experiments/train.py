@@ -1,7 +1,7 @@
-"""Trains a network of devices and writes what was measured.
+"""Training run of a network of devices.
 
-Leaves in --output_dir: config.json, metrics.csv (a row per evaluation), summary.json, links.csv (traffic of every
-directed link), learning_curves.png.
+It writes into --output_dir: config.json, metrics.csv (a row per evaluation), devices.csv (a row per evaluation and
+device), summary.json, links.csv (traffic of every directed link), learning_curves.png and network.png.
 """
 
 import shlex
@@ -24,7 +24,7 @@ from ddjax.simulation import Checkpoints, accounting
 
 
 def train(given: Given) -> None:
-    """Runs what the command line describes."""
+    """Run the experiment that the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
     execution.start(settings)
@@ -36,7 +36,7 @@ def train(given: Given) -> None:
 
 
 def _train(settings: Settings, folder: RunFolder) -> None:
-    """Runs what settings describe, into a folder."""
+    """Run the experiment that settings describe, and write its results into a folder."""
     built = build(settings)
     folder.check_data(built.facts)
     checkpoints = Checkpoints(folder.path / "checkpoints")
@@ -52,7 +52,7 @@ def _train(settings: Settings, folder: RunFolder) -> None:
     if resume:
         print(f"  resumed    at round {done:,}")
     display = Display(settings.rounds, done)
-    scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None)
+    scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None, settings.values())
     signals.poll()
     try:
         shown = None
@@ -62,8 +62,8 @@ def _train(settings: Settings, folder: RunFolder) -> None:
             else:
                 due = 0 < settings.checkpoint_every <= latest.round and latest.round % settings.checkpoint_every == 0
                 shown, row = latest, records.row(settings, latest)
-                folder.add(row)
-                scalars.add(row)
+                folder.add(row, records.device_rows(settings, latest))
+                scalars.add(row, latest.score)
                 display.evaluation(latest)
             if due:
                 checkpoints.save(snapshot, latest)
@@ -76,33 +76,35 @@ def _train(settings: Settings, folder: RunFolder) -> None:
             folder.summarize(summary)
     finally:
         display.close()
-        scalars.close()
         if first and (folder.path / "metrics.csv").exists():
             _draw(folder)
+        scalars.close(folder.path.glob("*.png"))
     if first:
         console.conclude(built, latest, summary)
         print(f"\nwritten to {folder.path}")
 
 
 def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
-    """What a run that ends in this round leaves behind."""
+    """Say what a run that ends in this round leaves behind."""
     path = shlex.quote(str(folder.path))
     if not settings.checkpoint_every:
-        return f"what was written is kept in {path}, but no checkpoint, since --checkpoint_every was not given"
+        return f"what was written is kept in {path}, but there is no checkpoint without --checkpoint_every"
     return f"go on from round {reached:,} with --resume --output_dir={path}"
 
 
 def _draw(folder: RunFolder) -> None:
-    """Draws the learning curves, after all results are written."""
-    figure = folder.path / "learning_curves.png"
-    command = f"python scripts/plots.py {shlex.quote(str(figure))} {shlex.quote(str(folder.path))}"
-    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {command} draws them"):
-        from ddjax.experiments.plots import plot  # slow to import
+    """Draw the figures, after all results are written."""
+    path, script = shlex.quote(str(folder.path)), "python scripts/plots.py"
+    curves, network = (shlex.quote(str(folder.path / name)) for name in ("learning_curves.png", "network.png"))
+    commands = f"{script} {curves} {path} and {script} --network {network} {path}"
+    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {commands} draw them"):
+        from ddjax.experiments.plots import plot, plot_network  # slow to import
 
-        plot(figure, [folder.path])
+        plot(folder.path / "learning_curves.png", [folder.path])
+        plot_network(folder.path / "network.png", folder.path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
-    summary = "Trains a network of simulated devices: python scripts/train.py --name=value …"
+    """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
+    summary = "Train a network of simulated devices: python scripts/train.py --name=value …"
     return run(train, fields(Settings), summary, argv)

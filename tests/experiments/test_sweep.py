@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2"]
 # Three algorithms, two sizes, two seeds.
 SMALL = ["--algorithm=local,dsgd,distillation", "--devices=4,6", "--seeds=2", *TINY[1:]]
+KEPT = {"config.json", "metrics.csv", "devices.csv", "summary.json"}  # of a cell
 
 
 def start(*flags):
@@ -349,10 +350,8 @@ def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, caps
     error = capsys.readouterr().err
     assert "No space left" in error.splitlines()[-1]
     stored = list((out / "cells").iterdir())
-    assert len(stored) == 3
-    assert all(
-        {path.name for path in cell.iterdir()} == {"config.json", "metrics.csv", "summary.json"} for cell in stored
-    )
+    assert len(stored) == 2
+    assert all({path.name for path in cell.iterdir()} == KEPT for cell in stored)
     monkeypatch.setattr(files_module, "write", keep)
     assert call(*SMALL, f"--sweep_dir={out}") == 0
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
@@ -428,7 +427,7 @@ def test_one_table_with_a_row_per_evaluation_and_a_column_per_flag(finished):
     assert (timings.us_per_device_step > 0).all()
     assert pd.read_csv(finished / "failures.csv").empty
     cell = finished / "cells" / results.cell[0]
-    assert {path.name for path in cell.iterdir()} == {"config.json", "metrics.csv", "summary.json"}
+    assert {path.name for path in cell.iterdir()} == KEPT
     assert json.loads((cell / "config.json").read_text())["flags"]["algorithm"] == "local"
 
 

@@ -22,8 +22,10 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {
         "config.json",
         "metrics.csv",
+        "devices.csv",
         "summary.json",
         "learning_curves.png",
+        "network.png",
         "links.csv",
     }
     config = json.loads((out / "config.json").read_text())
@@ -372,7 +374,8 @@ def test_a_diverging_run_keeps_what_was_written_and_exits_with_3(tmp_path, capsy
     assert "device 0 has a private loss of" in error
     assert "smaller learning rate" in error
     assert rows(out)[0]["round"] == "0"
-    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.csv", "learning_curves.png"}
+    tables, drawn = {"config.json", "metrics.csv", "devices.csv"}, {"learning_curves.png", "network.png"}
+    assert {path.name for path in out.iterdir()} == tables | drawn
 
 
 def test_help_shows_sections_and_defaults(capsys):

@@ -1,4 +1,4 @@
-"""How the cells of sweeps make curves, told apart and summed up over seeds."""
+"""Curves made of the cells of sweeps, told apart and summed up over seeds."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from scipy import stats
 
 from ddjax.errors import InputError
 from ddjax.experiments.fields import fields
+from ddjax.experiments.looks import looks
 from ddjax.experiments.reports.read import Sweep
 from ddjax.experiments.settings import Settings
 
@@ -19,19 +20,21 @@ _EXECUTION = {name for name, field in fields(Settings).items() if field.section 
 
 
 class Curves(NamedTuple):
-    """How cells make curves.
+    """Curves made of cells.
 
     Attributes:
-      x: the flag on the x axis; empty for none.
+      x: flag on the x axis; empty for none.
       naming: flags whose values tell curves apart.
-      labels: of the curves.
-      cells: with `curve`, its number, and `x`, a number, NaN where the cell does not use the flag.
+      labels: labels of the curves.
+      cells: the cells with `curve`, its number, and `x`, a number, NaN if the cell does not use the flag.
+      looks: looks of the curves, see `looks.looks`.
     """
 
     x: str
     naming: list[str]
     labels: list[str]
     cells: pd.DataFrame
+    looks: list[int]
 
 
 def _numbers(column: pd.Series) -> pd.Series:
@@ -40,15 +43,15 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def _settled(cells: pd.DataFrame, name: str, by: list[str]) -> bool:
-    """Whether cells that are alike in the flags `by` are alike in another."""
+    """Return whether cells that are alike in the flags `by` are alike in another flag."""
     return len(cells.drop_duplicates([*by, name])) == (len(cells.drop_duplicates(by)) if by else 1)
 
 
 def curves(sweep: Sweep, x: str = "") -> Curves:
-    """Finds the x axis, unless it is given, and the curves.
+    """Find the x axis, unless it is given, and the curves.
 
     Raises:
-      InputError: an x that is no number, or has one value.
+      InputError: x is not a number, or has only one value.
     """
     cells = sweep.cells
     varying = [n for n in sweep.names if n not in ("seed", "target_accuracy") and cells[n].nunique() > 1]
@@ -70,12 +73,22 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
         if name != x and not _settled(cells, name, ["x", *naming]):
             naming.append(name)
     cells["curve"] = cells.groupby(naming, sort=False).ngroup() if naming else 0
-    labels = _labels(cells.drop_duplicates("curve"), naming)
-    return Curves(x, naming, labels, cells)
+    kinds = cells.sort_values("curve", kind="stable").drop_duplicates("curve")
+    return Curves(x, naming, _labels(kinds, naming), cells, _looks(kinds, naming))
+
+
+def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
+    """Choose the looks of the curves by their systems and by what is not at its default in them."""
+    known = fields(Settings)
+    told = []
+    for kind in kinds.to_dict("records"):
+        others = [name for name in naming if name != "algorithm" and kind[name] not in ("", str(known[name].default))]
+        told.append((kind["algorithm"], ", ".join(f"{name}={kind[name]}" for name in others)))
+    return looks(told)
 
 
 def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
-    """What tells each row from the others; a blank flag is one that is not used."""
+    """Say what tells each row from the others; a blank flag is not used."""
     kinds = kinds.replace({"algorithm": {"dsgd": "D-SGD"}})
     for name in naming:
         ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # of paths
@@ -90,7 +103,7 @@ def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
 
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
-    """Mean over seeds and half the width of its 95 % t-interval, NaN of fewer than two.
+    """Return the mean over seeds and half the width of its 95 % t-interval, NaN for fewer than two seeds.
 
     Args:
       values: `[seeds, …]`.
@@ -103,9 +116,10 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
-    """A row per curve and x: how many cells are `done`, `diverged` and `failed`, and each measure with its `± measure`.
+    """Return a row per curve and x: how many cells are `done`, `diverged` and `failed`, and each measure.
 
-    Bytes to a target (`to …`) are NaN unless all seeds that ran met it.
+    A measure has its `± measure`, and its `least measure` and `most measure` over seeds. Bytes to a target (`to …`) are
+    NaN unless all seeds that ran met it.
     """
     rows = []
     for (curve, x), group in cells.groupby(["curve", "x"], dropna=False):
@@ -113,13 +127,23 @@ def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
         row: dict[str, Any] = {"curve": curve, "x": x, **counts}
         for measure in measures:
             chosen = group["status"] != "failed" if measure.startswith("to ") else group["status"] == "done"
-            row[measure], row[f"± {measure}"] = interval(group.loc[chosen, measure].to_numpy(float))
+            values = group.loc[chosen, measure].to_numpy(float)
+            row[measure], row[f"± {measure}"] = interval(values)
+            row[f"least {measure}"], row[f"most {measure}"] = _range(values)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _range(values: np.ndarray) -> tuple[Any, Any]:
+    """Return the least and the largest value over seeds, `[seeds, …]`; NaN if there is none."""
+    return (values.min(0), values.max(0)) if len(values) else (math.nan, math.nan)
+
+
 def pick_target(cells: pd.DataFrame) -> list[float]:
-    """The largest multiple of 0.05 that all seeds of two curves that send anything reach at some x, or of one alone."""
+    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x; only curves that send count.
+
+    If only one curve sends, the target is what that one reaches.
+    """
     ran = cells[(cells["status"] != "failed") & ~cells["curve"].isin(silent_curves(cells))]
     least = ran.fillna({"accuracy": 0}).groupby(["curve", "x"], dropna=False)["accuracy"].min()
     best = least.groupby("curve").max().sort_values()
@@ -128,27 +152,30 @@ def pick_target(cells: pd.DataFrame) -> list[float]:
 
 
 def reach(sweep: Sweep, found: Curves, goals: list[float]) -> Curves:
-    """With `to …`, the MB that a device had sent when its cell first met each target."""
+    """Add columns `to …`: the MB that a device had sent when its cell first met each target."""
     met = {goal: sweep.evaluations[sweep.evaluations["accuracy"] >= goal] for goal in goals}
     columns = {f"to {goal:g}": rows.groupby("cell")["megabytes"].first() for goal, rows in met.items()}
     return found._replace(cells=found.cells.assign(**columns))
 
 
 def over_rounds(sweep: Sweep, cells: pd.DataFrame) -> pd.DataFrame:
-    """A row per curve and round that all its seeds were evaluated at: the metric, and the mean of `megabytes`."""
+    """Return a row per curve and round at which all its seeds were evaluated: the metric, and mean `megabytes`."""
     metric = sweep.metric
     parts = []
     for curve, group in cells[cells["status"] == "done"].groupby("curve"):
         rows = sweep.evaluations[sweep.evaluations["cell"].isin(group.index)]
         seeds = rows.pivot(index="round", columns="cell", values=[metric, "megabytes"]).dropna()
-        mean, half = interval(seeds[metric].to_numpy().T)
+        values = seeds[metric].to_numpy().T
+        mean, half = interval(values)
+        least, most = _range(values)
         sent = seeds["megabytes"].mean(axis=1).to_numpy()
         columns = {"round": seeds.index, metric: mean, f"± {metric}": half, "megabytes": sent}
+        columns |= {f"least {metric}": least, f"most {metric}": most}
         parts.append(pd.DataFrame(columns).assign(curve=curve))
     return pd.concat(parts)
 
 
 def silent_curves(cells: pd.DataFrame) -> set[int]:
-    """Curves that communicate nothing."""
+    """Return the curves that communicate nothing."""
     sent = cells.groupby("curve")["megabytes"].max()
     return set(sent.index[sent == 0])

@@ -1,4 +1,4 @@
-"""Figures of a report: curves with their intervals, for a page as SVG, for papers as PDF and PNG."""
+"""Figures of a report: curves with their intervals, as SVG for a page, as PDF and PNG for papers."""
 
 import io
 import math
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, Line2D, literal, style, ticker
+from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, Line2D, literal, looks, style, ticker
 
 _MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
-_DASHES = {"-": "none", "--": "6 3", "-.": "7 3 2 3"}
+_DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the styles
+_ROOM = 0.1  # how far intervals stretch an axis beyond the seeds, as a share of what these take
 _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8.5,
@@ -24,32 +25,36 @@ _RC: dict[Any, Any] = {
 
 
 class Line(NamedTuple):
-    """A curve in a figure.
+    """Curve in a figure.
 
     Attributes:
-      curve: its number, from which its look follows.
+      curve: number of the curve.
       x: `[points]`.
-      mean: `[points]` over seeds.
+      mean: `[points]` means over seeds.
       half: `[points]` half the width of the interval; NaN for none.
+      least: `[points]` least values over seeds; `None` if they are not known.
+      most: `[points]` largest values over seeds.
     """
 
     curve: int
     x: np.ndarray
     mean: np.ndarray
     half: np.ndarray
+    least: np.ndarray | None = None
+    most: np.ndarray | None = None
 
 
 class Panel(NamedTuple):
-    """A figure to be drawn.
+    """Figure to be drawn.
 
     Attributes:
-      name: of its files.
-      labels: of the x and the y axis, with units.
-      lines: what is drawn, at least one.
-      caption: for the page.
-      logarithmic: `x`, `y` or both.
-      ticks: the values there are of x, drawn as points with bars; None where they are many, drawn with a band.
-      base: of a logarithmic x axis.
+      name: name of its files.
+      labels: labels of the x and the y axis, with units.
+      lines: the curves, at least one.
+      caption: caption on the page.
+      logarithmic: the logarithmic axes: `x`, `y` or both.
+      ticks: the values of x, drawn as points with bars; `None` if there are many, drawn with a band.
+      base: base of a logarithmic x axis.
     """
 
     name: str
@@ -62,12 +67,12 @@ class Panel(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A drawn figure.
+    """Drawn figure.
 
     Attributes:
-      svg: an `<svg>` element; what belongs to curve K is in groups with `data-curve="K"`.
-      files: ending → content.
-      points: (curve, x, y in the SVG's units, what is to be said of it).
+      svg: an `<svg>` element without a legend; the parts of curve K are in groups with `data-curve="K"`.
+      files: ending → content, with a legend.
+      points: (curve, x and y in the SVG's units, text about the point).
     """
 
     svg: str
@@ -76,7 +81,7 @@ class Drawing(NamedTuple):
 
 
 def say(mean: float, half: float = math.nan) -> str:
-    """A number to three digits, with half the width of its interval; a dash for NaN."""
+    """Return a number to three digits, with half the width of its interval; a dash for NaN."""
     if math.isnan(mean):
         return "–"
     text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:#.3g}".rstrip(".")
@@ -86,55 +91,61 @@ def say(mean: float, half: float = math.nan) -> str:
     return f"{text} ± {half:,.0f}" if half >= 10 else f"{text} ± {half:.2g}"
 
 
-def swatch(curve: int) -> str:
-    """A short line that looks as the curve does, as an `<svg>` element."""
-    color, style = COLORS[curve % len(COLORS)], STYLES[curve // len(COLORS) % len(STYLES)]
-    path = f'<path d="M0 4h28" stroke="{color}" stroke-width="3" stroke-dasharray="{_DASHES[style]}"/>'
+def swatch(look: int) -> str:
+    """Return a short line of this look, as an `<svg>` element."""
+    color, dashes = COLORS[look % len(COLORS)], _DASHES[look // len(COLORS) % len(_DASHES)]
+    path = f'<path d="M0 4h28" stroke="{color}" stroke-width="3" stroke-dasharray="{dashes}"/>'
     return f'<svg viewBox="0 0 28 8" aria-hidden="true">{path}</svg>'
 
 
-def draw(panel: Panel, names: Sequence[str]) -> Drawing:
-    """Draws a figure; the same input gives the same bytes.
+def draw(panel: Panel, names: Sequence[str], chosen: Sequence[int] | None = None) -> Drawing:
+    """Draw a figure; the same input gives the same bytes.
 
     Args:
       panel: what to draw.
-      names: of all curves, by their numbers.
+      names: names of all curves, by their numbers.
+      chosen: looks of all curves, see `looks`; by default they follow from the names, which begin with the system.
     """
+    chosen = chosen or looks([(system, rest) for system, _, rest in (name.partition(", ") for name in names)])
     entries = [literal(textwrap.fill(names[line.curve], 44)) for line in panel.lines]
     longest = max(len(row) for entry in entries for row in entry.split("\n"))
     columns = max(1, min(len(entries), 58 // (longest + 9)))  # about 58 letters fit, a handle takes nine
-    rows = math.ceil(sum(entry.count("\n") + 1 for entry in entries) / columns)
+    # Columns are as high as the highest entries in them.
+    rows = sum(max(entry.count("\n") + 1 for entry in entries[at::columns]) for at in range(columns)) / columns
+    rows = rows * math.ceil(len(entries) / columns)
     with style(_RC | {"svg.hashsalt": panel.name}):
         # 72 dots an inch: Matplotlib's display coordinates are then the SVG's.
-        fig = Figure(figsize=(3.4, 2.4 + 0.17 * rows), dpi=72, layout="constrained")
+        fig = Figure(figsize=(3.4, 2.4), dpi=72, layout="constrained")
         axis = fig.subplots()
-        handles = [_draw_line(axis, line, panel.ticks is None) for line in panel.lines]
+        handles = [_draw_line(axis, line, chosen[line.curve], panel.ticks is None) for line in panel.lines]
         _scale(axis, panel)
         axis.set(xlabel=panel.labels[0], ylabel=panel.labels[1])
         axis.grid(alpha=0.3)
+        svg = save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
+        points = [point for line in panel.lines for point in _points(axis, line, panel.labels, fig.bbox.height)]
+        fig.set_size_inches(3.4, 2.4 + 0.17 * rows)
         look = {"frameon": False, "columnspacing": 1.2, "handlelength": 3.2}
         fig.legend(handles, entries, loc="outside lower center", ncols=columns, **look)
-        svg = _save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
-        points = [point for line in panel.lines for point in _points(axis, line, panel.labels, fig.bbox.height)]
-        files = {"pdf": _save(fig, format="pdf", metadata={"CreationDate": None}), "png": _save(fig, dpi=300)}
-    return Drawing(_inline(svg, panel.name), files, points)
+        files = {"pdf": save(fig, format="pdf", metadata={"CreationDate": None}), "png": save(fig, dpi=300)}
+    return Drawing(svg_element(svg, panel.name), files, points)
 
 
-def _save(fig: Figure, **options: Any) -> bytes:
+def save(fig: Figure, **options: Any) -> bytes:
+    """Return a figure as a file."""
     buffer = io.BytesIO()
     fig.savefig(buffer, **options)
     return buffer.getvalue()
 
 
-def _draw_line(axis: Axes, line: Line, fine: bool) -> Line2D:
-    """What stands for the line in a legend; everything drawn has the curve's group."""
-    color = COLORS[line.curve % len(COLORS)]
+def _draw_line(axis: Axes, line: Line, look: int, fine: bool) -> Line2D:
+    """Draw a curve, all in one group, and return what stands for it in a legend."""
+    color = COLORS[look % len(COLORS)]
     (drawn,) = axis.plot(
         line.x,
         line.mean,
         color=color,
-        linestyle=STYLES[line.curve // len(COLORS) % len(STYLES)],
-        marker=_MARKERS[line.curve % len(_MARKERS)],
+        linestyle=STYLES[look // len(COLORS) % len(STYLES)],
+        marker=_MARKERS[look % len(_MARKERS)],
         markevery=max(1, len(line.x) // 6) if fine else 1,
     )
     artists: list[Artist] = [drawn]
@@ -157,6 +168,8 @@ def _scale(axis: Axes, panel: Panel) -> None:
         axis.set_xscale("log", base=panel.base)
     if "y" in panel.logarithmic:
         axis.set_yscale("log")
+    _bound(axis, panel)
+    if "y" in panel.logarithmic:
         low, high = axis.get_ylim()
         if high < 1.5 * low:  # as of values that differ by rounding
             axis.set_ylim(low / 1.5, high * 1.5)
@@ -169,8 +182,31 @@ def _scale(axis: Axes, panel: Panel) -> None:
         _log_ticks(axis.xaxis)
 
 
+def _bound(axis: Axes, panel: Panel) -> None:
+    """Keep wide intervals, as of two seeds, from stretching the y axis: what lies far outside the seeds is cut."""
+    least = np.concatenate([line.mean if line.least is None else line.least for line in panel.lines])
+    most = np.concatenate([line.mean if line.most is None else line.most for line in panel.lines])
+    ends = [line.mean + sign * line.half for line in panel.lines for sign in (-1, 1)]
+    reached = np.concatenate([least, most, *ends])
+    reached = reached[np.isfinite(reached)]
+    to, back = (np.log, np.exp) if "y" in panel.logarithmic else (np.asarray, np.asarray)
+    least = least[least > 0] if "y" in panel.logarithmic else least
+    if not len(least):
+        return
+    low, high = float(to(least.min())), float(to(most.max()))
+    room = _ROOM * (high - low)
+    floor, ceiling = float(back(low - room)), float(back(high + room))
+    if room == 0 or (floor <= reached.min() and reached.max() <= ceiling):
+        return
+    low = max(low - room, float(to(reached.min()))) if reached.min() > floor else low - room
+    high = min(high + room, float(to(reached.max())))
+    margin = 0.05 * (high - low)
+    axis.set_ylim(float(back(low - margin)), float(back(high + margin)))
+    axis.set_title("intervals that leave the axes are cut", fontsize=6.5, loc="right", color="#555555")
+
+
 def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
-    """Labels for the ticks that lie far enough apart; the others get none."""
+    """Label the ticks that lie far enough apart; the others get no label."""
     labels, last = [], -math.inf
     places = np.log(ticks) if logarithmic else ticks
     for tick, place in zip(ticks, places, strict=True):
@@ -181,7 +217,7 @@ def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
 
 
 def _log_ticks(axis: Axis) -> None:
-    """Few and short, on any range."""
+    """Set few and short ticks, on any range."""
     low, high = axis.get_view_interval()
     narrow = ticker.MaxNLocator(4) if high < 4 * low else ticker.LogLocator(subs=(1, 2, 5))
     axis.set_major_locator(narrow if high < 100 * low else ticker.LogLocator())
@@ -196,8 +232,8 @@ def _points(axis: Axes, line: Line, labels: tuple[str, str], height: float) -> I
         yield line.curve, round(x, 1), round(height - y, 1), f"{where}{labels[1]}: {say(mean, half)}"
 
 
-def _inline(svg: str, name: str) -> str:
-    """An SVG file as an element of a page that has others: without a size, with names of its own."""
+def svg_element(svg: str, name: str) -> str:
+    """Turn an SVG file into an element of a page with other figures: without a size, with names of its own."""
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'\bid="curve-(\d+)"', r'data-curve="\1"', svg)

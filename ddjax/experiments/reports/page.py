@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file."""
+"""Page of a report: one HTML file."""
 
 import html
 import json
@@ -21,7 +21,7 @@ MARK = '<meta name="generator" content="ddjax report.py">'
 
 
 def _html(head: Sequence[str], rows: Iterable[Sequence[str | tuple[str, float]]], sortable: bool = False) -> str:
-    """A table; a cell is its text, or its text and the number to sort it by."""
+    """Return a table; a cell is its text, or its text and the number to sort it by."""
     cell = '<button type="button">{}</button>' if sortable else "{}"
     lines = ["".join(f'<th scope="col">{cell.format(html.escape(name))}</th>' for name in head)]
     for row in rows:
@@ -63,7 +63,7 @@ def _results(metric: str, found: Curves, table: pd.DataFrame, goals: list[float]
 
 
 def _settings(sweep: Sweep, found: Curves) -> str:
-    """A table of the flags that tell no curves apart, with the values that were used."""
+    """Return a table of the flags that tell no curves apart, with the values that were used."""
     rows = []
     for name in sweep.names:
         values = [value for value in sweep.cells[name].unique() if value]
@@ -100,18 +100,19 @@ def _summary(sweep: Sweep, found: Curves, table: pd.DataFrame) -> str:
 def page(
     sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], drawn: list[tuple[Panel, Drawing]], title: str
 ) -> str:
-    """The report as one HTML file; the figures it has links to are beside it."""
+    """Return the report as one HTML file; the figures that it links to are beside it."""
     buttons = [
-        f'<button type="button" data-toggles="{curve}" aria-pressed="true">{swatch(curve)}<span>{html.escape(label)}'
-        "</span></button>"
-        for curve, label in enumerate(found.labels)
+        f'<button type="button" data-toggles="{curve}" aria-pressed="true">{swatch(look)}'
+        f"<span>{html.escape(label)}</span></button>"
+        for curve, (label, look) in enumerate(zip(found.labels, found.looks, strict=True))
     ]
     figures = []
     for panel, drawing in drawn:
         links = " · ".join(f'<a href="{panel.name}.{ending}">{ending.upper()}</a>' for ending in drawing.files)
         name = html.escape(f"{panel.labels[1]} against {panel.labels[0] or 'curves'}")
         figures.append(
-            f'<figure id="{panel.name}"><div class="card" role="img" aria-label="{name}">{drawing.svg}</div>'
+            f'<figure id="{panel.name}"{"" if panel.lines else " class=wide"}>'
+            f'<div class="card" role="img" aria-label="{name}">{drawing.svg}</div>'
             f"<figcaption>{html.escape(panel.caption)} {links}</figcaption></figure>"
         )
     points = json.dumps({panel.name: drawing.points for panel, drawing in drawn}, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Which figures a report has."""
+"""Figures that a report has."""
 
 import math
 
@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 
 from ddjax.experiments.looks import AXES
-from ddjax.experiments.reports.curves import Curves, over_rounds, silent_curves
+from ddjax.experiments.network_figure import read_devices
+from ddjax.experiments.reports.curves import Curves, interval, over_rounds, silent_curves
 from ddjax.experiments.reports.figures import Line, Panel
 from ddjax.experiments.reports.read import Sweep
+from ddjax.learning import TASKS
+
+_SHARES = 41  # points of a curve over devices
 
 
 def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
-    """Each measure of a cell → axis label, what a caption says, whether its axis is logarithmic."""
+    """Return for each measure of a cell its axis label, its caption, and whether its axis is logarithmic."""
     label, (name, scale) = sweep.measured, AXES[sweep.metric]
     return {
         sweep.metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
@@ -36,25 +40,31 @@ def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things, as in `2 seeds`."""
+    """Return a number of things, as in `2 seeds`."""
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """How many seeds the curves have."""
+    """Say how many seeds the curves have."""
     counts = table.loc[table["done"] > 0, "done"]
     least, most = counts.min(), counts.max()
     return (f"{least} to " if least < most else "") + count(most, "seed")
 
 
 def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line]:
-    """The curves of a table with `curve`, `x`, and a measure and its half-width, where they can be drawn."""
+    """Return the curves of a table with `curve`, `x`, and a measure with its half-width, where they can be drawn."""
     rows = rows[np.isfinite(rows[measure])]
     for axis, column in (("x", "x"), ("y", measure)):
         if axis in logarithmic:
             rows = rows[rows[column] > 0]
     return [
-        Line(int(curve), *(some[name].to_numpy(float) for name in ("x", measure, f"± {measure}")))
+        Line(
+            int(curve),
+            *(
+                some[name].to_numpy(float)
+                for name in ("x", *(f"{kind}{measure}" for kind in ("", "± ", "least ", "most ")))
+            ),
+        )
         for curve, some in rows.groupby("curve")
     ]
 
@@ -68,7 +78,9 @@ def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float],
     quiet = f" Left out, as nothing is sent: {names}." if names else ""
     ticks = np.sort(found.cells.loc[found.cells["status"] == "done", "x"].dropna().unique())
     made = _against_x(sweep, found, table, ticks, goals, picked, quiet, how.format("bars"))
-    return [panel for panel in made + _over_rounds(sweep, found, ticks, quiet, how.format("bands")) if panel.lines]
+    made += _over_rounds(sweep, found, ticks, quiet, how.format("bands"))
+    made += _over_devices(sweep, found, ticks, how.format("bands"))
+    return [panel for panel in made if panel.lines]
 
 
 def _against_x(
@@ -128,3 +140,26 @@ def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how
         axes = ("sent (MB per device)", f"mean {label}")
         sent.append(Panel(f"{metric}_vs_bytes{end}", axes, lines, text, "x" + log_y))
     return rounds + sent
+
+
+def _over_devices(sweep: Sweep, found: Curves, ticks: np.ndarray, how: str) -> list[Panel]:
+    """Draw the scores of all devices at the end, sorted, where the sweep has kept them."""
+    cells = found.cells[(found.cells["status"] == "done") & found.cells.index.isin(sweep.folders)]
+    x, log_y = found.x, "y" * (AXES[sweep.metric][1] == "log")
+    share = np.linspace(0, 1, _SHARES)
+    places = share if TASKS[sweep.metric].worst == "min" else 1 - share
+    made = []
+    for tick in ticks if len(ticks) else [math.nan]:
+        lines = []
+        for curve, some in cells[(cells["x"] == tick) | cells["x"].isna()].groupby("curve"):
+            tables = (read_devices(sweep.folders[cell] / "devices.csv")[1] for cell in some.index)
+            values = np.array([np.quantile(table[sweep.metric], places) for table in tables])
+            mean, half = interval(values)
+            lines.append(Line(int(curve), share, mean, half, values.min(0), values.max(0)))
+        end, at = (f"-{x}={tick:g}", f", at {x} = {tick:,g}") if len(ticks) else ("", "")
+        text = (
+            f"{sweep.measured.capitalize()} of each device after the last round, from the worst to the best{at}.{how}"
+        )
+        axes = ("share of devices, from the worst", sweep.measured)
+        made.append(Panel(f"{sweep.metric}_of_devices{end}", axes, lines, text, log_y))
+    return made

@@ -1,4 +1,4 @@
-"""Reads what sweeps measured."""
+"""Measurements of sweeps, read from their folders."""
 
 import contextlib
 import csv
@@ -17,17 +17,18 @@ from ddjax.simulation.watch import FACTOR
 
 
 class Sweep(NamedTuple):
-    """What sweeps measured.
+    """Measurements of sweeps.
 
     Attributes:
       metric: what devices were tested for: `accuracy` or `mse`.
-      about: `sweep.json` of each.
-      names: of the flags.
-      cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text,
-        and of a done one, at the end, the metric (a mean over devices), that of its `worst_device`, `disagreement`,
-        `time`, and `megabytes` sent per device (a server's share counted).
-      evaluations: a row per evaluation of a done cell: `cell`, `round`, and these but `time`.
+      about: `sweep.json` of each sweep.
+      names: names of the flags.
+      cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text.
+        A done cell also has, at its end, the metric (a mean over devices), the score of its `worst_device`,
+        `disagreement`, `time`, and `megabytes` sent per device (a server's share counted).
+      evaluations: a row per evaluation of a done cell: `cell`, `round`, and the same numbers except `time`.
       targets: mean accuracies of `--target_accuracy`.
+      folders: the folder of each cell that kept the scores of its devices, by its name.
     """
 
     metric: str
@@ -36,10 +37,11 @@ class Sweep(NamedTuple):
     cells: pd.DataFrame
     evaluations: pd.DataFrame
     targets: list[float]
+    folders: dict[str, Path]
 
     @property
     def measured(self) -> str:
-        """The metric with the kinds of examples that it is of, as in `test accuracy`."""
+        """Metric with the kinds of examples that it was measured on, as in `test accuracy`."""
         kinds = self.cells.get("evaluate_on", [])
         return looks.measured(self.metric, [kind for kind in kinds if kind] or ["test"])
 
@@ -105,11 +107,12 @@ def _read(folder: Path) -> Sweep:
         cells.loc[lost, "reason"] = "its mse is far above where it began"
         cells.loc[lost, list(measures)] = np.nan
         evaluations = evaluations[~evaluations["cell"].isin(lost)]
-    return Sweep(metric, [about], names, pd.concat([cells, others]), evaluations, list(targets))
+    kept = {path.parent.name: path.parent for path in folder.glob("cells/[!.]*/devices.csv")}
+    return Sweep(metric, [about], names, pd.concat([cells, others]), evaluations, list(targets), kept)
 
 
 def _common(metrics: Iterable[str]) -> str:
-    """The one metric there is."""
+    """Return the one metric that all have; raise `InputError` if there are several."""
     first, *others = dict.fromkeys(metrics)
     if others:
         raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; report them apart")
@@ -117,10 +120,10 @@ def _common(metrics: Iterable[str]) -> str:
 
 
 def read(folders: Sequence[Path]) -> Sweep:
-    """Reads sweeps as one; a cell that several have counts once.
+    """Read sweeps as one; a cell that several sweeps have counts once.
 
     Raises:
-      InputError: a file that is missing or damaged, no cell that is done, or cells of different metrics.
+      InputError: a file is missing or damaged, no cell is done, or cells have different metrics.
     """
     sweeps = [_read(folder) for folder in folders]
     about = [sweep.about[0] for sweep in sweeps]
@@ -135,4 +138,5 @@ def read(folders: Sequence[Path]) -> Sweep:
         raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
     evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
     targets = sorted({target for sweep in sweeps for target in sweep.targets})
-    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets)
+    kept = {name: path for sweep in reversed(sweeps) for name, path in sweep.folders.items()}
+    return Sweep(_common(sweep.metric for sweep in sweeps), about, names, cells, evaluations, targets, kept)

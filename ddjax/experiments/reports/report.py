@@ -2,10 +2,11 @@
 
     python scripts/report.py SWEEP_DIR... --output=FOLDER
 
-Leaves in --output: report.html, which needs no other file and no network, and each figure as PDF and PNG. A *curve* is
-one combination of the settings that vary, seeds and the x axis aside; what is drawn is the mean over its seeds with its
-95 % t-interval. A flag that follows from x and the flags before it (as one that is set together with them) names no
-curves, and a curve that does not use x is drawn at each of its values. Diverged cells are in no mean.
+It writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG. A
+*curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
+curve's seeds with its 95 % t-interval. A flag that follows from x and the flags before it (such as one that is set
+together with them) names no curves. A curve that does not use x is drawn at each of its values. Diverged cells are in
+no mean.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from ddjax.experiments.files import replace
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.reports.curves import curves, pick_target, reach, summarize
 from ddjax.experiments.reports.figures import draw
+from ddjax.experiments.reports.networks import networks
 from ddjax.experiments.reports.page import MARK, page
 from ddjax.experiments.reports.panels import measures_of, panels
 from ddjax.experiments.reports.read import read
@@ -30,7 +32,7 @@ _report = partial(setting, section="Report")
 
 @dataclasses.dataclass(frozen=True)
 class ReportSettings:
-    """The settings of a report."""
+    """Settings of a report."""
 
     output: str = _report("", "Folder to write into, new or a former report's; default SWEEP_DIR/report.")
     target_accuracy: str = _report(
@@ -40,10 +42,10 @@ class ReportSettings:
 
 
 def _former(output: Path) -> set[str]:
-    """Names of the files of a former report in the folder.
+    """Return the names of the files of a former report in the folder.
 
     Raises:
-      InputError: it is no folder, or holds other files.
+      InputError: it is not a folder, or holds other files.
     """
     if not output.exists():
         return set()
@@ -59,7 +61,7 @@ def _former(output: Path) -> set[str]:
 
 
 def report(given: Given) -> None:
-    """Reports the sweeps in the folders that the command line names."""
+    """Report the sweeps in the folders that the command line names."""
     settings, arguments = given.take(ReportSettings), given.arguments
     if not arguments or (len(arguments) > 1 and not settings.output):
         raise InputError(
@@ -81,7 +83,9 @@ def report(given: Given) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sweep.cells["status"].value_counts().items())
     print(f"{len(sweep.cells)} cells, {counts}: {sweep.metric}" + (f" against {found.x}" if found.x else ""))
     table = summarize(found.cells, [*measures_of(sweep), "megabytes", *(f"to {goal:g}" for goal in goals)])
-    drawn = [(panel, draw(panel, found.labels)) for panel in panels(sweep, found, table, goals, picked)]
+    drawn = [(panel, draw(panel, found.labels, found.looks)) for panel in panels(sweep, found, table, goals, picked)]
+    if beside := networks(sweep, found):
+        drawn.append(beside)
     title = f"Sweep {', '.join(folder.resolve().name for folder in folders)}"
     text = page(sweep, found, table, goals, drawn, title)
     files = {f"{panel.name}.{end}": content for panel, drawing in drawn for end, content in drawing.files.items()}
@@ -96,6 +100,6 @@ def report(given: Given) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
+    """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
     summary = "Reports sweeps: python scripts/report.py SWEEP_DIR... --name=value …"
     return run(report, fields(ReportSettings), summary, argv, arguments="SWEEP_DIR...")

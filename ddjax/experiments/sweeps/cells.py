@@ -93,6 +93,7 @@ def run(
         result = f"diverged: {_reason(error)}"
     texts = {"config.json": records.config(built), "summary.json": summary}
     stored = {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()} | {"metrics.csv": csv_text(rows)}
+    stored["devices.csv"] = csv_text(records.device_rows(settings, latest))  # of the last evaluation
     return Outcome(result, stored, rows, built.facts["files"]), built.simulation
 
 

@@ -124,7 +124,7 @@ class Store:
         """What a cell writes for TensorBoard, if it shall, in place of what a start that was killed has left."""
         folder = self.path / "tensorboard" / cell.name
         shutil.rmtree(folder, ignore_errors=True)
-        return Scalars(folder if cell.settings.tensorboard else None)
+        return Scalars(folder if cell.settings.tensorboard else None, cell.values)
 
     def keep(self, cell: Cell, outcome: Outcome) -> str:
         """Stores how a cell has ended; returns what there is to say of it."""
