@@ -101,7 +101,12 @@ class Experiment(NamedTuple):
             yield step
 
 
-def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
+def build(
+    settings: Settings,
+    mesh: jax.sharding.Mesh | None = None,
+    like: Simulation | None = None,
+    entering: Callable[[str], None] = lambda phase: None,
+) -> Experiment:
     """Builds an experiment. It writes nothing: the settings of output are for the commands.
 
     Args:
@@ -109,6 +114,7 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
       mesh: where it will run; on all accelerators if `None`.
       like: the simulation of another experiment there, whose settings differ in seed, hyperparameters and data alone:
         its compiled programs serve this one too, if shapes are the same.
+      entering: called with `data` before data are read, and with `compiling` before programs are made of them.
 
     Raises:
       InputError: settings that are wrong, or do not go together.
@@ -119,16 +125,19 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
     usage.check_used(settings)
     execution.check_backend(settings)
     with execution.precision(settings):
-        return _build(settings, mesh, like)
+        return _build(settings, mesh, like, entering)
 
 
-def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation | None) -> Experiment:
+def _build(
+    settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation | None, entering: Callable[[str], None]
+) -> Experiment:
     entry, effective = usage.algorithm(settings), usage.resolve(settings)
     hyperparameters = _hyperparameters(entry, effective)
     mixer = _mixer(entry, effective, hyperparameters)
     topology = _topology(settings, entry.weights(mixer, effective))
     groups = device_groups(settings)
     mesh = mesh or sharding.mesh()
+    entering("data")
     dataset, reference = inputs.load(settings), inputs.load_reference(settings)
     problem, facts = data.prepare(
         dataset,
@@ -152,6 +161,7 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         shards=mesh.size,
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
+    entering("compiling")
     outputs = dataset.outputs
     del dataset, reference  # a table is held once, by the problem
     _check_task(settings, problem)

@@ -7,11 +7,13 @@ directed link), learning_curves.png.
 import shlex
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 
 from ddjax.errors import InputError
 from ddjax.experiments import console, execution, records, signals
+from ddjax.experiments.clock import Clock, process_age
 from ddjax.experiments.drawing import optional
 from ddjax.experiments.experiment import build
 from ddjax.experiments.fields import fields
@@ -22,22 +24,25 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
+# Building the programs counts to compiling, with the first evaluation; writing rows and checkpoints to evaluating.
+_PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
-def train(given: Given) -> None:
+
+def train(given: Given, clock: Clock) -> None:
     """Runs what the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
     execution.start(settings)
     folder = RunFolder(settings)
     try:
-        _train(settings, folder)
+        _train(settings, folder, clock)
     finally:
         folder.close()
 
 
-def _train(settings: Settings, folder: RunFolder) -> None:
+def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
     """Runs what settings describe, into a folder."""
-    built = build(settings)
+    built = build(settings, entering=clock.enter)
     folder.check_data(built.facts)
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.simulation) if settings.resume else None
@@ -51,12 +56,13 @@ def _train(settings: Settings, folder: RunFolder) -> None:
     print(f"  memory     {memory_needed}", flush=True)
     if resume:
         print(f"  resumed    at round {done:,}")
-    display = Display(settings.rounds, done)
+    display = Display(settings.rounds, settings.eval_every, done)
     scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None)
     signals.poll()
     try:
-        shown = None
+        shown, trained = None, resume[0].seconds_train if resume else 0.0
         for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
+            clock.enter("evaluating")  # with training, until both are told apart
             if latest is shown:  # interrupted
                 due = settings.checkpoint_every > 0
             else:
@@ -77,9 +83,14 @@ def _train(settings: Settings, folder: RunFolder) -> None:
     finally:
         display.close()
         scalars.close()
+        clock.enter("drawing")
         if first and (folder.path / "metrics.csv").exists():
             _draw(folder)
     if first:
+        clock.move(display.seconds_compile, "evaluating", "compiling")
+        clock.move(latest.seconds_train - trained, "evaluating", "training")
+        summary["seconds"] = clock.seconds()
+        folder.summarize(summary)
         console.conclude(built, latest, summary)
         print(f"\nwritten to {folder.path}")
 
@@ -105,4 +116,5 @@ def _draw(folder: RunFolder) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
     summary = "Trains a network of simulated devices: python scripts/train.py --name=value …"
-    return run(train, fields(Settings), summary, argv)
+    clock = Clock(_PHASES, process_age() if argv is None else 0.0)
+    return run(partial(train, clock=clock), fields(Settings), summary, argv)
