@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from ddjax.data.labels import listed
 from ddjax.experiments import picked, records
@@ -27,7 +26,8 @@ def describe(built: Experiment) -> None:
         f"{group.size} × {name} ({count:,} parameters)"
         for group, name, count in zip(built.population.groups, names, sizes, strict=True)
     )
-    print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, on a {jax.default_backend().upper()}")
+    backend = jax.default_backend().upper()
+    print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, on a {backend}")
     print(f"  devices    {devices}")
     for line in data_lines(built):
         print(f"  {line}")
@@ -195,8 +195,10 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
         ("sent", size(summary["bytes_sent_per_device"]), sent),
     ]
     for target, met in summary["target_accuracy"].items():
-        after = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'])} sent per device" if met else ""
-        rows.append(("target", target, after or "not reached"))
+        reached = "not reached"
+        if met:
+            reached = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'])} sent per device"
+        rows.append(("target", target, reached))
     seconds = {name: value for name, value in summary["seconds"].items() if name != "total"}
     parts = ", ".join(f"{value:.1f} {name}" for name, value in seconds.items())
     rows.append(("time", f"{summary['seconds']['total']:.1f} s", parts))

@@ -79,7 +79,8 @@ class Display:
         self.seconds_compile = progress.seconds_compile
         self._pace.follow(progress)
         left = self._pace.left()
-        said = self._latest + ("" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left")
+        ahead = "" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left"
+        said = self._latest + ahead
         self._bar.set_postfix_str(said, refresh=False)
         self._bar.update(progress.round - self._bar.n)
         due = left is not None and time.monotonic() - self._said > _SAY_EVERY

@@ -11,17 +11,19 @@ from ddjax.errors import InputError
 from ddjax.experiments.console import data_lines
 from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.studies.curves import closed_form, steady, weight
+from ddjax.experiments.sweeps.estimates import operations
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.theory import least_squares, least_squares_rates, rates
 
 _MOST_ROUNDS = 10_000_000  # derived, that are run unasked
 
 
-def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[str]]:
-    """Builds each cell of a curve once, so that mistakes show, and fills in step size and rounds where they are 0.
+def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[str], float]:
+    """Build each cell of a curve once, so that mistakes show, and fill in step size and rounds where they are 0.
 
     Returns:
-      The cells, what was derived, and what was understood of their data, in lines for the console.
+      The cells, the derived settings by name, a description of their data in lines for the console, and the estimated
+      floating-point operations of one cell.
 
     Raises:
       InputError: settings that are wrong, or from which nothing can be derived.
@@ -58,7 +60,8 @@ def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[s
             rounds.append(math.ceil(needed))
     derived = {"learning_rate": min(steps, default=0.0), "rounds": max(rounds, default=0)}
     found: dict[str, Any] = {name: derived[name] for name in wanted}
-    return [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells], found, lines
+    filled = [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells]
+    return filled, found, lines, operations(built._replace(settings=filled[-1].settings))
 
 
 def form(cell: Cell, built: Experiment) -> tuple[str, np.ndarray, float]:

@@ -1,14 +1,13 @@
 """Runs the seeds of a curve and measures them."""
 
 import math
-import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution
@@ -18,7 +17,9 @@ from ddjax.experiments.studies.curves import Curve, closed_form, measure_of, pla
 from ddjax.experiments.studies.derive import form
 from ddjax.experiments.studies.laws import theory
 from ddjax.experiments.studies.settings import StudySettings
+from ddjax.experiments.sweeps.estimates import COMPILE
 from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.usage import used
 from ddjax.mixing.average import weighted_average
 from ddjax.mixing.server import server
@@ -31,32 +32,37 @@ Values = dict[str, np.ndarray]
 
 
 def run_curve(
-    cells: Sequence[Cell], label: str, derived: dict[str, float], study: StudySettings, progress: tqdm
+    cells: Sequence[Cell], label: str, derived: dict[str, float], study: StudySettings, display: Display
 ) -> Curve:
-    """Runs the seeds of a curve and measures them.
+    """Run the seeds of a curve and measure them.
 
     Args:
-      cells: one for each seed.
-      label: of the curve.
-      derived: settings that were derived.
-      study: what is measured.
-      progress: updated after each seed.
+      cells: one cell per seed.
+      label: label of the curve.
+      derived: settings that were derived, by name.
+      study: settings of the study.
+      display: display that shows each seed; its forecast knows the curve by the name of the first cell.
     """
     settings = cells[0].settings
     facts: dict[str, Any] = {"derived": derived, "endpoints": [], "spectral_gap": [], "neighbors": []}
     facts["mixing_decay"] = None
-    progress.write(f"{label}: {settings.rounds:,} rounds, step size {settings.learning_rate:.3g}", file=sys.stderr)
+    step = f"{settings.rounds:,} rounds, step size {settings.learning_rate:.3g}"
     points = rounds_measured(settings, study.points)
     values: dict[str, list[np.ndarray]] = {}
     devices: dict[str, list[np.ndarray]] = {}
     first: Any = None
     for cell in cells:
+        display.begin(cell, cells[0].name, fresh=first is None)
         # On several shards hyperparameters are constants of the program, and default ones may differ with the graph.
         built = build(cell.settings, like=first and first.simulation if jax.device_count() == 1 else None)
         if first is None:  # one function and one population for all seeds, since they are compiled for one
             first, measure = built, _measure(cell, built, closed_form(cell, built.problem))
         with execution.precision(cell.settings):
+            begun = time.monotonic()
             state, one, apart = _run_seed(cell, built, points, measure, facts)
+            trained = time.monotonic() - begun
+            if cell is cells[0]:  # which compiles as it runs; how long that takes is not known
+                trained = max(trained - COMPILE, trained / 10)
             if study.endpoints:
                 kind = measure_of(cell)
                 assert kind is not None
@@ -72,7 +78,7 @@ def run_curve(
             network = built.topology.network
             if cell is cells[0] and not (network.draws or network.loses_messages):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
-        progress.update()
+        display.end(cell, step, trained)
     if None in facts["spectral_gap"]:
         facts["spectral_gap"] = []
     facts["theory"] = theory(cells[0], facts, points, window(points, study.window))

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution, records
@@ -35,8 +35,10 @@ from ddjax.experiments.studies.settings import (
     study_fields,
     whole_settings,
 )
-from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps import estimates, plan
+from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.plan import LISTED, Cell, SweepSettings
+from ddjax.experiments.sweeps.progress import Display
 
 
 def planned_cells(given: Given) -> list[Cell]:
@@ -88,19 +90,27 @@ def study(given: Given) -> int:
 def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
     """Runs cells and leaves what they show in a folder; returns the exit code."""
     curves = [prepare([cells[place] for place in places]) for places in alike(cells, "seed")]
-    for group, _, _ in curves:
+    for group, *_ in curves:
         points = rounds_measured(group[0].settings, settings.points)
         first, last = window(points, settings.window)
         if ((points >= first) & (points <= last)).sum() < 2:
             raise InputError(f"fits need two rounds measured from {first} to {last}; give more --points or a --window")
-    for line in dict.fromkeys(line for _, _, lines in curves for line in lines):
+    for line in dict.fromkeys(line for _, _, lines, _ in curves for line in lines):
         print(f"  {line}", flush=True)
     found: list[Curve] = []
-    with tqdm(total=len(cells), unit="run", disable=not sys.stderr.isatty()) as progress:
-        for group, known, _ in curves:
+    peak = estimates.peak(jax.devices()[0])
+    works = {
+        group[0].name: Work(len(group), estimates.parts(operations, group[0].settings.rounds, peak))
+        for group, _, _, operations in curves
+    }
+    display = Display(len(cells), 0, Forecast(works))
+    try:
+        for group, known, *_ in curves:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
-            found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, progress))
+            found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, display))
             page.tables(folder, found, summary := _summary(found, len(curves), settings))
+    finally:
+        display.close()
     with optional("convergence.py", f"all numbers are in {folder}"):
         page.page(folder, found, summary)
     print((folder / "summary.md").read_text(encoding="utf-8"))

@@ -88,29 +88,32 @@ class Cluster:
                 if not store.holds(cell):
                     job = Job(f"cell {cell.label}", worker.run, (cell, self._precision, topic), program.memory, program)
                     running[cell.name] = job
+                    display.begin(cell, program, fresh=free.last is not program)
                     return job
-                display.end(cell, "done by another process", program.seconds)
+                display.begin(cell, program, fresh=False)
+                display.end(cell, "done by another process", None)
             return None
 
         def back(job: Job) -> None:
             job.about.cells.appendleft(job.arguments[0])
+            display.back(running.pop(job.arguments[0].name).arguments[0])
 
         # JAX says how far a run is more often than the clients of a scheduler should hear.
         self._client.subscribe_topic(topic, lambda event: self._dispatcher.say(event[1]))
         try:
             for job, said in self._dispatcher.each(take, back):
                 if job is None:
-                    name, number = said
+                    name, number, trained = said
                     if name in running:
-                        display.round(running[name].arguments[0], number, running[name].about.seconds)
+                        display.round(running[name].arguments[0], number, trained)
                     continue
-                cell, program = job.arguments[0], job.about
+                cell = job.arguments[0]
                 del running[cell.name]
                 outcome = cells.failed(said) if isinstance(said, Exception) else said
                 with contextlib.closing(store.scalars(cell)) as scalars:
                     for row in outcome.rows:
                         scalars.add(row)
-                display.end(cell, store.keep(cell, outcome), program.seconds)
+                display.end(cell, store.keep(cell, outcome), outcome.trained)
                 if time.monotonic() - collected > COLLECT_EVERY:
                     store.collect()
                     collected = time.monotonic()

@@ -26,11 +26,13 @@ from ddjax.experiments.settings import Settings
 from ddjax.experiments.sweeps import estimates, plan
 from ddjax.experiments.sweeps.cluster import Cluster
 from ddjax.experiments.sweeps.estimates import Estimate
+from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.lanes import Lanes
 from ddjax.experiments.sweeps.plan import LISTED, WHOLE, Cell, SweepSettings
-from ddjax.experiments.sweeps.progress import Display, duration
+from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.sweeps.queue import Program
 from ddjax.experiments.sweeps.store import Store
+from ddjax.experiments.units import duration
 from ddjax.experiments.usage import check_used
 
 
@@ -83,8 +85,8 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
     for group, estimate in zip(alike.values(), place.measure([group[0] for group in alike.values()]), strict=True):
         store.check_data(estimate.files)
         settings, lines = group[0].settings, estimate.lines
-        seconds = estimates.seconds(estimate.operations, settings.rounds, len(group), speed)
-        programs.append(Program(group, estimate.memory, seconds))
+        parts = estimates.parts(estimate.operations, settings.rounds, speed)
+        programs.append(Program(group, estimate.memory, parts))
         if (settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
             said.add((settings.dataset, *lines[:2]))
             print("\n".join([settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
@@ -179,17 +181,17 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
     with opened(settings.scheduler, given.values["host_devices"], todo, precision, store) as place:
         compiled = group_programs(todo, store, place)
         at_once = min(place.count(), len(todo))
-        seconds = sum(program.seconds * len(program.cells) for program in compiled)
+        forecast = Forecast({each: Work(len(each.cells), each.parts) for each in compiled}, at_once)
         if todo:
             print(
                 f"{len(todo)} to do, with {len(compiled)} compiled programs, {at_once} cells at a time; "
-                f"about {duration(seconds / at_once)}, as a first guess",
+                f"about {duration(forecast.left(0))}, as a first guess",
                 flush=True,
             )
         store.create(shlex.join(["python", *sys.argv]), place.environment())
         try:
             if todo:
-                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), seconds))
+                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), forecast))
         finally:
             failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]

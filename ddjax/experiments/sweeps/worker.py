@@ -189,7 +189,7 @@ def _progress(cell: Cell, topic: str) -> Callable[[Progress], None]:
             raise Stopped
         if time.monotonic() - said > _SAY_EVERY:
             said = time.monotonic()
-            worker.log_event(topic, (cell.name, now.round))
+            worker.log_event(topic, (cell.name, now.round, now.seconds_train))
 
     return progress
 
