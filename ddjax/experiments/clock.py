@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def process_age() -> float:
-    """Seconds since this process started; where the system does not say, the processor time that it has used."""
+    """Measure the seconds since this process started; without /proc, take the processor time that it has used."""
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
@@ -42,7 +42,7 @@ class Clock:
         self._seconds[target] += seconds
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each phase up to now, and their sum as `total`."""
+        """Return the seconds of each phase up to now, and their sum as `total`."""
         self.enter(self._phase)
         parts = {phase: round(seconds, 3) for phase, seconds in self._seconds.items()}
         return parts | {"total": round(sum(parts.values()), 3)}

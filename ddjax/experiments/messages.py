@@ -1,4 +1,4 @@
-"""What the messages of a run hold, in words."""
+"""Content of the messages of a run, in words."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _WAYS = {"peer": "to a neighbour", "up": "to the server", "down": "from the serv
 
 
 def message_lines(built: Experiment, drawn: int) -> Iterator[str]:
-    """One line per kind of message: its bytes, its way, its content, and its size beside the largest model.
+    """Describe each kind of message in a line: its bytes, its way, its content, and its size beside the largest model.
 
     Args:
       built: the experiment.
@@ -30,7 +30,7 @@ def _bytes(count: int) -> str:
 
 
 def _content(built: Experiment, kind: str, drawn: int) -> str:
-    """What a message of this kind holds."""
+    """Describe the content of a message of this kind."""
     entry, settings = algorithm(built.settings), resolve(built.settings)
     outputs = built.facts["outputs"]
     if entry.mixes == "soft_decisions":
@@ -49,7 +49,7 @@ def _content(built: Experiment, kind: str, drawn: int) -> str:
 
 
 def _beside(count: int, model: int) -> str:
-    """The size of a message beside that of the largest model."""
+    """Compare the size of a message with that of the largest model."""
     ratio = count / model
     if ratio == 1:
         return f"as much as the largest model, {size(model)}"

@@ -34,14 +34,14 @@ class Pace:
         self._spent, self._latest = self._now() - self._first[0], progress
 
     def rate(self) -> float:
-        """Rounds per second of training; 0 before the first round."""
+        """Compute the rounds per second of training; 0 before the first round."""
         if not self._first:
             return 0.0
         seconds = self._latest.seconds_train - self._first[1].seconds_train
         return (self._latest.round - self._first[1].round) / seconds if seconds > 0 else 0.0
 
     def left(self) -> float | None:
-        """Seconds of training, evaluating and saving that are left; `None` before the first round."""
+        """Compute the seconds of training, evaluating and saving that are left; `None` before the first round."""
         if not self._first or not (rate := self.rate()):
             return None
         begun, latest = self._first[1], self._latest

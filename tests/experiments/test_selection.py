@@ -176,7 +176,7 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
         ([BY, "--shard=0/2"], "takes no --shard"),
         ([BY, "--trials=-1"], "at least 0"),
         ([BY, "--select_per=topologie"], "topology"),
-        ([BY, "--select_per=seed"], "not compared, but averaged"),
+        ([BY, "--select_per=seed"], "averaged, not compared"),
         ([BY, "--eval_examples=200"], "must lie in 0 … 100"),
         (["--trials=3"], "give --select, too"),
         ([BY, "--validation_examples=0"], "--validation_examples"),

@@ -148,7 +148,7 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
         (["--learning_rate=1e-9"], "rounds at step size 1e-09"),
         (["--precision=float64,float32"], "float64 must be that of all cells"),
         (["--window=5"], "1 ≤ FIRST < LAST"),
-        (["--window=1000000:2000000"], "fits need two rounds measured"),
+        (["--window=1000000:2000000"], "fits need two measured rounds"),
         (["--consensus=gradient,trakking", "--learning_rate=0.1", "--rounds=10"], "trakking"),
         (["--dataset=synthetic_regression:2000"], "at most 4000 coefficients"),
         (["--window=9:5"], "1 ≤ FIRST < LAST"),

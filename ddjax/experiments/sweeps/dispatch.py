@@ -1,4 +1,4 @@
-"""Dispatcher of jobs to the workers of a Dask cluster, one job per accelerator; other workers take over from dead ones."""
+"""Dispatcher of jobs to the workers of a Dask cluster, one job per accelerator; jobs of dead workers go to others."""
 
 import collections
 import contextlib

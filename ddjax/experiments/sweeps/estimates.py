@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from ddjax import sharding
 from ddjax.errors import InputError
@@ -16,7 +17,7 @@ from ddjax.experiments.usage import used
 from ddjax.simulation import memory
 from ddjax.simulation.operations import products
 
-COMPILE = 4.0  # seconds that a program takes to compile
+_COMPILE = 0.015  # seconds that an equation of the traced program takes to compile
 _ROUND, _SHARE = 3e-4, 0.25  # seconds that a round takes to start, and share of the peak speed that its products reach
 
 
@@ -25,12 +26,14 @@ class Estimate(NamedTuple):
 
     Attributes:
       operations: floating-point operations of all its rounds.
+      compiling: seconds that its program takes to compile.
       memory: bytes at the peak of a round.
       files: digests of the files that its data and its graph are read from, by path.
       lines: description of the data, for the console.
     """
 
     operations: float
+    compiling: float
     memory: int
     files: Mapping[str, str]
     lines: list[str]
@@ -48,7 +51,7 @@ def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
     peak = memory.estimate(built.simulation)[1]
-    return Estimate(operations(built), peak, built.facts["files"], console.data_lines(built))
+    return Estimate(operations(built), compiling(built), peak, built.facts["files"], console.data_lines(built))
 
 
 def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
@@ -74,6 +77,17 @@ def operations(built: Experiment) -> float:
         seen += settings.reference_batch_size or problem.reference.shape[0]
     evaluated = len(problem.x_test) + len(problem.reference)
     return forward * (3 * seen * settings.rounds + evaluated * (settings.rounds // settings.eval_every + 1))
+
+
+def compiling(built: Experiment) -> float:
+    """Guess the seconds that the program of an experiment takes to compile, from its number of equations."""
+    return _COMPILE * _equations(built.simulation.traced.jaxpr.jaxpr)
+
+
+def _equations(jaxpr: Any) -> int:
+    """Count the equations of a program, including those of its inner programs."""
+    inner = [each for equation in jaxpr.eqns for each in jaxprs_in_params(equation.params)]
+    return len(jaxpr.eqns) + sum(map(_equations, inner))
 
 
 def peak(accelerator: jax.Device) -> float:

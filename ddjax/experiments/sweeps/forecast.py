@@ -2,12 +2,10 @@
 
 import dataclasses
 import statistics
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from ddjax.experiments.sweeps.estimates import COMPILE
 
 _WARM = 0.3  # seconds of a cell beside training where nothing is compiled, before any was measured
 _TRUST = 0.1  # weight of the estimates against a measured program
@@ -20,10 +18,12 @@ class Work(NamedTuple):
     Attributes:
       cells: number of cells.
       parts: estimated seconds of training of one cell, for its operations and for its rounds.
+      compiling: estimated seconds that the program takes to compile.
     """
 
     cells: int
     parts: tuple[float, float]
+    compiling: float
 
 
 @dataclasses.dataclass
@@ -49,7 +49,8 @@ class Forecast:
     """Time left of cells that are run side by side.
 
     Training is estimated from operations and rounds, and both parts are scaled to fit the programs that were measured.
-    Whatever else a cell takes is the mean of that in earlier cells, apart for cells that compile and those that do not.
+    Estimates of compilation are scaled to what cells that compile took beside training. For other cells, the time
+    beside training is the average of those that are over.
 
     Args:
       works: program → its work.
@@ -61,7 +62,8 @@ class Forecast:
         self._waiting = {program: work.cells for program, work in works.items()}
         self._running: dict[str, _Run] = {}
         self._training: dict[Hashable, list[float]] = {}  # program → seconds of training of cells that are over
-        self._beside: dict[bool, list[float]] = {True: [], False: []}  # compiled or not → seconds beside training
+        self._compilations: list[tuple[float, float]] = []  # estimated and measured seconds
+        self._beside: list[float] = []  # seconds beside training of cells that did not compile
         self._compiled: set[Hashable] = set()
 
     def begin(self, name: str, program: Hashable, fresh: bool, now: float) -> None:
@@ -86,34 +88,47 @@ class Forecast:
         run = self._running.pop(name)
         if trained is not None:
             self._training.setdefault(run.program, []).append(trained)
-            self._beside[run.fresh].append(max(now - run.begun - trained, 0.0))
+            beside = max(now - run.begun - trained, 0.0)
+            if run.fresh:
+                self._compilations.append((self._works[run.program].compiling, beside))
+            else:
+                self._beside.append(beside)
 
     def back(self, name: str) -> None:
         """Take note that a cell waits again."""
         self._waiting[self._running.pop(name).program] += 1
 
     def left(self, now: float) -> float:
-        """Seconds from `now` until the last cell has ended."""
+        """Compute the seconds from `now` until the last cell has ended."""
         training = self._expected()
-        fresh = statistics.fmean(self._beside[True] or [COMPILE])
-        warm = statistics.fmean(self._beside[False] or [_WARM])
+        slower = self._slower(now)
+        warm = statistics.fmean(self._beside or [_WARM])
         ends = []
         for run in self._running.values():
             ahead = training[run.program] * (1 - run.share)
             if run.share:
                 ahead += warm * (1 - run.share)
             else:
-                ahead += max((fresh if run.fresh else warm) - (now - run.begun), 0.0)
+                beside = slower * self._works[run.program].compiling if run.fresh else warm
+                ahead += max(beside - (now - run.begun), 0.0)
             ends.append(ahead)
         total = sum(ends)
         for program, count in self._waiting.items():
             total += count * (training[program] + warm)
             if count and program not in self._compiled:
-                total += fresh - warm
+                total += max(slower * self._works[program].compiling - warm, 0.0)
         return max([total / self._lanes, *ends])
 
+    def _slower(self, now: float) -> float:
+        """Compute the factor by which compilations are slower than estimated; a late one counts while it lasts."""
+        factor = _ratio(self._compilations) if self._compilations else 1.0
+        compiling = [run for run in self._running.values() if run.fresh and not run.share]
+        late = [(self._works[run.program].compiling, now - run.begun) for run in compiling]
+        late = [(estimated, spent) for estimated, spent in late if spent > factor * estimated]
+        return _ratio([*self._compilations, *late]) if late else factor
+
     def _expected(self) -> dict[Hashable, float]:
-        """Seconds of training of one cell, by program."""
+        """Expect the seconds of training of one cell, by program."""
         known = {program: statistics.fmean(seconds) for program, seconds in self._training.items()}
         for run in self._running.values():
             if run.program not in known and run.share and run.trained > _TELLING:
@@ -124,8 +139,13 @@ class Forecast:
         }
 
     def _factors(self, known: Mapping[Hashable, float]) -> np.ndarray:
-        """Factors of the two parts of the estimates: least squares of relative errors, drawn towards 1."""
+        """Fit factors of the two parts of the estimates, by least squares of relative errors, drawn towards 1."""
         rows = [np.array(self._works[program].parts) / seconds for program, seconds in known.items() if seconds > 0]
         matrix = np.vstack([*rows, _TRUST * np.eye(2)])
         target = np.concatenate([np.ones(len(rows)), np.full(2, _TRUST)])
         return np.linalg.lstsq(matrix, target, rcond=None)[0].clip(0.05)
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Divide the sum of what was measured by the sum of its estimates."""
+    return sum(measured for _, measured in pairs) / max(sum(estimated for estimated, _ in pairs), 1e-9)

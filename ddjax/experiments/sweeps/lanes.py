@@ -34,7 +34,7 @@ class Lanes:
         self._accelerators = jax.local_devices()
 
     def count(self) -> int:
-        """Number of cells that run at a time."""
+        """Return the number of cells that run at a time."""
         return len(self._accelerators)
 
     def environment(self) -> dict[str, Any]:

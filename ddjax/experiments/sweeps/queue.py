@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 
 from ddjax.experiments.sweeps.cells import Stopped
-from ddjax.experiments.sweeps.estimates import COMPILE
 from ddjax.experiments.sweeps.plan import Cell
 
 
@@ -16,13 +15,14 @@ class Program:
       cells: cells that are left to do.
       memory: bytes of one of them at the peak of a round.
       parts: estimated seconds of training of one cell on one accelerator, for its operations and for its rounds.
+      compiling: estimated seconds that the program takes to compile.
       seconds: estimated seconds of one cell in all, with its share of the compilation.
     """
 
-    def __init__(self, cells: Sequence[Cell], memory: int, parts: tuple[float, float]):
+    def __init__(self, cells: Sequence[Cell], memory: int, parts: tuple[float, float], compiling: float = 0.0):
         self.cells = collections.deque(cells)
-        self.memory, self.parts = memory, parts
-        self.seconds = sum(parts) + COMPILE / len(cells)
+        self.memory, self.parts, self.compiling = memory, parts, compiling
+        self.seconds = sum(parts) + compiling / len(cells)
 
 
 class Queue:

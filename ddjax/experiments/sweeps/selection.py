@@ -106,7 +106,7 @@ def finals(choices: Iterable[Choice], seeds: Sequence[int]) -> list[Cell]:
 
 
 def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
-    """Make a table with a row per choice: system, bytes, number of trials, picked settings, value on validation data."""
+    """Make a table with a row per choice: system, bytes, trials, picked settings, value on validation data."""
     rows = [
         choice.system
         | {"bytes_budget": choice.budget, "trials": choice.trials, "lost": choice.lost, "validation": choice.value}
@@ -117,9 +117,10 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
 
 
 def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Make a table with a row per choice: mean, worst device and bytes, with half-widths of 95 % t-intervals over seeds.
+    """Make a table with a row per choice: mean, worst device and bytes on the test set.
 
-    Scores are on the test set. Runs that diverged or failed are counted as `lost` and are in no mean.
+    Columns with `±` are half-widths of 95 % t-intervals over seeds. Runs that diverged or failed are counted as `lost`
+    and are in no mean.
 
     Args:
       choices: the picked settings.

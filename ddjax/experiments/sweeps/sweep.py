@@ -86,7 +86,7 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
         store.check_data(estimate.files)
         settings, lines = group[0].settings, estimate.lines
         parts = estimates.parts(estimate.operations, settings.rounds, speed)
-        programs.append(Program(group, estimate.memory, parts))
+        programs.append(Program(group, estimate.memory, parts, estimate.compiling))
         if (settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
             said.add((settings.dataset, *lines[:2]))
             print("\n".join([settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
@@ -181,7 +181,7 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
     with opened(settings.scheduler, given.values["host_devices"], todo, precision, store) as place:
         compiled = group_programs(todo, store, place)
         at_once = min(place.count(), len(todo))
-        forecast = Forecast({each: Work(len(each.cells), each.parts) for each in compiled}, at_once)
+        forecast = Forecast({each: Work(len(each.cells), each.parts, each.compiling) for each in compiled}, at_once)
         if todo:
             print(
                 f"{len(todo)} cells to run in {len(compiled)} compiled programs, {at_once} cells at a time; "

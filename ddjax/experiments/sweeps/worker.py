@@ -44,7 +44,7 @@ class Greeting(NamedTuple):
 class _Process:
     """Accelerators of this process, each lent to one thread at a time.
 
-    A thread waits while all are lent, or while cells of another precision run, because JAX has one precision per process.
+    A thread waits while all are lent, or while cells of another precision run: JAX has one precision per process.
     """
 
     def __init__(self) -> None:
