@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _WARM = 0.3  # seconds of a cell beside training where nothing is compiled, before any was measured
-_TRUST = 0.1  # weight of the estimates against a measured program
+_TRUST = 0.03  # weight of the estimates against a measured program
 _TELLING = 0.1  # seconds of training from which on a run that is not over counts as measured
 
 
