@@ -18,7 +18,6 @@ from ddjax.experiments.inputs import DeviceGroup, device_groups
 from ddjax.experiments.settings import Settings
 from ddjax.learning import (
     CLASSIFICATION,
-    DIVERGENCES,
     OPTIMIZERS,
     Group,
     Population,
@@ -164,7 +163,7 @@ def _build(
     entering("compiling")
     outputs = dataset.outputs
     del dataset, reference  # a table is held once, by the problem
-    _check_task(settings, problem)
+    inputs.check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
             raise InputError(
@@ -245,19 +244,6 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
     spec = settings.topology if "topology" in uses else "ring"
     weights = settings.mixing_weights if "mixing_weights" in uses else ""
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
-
-
-def _check_task(settings: Settings, problem: Problem) -> None:
-    """Refuses settings that are about classes where numbers are to be predicted."""
-    if infer_task(problem.y) is CLASSIFICATION:
-        DIVERGENCES.parse(settings.divergence)
-        return
-    for name in ("divergence", "temperature", "prior_adjustment", "target_accuracy"):
-        value = getattr(settings, name)
-        if value != fields(Settings)[name].default:
-            raise InputError(
-                f"--{name}={value} is only for classes, but {settings.dataset} has numbers to predict; leave it out"
-            )
 
 
 def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topology) -> float | None:

@@ -132,7 +132,7 @@ def test_a_cluster_of_its_own(tmp_path):
     [
         (["--scheduler=127.0.0.1:9"], "no Dask scheduler answers at --scheduler=127.0.0.1:9"),
         (["--scheduler=nosuch"], "HOST:PORT or local, got 'nosuch'"),
-        (["--scheduler=local", "--shard=0/2"], "give the whole sweep to one"),
+        (["--scheduler=local", "--shard=0/2"], "leave --shard out"),
         (["--scheduler=127.0.0.1:9", "--host_devices=2"], "--host_devices is only for this machine"),
     ],
 )

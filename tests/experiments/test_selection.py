@@ -172,8 +172,8 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
     [
         (["--select=accuracy_mean"], "must end with @validation"),
         (["--select=accuracy@validation"], "accuracy_mean"),
-        ([BY, "--evaluate_on=validation"], "leave that out"),
-        ([BY, "--shard=0/2"], "takes no --shard"),
+        ([BY, "--evaluate_on=validation"], "leave --evaluate_on out"),
+        ([BY, "--shard=0/2"], "instead of --shard"),
         ([BY, "--trials=-1"], "at least 0"),
         ([BY, "--select_per=topologie"], "topology"),
         ([BY, "--select_per=seed"], "averaged, not compared"),

@@ -144,7 +144,10 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
         (["--topology=random_matching"], "a graph that stays; give numbers"),
         (["--local_steps=2"], "one constant sgd step"),
         (["--compressor=sign"], "plain mixing"),
-        (["--consensus_step_size_schedule=cosine"], "not derived where zeta falls"),
+        (
+            ["--consensus_step_size_schedule=cosine"],
+            "cannot be derived if --consensus_step_size_schedule is not constant",
+        ),
         (["--learning_rate=1e-9"], "rounds at step size 1e-09"),
         (["--precision=float64,float32"], "float64 must be that of all cells"),
         (["--window=5"], "1 ≤ FIRST < LAST"),
