@@ -1,14 +1,15 @@
-"""What a run says about itself on the console, at its start and at its end."""
+"""Lines that a run prints at its start and at its end."""
 
 from typing import Any
 
 import jax
-import numpy as np
 
 from ddjax.data.labels import listed
 from ddjax.experiments import picked, records
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.inputs import device_groups
+from ddjax.experiments.messages import message_lines
+from ddjax.experiments.units import size
 from ddjax.experiments.usage import algorithm, used
 from ddjax.learning import TASKS
 from ddjax.models import view_range
@@ -17,38 +18,36 @@ from ddjax.types import working_dtype
 
 
 def describe(built: Experiment) -> None:
-    """Says in a few lines what is being run."""
+    """Print in a few lines what is run."""
     settings, problem = built.settings, built.problem
     sizes = built.population.parameter_counts()
     names = [group.label for group in device_groups(settings)]
     devices = ", ".join(
-        f"{group.size} × {name} ({size:,} parameters)"
-        for group, name, size in zip(built.population.groups, names, sizes, strict=True)
+        f"{group.size} × {name} ({count:,} parameters)"
+        for group, name, count in zip(built.population.groups, names, sizes, strict=True)
     )
-    print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, {jax.default_backend()}")
+    backend = jax.default_backend().upper()
+    print(f"{settings.algorithm} on {settings.dataset}, {settings.rounds:,} rounds, on a {backend}")
     print(f"  devices    {devices}")
     for line in data_lines(built):
         print(f"  {line}")
     print(f"  training   {settings.optimizer}, learning rate {built.learning_rate:g}" + _reference(built))
     print(f"  forms      {_forms(built)}")
-    messages = built.algorithm.message_bytes(problem)
-    if messages.peer:
+    if built.algorithm.message_bytes(problem).peer:
         network = built.topology
         gap = network.spectral_gap
         print(
             f"  graph      {network.name}, {network.directed_edges:,.6g} directed links, "
-            f"spectral gap {'unknown' if gap is None else format(gap, '.3g')}, weights {network.weights}"
+            f"spectral gap {'unknown' if gap is None else format(gap, '.3g')}, mixing weights {network.weights}"
         )
         if network.note:
             print(f"  edge file  {network.note}")
-    weights = working_dtype().itemsize * max(sizes)
-    for way, text in (("peer", "to a neighbour"), ("up", "to the server"), ("down", "from the server")):
-        for kind, size in getattr(messages, way).items():
-            print(f"  message    {size:,} bytes {text}: {kind}; largest model {weights:,} ({size / weights:.3g}×)")
+    for line in message_lines(built, _reference_batch(built)):
+        print(f"  {line}")
 
 
 def _forms(built: Experiment) -> str:
-    """Which forms of execution were picked, and for which accelerators."""
+    """Describe the forms of execution that were picked, and the accelerators that they were picked for."""
     settings, simulation = built.settings, built.simulation
     asked = settings.micro_batch, settings.convolution
     models = [
@@ -65,7 +64,7 @@ def _forms(built: Experiment) -> str:
 
 
 def data_lines(built: Experiment) -> list[str]:
-    """What was understood of the data: task, inputs, what was standardized, what devices hold, what is to be known."""
+    """Describe how the data were understood, in lines: task, inputs, scales, examples per device, and notes."""
     facts = built.facts
     lines = [_task(facts), *_inputs(facts), *_views(facts, built.settings.feature_views)]
     examples = facts["examples"]
@@ -78,8 +77,8 @@ def data_lines(built: Experiment) -> list[str]:
     known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
     known += ", with its labels, which devices are pretrained on" if reference["labels"] else ""
     lines.append(
-        f"reference  from {reference['source']}{known}: {reference['bytes_per_device']:,} bytes on each device, "
-        f"{reference['bytes_to_distribute']:,} to distribute"
+        f"reference  from {reference['source']}{known}: {size(reference['bytes_per_device'])} on each device, "
+        f"{size(reference['bytes_to_distribute'])} to distribute"
     )
     if same := facts["duplicates"]:
         kind = examples["evaluated_on"]
@@ -88,7 +87,7 @@ def data_lines(built: Experiment) -> list[str]:
 
 
 def _held_out(examples: dict[str, Any]) -> str:
-    """What no device holds: the examples to test on, and those to choose settings by."""
+    """Describe the examples that no device holds: those to test on, and those to pick settings by."""
     if examples["evaluated_on"] == "validation":
         return f"{examples['test']:,} validation; the test set is not opened"
     kept = f"{examples['validation']:,} validation, not used here, " if examples["validation"] else ""
@@ -140,7 +139,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
 
 
 def _views(facts: dict[str, Any], views: int) -> list[str]:
-    """Which columns the devices of each view see, where there are several."""
+    """Say which columns the devices of each view see; no line if there is only one view."""
     shape, names = tuple(facts["inputs"]["shape"]), []
     for column in facts["columns"]:
         if column["kind"] == "number":
@@ -155,49 +154,53 @@ def _views(facts: dict[str, Any], views: int) -> list[str]:
 
 
 def _reference(built: Experiment) -> str:
-    """What a round draws of the reference set, if anything."""
+    """Say how many reference examples a round draws; empty if it draws none."""
     settings = built.settings
     if "reference_batch_size" not in used(settings):
         return ""
-    size, drawn = len(built.problem.reference), _reference_batch(built)
-    each = round(settings.rounds * drawn / size)
-    return f"; {drawn:,} of the {size:,} reference examples per round, each in about {each:,} rounds"
+    there, drawn = len(built.problem.reference), _reference_batch(built)
+    each = round(settings.rounds * drawn / there)
+    return f"; {drawn:,} of the {there:,} reference examples per round, each in about {each:,} rounds"
 
 
 def _reference_batch(built: Experiment) -> int:
-    """`b`, reference examples of a round."""
-    size = len(built.problem.reference)
-    return min(built.settings.reference_batch_size or size, size)
+    """`b`, the number of reference examples in a round."""
+    there = len(built.problem.reference)
+    return min(built.settings.reference_batch_size or there, there)
 
 
 def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
-    """Prints the table at the end.
+    """Print the table at the end of a run.
 
     Args:
       built: the experiment.
       last: its last evaluation.
-      summary: what `summary.json` holds.
+      summary: content of `summary.json`.
     """
-    settings = built.settings
-    print(f"\n{'':12}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
-    task = TASKS[last.metric]
-
-    def line(name: str, score: np.ndarray) -> None:
-        figures = (getattr(score, name)() for name in ("mean", task.worst, task.best, "std"))
-        print(f"{name:12}" + "".join(f"{records.shown(last.metric, figure):>9}" for figure in figures))
-
-    line(last.metric, last.score)
-    for name, own in records.by_model(settings, last.score).items():
-        line(f"  {name}", own)
-    print(f"{'ensemble':12}{records.shown(last.metric, last.ensemble_score):>9}   of the mean soft decision")
-    print(f"{'disagreement':12}{last.disagreement:9.3g}")
-    print(
-        f"{'sent':12}{summary['bytes_sent_per_device']:>9,.0f}   bytes a device, {summary['bytes_sent_total']:,} in all"
-        + (f", of which {summary['bytes_sent_server']:,} by the server" if summary["bytes_sent_server"] else "")
-    )
+    settings, task = built.settings, TASKS[last.metric]
+    scores = {last.metric: last.score}
+    scores |= {f"  {name}": own for name, own in records.by_model(settings, last.score).items()}
+    width = max(14, *(len(name) + 1 for name in scores))
+    print(f"\n{'':{width}}{'mean':>9}{'worst':>9}{'best':>9}{'std':>9}")
+    for name, score in scores.items():
+        figures = (getattr(score, kind)() for kind in ("mean", task.worst, task.best, "std"))
+        print(f"{name:{width}}" + "".join(f"{records.shown(last.metric, figure):>9}" for figure in figures))
+    ensemble = "soft decision" if last.metric == "accuracy" else "prediction"
+    sent = f"per device, {size(summary['bytes_sent_total'])} in all"
+    if summary["bytes_sent_server"]:
+        sent += f", {size(summary['bytes_sent_server'])} of it by the server"
+    rows = [
+        ("ensemble", records.shown(last.metric, last.ensemble_score), f"{last.metric} of the devices' mean {ensemble}"),
+        ("disagreement", f"{last.disagreement:.3g}", f"mean squared distance from the mean {ensemble}"),
+        ("sent", size(summary["bytes_sent_per_device"]), sent),
+    ]
     for target, met in summary["target_accuracy"].items():
-        after = (
-            f"round {met['round']:,}, {met['bytes_sent_per_device']:,.0f} bytes sent a device" if met else "not reached"
-        )
-        print(f"{target:12}{'':9}   {after}")
-    print(f"{'time':12}{last.seconds_train:9.1f}   s training, {summary['seconds_compile']:.1f} s compiling")
+        reached = "not reached"
+        if met:
+            reached = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'])} sent per device"
+        rows.append(("target", target, reached))
+    seconds = {name: value for name, value in summary["seconds"].items() if name != "total"}
+    parts = ", ".join(f"{value:.1f} {name}" for name, value in seconds.items())
+    rows.append(("time", f"{summary['seconds']['total']:.1f} s", parts))
+    for name, figure, note in rows:
+        print(f"{name:{width}}{figure:>9}   {note}")

@@ -18,7 +18,6 @@ from ddjax.experiments.inputs import DeviceGroup, device_groups
 from ddjax.experiments.settings import Settings
 from ddjax.learning import (
     CLASSIFICATION,
-    DIVERGENCES,
     OPTIMIZERS,
     Group,
     Population,
@@ -101,7 +100,12 @@ class Experiment(NamedTuple):
             yield step
 
 
-def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simulation | None = None) -> Experiment:
+def build(
+    settings: Settings,
+    mesh: jax.sharding.Mesh | None = None,
+    like: Simulation | None = None,
+    entering: Callable[[str], None] = lambda phase: None,
+) -> Experiment:
     """Build an experiment; nothing is written, because only the commands use the output settings.
 
     Args:
@@ -109,6 +113,7 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
       mesh: mesh to run on; all accelerators if `None`.
       like: simulation of another experiment on the same mesh, whose settings differ only in seed, hyperparameters and
         data. If the shapes agree, the new experiment reuses its compiled programs.
+      entering: function called with `data` before data are read, and with `compiling` before programs are built.
 
     Raises:
       InputError: a setting is wrong, or settings do not go together.
@@ -119,16 +124,19 @@ def build(settings: Settings, mesh: jax.sharding.Mesh | None = None, like: Simul
     usage.check_used(settings)
     execution.check_backend(settings)
     with execution.precision(settings):
-        return _build(settings, mesh, like)
+        return _build(settings, mesh, like, entering)
 
 
-def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation | None) -> Experiment:
+def _build(
+    settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation | None, entering: Callable[[str], None]
+) -> Experiment:
     entry, effective = usage.algorithm(settings), usage.resolve(settings)
     hyperparameters = _hyperparameters(entry, effective)
     mixer = _mixer(entry, effective, hyperparameters)
     topology = _topology(settings, entry.weights(mixer, effective))
     groups = device_groups(settings)
     mesh = mesh or sharding.mesh()
+    entering("data")
     dataset, reference = inputs.load(settings), inputs.load_reference(settings)
     problem, facts = data.prepare(
         dataset,
@@ -152,9 +160,10 @@ def _build(settings: Settings, mesh: jax.sharding.Mesh | None, like: Simulation 
         shards=mesh.size,
     )
     facts |= {"digest": inputs.digest(dataset, reference, topology), "files": inputs.file_digests(settings)}
+    entering("compiling")
     outputs = dataset.outputs
     del dataset, reference  # so that only the problem holds the data
-    _check_task(settings, problem)
+    inputs.check_task(settings, problem)
     if entry.pooled:
         if len(groups) > 1:
             raise InputError(
@@ -235,19 +244,6 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
     spec = settings.topology if "topology" in uses else "ring"
     weights = settings.mixing_weights if "mixing_weights" in uses else ""
     return build_topology(spec, settings.devices, weights, settings.seed, stochastic, settings.mixing_product)
-
-
-def _check_task(settings: Settings, problem: Problem) -> None:
-    """Refuse settings that only apply to classes if the task is regression."""
-    if infer_task(problem.y) is CLASSIFICATION:
-        DIVERGENCES.parse(settings.divergence)
-        return
-    for name in ("divergence", "temperature", "prior_adjustment", "target_accuracy"):
-        value = getattr(settings, name)
-        if value != fields(Settings)[name].default:
-            raise InputError(
-                f"--{name}={value} is only for classes, but the task of {settings.dataset} is regression; leave it out"
-            )
 
 
 def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topology) -> float | None:

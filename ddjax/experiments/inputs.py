@@ -8,8 +8,10 @@ from ddjax.errors import InputError
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import datasets
+from ddjax.learning import CLASSIFICATION, DIVERGENCES, infer_task
 from ddjax.models import parse_models
 from ddjax.networks import Topology
+from ddjax.types import Problem
 
 
 class DeviceGroup(NamedTuple):
@@ -83,3 +85,16 @@ def file_digests(settings: Settings) -> dict[str, str]:
         if (entry := data.find_dataset(spec)).form:
             paths += [spec, *filter(None, [entry.beside(Path(spec).expanduser())])]
     return {str(path): data.digest_path(path) for path in paths}
+
+
+def check_task(settings: Settings, problem: Problem) -> None:
+    """Raise `InputError` for settings that only apply to classes if the task is regression."""
+    if infer_task(problem.y) is CLASSIFICATION:
+        DIVERGENCES.parse(settings.divergence)
+        return
+    for name in ("divergence", "temperature", "prior_adjustment", "target_accuracy"):
+        value = getattr(settings, name)
+        if value != fields(Settings)[name].default:
+            raise InputError(
+                f"--{name}={value} is only for classes, but the task of {settings.dataset} is regression; leave it out"
+            )

@@ -2,53 +2,97 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 from tqdm import tqdm
 
 from ddjax.experiments import records
+from ddjax.experiments.units import duration
 from ddjax.simulation import Evaluation, Progress
+
+_SAY_EVERY = 10.0  # seconds between two lines where stderr is no terminal
+
+
+class Pace:
+    """Time left of a run, from what its rounds and its evaluations took so far.
+
+    Args:
+      rounds: number of rounds of the whole run.
+      eval_every: rounds between two evaluations.
+      now: the time in seconds, on a clock that never goes back.
+    """
+
+    def __init__(self, rounds: int, eval_every: int, now: Callable[[], float] = time.monotonic):
+        self._rounds, self._eval_every, self._now = rounds, eval_every, now
+        self._first: tuple[float, Progress] | None = None  # after compilation
+        self._spent, self._latest = 0.0, Progress(0, 0.0, 0.0)
+
+    def follow(self, progress: Progress) -> None:
+        """Take note of a scan that has just ended."""
+        self._first = self._first or (self._now(), progress)
+        self._spent, self._latest = self._now() - self._first[0], progress
+
+    def rate(self) -> float:
+        """Compute the rounds per second of training; 0 before the first round."""
+        if not self._first:
+            return 0.0
+        seconds = self._latest.seconds_train - self._first[1].seconds_train
+        return (self._latest.round - self._first[1].round) / seconds if seconds > 0 else 0.0
+
+    def left(self) -> float | None:
+        """Compute the seconds of training, evaluating and saving that are left; `None` before the first round."""
+        if not self._first or not (rate := self.rate()):
+            return None
+        begun, latest = self._first[1], self._latest
+        # The evaluation that follows a scan is not over when the scan is reported.
+        done = max(latest.round - 1, begun.round) // self._eval_every - begun.round // self._eval_every
+        whole = -(-self._rounds // self._eval_every) - begun.round // self._eval_every
+        evaluating = max(self._spent - (latest.seconds_train - begun.seconds_train), 0.0)
+        each = evaluating / done if done else 0.0
+        return (self._rounds - latest.round) / rate + (whole - done) * each
 
 
 class Display:
-    """Live progress on stderr: redrawn on a terminal, else a line every ten seconds.
+    """Live progress on stderr: one line that is redrawn on a terminal, else a line every ten seconds.
 
     Args:
-      rounds: of the whole run.
-      start: rounds done already.
+      rounds: number of rounds of the whole run.
+      eval_every: rounds between two evaluations.
+      start: number of rounds that are done already.
     """
 
-    def __init__(self, rounds: int, start: int):
-        terminal = sys.stderr.isatty()
+    def __init__(self, rounds: int, eval_every: int, start: int):
         self._bar = tqdm(
-            total=rounds, initial=start, unit="round", disable=not terminal, dynamic_ncols=True, smoothing=0.1
+            total=rounds,
+            initial=start,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="round {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}",
         )
-        self._rounds = rounds
-        self._start, self._said, self._latest = start, time.monotonic(), ""
-        self._seconds: float | None = None  # trained before this run went on
+        self._rounds, self._pace = rounds, Pace(rounds, eval_every)
+        self._said, self._latest = time.monotonic(), ""
         self.seconds_compile = 0.0
 
     def progress(self, progress: Progress) -> None:
-        """After each scan."""
+        """Show a scan that has just ended."""
         self.seconds_compile = progress.seconds_compile
-        if self._seconds is None:
-            self._seconds = progress.seconds_train
+        self._pace.follow(progress)
+        left = self._pace.left()
+        ahead = "" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left"
+        said = self._latest + ahead
+        self._bar.set_postfix_str(said, refresh=False)
         self._bar.update(progress.round - self._bar.n)
-        spent, done = progress.seconds_train - self._seconds, progress.round - self._start
-        if self._bar.disable and jax.process_index() == 0 and spent > 2 and time.monotonic() - self._said > 10:
+        due = left is not None and time.monotonic() - self._said > _SAY_EVERY
+        if self._bar.disable and jax.process_index() == 0 and due:
             self._said = time.monotonic()
-            rate = done / spent
-            print(
-                f"round {progress.round:,}/{self._rounds:,}: {self._latest}, {rate:.3g} rounds/s, "
-                f"about {(self._rounds - progress.round) / rate:.0f} s left",
-                file=sys.stderr,
-            )
+            print(f"round {progress.round:,}/{self._rounds:,}: {said}", file=sys.stderr)
 
     def evaluation(self, latest: Evaluation) -> None:
-        """After each evaluation."""
+        """Show an evaluation."""
         self._latest = records.brief(latest)
         self._bar.set_postfix_str(self._latest)
 
     def close(self) -> None:
-        """Leaves the last state standing."""
+        """Leave the last state on the screen."""
         self._bar.close()

@@ -17,6 +17,7 @@ from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.extensions import digests
 from ddjax.experiments.inputs import device_groups
 from ddjax.experiments.settings import Settings
+from ddjax.experiments.units import size
 from ddjax.learning import TASKS
 from ddjax.simulation import Evaluation, Simulation, memory
 
@@ -160,11 +161,7 @@ def memory_needed(simulation: Simulation) -> str:
     where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
     if least > free:
         raise InputError(
-            f"this needs at least {_size(least)} of memory, and {_size(free)} are {where}; "
+            f"this needs at least {size(least)} of memory, and {size(free)} are {where}; "
             "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
         )
-    return f"{_size(least)} held, up to {_size(peak)} at the peak of a round; {_size(free)} are {where}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+    return f"{size(least)} held, up to {size(peak)} at the peak of a round; {size(free)} are {where}"

@@ -1,4 +1,4 @@
-"""Stdout and stderr as a command meets them: closed, full, a pipe that nobody reads, an alphabet without Greek."""
+"""Stdout and stderr of a command, which may be closed, full, unread, or without Greek letters."""
 
 import contextlib
 import errno
@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# What stands for letters that the alphabet of a stream lacks; others are escaped, as Python writes them.
+# Replacements for letters that the encoding of a stream lacks; other letters are escaped as in Python.
 _PLAIN = str.maketrans({"×": "x", "±": "+-", "–": "-", "−": "-", "…": "...", "µ": "u", "→": "->", "‖": "|", "²": "^2"})
 
 
 class _Stream:
-    """A text stream that is written to as long as that is possible; then what is written is lost.
+    """Text stream that drops what is written once it can no longer be written to.
 
     Args:
       stream: the stream.
-      name: how a message calls it; without one, nothing is said where it cannot be written to.
+      name: its name in a message; without a name there is no message when it can no longer be written to.
     """
 
     def __init__(self, stream: Any, name: str = ""):
@@ -27,7 +27,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
+        """Write a text, or drop it if the stream is lost."""
         if self._lost:
             return len(text)
         try:
@@ -41,7 +41,7 @@ class _Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what is held back, if it can be written."""
+        """Write what is buffered, or drop it if the stream is lost."""
         if self._lost:
             return
         try:
@@ -52,7 +52,7 @@ class _Stream:
     def _lose(self, error: Exception) -> None:
         self._lost = True
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            # What the stream still holds goes there, as does all that others write, up to the end of the process.
+            # The buffer goes there, and all that others write until the process ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -63,10 +63,10 @@ class _Stream:
 
 @contextlib.contextmanager
 def tolerant(script: str) -> Iterator[None]:
-    """Lets a command print whatever its stdout and stderr are: what they cannot take does not end it.
+    """Keep a command running when its stdout or stderr cannot be written to.
 
     Args:
-      script: name of the command, for a message where stdout is full.
+      script: name of the command, for the message if stdout is full.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, and the next file to be opened must not take its place

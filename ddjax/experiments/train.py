@@ -7,11 +7,13 @@ device), summary.json, links.csv (traffic of every directed link), learning_curv
 import shlex
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 
 from ddjax.errors import InputError
 from ddjax.experiments import console, execution, records, signals
+from ddjax.experiments.clock import Clock, process_age
 from ddjax.experiments.drawing import optional
 from ddjax.experiments.experiment import build
 from ddjax.experiments.fields import fields
@@ -22,22 +24,25 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
+# Building the programs counts to compiling, with the first evaluation; writing rows and checkpoints to evaluating.
+_PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
-def train(given: Given) -> None:
+
+def train(given: Given, clock: Clock) -> None:
     """Run the experiment that the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
     execution.start(settings)
     folder = RunFolder(settings)
     try:
-        _train(settings, folder)
+        _train(settings, folder, clock)
     finally:
         folder.close()
 
 
-def _train(settings: Settings, folder: RunFolder) -> None:
+def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
     """Run the experiment that settings describe, and write its results into a folder."""
-    built = build(settings)
+    built = build(settings, entering=clock.enter)
     folder.check_data(built.facts)
     checkpoints = Checkpoints(folder.path / "checkpoints")
     resume = checkpoints.restore(built.simulation) if settings.resume else None
@@ -51,12 +56,13 @@ def _train(settings: Settings, folder: RunFolder) -> None:
     print(f"  memory     {memory_needed}", flush=True)
     if resume:
         print(f"  resumed    at round {done:,}")
-    display = Display(settings.rounds, done)
+    display = Display(settings.rounds, settings.eval_every, done)
     scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None, settings.values())
     signals.poll()
     try:
-        shown = None
+        shown, trained = None, resume[0].seconds_train if resume else 0.0
         for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
+            clock.enter("evaluating")  # with training, until both are told apart
             if latest is shown:  # interrupted
                 due = settings.checkpoint_every > 0
             else:
@@ -76,10 +82,15 @@ def _train(settings: Settings, folder: RunFolder) -> None:
             folder.summarize(summary)
     finally:
         display.close()
+        clock.enter("drawing")
         if first and (folder.path / "metrics.csv").exists():
             _draw(folder)
         scalars.close(folder.path.glob("*.png"))
     if first:
+        clock.move(display.seconds_compile, "evaluating", "compiling")
+        clock.move(latest.seconds_train - trained, "evaluating", "training")
+        summary["seconds"] = clock.seconds()
+        folder.summarize(summary)
         console.conclude(built, latest, summary)
         print(f"\nwritten to {folder.path}")
 
@@ -107,4 +118,5 @@ def _draw(folder: RunFolder) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
     summary = "Train a network of simulated devices: python scripts/train.py --name=value …"
-    return run(train, fields(Settings), summary, argv)
+    clock = Clock(_PHASES, process_age() if argv is None else 0.0)
+    return run(partial(train, clock=clock), fields(Settings), summary, argv)

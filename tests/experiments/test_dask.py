@@ -111,7 +111,7 @@ def test_a_cell_on_which_workers_die_fails_with_one_line_and_the_rest_go_on(tmp_
     assert call(*flags, f"--sweep_dir={out}", f"--scheduler={workers.scheduler_address}") == 3
     (failure,) = pd.read_csv(out / "failures.csv").to_dict("records")
     assert failure["seed"] == 1
-    assert failure["reason"].startswith("3 workers died, one after the other")
+    assert failure["reason"].startswith("3 workers died, one after another")
     assert set(pd.read_csv(out / "results.csv").seed) == {0, 2}
     assert "2 of 3 cells" in capsys.readouterr().out
 
@@ -132,8 +132,8 @@ def test_a_cluster_of_its_own(tmp_path):
     [
         (["--scheduler=127.0.0.1:9"], "no Dask scheduler answers at --scheduler=127.0.0.1:9"),
         (["--scheduler=nosuch"], "HOST:PORT or local, got 'nosuch'"),
-        (["--scheduler=local", "--shard=0/2"], "give the whole sweep to one"),
-        (["--scheduler=127.0.0.1:9", "--host_devices=2"], "--host_devices is of this machine"),
+        (["--scheduler=local", "--shard=0/2"], "leave --shard out"),
+        (["--scheduler=127.0.0.1:9", "--host_devices=2"], "--host_devices is only for this machine"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, flags, message):
@@ -302,7 +302,7 @@ def test_a_job_is_given_up_after_three_deaths(monkeypatch, capsys):
     assert isinstance(results.pop("job 2"), LostError)
     assert results == {"job 1": "1", "job 3": "3"}
     assert len(dispatcher.workers) == 2
-    assert capsys.readouterr().err.count("job 2 is given to another") == 2
+    assert capsys.readouterr().err.count("another one takes job 2") == 2
 
 
 def test_two_workers_on_one_accelerator_are_one_too_many(capsys):
@@ -334,7 +334,9 @@ def test_workers_are_waited_for_and_a_scheduler_that_is_gone_is_not(monkeypatch,
 
 
 def test_the_longest_cells_come_first_and_of_equals_those_that_are_compiled():
-    short, long, twin, large = (Program([1], size, seconds) for size, seconds in ((1, 1), (2, 9), (2, 9), (50, 99)))
+    short, long, twin, large = (
+        Program([1], size, (seconds, 0)) for size, seconds in ((1, 1), (2, 9), (2, 9), (50, 99))
+    )
     programs = [short, long, twin, large]
     assert longest(programs, None, 100) is large
     assert longest(programs, twin, 10) is twin

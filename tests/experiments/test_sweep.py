@@ -268,11 +268,11 @@ def test_a_file_that_changes_is_not_mixed_in(tmp_path, capsys):
     edges.write_text("0 1\n1 2\n2 3\n3 0\n")
     assert call(*flags) == 0
     assert call(*flags, "--seeds=2") == 2
-    assert f"'{edges}' is not what it was when other cells" in capsys.readouterr().err
+    assert f"'{edges}' has changed since other cells" in capsys.readouterr().err
     edges.write_text("0 1\n1 2\n2 3\n")
     save(x_train=x + 1)
     assert call(*flags, "--seeds=2") == 2
-    assert f"'{data}' is not what it was when other cells" in capsys.readouterr().err
+    assert f"'{data}' has changed since other cells" in capsys.readouterr().err
     assert files(out) == before
     save(x_train=x)
     assert call(*flags, "--seeds=2") == 0
@@ -287,7 +287,7 @@ def test_a_test_file_that_changes_is_not_mixed_in(tmp_path, capsys):
     assert call(*flags) == 0
     tests.write_text("0 1:0.5\n1 2:0.7\n")
     assert call(*flags, "--seeds=2") == 2
-    assert f"'{tests}' is not what it was when other cells" in capsys.readouterr().err
+    assert f"'{tests}' has changed since other cells" in capsys.readouterr().err
 
 
 def test_seeds_of_a_table_are_splits_of_one_file(tmp_path):
@@ -304,7 +304,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert call(*TINY, f"--sweep_dir={out}") == 2
-    assert "something else than a sweep" in capsys.readouterr().err
+    assert "other things than a sweep" in capsys.readouterr().err
     assert call(*TINY, f"--sweep_dir={out / 'mine.txt'}") == 2
     assert "is a file" in capsys.readouterr().err
     assert files(out) == {out / "mine.txt": b"precious"}
@@ -441,7 +441,7 @@ def test_a_second_start_does_nothing_and_a_sweep_may_grow(tmp_path, capsys, fini
     assert call(*SMALL, "--seeds=3", f"--sweep_dir={out}") == 0
     printed = capsys.readouterr()
     assert "18 cells; 12 are done" in printed.out
-    assert printed.err.count(" cells: ") == 6
+    assert printed.err.count(" cells, about ") == 6
     assert cell.stat().st_mtime_ns == stamp
     old, new = pd.read_csv(finished / "results.csv"), pd.read_csv(out / "results.csv")
     pd.testing.assert_frame_equal(new[new.seed < 2].reset_index(drop=True), old, check_exact=True)

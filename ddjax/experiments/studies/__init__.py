@@ -1,0 +1,1 @@
+"""Studies of convergence, measured beside what theory predicts."""

@@ -1,4 +1,4 @@
-"""The curves of a study, and what is known about each before it is run."""
+"""Curves of a study, and properties of each that are known before it is run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ class Curve(NamedTuple):
     """One combination of settings, over its seeds.
 
     Attributes:
-      label: what tells it from the others.
-      cells: one a seed.
-      rounds: `[T]` at which it was measured.
+      label: settings that tell it from the others.
+      cells: one cell per seed.
+      rounds: `[T]` rounds at which it was measured.
       values: name → `[S, T]`.
       devices: name → `[S, T, N]`.
-      facts: what is known of it, for the summary.
+      facts: its facts for the summary, by name.
     """
 
     label: str
@@ -38,12 +38,12 @@ class Curve(NamedTuple):
 
 
 def measure_of(cell: Cell) -> Callable | None:
-    """What theory measures of the cell's algorithm; `None` where it measures nothing."""
+    """Return the measure of the algorithm of a cell; `None` if there is none."""
     return ALGORITHMS.parse(cell.settings.algorithm).entry.measure
 
 
 def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
-    """Indices of the cells that differ in one setting alone."""
+    """Group the indices of cells that differ only in one setting."""
     groups: dict[str, list[int]] = {}
     for place, cell in enumerate(cells):
         groups.setdefault(str({**cell.values, name: None}), []).append(place)
@@ -51,42 +51,49 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: Problem) -> bool:
-    """Whether the solution is known: linear devices with squared loss and squared distance, not too many."""
+    """Say whether the solution is known: linear devices, squared loss and distance, not too many coefficients."""
     models = {name.split(":")[0] for name in cell.settings.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
     return models == {"linear"} and infer_task(problem.y) is REGRESSION and unknowns <= least_squares.LARGEST
 
 
 def weight(cell: Cell) -> float:
-    """`ρ`, which devices alone and those that average parameters do not have."""
+    """Return `ρ`; 0 for devices that learn alone or average parameters."""
     return cell.settings.distillation_weight if measure_of(cell) is measure_distillation else 0.0
 
 
 def whole(cell: Cell) -> bool:
-    """Whether all data are used at once."""
+    """Say whether each step uses all data."""
     distils = measure_of(cell) is measure_distillation
     return not cell.settings.batch_size and not (distils and cell.settings.reference_batch_size)
 
 
 def reached(cell: Cell, distance: np.ndarray) -> bool:
-    """Whether the solution counts as reached, to what its precision allows, given how far the seeds are from it."""
+    """Say whether the solution counts as reached, within the precision of the cell.
+
+    Args:
+      cell: a cell of the curve.
+      distance: relative distances of the seeds to the solution.
+    """
     return bool(np.mean(distance) < (1e-8 if cell.settings.precision == "float64" else 1e-4))
 
 
 def plain(settings: Settings) -> bool:
-    """Whether soft decisions are mixed by `W` and nothing else."""
+    """Say whether soft decisions are mixed only by `W`."""
     return settings.mixing == "average" and not settings.compressor
 
 
 def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
-    """`[T]` `learning_rate` or `consensus_step_size` in these rounds, as a part of its first."""
+    """Compute the `learning_rate` or `consensus_step_size` in `[T]` rounds, as a share of its first value."""
     factor = schedule(getattr(settings, f"{name}_schedule")).step_sizes(1.0, settings.rounds)
     return np.broadcast_to(factor(rounds), rounds.shape)
 
 
 def steady(cell: Cell, topology: Topology) -> bool:
-    """Whether a round is one and the same linear map of linear devices, but for `ζ`: a constant SGD step on all data,
-    mixing by one `W` and nothing else."""
+    """Say whether every round is the same linear map of linear devices, except for `ζ`.
+
+    That takes one constant SGD step on all data, and mixing only by one `W`.
+    """
     settings = cell.settings
     step = (settings.optimizer, settings.learning_rate_schedule, settings.local_steps, settings.local_epochs)
     return (

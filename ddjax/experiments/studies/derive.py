@@ -1,4 +1,4 @@
-"""Step sizes and numbers of rounds that follow from the curvature of the problem and the spectrum of the graph."""
+"""Step sizes and numbers of rounds, derived from the curvature of the problem and the spectrum of the graph."""
 
 import dataclasses
 import math
@@ -11,17 +11,24 @@ from ddjax.errors import InputError
 from ddjax.experiments.console import data_lines
 from ddjax.experiments.experiment import Experiment, build
 from ddjax.experiments.studies.curves import closed_form, steady, weight
+from ddjax.experiments.sweeps import estimates
+from ddjax.experiments.sweeps.forecast import Work
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.theory import least_squares, least_squares_rates, rates
 
-_MOST_ROUNDS = 10_000_000  # derived, that are run unasked
+_MOST_ROUNDS = 10_000_000  # derived rounds that are run without --rounds
 
 
-def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[str]]:
-    """Builds each cell of a curve once, so that mistakes show, and fills in step size and rounds where they are 0.
+def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, float], list[str], Work]:
+    """Build each cell of a curve once, so that mistakes show, and fill in step size and rounds where they are 0.
+
+    Args:
+      cells: one cell per seed.
+      peak: floating-point operations per second of a matrix product, for the estimates.
 
     Returns:
-      The cells, what was derived, and what was understood of their data, in lines for the console.
+      The cells, the derived settings by name, a description of their data in lines for the console, and estimates of
+      their time.
 
     Raises:
       InputError: settings that are wrong, or from which nothing can be derived.
@@ -42,7 +49,9 @@ def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[s
                 "data, plain mixing and a graph that stays; give numbers"
             )
         if "rounds" in wanted and settings.consensus_step_size_schedule != "constant":
-            raise InputError("--rounds are not derived where zeta falls; give a number")
+            raise InputError(
+                "--rounds cannot be derived if --consensus_step_size_schedule is not constant; give a number"
+            )
         equations, rho = least_squares.normal_equations(built.problem, 1), weight(cell)
         curvatures, pull = least_squares_rates.curvatures(equations, rho)
         consensus, matrix, zeta = form(cell, built)
@@ -52,16 +61,19 @@ def prepare(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, float], list[s
             needed = math.log(1e-10 if settings.precision == "float64" else 1e-5) / math.log(factor)
             if needed > _MOST_ROUNDS:
                 raise InputError(
-                    f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, so ill-conditioned "
-                    "are data and graph; give --rounds"
+                    f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, because data and "
+                    "graph are ill-conditioned; give --rounds"
                 )
             rounds.append(math.ceil(needed))
     derived = {"learning_rate": min(steps, default=0.0), "rounds": max(rounds, default=0)}
     found: dict[str, Any] = {name: derived[name] for name in wanted}
-    return [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells], found, lines
+    filled = [cell._replace(settings=dataclasses.replace(cell.settings, **found)) for cell in cells]
+    settings = filled[-1].settings
+    parts = estimates.parts(estimates.operations(built._replace(settings=settings)), settings.rounds, peak)
+    return filled, found, lines, Work(len(cells), parts, estimates.compiling(built))
 
 
 def form(cell: Cell, built: Experiment) -> tuple[str, np.ndarray, float]:
-    """How devices come to consensus: form, `W`, `ζ`; devices alone are like neighbors that are not listened to."""
+    """Return the form of consensus, `W` and `ζ`; `local` counts as the form `neighbors`, with targets of no weight."""
     consensus = cell.settings.consensus if cell.settings.algorithm == "distillation" else "neighbors"
     return consensus, built.topology.matrices[0].toarray(), built.consensus_step_size or 0.0

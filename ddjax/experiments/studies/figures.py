@@ -13,7 +13,7 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 
 def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
-    """Names, captions and figures of what there is to draw."""
+    """Draw the figures of a study; yields name, caption and figure."""
     looks = [
         {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         for number in range(len(curves))
@@ -32,7 +32,7 @@ def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[
 
 
 def _positive(values: Any) -> np.ndarray:
-    """For a logarithmic axis."""
+    """Replace values that a logarithmic axis cannot show by NaN."""
     values = np.asarray(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
@@ -45,7 +45,7 @@ def _over_rounds(
     name: str,
     quantity: str,
 ) -> Figure:
-    """Geometric mean over seeds, from least to largest as a band, with the fitted line in its window."""
+    """Draw the geometric mean over seeds, a band from least to largest, and the fitted line in its window."""
     fig = Figure(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
     axis = fig.subplots()
     for curve, facts, look, values in zip(curves, summary["curves"], looks, shown, strict=True):
@@ -72,7 +72,7 @@ def _over_rounds(
 
 
 def _of_devices(curves: Sequence[Curve]) -> Figure:
-    """A panel a curve, a line a device of each seed, coloured by its number of neighbours."""
+    """Draw a panel per curve, with a line per device and seed, coloured by its number of neighbours."""
     columns = min(len(curves), 3)
     rows = math.ceil(len(curves) / columns)
     fig = Figure(figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), layout="constrained")
@@ -98,7 +98,7 @@ def _of_devices(curves: Sequence[Curve]) -> Figure:
 
 
 def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> Figure:
-    """A panel a quantity: every seed, and the fitted lines."""
+    """Draw a panel per quantity, with every seed and the fitted lines."""
     names = [name for name in groups[0]["slopes"] if any(group["slopes"][name] for group in groups)]
     fig = Figure(figsize=(1 + 3.6 * len(names), 4), layout="constrained")
     axes = fig.subplots(1, len(names), squeeze=False)

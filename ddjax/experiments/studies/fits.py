@@ -1,4 +1,4 @@
-"""Fitted rates of what falls in a study."""
+"""Fitted rates of the quantities that fall in a study."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ddjax.theory import rates
 
 
 def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: str = "log-log") -> dict | None:
-    """A slope, `None` where what should fall is not positive and finite."""
+    """Fit a slope; `None` if the values are not positive and finite."""
     try:
         return rates.slope(x, values, inside, scale)._asdict()
     except InputError:
@@ -20,7 +20,7 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
 
 
 def above_rounding(curve: Curve, name: str) -> np.ndarray:
-    """`[S, T]` a quantity, NaN where rounding may hold what would fall by a factor a round; seeds get there apart."""
+    """Return a quantity `[S, T]`, with NaN where rounding may keep it from falling by its factor per round."""
     values = curve.values[name]
     if "predicted_rate" not in curve.facts:
         return values
@@ -30,7 +30,7 @@ def above_rounding(curve: Curve, name: str) -> np.ndarray:
 
 
 def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
-    """Fitted rates of what falls, in the rounds `inside`, and the slopes of each seed's devices."""
+    """Fit the rates of all quantities in the rounds `inside`, and the slopes of the devices of each seed."""
     late = math.sqrt(inside[0] * inside[1]), inside[1]
     found: dict[str, Any] = {}
     for name in curve.values:
@@ -47,10 +47,10 @@ def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
 
 
 def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:
-    """How what is left at the end depends on the spectral gap, over graphs, and on the number of devices.
+    """Fit how the quantities at the end depend on the spectral gap of the graph and on the number of devices.
 
-    Log-log slopes over curves that differ in nothing else, where there are three; those that reach the solution leave
-    nothing.
+    The slopes are log-log, over at least three curves that differ in nothing else. Curves that reach the solution are
+    left out.
     """
     names = ("gradient_norm_sq_mean", "consensus_error", "distance_to_solution")
     fits = []

@@ -1,4 +1,4 @@
-"""The slopes that theory gives."""
+"""Slopes that theory predicts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ddjax.theory import rates
 
 
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Slopes that theory gives, by quantity: `scale`, `value`, and whether it is a `bound` that slopes may lie below.
+    """Predict slopes by quantity: `scale`, `value`, and whether it is a `bound` that slopes may lie below.
 
     Powers of steps have their slopes taken in the same rounds, for `(1 + t/τ)^−a` has its own only later. What is said
     of consensus errors of stochastic methods are orders argued here, not theorems.
@@ -39,7 +39,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
     averages = settings.algorithm in ("dsgd", "choco", "push_sum") and keeping
 
     def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
-        """The quantity falls like the sum of these, so like the one that falls least."""
+        """Let the quantity fall like the sum of these, so like the one that falls least."""
         fits = [rates.slope(rounds, curve[None], inside).value for curve in curves]
         found[name] = {"scale": "log-log", "value": max(fits), "bound": bound}
 
@@ -58,7 +58,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
         total, squares = (integrate.cumulative_trapezoid(each, rounds, initial=0) + each[0] for each in (eta, eta**2))
         law("gradient_norm_sq_running", 1 / total, squares / total, bound=True)
     rate = float(np.mean(facts.get("predicted_rate", 0)))
-    if -rate * inside[0] > 2:  # so that the slowest direction alone is left
+    if -rate * inside[0] > 2:  # so that only the slowest direction is left
         names = ("gradient_norm_sq_mean", "gradient_norm_sq_max", "own_gradient_norm_sq_mean", "consensus_error")
         for name, times in (dict.fromkeys(names, 2) | {"distance_to_solution": 1}).items():
             found[name] = {"scale": "semi-log", "value": times * rate, "bound": False}
@@ -66,7 +66,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
 
 
 def _unending(settings: Settings, facts: dict[str, Any]) -> bool:
-    """Whether `ζ_t` falls and its sum is, and in this run was, large."""
+    """Say whether `ζ_t` falls with an infinite sum that is large in this run already."""
     known = schedule(settings.consensus_step_size_schedule)
     if known.power == 1:
         return facts["consensus_step_size"] * known.tau(settings.rounds) >= 10

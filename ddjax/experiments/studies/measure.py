@@ -1,14 +1,13 @@
-"""Runs the seeds of a curve and measures them."""
+"""Runs of the seeds of a curve, with their measurements."""
 
 import math
-import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution
@@ -18,7 +17,9 @@ from ddjax.experiments.studies.curves import Curve, closed_form, measure_of, pla
 from ddjax.experiments.studies.derive import form
 from ddjax.experiments.studies.laws import theory
 from ddjax.experiments.studies.settings import StudySettings
+from ddjax.experiments.sweeps.estimates import compiling
 from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.usage import used
 from ddjax.mixing.average import weighted_average
 from ddjax.mixing.server import server
@@ -31,32 +32,37 @@ Values = dict[str, np.ndarray]
 
 
 def run_curve(
-    cells: Sequence[Cell], label: str, derived: dict[str, float], study: StudySettings, progress: tqdm
+    cells: Sequence[Cell], label: str, derived: dict[str, float], study: StudySettings, display: Display
 ) -> Curve:
-    """Runs the seeds of a curve and measures them.
+    """Run the seeds of a curve and measure them.
 
     Args:
-      cells: one for each seed.
-      label: of the curve.
-      derived: settings that were derived.
-      study: what is measured.
-      progress: updated after each seed.
+      cells: one cell per seed.
+      label: label of the curve.
+      derived: settings that were derived, by name.
+      study: settings of the study.
+      display: display that shows each seed; its forecast knows the curve by the name of the first cell.
     """
     settings = cells[0].settings
     facts: dict[str, Any] = {"derived": derived, "endpoints": [], "spectral_gap": [], "neighbors": []}
     facts["mixing_decay"] = None
-    progress.write(f"{label}: {settings.rounds:,} rounds, step size {settings.learning_rate:.3g}", file=sys.stderr)
+    step = f"{settings.rounds:,} rounds, step size {settings.learning_rate:.3g}"
     points = rounds_measured(settings, study.points)
     values: dict[str, list[np.ndarray]] = {}
     devices: dict[str, list[np.ndarray]] = {}
     first: Any = None
     for cell in cells:
+        display.begin(cell, cells[0].name, fresh=first is None)
         # On several shards hyperparameters are constants of the program, and default ones may differ with the graph.
         built = build(cell.settings, like=first and first.simulation if jax.device_count() == 1 else None)
         if first is None:  # one function and one population for all seeds, since they are compiled for one
             first, measure = built, _measure(cell, built, closed_form(cell, built.problem))
         with execution.precision(cell.settings):
+            begun = time.monotonic()
             state, one, apart = _run_seed(cell, built, points, measure, facts)
+            trained = time.monotonic() - begun
+            if cell is cells[0]:  # which compiles as it runs; how long that takes is not known
+                trained = max(trained - compiling(built), trained / 10)
             if study.endpoints:
                 kind = measure_of(cell)
                 assert kind is not None
@@ -72,7 +78,7 @@ def run_curve(
             network = built.topology.network
             if cell is cells[0] and not (network.draws or network.loses_messages):
                 facts["mixing_decay"] = rates.mixing_decay(matrices)
-        progress.update()
+        display.end(cell, step, trained)
     if None in facts["spectral_gap"]:
         facts["spectral_gap"] = []
     facts["theory"] = theory(cells[0], facts, points, window(points, study.window))
@@ -83,7 +89,7 @@ def run_curve(
 def _run_seed(
     cell: Cell, built: Experiment, points: np.ndarray, measure: Callable, facts: dict[str, Any]
 ) -> tuple[Any, Values, Values]:
-    """Runs one seed; returns its last state, what was measured, and what was measured per device. Adds to `facts`."""
+    """Run one seed and add to `facts`; returns its last state, its measurements, and its measurements per device."""
     key, simulation = jax.random.key(cell.settings.seed), built.simulation
     state, (quantities, found_coefficients) = simulation.record(key, simulation.init(key), points, measure)
     found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
@@ -108,22 +114,22 @@ def _run_seed(
 
 
 def rounds_measured(settings: Settings, points: int) -> np.ndarray:
-    """At most `points` rounds, evenly spaced on a logarithmic scale."""
+    """Choose at most `points` rounds, evenly spaced on a logarithmic scale."""
     return np.unique(np.round(np.geomspace(1, settings.rounds, points)).astype(int))
 
 
 def degrees(matrices: Sequence[Any]) -> list[int]:
-    """The number of others that each device hears of, in any round of a cycle or in any draw of a random graph."""
+    """Count the others that each device hears of, in any round of a cycle or in any draw of a random graph."""
     heard = sum(abs(matrix) for matrix in matrices) != 0
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
 
 def _measure(cell: Cell, built: Experiment, solved: bool) -> Callable:
-    """What is measured of a state, for `Simulation.record`."""
+    """Make the function that measures a state, for `Simulation.record`."""
     settings = cell.settings
     kind: Any = measure_of(cell)
     if kind is measure_distillation:
-        mixer = None  # the graph, or the mixer's memory or draws, of a round that is over is not to be had
+        mixer = None  # the graph, memory and draws of a past round are not available
         if settings.algorithm == "server_distillation" or (settings.mixing == "server" and not settings.compressor):
             mixer = server()
         elif plain(settings) and not (built.topology.network.draws or built.topology.network.loses_messages):
@@ -137,10 +143,10 @@ def _measure(cell: Cell, built: Experiment, solved: bool) -> Callable:
 
 
 def against(cell: Cell, built: Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """Distances to the solution, and what theory says of a run with constant steps on all data.
+    """Compute distances to the solution, and predictions for a run with constant steps on all data.
 
-    That is `predicted_distance`, how far from the solution devices come to rest, and `predicted_rate`, the logarithm of
-    the factor by which the distance shrinks in a round where they come to rest at it.
+    The predictions are `predicted_distance`, at which devices come to rest, and, if they come to rest at the solution,
+    `predicted_rate`, the logarithm of the factor by which the distance shrinks per round.
     """
     settings = cell.settings
     equations, rho = least_squares.normal_equations(built.problem, coefficients.shape[-1]), weight(cell)
@@ -163,7 +169,7 @@ def against(cell: Cell, built: Experiment, coefficients: np.ndarray) -> tuple[np
 
 
 def window(rounds: np.ndarray, given: str) -> tuple[int, int]:
-    """The first and the last round of the fits: `--window`, or the last nine tenths of the run."""
+    """Return the first and the last round of the fits: `--window`, or the last nine tenths of the run."""
     last = int(rounds[-1])
     if not given:
         return max(last // 10, 1), last

@@ -1,4 +1,4 @@
-"""What a study leaves: its tables, and its summary for machines and for readers."""
+"""Files of a study: tables, and a summary for machines and for readers."""
 
 import io
 import json
@@ -32,7 +32,7 @@ large."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Writes what is known so far into a folder, which is made if need be."""
+    """Write the tables of all curves so far into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, of_devices = [], []
     for curve in curves:
@@ -52,7 +52,7 @@ def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> No
 
 
 def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Draws the figures, and writes the page that shows them."""
+    """Draw the figures, and write the page that shows them."""
     from ddjax.experiments.looks import style  # slow to import
     from ddjax.experiments.studies.figures import figures
 
@@ -68,7 +68,7 @@ def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no NaN."""
+    """Replace NaN and infinities by `None` for JSON, which has neither."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -81,7 +81,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _range(slopes: Sequence[float]) -> str:
-    """From the first to the last, where they differ."""
+    """Write the first and the last slope, or one if they are equal."""
     return " to ".join(
         dict.fromkeys(
             f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
@@ -94,7 +94,7 @@ def _number(value: float | None, form: str = ".2e") -> str:
 
 
 def _verdict(curve: dict[str, Any]) -> str:
-    """Says in words where a run goes to."""
+    """Say in words where a run ends."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
     distance, what = _mean(curve["final"]["distance_to_solution"]), "distance" if curve["solved"] else "gradients"
@@ -131,7 +131,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
 
 
 def _where(curves: Sequence[dict[str, Any]]) -> list[str]:
-    """The section on where each curve ends."""
+    """Write the section on where each curve ends."""
     head = ["curve", "seeds", "rounds", "step size", "verdict", "squared gradient norm, mean / largest device"]
     head += ["at their own targets", "consensus error", "relative distance to the solution", "predicted distance"]
     rows = []
@@ -154,7 +154,7 @@ def _where(curves: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _rates(curves: Sequence[dict[str, Any]]) -> list[str]:
-    """The section on how quickly each curve falls."""
+    """Write the section on how quickly each curve falls."""
     head = ["curve", "squared gradient norm", "of the devices, least to most steep", "averaged over rounds"]
     head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
     rows = []
@@ -177,7 +177,7 @@ def _rates(curves: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> list[str]:
-    """The section on how what is left depends on something."""
+    """Write the section on how the quantities at the end depend on `x`."""
     shown = dict.fromkeys(str(value) for group in groups for value in group["values"])
     names = list(groups[0]["slopes"])
     rows = [

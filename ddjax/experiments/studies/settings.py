@@ -1,4 +1,4 @@
-"""What a study of convergence can be told."""
+"""Settings of a study of convergence."""
 
 import dataclasses
 from functools import partial
@@ -9,7 +9,7 @@ from ddjax.experiments.fields import Field, Role, fields, setting
 from ddjax.experiments.sweeps.plan import WHOLE, SweepSettings, list_fields
 
 _study = partial(setting, section="The study")
-# Where nothing is said: linear least squares on all data at once.
+# By default, a study is of linear least squares on all data at once.
 DEFAULTS = {
     "dataset": "synthetic_regression",
     "models": "linear",
@@ -30,40 +30,40 @@ _HELP = {
 
 @dataclasses.dataclass(frozen=True)
 class StudySettings:
-    """The settings of a study as a whole."""
+    """Settings of a study as a whole."""
 
-    points: int = _study(60, "At most so many rounds are measured, evenly spaced on a logarithmic scale.", minimum=2)
-    window: str = _study("", "FIRST:LAST, rounds of the fits; default the last nine tenths of the run.")
+    points: int = _study(60, "Largest number of measured rounds, evenly spaced on a logarithmic scale.", minimum=2)
+    window: str = _study("", "FIRST:LAST, rounds of the fits; by default the last nine tenths of the run.")
     endpoints: int = _study(
         0,
-        "Up to how many devices of each seed are examined at the end (curvature, perturbation); with averaging it is "
-        "the mean model.",
+        "Largest number of devices of each seed that are examined at the end (curvature, perturbation); with "
+        "averaging, the mean model is examined.",
         minimum=0,
     )
     output_dir: str = _study("", "Folder to write into, new or empty; default runs/convergence-<time>.")
 
     def check(self) -> None:
-        """Refuses values that no study can have; raises `InputError`."""
+        """Raise `InputError` for values that no study can have."""
         for name, field in fields(self).items():
             field.check(getattr(self, name))
 
 
 def measured() -> list[str]:
-    """The algorithms whose convergence is measured."""
+    """List the algorithms whose convergence is measured."""
     return [entry.name for entry in ALGORITHMS.entries() if entry.measure]
 
 
 def check_algorithm(name: str) -> None:
-    """Refuses an algorithm that there are no measures for; raises `InputError`."""
+    """Raise `InputError` for an algorithm whose convergence is not measured."""
     if ALGORITHMS.parse(name).entry.measure is None:
         raise InputError(f"convergence of {name!r} is not measured; accepted: {', '.join(measured())}")
 
 
 def study_fields() -> dict[str, Field]:
-    """The flags of a study: its own, those of a sweep, and lists of the settings that matter to it.
+    """Make the flags of a study: its own, some of a sweep, and lists of the settings that matter to it.
 
-    It writes no run and evaluates nothing on the test set. A setting that only algorithms without measures use is left
-    out.
+    A study writes no run and evaluates nothing on the test set. Settings that only algorithms without measures use are
+    left out.
     """
     own = fields(StudySettings)
     sweep = {name: field for name, field in fields(SweepSettings).items() if name in ("seeds", "zip", "exclude")}
@@ -78,5 +78,5 @@ def study_fields() -> dict[str, Field]:
 
 
 def whole_settings(values: dict) -> dict:
-    """The settings of the whole study among the values of its flags."""
+    """Select the settings of the whole study among the values of its flags."""
     return {name: values[name] for name in WHOLE if name in values}

@@ -1,10 +1,10 @@
-"""Studies of convergence: what the theory speaks about, measured exactly at log-spaced rounds, with fitted rates.
+"""Studies of convergence: the quantities of the theory, measured exactly at log-spaced rounds, with fitted rates.
 
     python scripts/convergence.py --topology=ring,directed_ring --consensus=tracking --precision=float64
 
-Takes the flags of train.py, as comma lists like sweep.py; a *curve* is one combination of them, over its seeds. Leaves
-in --output_dir convergence.csv (a row per curve, seed and round), devices.csv (one per device as well), summary.json,
-summary.md, and figures (PNG and PDF).
+A study takes the flags of train.py, as comma lists like sweep.py. A *curve* is one combination of them, over its seeds.
+It writes into --output_dir: convergence.csv (a row per curve, seed and round), devices.csv (a row per device as well),
+summary.json, summary.md, and figures (PNG and PDF).
 """
 
 import datetime
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddjax.errors import InputError
 from ddjax.experiments import execution, records
@@ -35,12 +35,14 @@ from ddjax.experiments.studies.settings import (
     study_fields,
     whole_settings,
 )
-from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps import estimates, plan
+from ddjax.experiments.sweeps.forecast import Forecast
 from ddjax.experiments.sweeps.plan import LISTED, Cell, SweepSettings
+from ddjax.experiments.sweeps.progress import Display
 
 
 def planned_cells(given: Given) -> list[Cell]:
-    """The cells of a study: those of a sweep, with defaults of its own."""
+    """Make the cells of a study, as those of a sweep with other defaults."""
     lists = DEFAULTS | {name: given.values[name] for name in LISTED if name in given.present}
     cells = plan.cells(lists, whole_settings(given.values), given.take(SweepSettings))
     for cell in cells:
@@ -49,7 +51,7 @@ def planned_cells(given: Given) -> list[Cell]:
 
 
 def _summary(found: Sequence[Curve], planned: int, study: StudySettings) -> dict[str, Any]:
-    """What `summary.json` holds."""
+    """Make the content of `summary.json`."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         "curves_planned": planned,
@@ -72,7 +74,7 @@ def _summary(found: Sequence[Curve], planned: int, study: StudySettings) -> dict
 
 
 def study(given: Given) -> int:
-    """Runs what the command line describes; returns the exit code."""
+    """Run the study that the command line describes; returns the exit code."""
     settings = given.take(StudySettings)
     settings.check()
     cells = planned_cells(given)
@@ -86,21 +88,27 @@ def study(given: Given) -> int:
 
 
 def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
-    """Runs cells and leaves what they show in a folder; returns the exit code."""
-    curves = [prepare([cells[place] for place in places]) for places in alike(cells, "seed")]
-    for group, _, _ in curves:
+    """Run cells and write the results into a folder; returns the exit code."""
+    peak = estimates.peak(jax.devices()[0])
+    curves = [prepare([cells[place] for place in places], peak) for places in alike(cells, "seed")]
+    for group, *_ in curves:
         points = rounds_measured(group[0].settings, settings.points)
         first, last = window(points, settings.window)
         if ((points >= first) & (points <= last)).sum() < 2:
-            raise InputError(f"fits need two rounds measured from {first} to {last}; give more --points or a --window")
-    for line in dict.fromkeys(line for _, _, lines in curves for line in lines):
+            raise InputError(
+                f"fits need two measured rounds from {first} to {last}; give more --points or another --window"
+            )
+    for line in dict.fromkeys(line for _, _, lines, _ in curves for line in lines):
         print(f"  {line}", flush=True)
     found: list[Curve] = []
-    with tqdm(total=len(cells), unit="run", disable=not sys.stderr.isatty()) as progress:
-        for group, known, _ in curves:
+    display = Display(len(cells), 0, Forecast({group[0].name: work for group, _, _, work in curves}))
+    try:
+        for group, known, *_ in curves:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
-            found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, progress))
+            found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, display))
             page.tables(folder, found, summary := _summary(found, len(curves), settings))
+    finally:
+        display.close()
     with optional("convergence.py", f"all numbers are in {folder}"):
         page.page(folder, found, summary)
     print((folder / "summary.md").read_text(encoding="utf-8"))
@@ -112,6 +120,6 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
-    text = "Measures convergence against theory: python scripts/convergence.py --name=value,value …"
+    """Run the command with the arguments of the process, or with `argv`; returns its exit code."""
+    text = "Measure convergence against theory: python scripts/convergence.py --name=value,value …"
     return run(study, study_fields(), text, argv)

@@ -1,4 +1,4 @@
-"""How a study says what it found."""
+"""Words and numbers in the pages of a study."""
 
 import math
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ QUANTITIES = {
 
 
 def by_x(dependence: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The fitted dependences by the setting that they are fitted over."""
+    """Group the fitted dependences by the quantity that they are fitted over."""
     return {x: [group for group in dependence if group["x"] == x] for x in dict.fromkeys(g["x"] for g in dependence)}
 
 
 def interval(fit: dict[str, Any], form: str = ".2f") -> str:
-    """A fitted value and, where it is known, its confidence interval."""
+    """Write a fitted value and, if it is known, its confidence interval."""
     around = f" [{fit['low']:{form}}, {fit['high']:{form}}]" if math.isfinite(fit["low"]) else ""
     return f"{fit['value']:{form}}{around}"
 
 
 def slope_text(facts: dict[str, Any], name: str) -> str:
-    """A fitted slope beside what theory says of it."""
+    """Write a fitted slope beside the one that theory predicts."""
     known = facts["theory"].get(name)
     scale = known["scale"] if known else "log-log"
     fit, late = facts["slopes"][name][scale], facts["slopes"][name]["log-log, late"]

@@ -1,0 +1,1 @@
+"""Sweeps: every combination of comma lists of settings, with one table of results."""

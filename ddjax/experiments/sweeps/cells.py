@@ -1,4 +1,4 @@
-"""Runs one cell of a sweep, wherever that is."""
+"""Run of one cell of a sweep, on any machine."""
 
 import json
 import traceback
@@ -16,19 +16,20 @@ from ddjax.simulation import Progress, Simulation
 
 
 class Stopped(Exception):
-    """The sweep ends early: interrupted, or its folder cannot be written to."""
+    """The sweep ends early: it was interrupted, or its folder cannot be written to."""
 
 
 class Outcome(NamedTuple):
-    """How a cell has ended.
+    """End of a cell.
 
     Attributes:
-      result: what there is to say of it, in a few words.
-      texts: what is to be stored, name → text; nothing where the cell failed.
-      rows: of its table.
-      files: the digests of the files that its data and its graph were read from, by path.
+      result: the result in a few words.
+      texts: texts to be stored, by name of the file; none if the cell failed.
+      rows: rows of its table.
+      files: digests of the files that its data and its graph were read from, by path.
       reason: why it failed.
-      trace: of an error that is no user's mistake.
+      trace: traceback of an error that is not the user's mistake.
+      trained: seconds of training; `None` if the cell did not run to its end.
     """
 
     result: str
@@ -37,10 +38,11 @@ class Outcome(NamedTuple):
     files: Mapping[str, str] = {}
     reason: str = ""
     trace: str = ""
+    trained: float | None = None
 
 
 def failed(error: Exception) -> Outcome:
-    """The outcome of a cell that could not be run because of an error."""
+    """Make the outcome of a cell that could not be run because of an error."""
     reason = _reason(error)
     trace = "" if isinstance(error, InputError) else "".join(traceback.format_exception(error))
     return Outcome(f"failed: {reason}", reason=reason, trace=trace)
@@ -53,23 +55,23 @@ def run(
     progress: Callable[[Progress], None],
     seen: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> tuple[Outcome, Simulation | None]:
-    """Runs a cell and stores nothing.
+    """Run a cell and store nothing.
 
     Args:
-      settings: of the cell.
-      mesh: where it runs.
-      like: the simulation of another cell of the same program there.
-      progress: called now and then; it may raise `Stopped`.
+      settings: settings of the cell.
+      mesh: accelerators on which it runs.
+      like: simulation of another cell of the same program there, if there was one.
+      progress: called about every half second; it may raise `Stopped`.
       seen: called with each row of the table.
 
     Returns:
-      The outcome, also of a cell that fails, and the compiled simulation.
+      The outcome, even if the cell fails, and the compiled simulation.
 
     Raises:
       Stopped: raised by `progress`.
     """
     rows: list[dict[str, Any]] = []
-    compiling = 0.0
+    compiling, trained = 0.0, None
 
     def watch(now: Progress) -> None:
         nonlocal compiling
@@ -83,7 +85,7 @@ def run(
             rows.append(records.row(settings, latest))
             seen(rows[-1])
         summary = {"status": "done", **records.summary(built, latest, compiling, rows)}
-        result = records.brief(latest)
+        result, trained = records.brief(latest), latest.seconds_train
     except Stopped:
         raise
     except Exception as error:  # the rest of the sweep goes on
@@ -94,7 +96,7 @@ def run(
     texts = {"config.json": records.config(built), "summary.json": summary}
     stored = {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()} | {"metrics.csv": csv_text(rows)}
     stored["devices.csv"] = csv_text(records.device_rows(settings, latest))  # of the last evaluation
-    return Outcome(result, stored, rows, built.facts["files"]), built.simulation
+    return Outcome(result, stored, rows, built.facts["files"], trained=trained), built.simulation
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep on the workers of a Dask cluster. This process alone writes the sweep's folder."""
+"""Cells of a sweep, run on the workers of a Dask cluster; only this process writes the folder of the sweep."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,17 @@ _ANSWER = 10  # seconds that a scheduler has to answer
 
 
 class Cluster:
-    """The workers of a Dask cluster; a context that lets go of them.
+    """Workers of a Dask cluster; a context that releases them at its end.
 
     Args:
-      address: of the scheduler, or `local` for workers on this machine that end with the sweep.
-      threads: cells at a time of `local` on a CPU.
+      address: address of the scheduler, or `local` for workers on this machine that end with the sweep.
+      threads: number of cells that `local` runs at a time on a CPU.
       todo: the cells.
-      precision: of the worker processes.
-      store: where the cells are kept.
+      precision: precision of the worker processes.
+      store: store of the cells.
 
     Raises:
-      InputError: Dask is not installed, nobody answers at the address, or no worker can be used.
+      InputError: Dask is not installed, no scheduler answers at the address, or no worker can be used.
     """
 
     def __init__(self, address: str, threads: int, todo: Sequence[Cell], precision: str, store: Store):
@@ -54,7 +54,7 @@ class Cluster:
         self._close()
 
     def count(self) -> int:
-        """How many cells run at a time, on the workers that are there now."""
+        """Return the number of cells that run at a time on the present workers."""
         return sum(one.lanes for one in self._dispatcher.workers.values())
 
     def environment(self) -> dict[str, Any]:
@@ -62,15 +62,15 @@ class Cluster:
         return next(one.greeting.environment for one in self._dispatcher.workers.values() if one.greeting)
 
     def peak(self) -> float:
-        """Operations a second of a matrix product, on one worker."""
+        """Measure the floating-point operations per second of a matrix product, on one worker."""
         return self._map([Job("a measurement", worker.peak, (self._precision,))])[0]
 
     def measure(self, cells: Sequence[Cell]) -> list[Estimate]:
-        """What each of the cells will take; see `estimates.measure`."""
+        """Estimate what each of the cells takes; see `estimates.measure`."""
         return self._map([Job(f"cell {cell.label}", worker.measure, (cell, self._precision)) for cell in cells])
 
     def _map(self, jobs: list[Job]) -> list[Any]:
-        """What each of the jobs returns; raises what one of them raises."""
+        """Run jobs and return their results in order; raise the error of a job that fails."""
         left, results = list(reversed(jobs)), {}
         for job, result in self._dispatcher.each(lambda _: left.pop() if left else None, left.append):
             if isinstance(result, Exception):
@@ -79,7 +79,7 @@ class Cluster:
         return [results[id(job)] for job in jobs]
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
-        """Runs all cells, the longest first, and collects now and then."""
+        """Run all cells, the longest first, and collect the tables every minute."""
         topic, running, collected = f"ddjax-{self._client.id}", {}, time.monotonic()
 
         def take(free: Worker) -> Job | None:
@@ -88,29 +88,32 @@ class Cluster:
                 if not store.holds(cell):
                     job = Job(f"cell {cell.label}", worker.run, (cell, self._precision, topic), program.memory, program)
                     running[cell.name] = job
+                    display.begin(cell, program, fresh=free.last is not program)
                     return job
-                display.end(cell, "done by another process", program.seconds)
+                display.begin(cell, program, fresh=False)
+                display.end(cell, "done by another process", None)
             return None
 
         def back(job: Job) -> None:
             job.about.cells.appendleft(job.arguments[0])
+            display.back(running.pop(job.arguments[0].name).arguments[0])
 
-        # JAX says how far a run is more often than the clients of a scheduler should hear.
+        # Workers report at most once a second: JAX reports more often than the clients of a scheduler should hear.
         self._client.subscribe_topic(topic, lambda event: self._dispatcher.say(event[1]))
         try:
             for job, said in self._dispatcher.each(take, back):
                 if job is None:
-                    name, number = said
+                    name, number, trained = said
                     if name in running:
-                        display.round(running[name].arguments[0], number, running[name].about.seconds)
+                        display.round(running[name].arguments[0], number, trained)
                     continue
-                cell, program = job.arguments[0], job.about
+                cell = job.arguments[0]
                 del running[cell.name]
                 outcome = cells.failed(said) if isinstance(said, Exception) else said
                 with contextlib.closing(store.scalars(cell)) as scalars:
                     for row in outcome.rows:
                         scalars.add(row)
-                display.end(cell, store.keep(cell, outcome), program.seconds)
+                display.end(cell, store.keep(cell, outcome), outcome.trained)
                 if time.monotonic() - collected > COLLECT_EVERY:
                     store.collect()
                     collected = time.monotonic()
@@ -120,19 +123,19 @@ class Cluster:
 
 
 def _files(cell: Cell) -> tuple:
-    """The settings that name files."""
+    """Return the settings that name files."""
     settings = cell.settings
     return settings.dataset, settings.reference_dataset, settings.topology, settings.include
 
 
 def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
-    """A client of a cluster; what is to be closed afterwards goes onto the stack."""
+    """Connect to a cluster; whatever must be closed afterwards goes onto the stack."""
     try:
         import distributed  # an optional extra
     except ImportError:
         raise InputError("--scheduler needs Dask, which is not installed: pip install -e '.[dask]'") from None
     for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said here in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported here, in one line
     at: Any = address
     if address == "local":
         at = distributed.LocalCluster(
@@ -152,7 +155,7 @@ def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
 
 
 def _ask(address: str) -> None:
-    """Raises `InputError` where no scheduler answers; a client would try for minutes."""
+    """Raise `InputError` if no scheduler answers; a client would try for minutes."""
     from distributed import Security
     from distributed.comm import get_address_host_port
     from distributed.core import rpc

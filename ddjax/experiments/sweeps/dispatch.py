@@ -1,4 +1,4 @@
-"""Hands jobs to the workers of a Dask cluster, one an accelerator, and to others where a worker dies."""
+"""Dispatcher of jobs to the workers of a Dask cluster, one job per accelerator; jobs of dead workers go to others."""
 
 import collections
 import contextlib
@@ -15,20 +15,20 @@ from tqdm import tqdm
 from ddjax.errors import InputError
 from ddjax.experiments.sweeps.worker import Greeting
 
-_LOOK_EVERY = 1.0  # seconds between two looks at which workers there are
+_LOOK_EVERY = 1.0  # seconds between two looks at the list of workers
 _FETCH = 30.0  # seconds that a worker has to hand over a result
-_DEATHS = 3  # of workers that ran a job, after which no other is risked
+_DEATHS = 3  # number of workers that may die while they run a job, before it is given up
 
 
 class Job(NamedTuple):
-    """A call for a worker.
+    """Call for a worker to make.
 
     Attributes:
-      name: of what it does, by which deaths are counted.
-      call: a function of the module `worker`.
-      arguments: its arguments.
-      memory: bytes that it takes.
-      about: what the caller wants to know of it.
+      name: name of the job, by which deaths are counted.
+      call: function of the module `worker`.
+      arguments: arguments of the function.
+      memory: bytes that the job takes.
+      about: anything that the caller attaches to it.
     """
 
     name: str
@@ -39,21 +39,21 @@ class Job(NamedTuple):
 
 
 class LostError(Exception):
-    """Several workers died, one after the other, while they ran a job."""
+    """Several workers died, one after another, while they ran a job."""
 
     def __init__(self) -> None:
-        super().__init__(f"{_DEATHS} workers died, one after the other, while they ran it; was their memory too small?")
+        super().__init__(f"{_DEATHS} workers died, one after another, while they ran it; was their memory too small?")
 
 
 class Worker:
-    """What is known of a worker.
+    """Record of a worker.
 
     Attributes:
-      address: by which Dask knows it.
-      greeting: what it said of itself; `None` before, and where it is not used.
-      refused: why it is not used.
-      jobs: those that it runs.
-      last: what its last job was about.
+      address: its address in Dask.
+      greeting: description that it gave of itself; `None` before, and if it is not used.
+      refused: why it is not used; empty if it is.
+      jobs: jobs that it runs.
+      last: attachment (`Job.about`) of the last job that it ended.
     """
 
     def __init__(self, address: str):
@@ -65,18 +65,18 @@ class Worker:
 
     @property
     def lanes(self) -> int:
-        """How many jobs it runs at a time."""
+        """Number of jobs that it runs at a time."""
         return len(self.greeting.accelerators) if self.greeting else 0
 
 
 class Dispatcher:
-    """The workers of a cluster, those that come later included.
+    """Workers of a cluster, including those that come later.
 
     Args:
-      client: of the cluster.
-      address: of its scheduler, for messages.
-      hello: the job by which a worker is greeted.
-      check: called with each greeting; raises `InputError` where the worker must not be used.
+      client: client of the cluster.
+      address: address of its scheduler, for messages.
+      hello: job that greets a worker.
+      check: called with each greeting; raises `InputError` if the worker must not be used.
     """
 
     def __init__(self, client: Any, address: str, hello: Job, check: Callable[[Greeting], None]):
@@ -84,11 +84,11 @@ class Dispatcher:
         self.workers: dict[str, Worker] = {}
         self._tasks: dict[Any, tuple[Worker, Job]] = {}  # future → where it runs, and what
         self._deaths: collections.Counter[str] = collections.Counter()
-        self._heard: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # a future that is done, or what was said
+        self._heard: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # a finished future, or a message
         self._looked, self._alone = -_LOOK_EVERY, False
 
     def room(self, worker: Worker) -> float:
-        """Bytes that a worker has left for another job; without a job on its host there is room for any."""
+        """Compute the bytes that a worker has left for another job; infinite if no job runs on its host."""
         greeting = worker.greeting
         assert greeting
         neighbors = [
@@ -98,18 +98,18 @@ class Dispatcher:
         return greeting.memory - sum(beside) if beside else math.inf
 
     def say(self, message: Any) -> None:
-        """Has `each` yield a message; any thread may call it."""
+        """Let `each` yield a message; any thread may call this."""
         self._heard.put((None, message))
 
     def each(self, take: Callable[[Worker], Job | None], back: Callable[[Job], None]) -> Iterator[tuple[Any, Any]]:
-        """Runs jobs until there are no more, and waits where there is no worker.
+        """Run jobs until there are no more, and wait while there is no worker.
 
         Args:
-          take: the next job for a worker with an idle accelerator.
-          back: called with a job whose worker died; it is to be taken again.
+          take: returns the next job for a worker with an idle accelerator, or `None`.
+          back: called with a job whose worker died; `take` should return it again.
 
         Yields:
-          A job that has ended, with what it returned or the exception that it raised; or `None` and what was said.
+          A job that has ended, with its result or the exception that it raised; or `None` and a message.
 
         Raises:
           InputError: no worker can be used, or the scheduler is gone.
@@ -132,7 +132,7 @@ class Dispatcher:
                     yield from self._end(future, back)
 
     def stop(self) -> None:
-        """Gives up what runs."""
+        """Give up the jobs that run."""
         with contextlib.suppress(Exception):  # the scheduler may be gone, which has given it up by then
             self._client.cancel(list(self._tasks))
         self._tasks.clear()
@@ -142,10 +142,10 @@ class Dispatcher:
             raise self._gone()
 
     def _gone(self) -> InputError:
-        return InputError(f"the scheduler at {self._address} is gone; cells that are done are kept")
+        return InputError(f"the scheduler at {self._address} is gone; finished cells are kept")
 
     def _submit(self, worker: Worker, job: Job) -> None:
-        # Not elsewhere, where an accelerator would have two jobs.
+        # On this worker only: on another one, an accelerator would have two jobs.
         future = self._client.submit(
             job.call, *job.arguments, pure=False, workers=[worker.address], allow_other_workers=False
         )
@@ -154,7 +154,7 @@ class Dispatcher:
         future.add_done_callback(lambda future: self._heard.put((future, None)))
 
     def _look(self, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
-        """Greets workers that have come, and gives the jobs of those that have died to others."""
+        """Greet workers that have come, and give the jobs of those that have died to others."""
         self._looked = time.monotonic()
         try:
             alive = set(self._client.nthreads())
@@ -176,7 +176,7 @@ class Dispatcher:
         self._alone = not alive
 
     def _end(self, future: Any, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
-        """What there is to yield of a future that is done."""
+        """Yield the job of a finished future, with its result."""
         from distributed import KilledWorker  # an optional extra
 
         try:
@@ -196,7 +196,7 @@ class Dispatcher:
             yield job, result
 
     def _lose(self, future: Any, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
-        """Gives a job whose worker died to another, unless that happened too often."""
+        """Give a job whose worker died to another worker, unless that happened too often."""
         worker, job = self._tasks.pop(future)
         worker.jobs.remove(job)
         if job is self._hello:
@@ -204,20 +204,22 @@ class Dispatcher:
             return
         self._deaths[job.name] += 1
         if self._deaths[job.name] < _DEATHS:
-            _note(f"the worker {worker.address} is gone, and {job.name} is given to another")
+            _note(f"the worker {worker.address} is gone; another one takes {job.name}")
             back(job)
         else:
             yield job, LostError()
 
     def _greeted(self, worker: Worker, said: Any) -> None:
-        """Takes a worker into use, or says why not."""
+        """Take a worker into use, or print why not."""
         try:
             if isinstance(said, Exception):
                 raise said
             self._check(said)
             taken = {name for other in self.workers.values() if other.greeting for name in other.greeting.accelerators}
             if shared := taken.intersection(said.accelerators):
-                raise InputError(f"another worker has the accelerator {min(shared)}; set CUDA_VISIBLE_DEVICES for each")
+                raise InputError(
+                    f"another worker has the accelerator {min(shared)}; set CUDA_VISIBLE_DEVICES for each worker"
+                )
             worker.greeting = said
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
@@ -226,5 +228,5 @@ class Dispatcher:
 
 
 def _note(text: str) -> None:
-    """A line on stderr, above the bar if there is one."""
+    """Print a line on stderr, above the bar if there is one."""
     tqdm.write(f"sweep.py: {text}", file=sys.stderr)

@@ -1,11 +1,12 @@
-"""What the cells of one compiled program will take, and what they understood of their data."""
+"""Estimates of time and memory for the cells of one compiled program."""
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from ddjax import sharding
 from ddjax.errors import InputError
@@ -16,32 +17,33 @@ from ddjax.experiments.usage import used
 from ddjax.simulation import memory
 from ddjax.simulation.operations import products
 
-# Seconds that a program takes to compile and a round to start, and what part of the machine's peak in products rounds
-# reach.
-_COMPILE, _ROUND, _SHARE = 4.0, 3e-4, 0.25
+_COMPILE = 0.015  # seconds that an equation of the traced program takes to compile
+_ROUND, _SHARE = 3e-4, 0.25  # seconds that a round takes to start, and share of the peak speed that its products reach
 
 
 class Estimate(NamedTuple):
-    """What one cell will take.
+    """Estimate for one cell.
 
     Attributes:
-      operations: of all its rounds.
+      operations: floating-point operations of all its rounds.
+      compiling: seconds that its program takes to compile.
       memory: bytes at the peak of a round.
-      files: the digests of the files that its data and its graph are read from, by path.
-      lines: what was understood of the data.
+      files: digests of the files that its data and its graph are read from, by path.
+      lines: description of the data, for the console.
     """
 
     operations: float
+    compiling: float
     memory: int
     files: Mapping[str, str]
     lines: list[str]
 
 
 def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
-    """Builds a cell and estimates what it will take on an accelerator.
+    """Build a cell and estimate its operations and memory on an accelerator.
 
     Raises:
-      InputError: it cannot be built, or needs more memory than there is.
+      InputError: the cell cannot be built, or needs more memory than there is.
     """
     try:
         built = build(cell.settings, sharding.mesh([accelerator]))
@@ -49,16 +51,22 @@ def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
     except InputError as error:
         raise InputError(f"cell {cell.label}: {error}") from None
     peak = memory.estimate(built.simulation)[1]
-    return Estimate(operations(built), peak, built.facts["files"], console.data_lines(built))
+    return Estimate(operations(built), compiling(built), peak, built.facts["files"], console.data_lines(built))
 
 
-def seconds(operations: float, rounds: int, cells: int, peak: float) -> float:
-    """A first guess of how long a cell takes, of `cells` that share the compilation."""
-    return operations / (_SHARE * peak) + _ROUND * rounds + _COMPILE / cells
+def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
+    """Guess the seconds of training that a cell takes for its operations, and for its rounds.
+
+    Args:
+      operations: floating-point operations of all rounds.
+      rounds: number of rounds.
+      peak: floating-point operations per second of a matrix product.
+    """
+    return operations / (_SHARE * peak), _ROUND * rounds
 
 
 def operations(built: Experiment) -> float:
-    """Estimates the operations of a run: three forward passes a training example, one an evaluated one, per device."""
+    """Estimate the operations of a run: per device three forward passes per training example, one per evaluated one."""
     population, problem, settings = built.population, built.problem, built.settings
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
@@ -71,8 +79,19 @@ def operations(built: Experiment) -> float:
     return forward * (3 * seen * settings.rounds + evaluated * (settings.rounds // settings.eval_every + 1))
 
 
+def compiling(built: Experiment) -> float:
+    """Guess the seconds that the program of an experiment takes to compile, from its number of equations."""
+    return _COMPILE * _equations(built.simulation.traced.jaxpr.jaxpr)
+
+
+def _equations(jaxpr: Any) -> int:
+    """Count the equations of a program, including those of its inner programs."""
+    inner = [each for equation in jaxpr.eqns for each in jaxprs_in_params(equation.params)]
+    return len(jaxpr.eqns) + sum(map(_equations, inner))
+
+
 def peak(accelerator: jax.Device) -> float:
-    """Operations a second of a matrix product, on one accelerator."""
+    """Measure the floating-point operations per second of a matrix product on one accelerator."""
     with jax.default_device(accelerator):
         matrix = jnp.ones((1024, 1024))
         multiply = jax.jit(jnp.matmul)

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep in this process, side by side, a lane an accelerator."""
+"""Cells of a sweep, run side by side in this process, with one lane per accelerator."""
 
 import contextlib
 import math
@@ -20,10 +20,10 @@ from ddjax.simulation import Progress, Simulation, memory
 
 
 class Lanes:
-    """The accelerators of this process.
+    """Accelerators of this process.
 
     Args:
-      settings: those of execution.
+      settings: settings of execution.
 
     Raises:
       InputError: settings that are wrong, or not for this backend.
@@ -34,23 +34,23 @@ class Lanes:
         self._accelerators = jax.local_devices()
 
     def count(self) -> int:
-        """How many cells run at a time."""
+        """Return the number of cells that run at a time."""
         return len(self._accelerators)
 
     def environment(self) -> dict[str, Any]:
-        """Versions and backend."""
+        """Versions and backend of this process."""
         return records.environment()
 
     def peak(self) -> float:
-        """Operations a second of a matrix product."""
+        """Measure the floating-point operations per second of a matrix product on one accelerator."""
         return estimates.peak(self._accelerators[0])
 
     def measure(self, cells: Sequence[Cell]) -> Iterator[estimates.Estimate]:
-        """What each of the cells will take; see `estimates.measure`."""
+        """Estimate what each of the cells takes; see `estimates.measure`."""
         return (estimates.measure(cell, self._accelerators[0]) for cell in cells)
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
-        """Runs all cells, a lane an accelerator, and collects now and then."""
+        """Run all cells, with one lane per accelerator, and collect the tables every minute."""
         # Each accelerator has memory of its own, and on a CPU all lanes share the host's.
         queue = Queue(programs, memory.available() if jax.default_backend() == "cpu" else math.inf)
         used = self._accelerators[: sum(len(program.cells) for program in programs)]
@@ -68,7 +68,7 @@ class Lanes:
 
 
 def lane(accelerator: jax.Device, queue: Queue, store: Store, display: Display) -> None:
-    """Takes cell after cell and runs it on one accelerator; cells of one program in a row compile nothing anew."""
+    """Run cell after cell on one accelerator; cells of one program in a row compile it once."""
     mesh, last = sharding.mesh([accelerator]), None
     simulation: Simulation | None = None
     with jax.default_device(accelerator):
@@ -76,30 +76,30 @@ def lane(accelerator: jax.Device, queue: Queue, store: Store, display: Display) 
             program, cell = taken
             try:
                 like = simulation if program is last else None
-                result, simulation = _run(program, cell, mesh, like, queue, store, display)
+                display.begin(cell, program, fresh=like is None)
+                result, trained, simulation = _run(cell, mesh, like, queue, store, display)
                 last = program
-                display.end(cell, result, program.seconds)
+                display.end(cell, result, trained)
             finally:
                 queue.done(program)
 
 
 def _run(
-    program: Program,
     cell: Cell,
     mesh: jax.sharding.Mesh,
     like: Simulation | None,
     queue: Queue,
     store: Store,
     display: Display,
-) -> tuple[str, Simulation | None]:
-    """Runs and stores a cell; what there is to say of it, and the compiled simulation."""
+) -> tuple[str, float | None, Simulation | None]:
+    """Run and store a cell; returns its result, its seconds of training, and the compiled simulation."""
     if store.holds(cell):
-        return "done by another process", like
+        return "done by another process", None, like
 
     def progress(now: Progress) -> None:
         queue.check()
-        display.round(cell, now.round, program.seconds)
+        display.round(cell, now.round, now.seconds_train)
 
     with contextlib.closing(store.scalars(cell)) as scalars:
         outcome, simulation = cells.run(cell.settings, mesh, like, progress, scalars.add)
-    return store.keep(cell, outcome), simulation
+    return store.keep(cell, outcome), outcome.trained, simulation

@@ -1,4 +1,4 @@
-"""The cells of a sweep: the product of comma lists of settings, less what is excluded."""
+"""Cells of a sweep: the product of comma lists of settings, without excluded combinations."""
 
 import dataclasses
 import hashlib
@@ -20,15 +20,17 @@ _sweep = partial(setting, section="The sweep")
 
 @dataclasses.dataclass(frozen=True)
 class SweepSettings:
-    """The settings of a sweep as a whole."""
+    """Settings of a sweep as a whole."""
 
-    seeds: int = _sweep(1, "How many seeds, counted from --seed; or list them there.")
+    seeds: int = _sweep(1, "Number of seeds, counted from --seed; or list the seeds there.")
     zip: tuple[str, ...] = _sweep(
-        (), "Lists that go together instead of being multiplied, as in devices,rounds; may be repeated."
+        (), "Lists whose values go together instead of being combined, as in devices,rounds; may be repeated."
     )
     exclude: tuple[str, ...] = _sweep((), "Cells to leave out, as in algorithm=dsgd,devices=1024; may be repeated.")
     sweep_dir: str = _sweep("", "Folder of the sweep, new or its own; default runs/sweep-<hash of the cells>.")
-    shard: str = _sweep("0/1", "i/n: of n processes on one folder this is number i, from 0, and runs every n-th cell.")
+    shard: str = _sweep(
+        "0/1", "i/n: this process is number i, from 0, of n processes on one folder; it runs every n-th cell."
+    )
     scheduler: str = _sweep(
         "",
         "host:port of a Dask scheduler whose workers run the cells, each started by `dask worker HOST:PORT "
@@ -36,13 +38,13 @@ class SweepSettings:
     )
     select: str = _sweep(
         "",
-        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then reports "
-        "the test set once. Lists of the sections Data and Devices and network, and --algorithm, are compared; other "
-        "lists are picked from.",
+        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then opens "
+        "the test set once. Values of --algorithm and of lists in the sections Data and Devices and network are "
+        "compared; the best values of all other lists are picked.",
     )
-    select_per: str = _sweep("", "Further lists that are compared and not picked from, joined by commas: consensus.")
-    trials: int = _sweep(0, "Combinations that are tried of each system, drawn at random; 0 for all.")
-    trial_seeds: int = _sweep(0, "Seeds that each trial is run with, the first ones; 0 for all.")
+    select_per: str = _sweep("", "Further lists whose values are compared and not picked, joined by commas: consensus.")
+    trials: int = _sweep(0, "Number of combinations that each system tries, drawn at random; 0 for all.")
+    trial_seeds: int = _sweep(0, "Number of seeds of each trial, the first ones; 0 for all.")
 
 
 LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
@@ -50,7 +52,7 @@ WHOLE = {name: field for name, field in fields(Settings).items() if field.sweep 
 
 
 def list_fields() -> dict[str, Field]:
-    """The flags of a sweep that come from `Settings`: comma lists, and those of the sweep as a whole."""
+    """Make the flags of a sweep that come from `Settings`: comma lists, and settings of the sweep as a whole."""
     lists = {name: dataclasses.replace(field, kind=str, default=str(field.default)) for name, field in LISTED.items()}
     return {
         name: dataclasses.replace(field, section=f"{field.section} (comma lists)")
@@ -63,9 +65,9 @@ class Cell(NamedTuple):
 
     Attributes:
       name: the algorithm and a hash of all its settings.
-      label: what tells it from the other cells.
-      settings: as run.
-      values: setting → value as run; `None` where what is run does not use it.
+      label: values of the settings that tell it from the other cells.
+      settings: its settings as run.
+      values: setting → value as run; `None` if the run does not use the setting.
     """
 
     name: str
@@ -75,24 +77,24 @@ class Cell(NamedTuple):
 
     @property
     def program(self) -> tuple:
-        """Cells with the same one are run by the same compiled program, if shapes are the same."""
+        """Key of the compiled program: cells with the same key and the same shapes share the program."""
         shaping = (Role.PROGRAM, Role.EXECUTION)
         return tuple((name, self.values[name]) for name, field in LISTED.items() if field.role in shaping)
 
 
 def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
-    """The cells of a sweep, each once, seeds innermost.
+    """Make the cells of a sweep, each once, with seeds innermost.
 
-    A setting that a cell's algorithm does not use is dropped from it, and of cells that are then alike one is left:
+    A cell drops each setting that its algorithm does not use, and of cells that are then alike only one is left:
     `--algorithm=local,dsgd --topology=ring,torus` is three cells.
 
     Args:
       lists: setting → its values as given, joined by commas.
-      whole: the settings of the sweep as a whole, such as `target_accuracy`.
+      whole: settings of the sweep as a whole, such as `target_accuracy`, by name.
       sweep: seeds, lists that go together, exclusions.
 
     Raises:
-      InputError: a list, a zip or an exclusion that is wrong, or no cell at all.
+      InputError: a list, a zip or an exclusion is wrong, or no cell is left.
     """
     texts = {name: text.split(",") for name, text in lists.items()}
     seeds = _seeds(texts.pop("seed", ["0"]), sweep.seeds)
@@ -121,7 +123,7 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
 
 
 def gather(several: Iterable[Settings]) -> list[Cell]:
-    """The cells with these settings, each once, with labels that tell them apart."""
+    """Make the cells with these settings, each once, with labels that tell them apart."""
     found: dict[str, tuple[Settings, dict[str, Any]]] = {}
     for settings in several:
         values = _values(settings)
@@ -132,7 +134,7 @@ def gather(several: Iterable[Settings]) -> list[Cell]:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    """Every setting as run; `None` where what is run does not use it."""
+    """Map every setting to its value as run; `None` if the run does not use it."""
     uses = used(settings)
     values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
     return values | ({"include": digests(settings.include)} if settings.include else {})
@@ -147,10 +149,10 @@ def _seeds(listed: list[str], count: int) -> list[str]:
 
 
 def process_precision(cells: Iterable[Cell]) -> str:
-    """The precision that a process is started with: float64 if that is the cells', else float32.
+    """Find the precision that a process starts with: float64 if the cells have it, else float32.
 
     Raises:
-      InputError: float64 and another, since JAX has float64 for a whole process.
+      InputError: some cells have float64 and others do not; JAX has float64 only for a whole process.
     """
     precisions = {cell.settings.precision for cell in cells}
     if "float64" not in precisions:
@@ -163,7 +165,7 @@ def process_precision(cells: Iterable[Cell]) -> str:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`--shard` as number and count; raises `InputError` where it is something else."""
+    """Parse `--shard` into number and count; raise `InputError` if it is anything else."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise InputError(f"shard is i/n with i from 0 to n - 1, as in 0/4, got {text!r}")
@@ -171,18 +173,21 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def check_scheduler(settings: SweepSettings, host_devices: int) -> None:
-    """Raises `InputError` where `--scheduler` stands beside what is not for a cluster."""
+    """Raise `InputError` if `--scheduler` is given with a setting that is not for a cluster."""
     if settings.scheduler and parse_shard(settings.shard)[1] > 1:
-        raise InputError("--shard is for processes that share a folder; with --scheduler give the whole sweep to one")
+        raise InputError("--shard is for processes that share a folder; with --scheduler, leave --shard out")
     if settings.scheduler not in ("", "local") and host_devices:
-        raise InputError("--host_devices is of this machine; a worker runs as many cells as `dask worker --nthreads`")
+        raise InputError(
+            "--host_devices is only for this machine; `dask worker --nthreads` sets the number of cells of a worker"
+        )
 
 
 def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
-    """The column that `--select` names; empty for a sweep that picks nothing.
+    """Find the column that `--select` names; empty for a sweep that picks nothing.
 
     Raises:
-      InputError: it is not `COLUMN@validation`, no validation examples, or settings that go with `--select` alone.
+      InputError: `--select` is not `COLUMN@validation`, there are no validation examples, or a setting does not go with
+        `--select` or needs it.
     """
     if not sweep.select:
         for name in ("select_per", "trials", "trial_seeds"):
@@ -200,19 +205,19 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
     if column not in measures:
         raise suggest("column to select by", column, measures)
     if any(not cell.settings.validation_examples for cell in cells):
-        raise InputError("--select picks on validation data; say how many with --validation_examples")
+        raise InputError("--select picks on validation data; say how many examples with --validation_examples")
     if any(cell.settings.evaluate_on != "test" for cell in cells):
-        raise InputError("--select sees to --evaluate_on by itself; leave that out")
+        raise InputError("--select sets --evaluate_on by itself; leave --evaluate_on out")
     for name in ("trials", "trial_seeds"):
         if getattr(sweep, name) < 0:
             raise InputError(f"--{name} must be at least 0, got {getattr(sweep, name)}")
     if sweep.shard != "0/1":
-        raise InputError("--select needs all trials before it can pick, so it takes no --shard; --scheduler it takes")
+        raise InputError("--select needs all trials before it can pick; use --scheduler instead of --shard")
     return column
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """The settings that each list, or several zipped lists, set by turns."""
+    """List, for each list or several zipped lists, the settings that its values make."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")
@@ -225,7 +230,7 @@ def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[st
         lengths = {name: len(lists[name]) for name in names}
         if len(set(lengths.values())) > 1:
             counts = " and ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise InputError(f"--zip={text}: lists of one length are needed, but {counts} values")
+            raise InputError(f"--zip={text} needs lists of one length, but {counts} values")
     axes = []
     for name in lists:
         names = together.get(name, [name])
@@ -235,7 +240,7 @@ def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[st
 
 
 def _exclusion(text: str) -> dict[str, Any]:
-    """The values that a cell must have to be left out."""
+    """Parse an exclusion into the values that a cell must have to be left out."""
     values = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
@@ -251,7 +256,10 @@ def _exclusion(text: str) -> dict[str, Any]:
 
 
 def cell_name(values: Mapping[str, Any]) -> str:
-    """The algorithm, and a hash of the settings that are not the usual ones, so that a new setting renames no cell."""
+    """Name a cell by its algorithm and a hash of the settings that differ from their defaults.
+
+    A new setting, at its default, renames no cell.
+    """
     own = {
         name: value
         for name, value in values.items()

@@ -1,72 +1,107 @@
-"""Live progress of a sweep, on stderr."""
+"""Live progress of a sweep or a study, on stderr."""
 
 import sys
 import threading
 import time
+from collections.abc import Callable, Hashable
 
 from tqdm import tqdm
 
+from ddjax.experiments.sweeps.forecast import Forecast
 from ddjax.experiments.sweeps.plan import Cell
+from ddjax.experiments.units import duration
+
+_SAY_EVERY = 30.0  # seconds between two lines where stderr is no terminal and no cell ends
 
 
 class Display:
-    """Live progress on stderr: on a terminal a bar, else a line a cell.
+    """Live progress on stderr: one line that is redrawn on a terminal, else a line per cell and one every 30 seconds.
 
     Args:
-      total: cells of the sweep, or of this shard.
-      done: those done before.
-      seconds: estimate of the others.
+      total: number of cells of the sweep, or of this shard.
+      done: number of those that were done before.
+      forecast: time left of the others.
+      now: the time in seconds, on a clock that never goes back.
     """
 
-    def __init__(self, total: int, done: int, seconds: float):
-        self._lock, self._start = threading.Lock(), time.monotonic()
-        self._total, self._done, self._seconds, self._ended = total, done, seconds, 0.0
-        self._running: dict[str, tuple[str, float]] = {}  # name → what it does, estimated seconds of that
-        layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    def __init__(self, total: int, done: int, forecast: Forecast, now: Callable[[], float] = time.monotonic):
+        self._lock, self._now, self._start = threading.Lock(), now, now()
+        self._total, self._done, self._forecast = total, done, forecast
+        self._running: dict[str, str] = {}  # name → what it does
+        self._said = self._start
         self._bar = tqdm(
-            total=seconds, bar_format=layout, disable=not sys.stderr.isatty(), dynamic_ncols=True, desc=self._cells()
+            total=1.0,
+            bar_format="{desc} |{bar}| {elapsed}{postfix}",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            desc=self._cells(),
         )
+
+    def begin(self, cell: Cell, program: Hashable, fresh: bool) -> None:
+        """Show that a cell begins.
+
+        Args:
+          cell: the cell.
+          program: its program, as the forecast knows it.
+          fresh: whether the program is compiled for it.
+        """
+        with self._lock:
+            self._forecast.begin(cell.name, program, fresh, self._now())
+            self._running[cell.name] = f"{cell.label}: starting"
+            self._draw()
+
+    def round(self, cell: Cell, number: int, trained: float) -> None:
+        """Show that a cell has done round `number`, after `trained` seconds of training."""
+        with self._lock:
+            rounds = cell.settings.rounds
+            self._forecast.follow(cell.name, number / max(rounds, 1), trained)
+            self._running[cell.name] = f"{cell.label}: round {number:,}/{rounds:,}"
+            self._draw()
+            if self._now() - self._said > _SAY_EVERY:
+                self._say(f"{self._cells()}, {self._left()}; {self._doing()}")
+
+    def end(self, cell: Cell, result: str, trained: float | None) -> None:
+        """Show that a cell has ended.
+
+        Args:
+          cell: the cell.
+          result: how it ended.
+          trained: seconds of training; `None` if it did not run to its end.
+        """
+        with self._lock:
+            self._running.pop(cell.name, None)
+            self._forecast.end(cell.name, self._now(), trained)
+            self._done += 1
+            self._draw()
+            self._say(f"{self._cells()}, {self._left()}; {cell.label}: {result}")
+
+    def back(self, cell: Cell) -> None:
+        """Show that a cell waits again, because its worker died."""
+        with self._lock:
+            self._running.pop(cell.name)
+            self._forecast.back(cell.name)
+            self._draw()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._bar.close()
+
+    def _draw(self) -> None:
+        spent, left = self._now() - self._start, self._forecast.left(self._now())
+        self._bar.n = spent / (spent + left) if spent + left else 1.0
+        self._bar.set_description_str(self._cells(), refresh=False)
+        self._bar.set_postfix_str(f"{self._left()}; {self._doing()}")
+
+    def _say(self, text: str) -> None:
+        if self._bar.disable:
+            self._said = self._now()
+            print(text, file=sys.stderr, flush=True)
 
     def _cells(self) -> str:
         return f"{self._done}/{self._total} cells"
 
-    def round(self, cell: Cell, number: int, seconds: float) -> None:
-        """A cell is in round `number`; all its rounds are estimated at `seconds`."""
-        with self._lock:
-            rounds = cell.settings.rounds
-            self._running[cell.name] = f"{cell.label}: {number}/{rounds}", seconds * number / max(rounds, 1)
-            self._draw()
-
-    def end(self, cell: Cell, result: str, seconds: float) -> None:
-        """A cell has ended."""
-        with self._lock:
-            self._running.pop(cell.name, None)
-            self._done, self._ended = self._done + 1, self._ended + seconds
-            self._draw()
-            if self._bar.disable:
-                print(f"{self._cells()}: {cell.label}: {result}; {self._left()} left", file=sys.stderr, flush=True)
-
-    def _draw(self) -> None:
-        now = "; ".join(text for text, _ in self._running.values())
-        self._bar.n = min(self._work(), self._seconds)
-        self._bar.set_description_str(self._cells(), refresh=False)
-        self._bar.set_postfix_str(f"{self._left()} left ({now})")
-
     def _left(self) -> str:
-        work = self._work()
-        spent = time.monotonic() - self._start
-        return duration(spent * max(self._seconds - work, 0) / work) if work else "unknown time"
+        return f"about {duration(self._forecast.left(self._now()))} left"
 
-    def _work(self) -> float:
-        return self._ended + sum(seconds for _, seconds in self._running.values())
-
-    def close(self) -> None:
-        """Leaves the last state standing."""
-        self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """A length of time as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    def _doing(self) -> str:
+        return "; ".join(self._running.values())

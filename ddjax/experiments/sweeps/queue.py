@@ -1,4 +1,4 @@
-"""What is left to do of a sweep, shared by the lanes."""
+"""Cells of a sweep that are left to do, shared by the lanes."""
 
 import collections
 import threading
@@ -9,25 +9,28 @@ from ddjax.experiments.sweeps.plan import Cell
 
 
 class Program:
-    """Cells that one compiled program can run, and what they will take.
+    """Cells that one compiled program can run, with estimates.
 
     Attributes:
-      cells: those left to do.
+      cells: cells that are left to do.
       memory: bytes of one of them at the peak of a round.
-      seconds: estimate for one of them, on one accelerator.
+      parts: estimated seconds of training of one cell on one accelerator, for its operations and for its rounds.
+      compiling: estimated seconds that the program takes to compile.
+      seconds: estimated seconds of one cell in all, with its share of the compilation.
     """
 
-    def __init__(self, cells: Sequence[Cell], memory: int, seconds: float):
+    def __init__(self, cells: Sequence[Cell], memory: int, parts: tuple[float, float], compiling: float = 0.0):
         self.cells = collections.deque(cells)
-        self.memory, self.seconds = memory, seconds
+        self.memory, self.parts, self.compiling = memory, parts, compiling
+        self.seconds = sum(parts) + compiling / len(cells)
 
 
 class Queue:
-    """What is left to do, shared by the lanes.
+    """Cells that are left to do, shared by the lanes.
 
     Args:
-      programs: with their cells.
-      budget: bytes that the cells that run at once may take together, though one alone always may run.
+      programs: the programs, with their cells.
+      budget: bytes that the cells that run at a time may take together; a single cell may always run.
     """
 
     def __init__(self, programs: Sequence[Program], budget: float):
@@ -37,8 +40,11 @@ class Queue:
         self._stopped = False
 
     def take(self, last: Program | None) -> tuple[Program, Cell] | None:
-        """The next cell, `None` if there is none: of the program that a lane has compiled, else of the one with most
-        left to do, first of those that no other lane runs. Waits for memory."""
+        """Take the next cell, and wait for memory if need be; `None` if no cell is left.
+
+        It is a cell of the program that the lane compiled last. If that has none left, it is one of the program with
+        the most to do, with preference for programs that no other lane runs.
+        """
         with self._changed:
             while not self._stopped and (left := [program for program in self._programs if program.cells]):
                 taken = sum(program.memory for program in self._running)
@@ -51,24 +57,24 @@ class Queue:
             return None
 
     def done(self, program: Program) -> None:
-        """A cell of the program has ended."""
+        """Take note that a cell of the program has ended."""
         with self._changed:
             self._running.remove(program)
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """No more cells, and those that run end soon."""
+        """Hand out no more cells, and let `check` end those that run."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises `Stopped` where the sweep ends early."""
+        """Raise `Stopped` if the sweep ends early."""
         if self._stopped:
             raise Stopped
 
 
 def longest(programs: Sequence[Program], last: Program | None, room: float) -> Program | None:
-    """The program with the longest cells of those that have cells left and fit into `room` bytes; of equals, `last`."""
+    """Find the program with the longest cells among those that fit into `room` bytes; `last` wins a tie."""
     fitting = [program for program in programs if program.cells and program.memory <= room]
     return max(fitting, key=lambda program: (program.seconds, program is last), default=None)

@@ -1,4 +1,4 @@
-"""Picks the settings of each system on validation data; the test set is for what was picked."""
+"""Selection of the settings of each system on validation data; the test set is only for picked settings."""
 
 import dataclasses
 import math
@@ -15,21 +15,21 @@ from ddjax.experiments.reports.curves import interval
 from ddjax.experiments.sweeps.plan import LISTED, Cell, SweepSettings, gather
 from ddjax.learning import TASKS
 
-# A list in these sections says what is compared; settings of other sections are picked.
+# Lists in these sections are compared; values of lists in other sections are picked.
 _COMPARED = ("Data", "Devices and network")
 
 
 class Choice(NamedTuple):
-    """What was picked for one system at one number of bytes.
+    """Settings that were picked for one system at one number of bytes.
 
     Attributes:
-      system: setting → value that tell it from other systems; `algorithm` is among them.
-      budget: bytes that all devices and the server may send; infinite for the whole run.
-      trials: combinations of settings that were tried.
-      lost: those of them in which a run diverged or failed.
-      value: of the criterion, a mean over the trials' seeds.
-      picked: setting → value of those that had several values in the trials.
-      cell: one of its trials.
+      system: setting → value, for the settings that tell the system from others, `algorithm` among them.
+      budget: bytes that all devices and the server may send together; infinite for the whole run.
+      trials: number of combinations of settings that were tried.
+      lost: number of these combinations in which a run diverged or failed.
+      value: value of the criterion, a mean over the seeds of the trials.
+      picked: setting → picked value, for the settings that had several values in the trials.
+      cell: one of the trials with these settings.
     """
 
     system: dict[str, Any]
@@ -42,7 +42,7 @@ class Choice(NamedTuple):
 
 
 def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
-    """The cells that are run on validation data: those of a sweep, or as many of each system as `--trials` says."""
+    """Make the cells that run on validation data: all of a sweep, or `--trials` combinations of each system."""
     seeds = seeds_of(cells)[: sweep.trial_seeds or None]
     kept: list[Cell] = []
     for group in _grouped(cells, _system(sweep)).values():
@@ -54,26 +54,26 @@ def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
 
 
 def metric_of(column: str) -> str:
-    """`accuracy` or `mse`, of which a column is a measure."""
+    """Find the metric of a column, `accuracy` or `mse`."""
     return column.removeprefix("ensemble_").partition("_")[0]
 
 
 def seeds_of(cells: Iterable[Cell]) -> list[int]:
-    """The seeds of a sweep, the smallest first."""
+    """List the seeds of a sweep, the smallest first."""
     return sorted({cell.settings.seed for cell in cells})
 
 
 def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: SweepSettings) -> list[Choice]:
-    """Picks the best combination of each system at each number of bytes: 1, 2, 5, 10, … and all.
+    """Pick the best combination of each system at each number of bytes: 1, 2, 5, 10, … and for the whole run.
 
-    A combination counts with the last evaluation that its bytes allow, on average over seeds; one in which a run
-    diverged or failed cannot be picked, nor one that has not begun to send at that number.
+    The value of a combination is that of the last evaluation within the bytes, averaged over seeds. A combination in
+    which a run diverged or failed cannot be picked, nor one that has not begun to send within the bytes.
 
     Raises:
-      InputError: no combination of any system ran to its end, or a column that was not measured.
+      InputError: no combination of any system ran to its end, or the column was not measured.
     """
     if column not in results:
-        raise InputError(f"the trials measured no {column}, so nothing can be picked by it; name another with --select")
+        raise InputError(f"the trials measured no {column}; name another column with --select")
     rows = {name: table.sort_values("round") for name, table in results.groupby("cell")}
     told = {name for name in LISTED if len({cell.values[name] for cell in cells} - {None}) > 1} | {"algorithm"}
     better = max if TASKS[metric_of(column)].best == "max" else min
@@ -95,18 +95,18 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
             lost = len(combinations) - len(whole)
             found.append(Choice(system, budget, len(combinations), lost, values[best], picked, whole[best][0]))
     if not found:
-        raise InputError(f"no trial ran to its end with a {column}; the trials' failures.csv says why")
+        raise InputError(f"no trial ran to its end with a {column}; failures.csv of the trials says why")
     return found
 
 
 def finals(choices: Iterable[Choice], seeds: Sequence[int]) -> list[Cell]:
-    """The cells that open the test set: what was picked, with every seed."""
+    """Make the cells that open the test set: the picked settings, with every seed."""
     settings = (choice.cell.settings for choice in choices)
     return gather(dataclasses.replace(one, evaluate_on="test", seed=seed) for one in settings for seed in seeds)
 
 
 def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
-    """A row per choice: system, bytes, how many trials, what won and with which value on validation data."""
+    """Make a table with a row per choice: system, bytes, trials, picked settings, value on validation data."""
     rows = [
         choice.system
         | {"bytes_budget": choice.budget, "trials": choice.trials, "lost": choice.lost, "validation": choice.value}
@@ -117,15 +117,16 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
 
 
 def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row per choice: mean, worst device and bytes on the test set, with half-widths of 95 % t-intervals over seeds.
+    """Make a table with a row per choice: mean, worst device and bytes on the test set.
 
-    Runs that diverged or failed are `lost`, and in no mean.
+    Columns with `±` are half-widths of 95 % t-intervals over seeds. Runs that diverged or failed are counted as `lost`
+    and are in no mean.
 
     Args:
-      choices: as picked.
-      seeds: of the cells that `finals` gives.
-      results: of these cells.
-      column: by which they were picked; it is in the table, too.
+      choices: the picked settings.
+      seeds: seeds of the cells that `finals` makes.
+      results: results of these cells.
+      column: column by which settings were picked; the table has it, too.
     """
     metric = metric_of(column)
     worst = f"{metric}_{TASKS[metric].worst}"
@@ -135,7 +136,7 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
         there = finals([choice], seeds)
         whole = [tables[cell.name] for cell in there if _sound(tables.get(cell.name), cell, f"{metric}_mean")]
         within = [table[table["bytes_sent_total"] <= choice.budget] for table in whole]
-        # One that has not begun to send is not trained.
+        # A run that has not begun to send is not trained.
         ends = [some.iloc[-1] for some, table in zip(within, whole, strict=True) if len(some) > 1 or len(table) == 1]
         row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends), "lost": len(there) - len(whole)}
         for name in dict.fromkeys((f"{metric}_mean", worst, column, "bytes_sent_total")):
@@ -145,7 +146,7 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
 
 
 def uneven(choices: Sequence[Choice]) -> str:
-    """What is to be said where systems had different numbers of trials; empty where all had the same."""
+    """Say that systems had different numbers of trials; empty if all had the same."""
     counts = {_named(choice.system): choice.trials for choice in choices}
     if len(set(counts.values())) < 2:
         return ""
@@ -157,13 +158,13 @@ Key = Callable[[Cell], tuple]
 
 
 def _system(sweep: SweepSettings) -> Key:
-    """What tells a cell's system and surroundings from others."""
+    """Make the key of the system of a cell and its surroundings, such as data and graph."""
     names = _compared(sweep)
     return lambda cell: tuple((name, cell.values[name]) for name in names)
 
 
 def _picked(sweep: SweepSettings) -> Key:
-    """The settings of a cell that are picked."""
+    """Make the key of the settings of a cell that are picked."""
     apart = {*_compared(sweep), "seed"} | {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
     return lambda cell: tuple((name, value) for name, value in cell.values.items() if name not in apart)
 
@@ -174,7 +175,7 @@ def _compared(sweep: SweepSettings) -> list[str]:
         if name not in LISTED:
             raise suggest("flag in --select_per", name, LISTED)
         if LISTED[name].role in (Role.SEED, Role.EVALUATION):
-            raise InputError(f"--select_per={name}: seeds and evaluations are not compared, but averaged")
+            raise InputError(f"--select_per={name} is not possible: seeds and evaluations are averaged, not compared")
     evaluation = {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
     own = [name for name, field in LISTED.items() if field.section in _COMPARED and name not in evaluation]
     return list(dict.fromkeys(["algorithm", *own, *asked]))
@@ -194,7 +195,7 @@ def _sound(table: pd.DataFrame | None, cell: Cell, column: str) -> bool:
 
 
 def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
-    """1, 2, 5, 10, … between the first and the last number of bytes that anything sends."""
+    """List 1, 2, 5, 10, … between the smallest and the largest number of bytes that any run sends."""
     sent = pd.concat([table["bytes_sent_total"] for table in tables])
     sent = sent[sent > 0]
     if sent.empty:
@@ -205,7 +206,7 @@ def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
 
 
 def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
-    """The mean over seeds at the last evaluation within the bytes; NaN where nothing has been sent yet."""
+    """Average over seeds the last evaluation within the bytes; NaN if a run has sent nothing yet."""
     within = [table[table["bytes_sent_total"] <= budget] for table in tables]
     if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
         return math.nan
@@ -213,6 +214,6 @@ def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
 
 
 def _named(system: Mapping[str, Any]) -> str:
-    """A system in words."""
+    """Write a system in words."""
     others = [f"{name}={value}" for name, value in system.items() if name != "algorithm" and value not in (None, "")]
     return " ".join([str(system["algorithm"]), *others])

@@ -1,7 +1,7 @@
-"""The folder of a sweep: its plan, a folder per finished cell, and the tables made of them.
+"""Folder of a sweep: its plan, a folder per finished cell, and the tables made of them.
 
-Whatever is there is whole: files and folders are made aside and renamed. So a sweep may be killed at any time, and
-several processes may share the folder.
+Files and folders are written under another name and then renamed, so each of them is complete. A sweep may therefore be
+killed at any time, and several processes may share the folder.
 """
 
 import json
@@ -25,17 +25,17 @@ COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
 
 
 class Store:
-    """The folder of one sweep.
+    """Folder of one sweep.
 
     Args:
-      path: of the folder; it need not be there.
-      cells: all cells of the sweep, whoever runs them.
+      path: path of the folder, which need not exist.
+      cells: all cells of the sweep, whichever process runs them.
 
     Attributes:
-      cells: with the names that they have in the folder, which an earlier version may have given them.
+      cells: the cells, with their names in the folder, which an earlier version may have given them.
 
     Raises:
-      InputError: the folder is a file, holds something else, another sweep, or a damaged cell.
+      InputError: the path is a file, or the folder holds another sweep, other things, or a damaged cell.
     """
 
     def __init__(self, path: Path, cells: Sequence[Cell]):
@@ -43,13 +43,13 @@ class Store:
         if path.exists() and not path.is_dir():
             raise InputError(f"sweep_dir {str(path)!r} is a file")
         if path.is_symlink() and not path.exists():
-            raise InputError(f"sweep_dir {str(path)!r} is a link to {os.readlink(path)!r}, which is not there")
+            raise InputError(f"sweep_dir {str(path)!r} is a link to {os.readlink(path)!r}, which does not exist")
         if path.is_dir() and any(path.glob("[!.]*")) and not (path / "sweep.json").exists():
-            raise InputError(f"sweep_dir {str(path)!r} holds something else than a sweep; name a new one")
+            raise InputError(f"sweep_dir {str(path)!r} holds other things than a sweep; name a new folder")
         former = {cell_name(_flags(saved)): name for name, saved in self._plan().items()}
         self.cells = [cell._replace(name=former.get(cell.name, cell.name)) for cell in cells]
         self._check()
-        read_tables(self._plan(), self._folder, self._failure)  # what is damaged shows here, before anything is run
+        read_tables(self._plan(), self._folder, self._failure)  # so that damage shows before anything is run
         self._digests = self._saved_digests()
 
     def _check(self) -> None:
@@ -68,7 +68,7 @@ class Store:
             )
 
     def _plan(self) -> dict[str, dict[str, Any]]:
-        """The cells of the folder's sweep, by name; none before it is created."""
+        """Read the cells of the sweep in the folder, by name; none before it is created."""
         try:
             plan = json.loads((self.path / "sweep.json").read_text())["cells"]
             return {name: {"algorithm": "", **settings} for name, settings in plan.items()}
@@ -79,7 +79,7 @@ class Store:
             raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
 
     def _saved_digests(self) -> dict[str, str]:
-        """The digest of each file that finished cells have read, as it was."""
+        """Read the digest of each file that finished cells have read, as it was then."""
         found: dict[str, str] = {}
         for cell in filter(self.holds, self.cells):
             where = self._folder(cell.name) / "config.json"
@@ -92,10 +92,10 @@ class Store:
         return found
 
     def check_data(self, digests: Mapping[str, str]) -> None:
-        """Refuses a cell whose data or graph come from a file that was another one when other cells were run.
+        """Refuse a cell whose data or graph come from a file that has changed since other cells were run.
 
         Args:
-          digests: of the files that the cell reads, by path.
+          digests: digests of the files that the cell reads, by path.
 
         Raises:
           InputError: the file has changed.
@@ -103,16 +103,16 @@ class Store:
         for path, now in digests.items():
             if self._digests.setdefault(path, now) != now:
                 raise InputError(
-                    f"{path!r} is not what it was when other cells of {str(self.path)!r} were run; bring the old "
-                    "one back, or name a new sweep_dir"
+                    f"{path!r} has changed since other cells of {str(self.path)!r} were run; restore the old file, or "
+                    "name a new sweep_dir"
                 )
 
     def holds(self, cell: Cell) -> bool:
-        """Whether a cell is finished."""
+        """Say whether a cell is finished."""
         return self._folder(cell.name).is_dir()
 
     def create(self, command: str, environment: Mapping[str, Any]) -> None:
-        """Makes the folder and writes its plan, unless another process made it another sweep's meanwhile."""
+        """Make the folder and write its plan; raise `InputError` if another process has begun another sweep there."""
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
         cells = {cell.name: cell.values | {"target_accuracy": cell.settings.target_accuracy} for cell in self.cells}
@@ -121,13 +121,13 @@ class Store:
         (self.path / "cells").mkdir(exist_ok=True)
 
     def scalars(self, cell: Cell) -> Scalars:
-        """What a cell writes for TensorBoard, if it shall, in place of what a start that was killed has left."""
+        """Open the TensorBoard records of a cell, if they are wanted, and remove those of a start that was killed."""
         folder = self.path / "tensorboard" / cell.name
         shutil.rmtree(folder, ignore_errors=True)
         return Scalars(folder if cell.settings.tensorboard else None, cell.values)
 
     def keep(self, cell: Cell, outcome: Outcome) -> str:
-        """Stores how a cell has ended; returns what there is to say of it."""
+        """Store the outcome of a cell; returns its result in a few words."""
         try:
             self.check_data(outcome.files)
         except InputError as error:
@@ -139,7 +139,7 @@ class Store:
         return outcome.result
 
     def put(self, cell: Cell, texts: Mapping[str, str]) -> None:
-        """Stores what a finished cell leaves (name → text), all of it or nothing."""
+        """Store the texts of a finished cell, by name of the file, either all or none."""
         fresh = self.path / "cells" / f".{cell.name}-{uuid.uuid4().hex[:8]}"
         try:
             fresh.mkdir()
@@ -155,14 +155,14 @@ class Store:
         self._failure(cell.name).unlink(missing_ok=True)
 
     def fail(self, cell: Cell, reason: str, trace: str) -> None:
-        """Records why a cell could not be run; when the sweep is started again it is tried again."""
+        """Record why a cell could not be run; the next start of the sweep tries it again."""
         self._failure(cell.name).parent.mkdir(exist_ok=True)
         files.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
-        """Writes the tables of all cells there are; returns that of failures.
+        """Write the tables of all cells in the folder; returns the table of failures.
 
-        Where another process has stored a cell meanwhile, once more: the last to finish writes them complete.
+        If another process has stored a cell meanwhile, write them again, so that the last process leaves them complete.
         """
         while True:
             before = self._present()
@@ -184,12 +184,12 @@ class Store:
 
 
 def _flags(saved: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a saved cell that make it this cell."""
+    """Select the settings of a saved cell that identify it."""
     return {name: value for name, value in saved.items() if name != "target_accuracy"}
 
 
 def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """The settings in which one cell differs from the one of `cells` that is most like it."""
+    """Name the settings in which a cell differs from the one in `cells` that is most like it."""
     others = [
         [
             f"{name}={value}, here {cell.values.get(name)}"

@@ -1,9 +1,9 @@
-"""Runs every combination of comma lists of flags, unattended, and leaves one table.
+"""Sweep over every combination of comma lists of flags, with one table of results.
 
     python scripts/sweep.py --algorithm=local,dsgd,distillation --devices=8,32,128 --seeds=5 --sweep_dir=runs/sizes
 
-Leaves in --sweep_dir: results.csv and results.parquet (a row per cell and evaluation, a column per flag), timings.csv,
-failures.csv, and a folder per cell. The same command goes on where it was stopped. `report.py` makes figures of it.
+It writes into --sweep_dir: results.csv and results.parquet (a row per cell and evaluation, a column per flag),
+timings.csv, failures.csv, and a folder per cell. After a stop, the same command goes on. `report.py` draws the figures.
 """
 
 import contextlib
@@ -26,35 +26,37 @@ from ddjax.experiments.settings import Settings
 from ddjax.experiments.sweeps import estimates, plan
 from ddjax.experiments.sweeps.cluster import Cluster
 from ddjax.experiments.sweeps.estimates import Estimate
+from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.lanes import Lanes
 from ddjax.experiments.sweeps.plan import LISTED, WHOLE, Cell, SweepSettings
-from ddjax.experiments.sweeps.progress import Display, duration
+from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.sweeps.queue import Program
 from ddjax.experiments.sweeps.store import Store
+from ddjax.experiments.units import duration
 from ddjax.experiments.usage import check_used
 
 
 class Place(Protocol):
-    """A place that runs cells."""
+    """Place that runs cells: this process or a cluster."""
 
     def count(self) -> int:
-        """How many at a time."""
+        """Return the number of cells that run at a time."""
 
     def environment(self) -> Mapping[str, Any]:
-        """Versions and backend."""
+        """Versions and backend of the place."""
 
     def peak(self) -> float:
-        """Operations a second of a matrix product, on one accelerator."""
+        """Measure the floating-point operations per second of a matrix product on one accelerator."""
 
     def measure(self, cells: Sequence[Cell]) -> Iterable[Estimate]:
-        """What each of the cells will take; raises `InputError` where one cannot be run."""
+        """Estimate what each of the cells takes; raise `InputError` if a cell cannot be run."""
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
-        """Runs all cells, and collects now and then."""
+        """Run all cells, and collect the tables every minute."""
 
 
 def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
-    """`--sweep_dir`, or a name that the same cells get again, where the same is asked of them."""
+    """Find the folder of a sweep: `--sweep_dir`, or a name made of its cells and of what is asked of them."""
     names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
@@ -63,7 +65,7 @@ def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
 
 
 def check(cells: Sequence[Cell]) -> None:
-    """Checks the settings of every cell; raises `InputError` with the cell's label."""
+    """Check the settings of every cell; raise `InputError` with the label of the cell."""
     for cell in cells:
         try:
             cell.settings.check()
@@ -73,7 +75,7 @@ def check(cells: Sequence[Cell]) -> None:
 
 
 def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Program]:
-    """The compiled programs that cells need, with estimates of what they take; says what it understood of the data."""
+    """Group cells by compiled program, with estimates, and print how their data were understood."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(cell.program, []).append(cell)
@@ -83,8 +85,8 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
     for group, estimate in zip(alike.values(), place.measure([group[0] for group in alike.values()]), strict=True):
         store.check_data(estimate.files)
         settings, lines = group[0].settings, estimate.lines
-        seconds = estimates.seconds(estimate.operations, settings.rounds, len(group), speed)
-        programs.append(Program(group, estimate.memory, seconds))
+        parts = estimates.parts(estimate.operations, settings.rounds, speed)
+        programs.append(Program(group, estimate.memory, parts, estimate.compiling))
         if (settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
             said.add((settings.dataset, *lines[:2]))
             print("\n".join([settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
@@ -93,7 +95,7 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
 
 @contextlib.contextmanager
 def opened(scheduler: str, host_devices: int, todo: Sequence[Cell], precision: str, store: Store) -> Iterator[Place]:
-    """This process or a Dask cluster, as long as the context lasts."""
+    """Open this process or a Dask cluster as the place of a sweep, as long as the context lasts."""
     if scheduler and todo:
         with Cluster(scheduler, host_devices or execution.cores(), todo, precision, store) as cluster:
             yield cluster
@@ -102,14 +104,14 @@ def opened(scheduler: str, host_devices: int, todo: Sequence[Cell], precision: s
 
 
 def planned(given: Given, settings: SweepSettings) -> list[Cell]:
-    """The cells that the command line describes."""
+    """Make the cells that the command line describes."""
     whole = {name: given.values[name] for name in WHOLE}
     lists = {name: given.values[name] for name in LISTED if name in given.present}
     return plan.cells(lists, whole, settings)
 
 
 def sweep(given: Given) -> int:
-    """Runs what the command line describes; returns the exit code."""
+    """Run the sweep that the command line describes; returns the exit code."""
     settings = given.take(SweepSettings)
     cells = planned(given, settings)
     plan.check_scheduler(settings, given.values["host_devices"])
@@ -121,7 +123,7 @@ def sweep(given: Given) -> int:
 
 
 def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepSettings) -> int:
-    """Runs trials on validation data, picks of them, and runs what was picked on the test set."""
+    """Run trials on validation data, pick the best, and run these on the test set."""
     from ddjax.experiments.sweeps import selection  # this and the next are slow to import
     from ddjax.experiments.sweeps.frontier import frontier
 
@@ -133,15 +135,15 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
         Store(path, [])  # refuses a folder that cannot become a sweep's
     elif missing := sum(not Store(tried, trials).holds(cell) for cell in trials):
         raise InputError(
-            f"{str(path)!r} has opened the test set for what was picked before, and {missing} of these trials were not "
-            "run then; name a new sweep_dir"
+            f"{str(path)!r} has opened the test set for the settings that it picked, and {missing} of these trials "
+            "were not run then; name a new sweep_dir"
         )
-    print(f"trials, on validation data, into {tried}", flush=True)
+    print(f"trials on validation data, written to {tried}", flush=True)
     # What failed is said there, and cannot be picked.
     _, trials = execute(trials, tried, given, settings)
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
     seeds = selection.seeds_of(cells)
-    print(f"what was picked, on the test set, into {path}", flush=True)
+    print(f"picked settings on the test set, written to {path}", flush=True)
     code, _ = execute(selection.finals(choices, seeds), path, given, settings)
     picked = selection.selection_table(choices)
     tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), column)
@@ -159,14 +161,14 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
 
 
 def _lost(tested: pd.DataFrame) -> str:
-    """What is to be said where runs with picked settings were lost."""
+    """Say which runs with picked settings were lost; empty if there are none."""
     whole = tested[(tested["bytes_budget"] == math.inf) & (tested["lost"] > 0)]
     told = ", ".join(f"{row.algorithm} {row.lost}" for row in whole.itertuples())
     return f"runs on the test set that diverged or failed are in no mean: {told}" if told else ""
 
 
 def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> tuple[int, list[Cell]]:
-    """Runs cells into a folder; returns the exit code, and the cells with the names that they have there."""
+    """Run cells into a folder; returns the exit code, and the cells with the names that they have there."""
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
     check(cells)
@@ -175,21 +177,21 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
     mine = cells[number::count]
     todo = [cell for cell in mine if not store.holds(cell)]
     shard = f", {len(mine)} of them in shard {settings.shard}" if count > 1 else ""
-    print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done", flush=True)
+    print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done already", flush=True)
     with opened(settings.scheduler, given.values["host_devices"], todo, precision, store) as place:
         compiled = group_programs(todo, store, place)
         at_once = min(place.count(), len(todo))
-        seconds = sum(program.seconds * len(program.cells) for program in compiled)
+        forecast = Forecast({each: Work(len(each.cells), each.parts, each.compiling) for each in compiled}, at_once)
         if todo:
             print(
-                f"{len(todo)} to do, with {len(compiled)} compiled programs, {at_once} cells at a time; "
-                f"about {duration(seconds / at_once)}, as a first guess",
+                f"{len(todo)} cells to run in {len(compiled)} compiled programs, {at_once} cells at a time; "
+                f"about {duration(forecast.left(0))} left, as a first guess",
                 flush=True,
             )
         store.create(shlex.join(["python", *sys.argv]), place.environment())
         try:
             if todo:
-                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), seconds))
+                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), forecast))
         finally:
             failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
@@ -204,7 +206,7 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with the arguments of the process, or with `argv`; returns its exit code."""
-    summary = "Runs every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    kept = "cells that are done are kept, and the same command goes on"
+    """Run the command with the arguments of the process, or with `argv`; returns its exit code."""
+    summary = "Run every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
+    kept = "finished cells are kept, and the same command goes on"
     return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv, kept=kept)

@@ -1,4 +1,4 @@
-"""The tables of a sweep, made of the folders of its cells."""
+"""Tables of a sweep, made of the folders of its cells."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from ddjax.errors import InputError
 from ddjax.experiments.fields import fields
 from ddjax.experiments.settings import Settings
 
-_CLOCK = ["seconds_train", "rounds_per_second"]  # what is not the same when a cell is run again
+_CLOCK = ["seconds_train", "rounds_per_second"]  # columns that differ when a cell is run again
 _TIMES = ["cell", "seconds_compile", "seconds_train", "us_per_device_step"]
 _TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
 
@@ -20,7 +20,16 @@ _TYPES = {int: "Int64", float: "Float64", str: "string", bool: "boolean"}
 def read_tables(
     plan: Mapping[str, dict[str, Any]], folder_of: Callable[[str], Path], failure_of: Callable[[str], Path]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Results, timings and failures, in the order of the plan, which another process may have let grow."""
+    """Read results, timings and failures, in the order of the plan.
+
+    Args:
+      plan: settings of each cell, by name; another process may have added cells.
+      folder_of: maps the name of a cell to its folder.
+      failure_of: maps the name of a cell to the file that says why it failed.
+
+    Raises:
+      InputError: a file is damaged.
+    """
     rows: list[pd.DataFrame] = []
     timings: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
@@ -49,7 +58,7 @@ def read_tables(
                 reason = json.loads(where.read_text())["reason"]
                 failures.append({"cell": name, "status": "failed"} | settings | {"reason": reason})
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            if not where.exists():  # a failed cell, which another process has finished meanwhile
+            if not where.exists():  # a failed cell that another process has finished meanwhile
                 continue
             place = where if where.parent.name == "failed" else folder
             raise InputError(f"{str(where)!r} is damaged; remove {str(place)!r} to run that cell again") from None
@@ -58,12 +67,12 @@ def read_tables(
 
 
 def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
-    """Cell, status, a column per flag, in which a flag that is not used is missing, and more."""
+    """Make a table of cell, status, a column per flag (missing if the flag is not used), and `more` columns."""
     types = {name: _TYPES[field.kind] for name, field in fields(Settings).items() if field.kind in _TYPES}
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["cell", "status", *types, *more])
     return frame.astype({name: types.get(name, "string") for name in frame.columns})
 
 
 def _number(text: str) -> float:
-    """To the bit, as pandas does not promise; empty is NaN."""
+    """Parse a number exactly, which pandas does not promise; an empty text is NaN."""
     return int(text) if text.isdecimal() else float(text or "nan")

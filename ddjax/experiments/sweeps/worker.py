@@ -1,4 +1,4 @@
-"""What a Dask worker does for a sweep: its threads share its accelerators, and each of these runs one cell."""
+"""Part of a sweep that runs on a Dask worker: its threads share its accelerators, and each of these runs one cell."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ _SAY_EVERY = 1.0  # seconds between two messages on how far a cell is
 
 
 class Greeting(NamedTuple):
-    """What a worker says of itself.
+    """Description that a worker gives of itself.
 
     Attributes:
       environment: versions and backend.
-      host: its machine.
-      accelerators: names that no other accelerator of the cluster has; on a CPU the worker's own address makes them.
-      memory: bytes of the host that are free for cells; infinite where accelerators have memory of their own.
-      files: the digests of the files that the sweep reads, as they are there.
+      host: name of its machine.
+      accelerators: names of its accelerators, unique in the cluster; on a CPU they contain the address of the worker.
+      memory: bytes of the host that are free for cells; infinite if accelerators have memory of their own.
+      files: digests of the files that the sweep reads, as the worker sees them, by path.
     """
 
     environment: dict[str, Any]
@@ -42,9 +42,9 @@ class Greeting(NamedTuple):
 
 
 class _Process:
-    """The accelerators of this process, lent to one thread at a time.
+    """Accelerators of this process, each lent to one thread at a time.
 
-    A thread waits where all are lent, or where cells of another precision run, which JAX has for a whole process.
+    A thread waits while all are lent, or while cells of another precision run: JAX has one precision per process.
     """
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class _Process:
         self._precision = ""
         self.accelerators: list[jax.Device] = []
         self._idle: list[jax.Device] = []
-        self._latest: dict[jax.Device, tuple[tuple, Simulation | None]] = {}  # the program that each has compiled
+        self._latest: dict[jax.Device, tuple[tuple, Simulation | None]] = {}  # the program that each compiled last
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
-        """An accelerator, rather one that has compiled `program`, and the simulation that it has compiled."""
+        """Lend an accelerator, preferably one that has compiled `program`, and the simulation that it has compiled."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready(precision))
             if precision != self._precision:
@@ -73,7 +73,7 @@ class _Process:
                 self._changed.notify_all()
 
     def remember(self, accelerator: jax.Device, program: tuple, simulation: Simulation | None) -> None:
-        """Keeps what an accelerator has compiled last, for the next cell of the program."""
+        """Keep the simulation that an accelerator compiled last, for the next cell of its program."""
         self._latest[accelerator] = program, simulation
 
     def _ready(self, precision: str) -> bool:
@@ -94,21 +94,21 @@ _process = _Process()
 
 
 def dask_setup(worker: Any) -> None:
-    """Leaves Ctrl-C to the command that has made this worker; Dask calls this where it preloads the module."""
+    """Leave Ctrl-C to the command that has made this worker; Dask calls this when it preloads the module."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -> Greeting:
-    """Starts JAX on this worker, and says what it has.
+    """Start JAX on this worker, and describe the worker.
 
     Args:
       sample: cells that together name all files that the sweep reads.
-      precision: of the sweep's processes.
-      versions: those of the client.
+      precision: precision of the processes of the sweep.
+      versions: versions of the client, by package.
 
     Raises:
-      InputError: other versions than the client's, a precision that the backend lacks, or a file that is missing.
+      InputError: versions differ from those of the client, the backend lacks the precision, or a file is missing.
     """
     with _process.lent(precision):
         environment = records.environment()
@@ -125,7 +125,7 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
 
 
 def _files(cell: Cell) -> dict[str, str]:
-    """The digests of the files of a cell; raises `InputError` where one is missing, or an included one is another."""
+    """Compute the digests of the files of a cell; raise `InputError` if one is missing or an included one differs."""
     try:
         extensions.include(cell.settings.include)
         if cell.settings.include and extensions.digests(cell.settings.include) != cell.values["include"]:
@@ -139,7 +139,7 @@ def _files(cell: Cell) -> dict[str, str]:
 
 
 def _names(accelerators: Sequence[jax.Device]) -> list[str]:
-    """Names of accelerators by which two workers notice that they share one."""
+    """Name accelerators so that two workers that share one give it the same name."""
     if jax.default_backend() == "cpu":
         return [f"{_dask().address} {device.id}" for device in accelerators]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -148,27 +148,27 @@ def _names(accelerators: Sequence[jax.Device]) -> list[str]:
 
 
 def peak(precision: str) -> float:
-    """Operations a second of a matrix product, on one accelerator of this worker."""
+    """Measure the floating-point operations per second of a matrix product, on one accelerator of this worker."""
     with _process.lent(precision) as (accelerator, _):
         return estimates.peak(accelerator)
 
 
 def measure(cell: Cell, precision: str) -> estimates.Estimate:
-    """What a cell will take on this worker; see `estimates.measure`."""
+    """Estimate what a cell takes on this worker; see `estimates.measure`."""
     with _process.lent(precision) as (accelerator, _):
         return estimates.measure(cell, accelerator)
 
 
 def run(cell: Cell, precision: str, topic: str) -> Outcome:
-    """Runs a cell on an idle accelerator of this worker.
+    """Run a cell on an idle accelerator of this worker.
 
     Args:
-      cell: to be run.
-      precision: of the sweep's processes.
-      topic: where the client hears of rounds.
+      cell: the cell.
+      precision: precision of the processes of the sweep.
+      topic: Dask topic on which the client hears of rounds.
 
     Raises:
-      Stopped: the client does not want the cell any more, or is gone.
+      Stopped: the client has given the cell up, or is gone.
     """
     with _process.lent(precision, cell.program) as (accelerator, like):
         mesh = sharding.mesh([accelerator])
@@ -178,7 +178,7 @@ def run(cell: Cell, precision: str, topic: str) -> Outcome:
 
 
 def _progress(cell: Cell, topic: str) -> Callable[[Progress], None]:
-    """Tells the client how far a cell is, and ends it where the client has given it up."""
+    """Make a function that reports the rounds of a cell to the client, and ends the cell if the client gave it up."""
     worker, said = _dask(), time.monotonic()
     key = worker.get_current_task()
 
@@ -189,7 +189,7 @@ def _progress(cell: Cell, topic: str) -> Callable[[Progress], None]:
             raise Stopped
         if time.monotonic() - said > _SAY_EVERY:
             said = time.monotonic()
-            worker.log_event(topic, (cell.name, now.round))
+            worker.log_event(topic, (cell.name, now.round, now.seconds_train))
 
     return progress
 

@@ -1,0 +1,151 @@
+"""Time left of a sweep or a study, from estimates that are corrected by what was measured."""
+
+import dataclasses
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_WARM = 0.3  # seconds of a cell beside training where nothing is compiled, before any was measured
+_TRUST = 0.03  # weight of the estimates against a measured program
+_TELLING = 0.1  # seconds of training from which on a run that is not over counts as measured
+
+
+class Work(NamedTuple):
+    """Cells that one compiled program runs.
+
+    Attributes:
+      cells: number of cells.
+      parts: estimated seconds of training of one cell, for its operations and for its rounds.
+      compiling: estimated seconds that the program takes to compile.
+    """
+
+    cells: int
+    parts: tuple[float, float]
+    compiling: float
+
+
+@dataclasses.dataclass
+class _Run:
+    """A cell that runs.
+
+    Attributes:
+      program: its program.
+      fresh: whether the program is compiled for it.
+      begun: time at which it began, in seconds.
+      share: share of its rounds that are done.
+      trained: seconds of training so far.
+    """
+
+    program: Hashable
+    fresh: bool
+    begun: float
+    share: float = 0.0
+    trained: float = 0.0
+
+
+class Forecast:
+    """Time left of cells that are run side by side.
+
+    Training is estimated from operations and rounds, and both parts are scaled to fit the programs that were measured.
+    Estimates of compilation are scaled to what cells that compile took beside training. For other cells, the time
+    beside training is the average of those that are over.
+
+    Args:
+      works: program → its work.
+      lanes: number of cells that run at a time.
+    """
+
+    def __init__(self, works: Mapping[Any, Work], lanes: int = 1):
+        self._works, self._lanes = works, max(lanes, 1)
+        self._waiting = {program: work.cells for program, work in works.items()}
+        self._running: dict[str, _Run] = {}
+        self._training: dict[Hashable, list[float]] = {}  # program → seconds of training of cells that are over
+        self._compilations: list[tuple[float, float]] = []  # estimated and measured seconds
+        self._beside: list[float] = []  # seconds beside training of cells that did not compile
+        self._compiled: set[Hashable] = set()
+
+    def begin(self, name: str, program: Hashable, fresh: bool, now: float) -> None:
+        """Take note that a cell begins at `now`, in seconds."""
+        self._waiting[program] -= 1
+        self._compiled.add(program)
+        self._running[name] = _Run(program, fresh, now)
+
+    def follow(self, name: str, share: float, trained: float) -> None:
+        """Take note that a share of a cell's rounds is done, after seconds of training."""
+        run = self._running[name]
+        run.share, run.trained = share, trained
+
+    def end(self, name: str, now: float, trained: float | None = None) -> None:
+        """Take note that a cell has ended at `now`.
+
+        Args:
+          name: name of the cell.
+          now: the time in seconds.
+          trained: seconds that it trained; `None` if it did not run to its end.
+        """
+        run = self._running.pop(name)
+        if trained is not None:
+            self._training.setdefault(run.program, []).append(trained)
+            beside = max(now - run.begun - trained, 0.0)
+            if run.fresh:
+                self._compilations.append((self._works[run.program].compiling, beside))
+            else:
+                self._beside.append(beside)
+
+    def back(self, name: str) -> None:
+        """Take note that a cell waits again."""
+        self._waiting[self._running.pop(name).program] += 1
+
+    def left(self, now: float) -> float:
+        """Compute the seconds from `now` until the last cell has ended."""
+        training = self._expected()
+        slower = self._slower(now)
+        warm = statistics.fmean(self._beside or [_WARM])
+        ends = []
+        for run in self._running.values():
+            ahead = training[run.program] * (1 - run.share)
+            if run.share:
+                ahead += warm * (1 - run.share)
+            else:
+                beside = slower * self._works[run.program].compiling if run.fresh else warm
+                ahead += max(beside - (now - run.begun), 0.0)
+            ends.append(ahead)
+        total = sum(ends)
+        for program, count in self._waiting.items():
+            total += count * (training[program] + warm)
+            if count and program not in self._compiled:
+                total += max(slower * self._works[program].compiling - warm, 0.0)
+        return max([total / self._lanes, *ends])
+
+    def _slower(self, now: float) -> float:
+        """Compute the factor by which compilations are slower than estimated; a late one counts while it lasts."""
+        factor = _ratio(self._compilations) if self._compilations else 1.0
+        compiling = [run for run in self._running.values() if run.fresh and not run.share]
+        late = [(self._works[run.program].compiling, now - run.begun) for run in compiling]
+        late = [(estimated, spent) for estimated, spent in late if spent > factor * estimated]
+        return _ratio([*self._compilations, *late]) if late else factor
+
+    def _expected(self) -> dict[Hashable, float]:
+        """Expect the seconds of training of one cell, by program."""
+        known = {program: statistics.fmean(seconds) for program, seconds in self._training.items()}
+        for run in self._running.values():
+            if run.program not in known and run.share and run.trained > _TELLING:
+                known[run.program] = run.trained / run.share
+        factors = self._factors(known)
+        return {
+            program: known.get(program, float(factors @ np.array(work.parts))) for program, work in self._works.items()
+        }
+
+    def _factors(self, known: Mapping[Hashable, float]) -> np.ndarray:
+        """Fit factors of the two parts of the estimates, by least squares of relative errors, drawn towards 1."""
+        rows = [np.array(self._works[program].parts) / seconds for program, seconds in known.items() if seconds > 0]
+        matrix = np.vstack([*rows, _TRUST * np.eye(2)])
+        target = np.concatenate([np.ones(len(rows)), np.full(2, _TRUST)])
+        return np.linalg.lstsq(matrix, target, rcond=None)[0].clip(0.05)
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Divide the sum of what was measured by the sum of its estimates."""
+    return sum(measured for _, measured in pairs) / max(sum(estimated for estimated, _ in pairs), 1e-9)

@@ -1,0 +1,212 @@
+"""Lines on the console: units, the time of a run, messages, and the time left, all without a real clock."""
+
+import pytest
+from commands import FAST, call, settings, summary
+
+from ddjax.experiments import build
+from ddjax.experiments.clock import Clock
+from ddjax.experiments.messages import message_lines
+from ddjax.experiments.progress import Pace
+from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps.forecast import Forecast, Work
+from ddjax.experiments.sweeps.progress import Display
+from ddjax.experiments.units import duration, size
+from ddjax.simulation import Progress
+
+COMPILE = 4.0  # estimated seconds
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+    def pass_by(self, seconds):
+        self.seconds += seconds
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (2560, "2.56 kB"),
+        (999_499, "999 kB"),
+        (999_600, "1 MB"),
+        (15_360_000, "15.4 MB"),
+        (24_431_000_000, "24.4 GB"),
+        (3e12, "3 TB"),
+    ],
+)
+def test_sizes_have_three_figures(count, text):
+    assert size(count) == text
+
+
+def test_durations_are_in_the_unit_that_suits_them():
+    assert [duration(seconds) for seconds in (3.4, 89, 120, 7200)] == ["3 s", "89 s", "2 min", "2.0 h"]
+
+
+def test_the_phases_of_a_clock_add_up():
+    time = Time()
+    clock = Clock(["starting", "working", "drawing"], 2.0, time)
+    for phase, seconds in (("working", 1.0), ("drawing", 5.0), ("working", 4.0)):
+        time.pass_by(seconds)
+        clock.enter(phase)
+    time.pass_by(0.5)
+    clock.move(3.0, "working", "starting")
+    assert clock.seconds() == {"starting": 6.0, "working": 2.5, "drawing": 4.0, "total": 12.5}
+    clock.move(100.0, "working", "drawing")  # no phase becomes negative
+    assert clock.seconds() == {"starting": 6.0, "working": 0.0, "drawing": 6.5, "total": 12.5}
+
+
+def test_the_time_of_a_run_is_accounted_for(tmp_path, capsys):
+    assert call(*FAST, f"--output_dir={tmp_path / 'run'}") == 0
+    found = summary(tmp_path / "run")
+    parts = {name: seconds for name, seconds in found["seconds"].items() if name != "total"}
+    assert list(parts) == ["starting", "data", "compiling", "training", "evaluating", "drawing"]
+    assert min(parts.values()) >= 0
+    assert sum(parts.values()) == pytest.approx(found["seconds"]["total"], abs=1e-6)
+    assert parts["training"] == pytest.approx(found["seconds_train"], abs=0.002)
+    assert parts["compiling"] >= found["seconds_compile"]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
+    assert line.split()[1:3] == [f"{found['seconds']['total']:.1f}", "s"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--models=mlp"], ["2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 1/15 of"]),
+        (["--algorithm=dsgd"], ["2,600 bytes (2.6 kB) to a neighbour: the model's parameters; as much as"]),
+        (
+            ["--mixing=choco", "--compressor=uint8"],
+            ["to a neighbour: difference of 64 soft decisions of 10 classes, compressed by uint8; 1/4 of"],
+        ),
+        (
+            ["--algorithm=server_distillation"],
+            ["to the server: 64 soft decisions of", "from the server: the mean of 64 soft decisions of"],
+        ),
+        (["--algorithm=fedavg"], ["to the server: parameters; as much", "from the server: parameters; as much"]),
+        (["--dataset=synthetic_regression"], ["256 bytes to a neighbour: 64 predictions; "]),
+        (["--algorithm=local"], []),
+    ],
+)
+def test_a_message_says_what_it_holds(flags, words):
+    built = build(settings("--devices=4", "--models=linear", *flags))
+    lines = list(message_lines(built, min(64, len(built.problem.reference))))
+    assert len(lines) == len(words)
+    for line, text in zip(lines, words, strict=True):
+        assert text in line
+
+
+def test_the_time_left_of_a_run_counts_its_evaluations():
+    """100 rounds of 0.5 s, and evaluations of 3 s every 20 rounds: 5 of them, the last after the last round."""
+    time = Time()
+    pace = Pace(100, 20, time)
+    assert pace.left() is None
+    pace.follow(Progress(0, 0.0, 9.0))
+    assert pace.left() is None
+    for number in range(1, 101):
+        time.pass_by(0.5)
+        pace.follow(Progress(number, 0.5 * number, 9.0))
+        evaluations = 5 - (number - 1) // 20 if number > 20 else 0  # what one takes is not known before
+        assert pace.left() == pytest.approx(0.5 * (100 - number) + 3 * evaluations)
+        if number % 20 == 0:
+            time.pass_by(3.0)
+
+
+def test_a_resumed_run_counts_only_what_it_does_itself():
+    time = Time()
+    pace = Pace(100, 50, time)
+    pace.follow(Progress(40, 1000.0, 9.0))
+    time.pass_by(10.0)
+    pace.follow(Progress(45, 1010.0, 9.0))
+    assert (pace.rate(), pace.left()) == (0.5, pytest.approx(110.0))
+
+
+def run(forecast, name, program, begun, beside, training, fresh):
+    """A cell from its begin to its end; returns when that is."""
+    forecast.begin(name, program, fresh, begun)
+    forecast.end(name, begun + beside + training, training)
+    return begun + beside + training
+
+
+def test_a_forecast_without_measurements_is_the_estimate():
+    forecast = Forecast({"a": Work(1, (3.0, 1.0), COMPILE), "b": Work(1, (5.0, 1.0), COMPILE)}, 2)
+    assert forecast.left(0.0) == pytest.approx((3 + 1 + 5 + 1 + 2 * COMPILE) / 2)
+
+
+def test_estimates_are_scaled_by_what_was_measured():
+    """All takes three times its estimate, so the program that nobody has run is expected to do so, too."""
+    forecast = Forecast(
+        {"a": Work(2, (4.0, 1.0), COMPILE), "b": Work(2, (1.0, 3.0), COMPILE), "c": Work(2, (2.0, 2.0), COMPILE)}
+    )
+    at = 0.0
+    for number, (program, training) in enumerate((("a", 15.0), ("a", 15.0), ("b", 12.0), ("b", 12.0))):
+        fresh = number % 2 == 0
+        at = run(forecast, str(number), program, at, 7.0 if fresh else 1.0, training, fresh)
+    assert forecast.left(at) == pytest.approx(7.0 + 12.0 + 1.0 + 12.0, rel=0.02)
+
+
+def test_a_cell_that_runs_is_measured_by_its_rounds():
+    forecast = Forecast({"a": Work(2, (4.0, 1.0), COMPILE)})
+    forecast.begin("first", "a", True, 0.0)
+    assert forecast.left(2.0) == pytest.approx(COMPILE - 2 + 5 + 5 + 0.3)
+    forecast.follow("first", 0.25, 10.0)
+    assert forecast.left(13.0) == pytest.approx(30 + 0.75 * 0.3 + 40 + 0.3)
+    forecast.end("first", 43.0, 40.0)
+    forecast.begin("second", "a", False, 43.0)
+    forecast.back("second")  # its worker died
+    assert forecast.left(43.0) == pytest.approx(40.3)
+
+
+def test_compilations_are_scaled_by_what_was_measured():
+    """The first takes twice its estimate, and the other is twice as large."""
+    forecast = Forecast({"a": Work(1, (1.0, 0.0), 3.0), "b": Work(1, (1.0, 0.0), 6.0)})
+    at = run(forecast, "first", "a", 0.0, 6.0, 1.0, True)
+    assert forecast.left(at) == pytest.approx(12.0 + 1.0)
+
+
+def test_a_compilation_that_takes_longer_than_expected_counts():
+    forecast = Forecast({"a": Work(1, (1.0, 0.0), COMPILE), "b": Work(1, (1.0, 0.0), COMPILE)})
+    forecast.begin("first", "a", True, 0.0)
+    assert forecast.left(5 * COMPILE) == pytest.approx(1 + 5 * COMPILE + 1)
+
+
+def test_the_longest_cell_bounds_the_time_left():
+    forecast = Forecast({"a": Work(2, (8.0, 0.0), COMPILE)}, 2)
+    at = run(forecast, "first", "a", 0.0, 2.0, 8.0, True)
+    forecast.begin("second", "a", False, at)
+    forecast.follow("second", 0.5, 4.0)
+    assert forecast.left(at + 4.0) == pytest.approx(4.0 + 0.5 * 0.3)
+
+
+def test_cells_that_did_not_run_to_their_end_measure_nothing():
+    forecast = Forecast({"a": Work(2, (8.0, 0.0), COMPILE)})
+    forecast.begin("first", "a", True, 0.0)
+    forecast.end("first", 0.01)
+    assert forecast.left(0.01) == pytest.approx(8.3)
+
+
+def test_a_sweep_says_how_long_it_takes_before_a_cell_has_ended(capsys):
+    time = Time()
+    first, second = plan.cells({"rounds": "10,20"}, {}, plan.SweepSettings())
+    display = Display(3, 1, Forecast({"p": Work(2, (1.0, 0.0), COMPILE)}), time)
+    display.begin(first, "p", True)
+    time.pass_by(25.0)
+    display.round(first, 5, 20.0)
+    assert capsys.readouterr().err == ""
+    time.pass_by(20.0)
+    display.round(first, 10, 40.0)
+    assert capsys.readouterr().err == "1/3 cells, about 40 s left; rounds=10: round 10/10\n"
+    display.end(first, "accuracy 0.9", 40.0)
+    assert capsys.readouterr().err == "2/3 cells, about 40 s left; rounds=10: accuracy 0.9\n"
+    display.begin(second, "p", False)
+    display.end(second, "failed", None)
+    display.close()
+    assert capsys.readouterr().err == "3/3 cells, about 0 s left; rounds=20: failed\n"
