@@ -8,17 +8,17 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """A user's mistake: one line that says what is wrong, what was given and what is accepted."""
+    """Mistake of a user: one line that says what is wrong, what was given and what is accepted."""
 
 
 class DivergedError(FloatingPointError):
-    """A loss or a soft decision became NaN or infinite, or a private loss rose far above where it began.
+    """A loss or a soft decision became NaN or infinite, or a private loss rose far above its start.
 
     Args:
-      round: the round (counted from 1) in which it happened.
-      device: the first device it happened on.
-      loss: its private loss, where that is finite.
-      start: what the loss was at the start.
+      round: round (counted from 1) in which it happened.
+      device: first device on which it happened.
+      loss: private loss of the device, if it is finite.
+      start: loss at the start.
     """
 
     def __init__(self, round: int, device: int, loss: float = math.nan, start: float = math.nan):
@@ -31,15 +31,15 @@ class DivergedError(FloatingPointError):
 
 
 def no_file(path: str) -> InputError:
-    """The error for a path where there is no file, or a link whose file is not there."""
+    """Make the error for a path without a file, or for a link whose file does not exist."""
     full = os.path.expanduser(path)
     if os.path.islink(full):
-        return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which is not there")
-    return InputError(f"no file {path!r}")
+        return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which does not exist")
+    return InputError(f"there is no file {path!r}")
 
 
 def suggest(kind: str, given: str, accepted: Iterable[str]) -> InputError:
-    """The error for an unknown name, with the nearest known one where there is one."""
+    """Make the error for an unknown name, with the nearest known name if there is one."""
     accepted = sorted(accepted)
     near = difflib.get_close_matches(given, accepted, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -49,11 +49,11 @@ def suggest(kind: str, given: str, accepted: Iterable[str]) -> InputError:
 def check_number(
     name: str, value: Any, minimum: float = 0.0, maximum: float = math.inf, *, positive: bool = False
 ) -> None:
-    """Refuses a number out of bounds, or not a number.
+    """Refuse a number that is out of bounds or not a number.
 
     Args:
-      name: of what it is.
-      value: a number; anything else, such as a schedule or a value that is traced, passes.
+      name: name of the setting, for the message.
+      value: a number; anything else, such as a schedule or a traced value, passes.
       minimum: the least value, included unless `positive`.
       maximum: the largest value, included.
       positive: whether the least value is refused.

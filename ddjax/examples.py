@@ -19,16 +19,16 @@ from ddjax.types import Problem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Examples `[M, …]` that lie flat: on a TPU the rows of an image would each fill up a tile.
+    """Examples `[M, …]`, stored flat, because on a TPU each row of an image would fill a tile.
 
-    It is indexed as the array would be, by row numbers, and gives examples in their own shape. Within
-    `sharding.by_device` those that are spread are the rows of this shard, and are still called by the same numbers.
+    Row numbers index it like the array, and give examples in their own shape. Within `sharding.by_device`, spread
+    examples are only the rows of this shard, under the same row numbers.
 
     Attributes:
-      rows: `[M, D]`; `[M]` of labels.
-      each: the shape of one example.
-      layout: the numbers of devices of one architecture, in order, by which the rows lie on the shards in equal parts;
-        empty where they are whole on each.
+      rows: `[M, D]`; `[M]` for labels.
+      each: shape of one example.
+      layout: numbers of devices per architecture, in order, by which the rows are spread over the shards in equal
+        parts; empty if every shard has all rows.
     """
 
     rows: Any
@@ -37,18 +37,22 @@ class Examples:
 
     @property
     def spread(self) -> bool:
+        """Whether the rows are spread over the shards."""
         return bool(self.layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the array, `(M, …)`."""
         return (len(self), *self.each)
 
     @property
     def ndim(self) -> int:
+        """Number of axes of the array."""
         return 1 + len(self.each)
 
     @property
     def dtype(self) -> np.dtype:
+        """Dtype of the array."""
         return self.rows.dtype
 
     def __len__(self) -> int:
@@ -58,7 +62,7 @@ class Examples:
         return iter(self[:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of them on the host."""
+        """Return all examples on the host."""
         return np.asarray(sharding.on_host(self.rows), dtype).reshape(self.shape)
 
     def __getitem__(self, index: Any) -> jax.Array:
@@ -69,7 +73,7 @@ class Examples:
 
 
 def flat(x: Any) -> Examples:
-    """Examples `[M, …]`, an array or its shape, whole on each shard."""
+    """Store examples `[M, …]`, an array or its shape, flat and whole on each shard."""
     if isinstance(x, Examples):
         return x
     rows = (len(x), math.prod(x.shape[1:])) if x.ndim > 1 else x.shape
@@ -78,14 +82,14 @@ def flat(x: Any) -> Examples:
 
 
 def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
-    """Brings the examples of some devices to the shards that compute these devices.
+    """Bring the examples of some devices to the shards that compute these devices.
 
     Args:
-      held: `[C, n_max]` their rows.
+      held: `[C, n_max]` rows of these devices.
       data: `Examples` `[M, …]` that are spread, or arrays.
 
     Returns:
-      Where the rows are now, `[C, n_max]`, and the data that hold these alone.
+      The new row numbers, `[C, n_max]`, and the data with only these rows.
     """
     devices, most = held.shape
     rows = jnp.pad(held, [(0, -devices % sharding.shard_count()), (0, 0)])
@@ -94,15 +98,17 @@ def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
 
 
 def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Problem:
-    """Puts a problem on a mesh: private examples with the devices that hold them, all else whole on each accelerator.
+    """Put a problem on a mesh.
 
-    A process reads only the private examples of its own devices. Where the problem has shapes (`jax.ShapeDtypeStruct`)
-    in place of arrays, so has the result.
+    Private examples lie with the devices that hold them, everything else whole on each accelerator.
+
+    A process only reads the private examples of its own devices. If the problem has shapes (`jax.ShapeDtypeStruct`) in
+    place of arrays, so does the result.
 
     Args:
-      problem: with arrays of NumPy or JAX, the same in every process, or on this mesh already.
-      mesh: with the axis `devices`.
-      groups: numbers of devices of one architecture, in order; each is spread evenly over the accelerators.
+      problem: problem with NumPy or JAX arrays, the same in every process, or already on this mesh.
+      mesh: mesh with the axis `devices`.
+      groups: numbers of devices per architecture, in order; each group is spread evenly over the accelerators.
     """
     if isinstance(problem.x, Examples) and problem.x.spread:
         if problem.x.layout == tuple(groups) and problem.x.rows.sharding == sharding.spread(mesh):
@@ -124,12 +130,12 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
 
 
 class Layout(NamedTuple):
-    """The places of private examples on several shards.
+    """Places of private examples on several shards.
 
     Attributes:
-      indices: `[N, n_max]` as `Problem.private_indices`, the numbers of rows as they lie.
-      source: `[M']` for each row as it lies which row of the problem it is, `M' / S` rows to a shard; `None` where only
-        shapes are known.
+      indices: `[N, n_max]`, `Problem.private_indices` in the stored order.
+      source: `[M']` row of the problem for each stored row, with `M' / S` rows per shard; `None` if only shapes are
+        known.
       total: `M'`.
       groups: see `place_problem`.
     """
@@ -140,7 +146,7 @@ class Layout(NamedTuple):
     groups: tuple[int, ...]
 
     def lay(self, x: Any, mesh: Mesh) -> Examples:
-        """Examples `[M, …]`, an array or its shape, as they lie."""
+        """Store examples `[M, …]`, an array or its shape, in this layout."""
         each, spread = tuple(x.shape[1:]), sharding.spread(mesh)
         shape = (self.total, math.prod(each)) if each else (self.total,)
         if self.source is None or isinstance(x, jax.ShapeDtypeStruct):
@@ -155,12 +161,12 @@ class Layout(NamedTuple):
 
 
 def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...]) -> Layout:
-    """Lays private examples on the shards of the devices that hold them.
+    """Assign private examples to the shards of the devices that hold them.
 
     Args:
       indices: `Problem.private_indices`, an array or its shape.
-      counts: `Problem.private_counts`, likewise; of a shape devices count as full.
-      shards: how many there are.
+      counts: `Problem.private_counts`, an array or its shape; with a shape every device counts as full.
+      shards: number of shards.
       groups: see `place_problem`.
     """
     devices, most = indices.shape
@@ -171,7 +177,7 @@ def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...])
         return Layout(indices, None, rows * shards, groups)
     order = np.argsort(shard, kind="stable")
     ends = np.cumsum(held[order])
-    first = np.empty(devices, np.int64)  # of each device, among the rows of its shard
+    first = np.empty(devices, np.int64)  # first row of each device among the rows of its shard
     first[order] = ends - held[order]
     on_shards_before = np.append(0, np.bincount(shard, held, shards).cumsum()[:-1]).astype(np.int64)
     first -= on_shards_before[shard]

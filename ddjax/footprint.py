@@ -1,4 +1,4 @@
-"""How much memory a program makes on its way, from the shapes in it alone."""
+"""Memory that a program needs, estimated only from its shapes."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from jax.extend.core import Var
 
 
 def nbytes(shape: Any) -> int:
-    """Bytes of an array of this shape and dtype."""
+    """Return the bytes of an array of this shape and dtype."""
     return math.prod(shape.shape) * shape.dtype.itemsize
 
 
 def size_on(platform: str) -> Callable[[Any], int]:
-    """How many bytes an array takes on a backend.
+    """Return the function that counts the bytes of an array on a backend.
 
-    A TPU fills up the last two axes to whole tiles of 8 × 128. Where that would more than double an array, its compiler
-    puts other axes last, so it counts as twice its numbers.
+    A TPU fills up the last two axes to whole tiles of 8 × 128. If that would more than double an array, the compiler
+    puts other axes last, so the array counts as twice its numbers.
     """
 
     def tiled(shape: Any) -> int:
@@ -30,15 +30,15 @@ def size_on(platform: str) -> Callable[[Any], int]:
 
 
 def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
-    """Bytes alive at the peak of a program, on all shards, beyond what it is given.
+    """Estimate the bytes at the peak of a program, on all shards, beyond its inputs.
 
-    Each array counts from where it is made to where it is last used. That is more than it will be, since a compiler
-    fuses much of it and updates in place, but it leaves out what the compiler needs for itself.
+    Each array counts from where it is made to where it is last used. That is more than the program needs, because a
+    compiler fuses much of it and updates in place, but it leaves out the compiler's own needs.
 
     Args:
       jaxpr: the program.
-      shards: over how many shards what it maps by `shard_map` is spread.
-      size: of one array, see `size_on`.
+      shards: number of shards over which `shard_map` spreads its part.
+      size: function that counts the bytes of one array, see `size_on`.
     """
     last: dict[Var, int] = {}
     for number, equation in enumerate(jaxpr.eqns):

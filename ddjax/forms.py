@@ -1,7 +1,7 @@
-"""Which form of execution is the quickest: picked from the backend, the shapes and the mesh.
+"""Forms of execution, picked for speed from the backend, the shapes and the mesh.
 
-On CPU the rules are measured. On TPUs and GPUs they follow from what a chip can do, and were checked against what the
-compilers make of the programs (`scripts/benchmark.py --target`). Flags force each of them.
+On CPUs the rules were measured. On TPUs and GPUs they follow from the limits of a chip, and were checked against the
+programs that the compilers make (`scripts/benchmark.py --target`). Flags force each of them.
 """
 
 import os
@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """What the rules know of an accelerator, for one of its kind.
+    """What the rules assume about one accelerator of its kind.
 
     Attributes:
-      flops: operations a second of a matrix product in full float32 precision.
-      bandwidth: bytes a second of its memory.
+      flops: operations per second of a matrix product in full float32 precision.
+      bandwidth: bytes per second of its memory.
       gather: passes over its rows that a sum over links takes per neighbour; a guess.
-      shift: likewise of a sum over hops. On a TPU either part of what is shifted is read as a whole.
+      shift: passes that a sum over hops takes per neighbour. On a TPU both parts of a shifted array are read as a
+        whole.
     """
 
     flops: float
@@ -29,22 +30,22 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
-_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes: the more, the fewer turns
-_TILE = 8  # rows of one on a TPU
+_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes; with more there are fewer turns
+_TILE = 8  # rows of a tile on a TPU
 
 
 def mixing_product(
     platform: str, devices: int, heard: float, message: int, shards: int, circulant: bool, itemsize: int = 4
 ) -> str:
-    """The quickest product of a sparse mixing matrix with what the devices hold.
+    """Pick the fastest product of a sparse mixing matrix with the values that the devices hold.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.
       devices: `N`.
-      heard: neighbours that a device hears, on average.
+      heard: mean number of neighbours that a device hears.
       message: `P`, numbers that each device holds.
-      shards: how many accelerators share the work.
-      circulant: whether every device `n` hears the same `n + h`, as in a ring.
+      shards: number of accelerators that share the work.
+      circulant: whether every device `n` hears the same `n + h`, for example in a ring.
       itemsize: bytes of a number.
 
     Returns:
@@ -64,49 +65,54 @@ def mixing_product(
 
 
 def convolution(platform: str) -> str:
-    """How a convolution with kernels that differ between devices is done: `products` of matrices, or `native`.
+    """Pick the form of a convolution whose kernels differ between devices: `products` of matrices, or `native`.
 
-    On CPU products are 10 to 60 times quicker. On a GPU a native one is grouped, keeps the loop over rounds out of a
-    CUDA graph, and moves half the bytes; that products are quicker is a guess. On a TPU they take twice the time.
+    On a CPU products are 10 to 60 times faster. On a GPU a native one is grouped, keeps the loop over rounds out of a
+    CUDA graph, and moves half the bytes; that products are faster is a guess. On a TPU they take twice the time.
     """
     return "native" if platform == "tpu" else "products"
 
 
 def micro_batch(platform: str, convolutional: bool) -> int:
-    """Examples that a model takes at a time, a learner's `micro_batch`; on CPU measured, so that they stay in cache."""
+    """Pick the number of examples that a model takes at a time, the `micro_batch` of a learner; 0 for all.
+
+    On CPUs it was measured: few enough examples stay in cache.
+    """
     return 8 if convolutional and platform == "cpu" else 0
 
 
-# The size of a chunk on a CPU: bytes of parameters, so that a step finds them in a core's cache, and the least
-# number of devices, so that its start is worth it. Measured.
+# Size of a chunk on a CPU, measured: bytes of parameters that stay in the cache of a core, and the least number of
+# devices that is worth starting a step for.
 _CHUNK_BYTES, _CHUNK_DEVICES = 2**19, 4
 
 
 def device_chunk(platform: str, convolutional: bool, parameter_bytes: int) -> int | None:
-    """Devices that are vectorized at a time on one accelerator, a group's `chunk`; `None` for as many as fit in memory,
-    see `at_a_time`."""
+    """Pick the number of devices that one accelerator vectorizes at a time, the `chunk` of a group.
+
+    `None` means as many as fit in memory, see `at_a_time`.
+    """
     if platform != "cpu":
         return None
     return 1 if convolutional else max(_CHUNK_DEVICES, _CHUNK_BYTES // parameter_bytes)
 
 
 def at_a_time(platform: str, count: int, bytes_each: float) -> int:
-    """How many of `count` devices or examples an accelerator takes at a time, by the memory that each needs for it."""
+    """Find how many of `count` devices or examples an accelerator takes at a time, by the memory that each needs."""
     fitting = max(1, int(_TEMPORARY[platform] // max(bytes_each, 1)))
     if fitting >= count:
         return count
     return fitting // _TILE * _TILE or fitting
 
 
-# What goes into CUDA graphs: what XLA puts there anyway, and loops and conditionals.
+# Contents of CUDA graphs: what XLA puts there by default, and loops and conditionals.
 _GRAPHED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 
 
 def loop_options(platform: str) -> dict[str, str]:
-    """Options of the compiler for the loop over rounds.
+    """Return compiler options for the loop over rounds.
 
-    On a GPU the whole loop becomes one CUDA graph. Else the host waits each round for the value of its condition, and
-    starts the next one. What the user says in `XLA_FLAGS` about command buffers is left alone.
+    On a GPU the whole loop becomes one CUDA graph. Otherwise the host waits for the loop condition in each round before
+    it starts the next one. If the user sets command buffers in `XLA_FLAGS`, that setting stays.
     """
     if platform != "gpu" or "xla_gpu_enable_command_buffer" in os.environ.get("XLA_FLAGS", ""):
         return {}
@@ -114,10 +120,10 @@ def loop_options(platform: str) -> dict[str, str]:
 
 
 def matmul_precision(platform: str, precision: str) -> str:
-    """JAX's name of the precision of products.
+    """Return JAX's name of the precision of matrix products.
 
-    On a GPU the names of algorithms say what is done; "tensorfloat32" is float32 in some kernels there, and "bfloat16"
-    is TF32. A TPU has passes in bfloat16: one, three for `tf32`, six for `float32`.
+    On a GPU the names of algorithms are exact; "tensorfloat32" means float32 in some kernels there, and "bfloat16"
+    means TF32. A TPU has passes in bfloat16: one for `bfloat16`, three for `tf32`, six for `float32`.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.

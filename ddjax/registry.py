@@ -1,8 +1,10 @@
-"""Whatever has a name: registered once, with its usage, the bounds of its arguments and the settings that are its own.
+"""Registries of named parts.
 
-A specification is a name with its arguments after colons, such as `watts_strogatz:4:0.1`. To add something of your own,
-add an `Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networks.TOPOLOGIES`, …) when your file is
-imported; `--include=FILE.py` imports it.
+Each part is registered once, with its usage, the bounds of its arguments and its settings.
+
+A specification is a name with its arguments after colons, such as `watts_strogatz:4:0.1`. To add your own part, add an
+`Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networks.TOPOLOGIES`, …) in a file that
+`--include=FILE.py` imports.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ Parser = Callable[[str], Any]
 
 
 def whole(minimum: int = 0, maximum: int = 2**31 - 1) -> Parser:
-    """A parser of whole numbers with inclusive bounds; it raises `ValueError` with what is accepted."""
+    """Make a parser of whole numbers with inclusive bounds; it raises `ValueError` with what is accepted."""
     accepted = f"a whole number of at least {minimum}" if maximum == 2**31 - 1 else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
@@ -29,7 +31,7 @@ def whole(minimum: int = 0, maximum: int = 2**31 - 1) -> Parser:
 
 
 def number(minimum: float = -math.inf, maximum: float = math.inf, *, positive: bool = False) -> Parser:
-    """A parser of finite numbers with inclusive bounds; `positive` leaves out 0."""
+    """Make a parser of finite numbers with inclusive bounds; `positive` excludes 0."""
     if positive:
         accepted = "a positive number" if maximum == math.inf else f"a positive number up to {maximum:g}"
     elif maximum < math.inf:
@@ -50,12 +52,12 @@ def number(minimum: float = -math.inf, maximum: float = math.inf, *, positive: b
 
 
 class Argument(NamedTuple):
-    """One argument of a specification.
+    """Argument of a specification.
 
     Attributes:
       name: its placeholder in the usage, such as `K`.
-      parse: text to value; raises `ValueError` with what is accepted, as in `must be a positive number`.
-      optional: whether it may be left out, with all that follow it.
+      parse: `(text) → value`; raises `ValueError` with what is accepted, such as `must be a positive number`.
+      optional: whether it may be left out, together with all that follow it.
     """
 
     name: str
@@ -65,15 +67,14 @@ class Argument(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Something that has a name.
+    """Named part.
 
     Attributes:
-      name: what a specification begins with.
-      build: makes it; what it takes besides the arguments depends on the kind.
-      arguments: those that a specification names, in order. If the last one is a `str`, it takes what is left, colons
-        included.
-      uses: settings that matter where it is chosen. A setting that entries name is not used where none of them is
-        chosen.
+      name: the name that a specification begins with.
+      build: makes the part; its inputs besides the arguments depend on the kind.
+      arguments: the arguments in a specification, in order. If the last one is a `str`, it takes the rest of the
+        specification, colons included.
+      uses: settings that matter if the part is chosen. A setting that entries name is unused if none of them is chosen.
     """
 
     name: str
@@ -102,16 +103,17 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class ConfiguredEntry(Entry):
-    """Something that has a name, made with settings.
+    """Named part that is built from settings.
 
     Attributes:
-      settings: parameter of `build` → name of the setting that fills it in.
+      settings: map from a parameter of `build` to the name of the setting that fills it in.
     """
 
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def taken(self) -> tuple[str, ...]:
+        """Settings that are passed to `build`."""
         return tuple(self.settings.values())
 
 
@@ -119,12 +121,12 @@ E = TypeVar("E", bound=Entry)
 
 
 class Choice(NamedTuple, Generic[E]):
-    """A specification that was read.
+    """Specification that was parsed.
 
     Attributes:
-      spec: as it was given.
-      entry: what it names.
-      arguments: the values of its arguments; those that were left out are missing at the end.
+      spec: the text.
+      entry: the entry that it names.
+      arguments: values of the arguments; those that were left out are missing at the end.
     """
 
     spec: str
@@ -132,7 +134,7 @@ class Choice(NamedTuple, Generic[E]):
     arguments: tuple[Any, ...]
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the entry's `build` with `args`, the arguments of the specification, and `kwargs`."""
+        """Call `build` of the entry with `args`, the arguments of the specification, and `kwargs`."""
         return self.entry.build(*args, *self.arguments, **kwargs)
 
 
@@ -141,7 +143,7 @@ _registries: list["Registry"] = []
 
 @contextlib.contextmanager
 def all_or_nothing() -> Iterator[None]:
-    """Takes back what is registered inside, in any registry, if the inside fails."""
+    """Undo all registrations in a block if the block fails."""
     before = [dict(registry._entries) for registry in _registries]
     try:
         yield
@@ -152,10 +154,10 @@ def all_or_nothing() -> Iterator[None]:
 
 
 class Registry(Generic[E]):
-    """The entries of one kind, by name.
+    """Entries of one kind, by name.
 
     Args:
-      kind: what they are, for messages, such as `topology`.
+      kind: name of the kind for messages, such as `topology`.
     """
 
     def __init__(self, kind: str):
@@ -165,25 +167,27 @@ class Registry(Generic[E]):
         _registries.append(self)
 
     def add(self, entry: E) -> None:
-        """Registers an entry.
+        """Register an entry.
 
         Raises:
-          InputError: the name is taken, or is none that a specification could hold.
+          InputError: the name is taken, or a specification cannot hold it.
         """
         if not entry.name.replace("_", "a").isalnum():
-            raise InputError(f"a {self.kind} is named by letters, digits and underscores, got {entry.name!r}")
+            raise InputError(
+                f"the name of a {self.kind} must consist of letters, digits and underscores, got {entry.name!r}"
+            )
         if self._closed:
             raise InputError(f"{self.kind} {entry.name!r}: this registry takes no further entries")
         if entry.name in self._entries:
-            raise InputError(f"{self.kind} {entry.name!r} is registered already; choose another name")
+            raise InputError(f"{self.kind} {entry.name!r} is already registered; choose another name")
         self._entries[entry.name] = entry
 
     def close(self) -> None:
-        """Takes no further entries."""
+        """Refuse further entries."""
         self._closed = True
 
     def __getitem__(self, name: str) -> E:
-        """The entry of that name; raises `InputError` with the nearest known name."""
+        """Return the entry of that name; raise `InputError` with the nearest known name if there is none."""
         if name not in self._entries:
             raise suggest(self.kind, name, self._entries)
         return self._entries[name]
@@ -198,18 +202,18 @@ class Registry(Generic[E]):
         return len(self._entries)
 
     def entries(self) -> tuple[E, ...]:
-        """All of them, in the order in which they were registered."""
+        """Return all entries, in the order in which they were registered."""
         return tuple(self._entries.values())
 
     def usage(self) -> str:
-        """The forms of all specifications, for a help text."""
+        """List the forms of all specifications, for a help text."""
         return ", ".join(entry.usage for entry in self._entries.values())
 
     def parse(self, spec: str) -> Choice[E]:
-        """Reads a specification.
+        """Parse a specification.
 
         Raises:
-          InputError: an unknown name, or arguments that are missing, too many or out of bounds.
+          InputError: the name is unknown, or arguments are missing, too many or out of bounds.
         """
         name, colon, rest = spec.partition(":")
         entry = self[name]

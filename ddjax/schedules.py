@@ -1,4 +1,4 @@
-"""Step sizes over rounds, for the learning rate `η_t` and the consensus step size `ζ_t` alike."""
+"""Schedules of step sizes over rounds, for the learning rate `η_t` and the consensus step size `ζ_t`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from ddjax.registry import Argument, Entry, Registry, number
 
 
 class Schedule(NamedTuple):
-    """How a step size falls over rounds.
+    """Schedule of a step size over rounds.
 
     Attributes:
-      step_sizes: `(initial, rounds) → optax.Schedule`, the step size in round `t` (counted from 0) of such a run.
-      stretches: whether it depends on how long the run is.
-      power: `a` where it falls like `t^−a` in the end, 0 where it stays; `None` where it reaches zero.
-      tau: `(rounds) → ` the rounds in which `1 + t/τ` doubles.
+      step_sizes: `(initial, rounds) → optax.Schedule`, the step size in round `t` (counted from 0) of a run.
+      stretches: whether it depends on the length of the run.
+      power: `a` if it finally falls like `t^−a`, 0 if it is constant, `None` if it reaches zero.
+      tau: `(rounds) → float`, the number of rounds after which `1 + t/τ` has doubled.
     """
 
     step_sizes: Callable[[float, int], optax.Schedule]
@@ -28,13 +28,14 @@ SCHEDULES: Registry[Entry] = Registry("schedule")
 
 
 def constant() -> Schedule:
-    """`initial`, always."""
+    """Make the schedule that always is `initial`."""
     return Schedule(lambda initial, rounds: optax.constant_schedule(initial), stretches=False, power=0.0)
 
 
 def inverse_power(power: float, tau: float | None = None) -> Schedule:
-    """`initial / (1 + t/τ)^a`; for `1/2 < a ≤ 1` its sum diverges and its squares converge, as the convergence claim
-    asks.
+    """Make the schedule `initial / (1 + t/τ)^a`.
+
+    For `1/2 < a ≤ 1` its sum diverges and the sum of its squares converges, which the convergence claim requires.
 
     Args:
       power: `a > 0`.
@@ -52,7 +53,7 @@ def inverse_power(power: float, tau: float | None = None) -> Schedule:
 
 
 def cosine() -> Schedule:
-    """`initial · (1 + cos(π t / rounds)) / 2`."""
+    """Make the schedule `initial · (1 + cos(π t / rounds)) / 2`."""
     return Schedule(
         lambda initial, rounds: optax.cosine_decay_schedule(initial, max(rounds, 1)), stretches=True, power=None
     )
@@ -66,9 +67,9 @@ SCHEDULES.add(Entry("cosine", cosine))
 
 
 def schedule(spec: str) -> Schedule:
-    """The schedule named by `spec`: `constant`, `inverse_time[:TAU]`, `inverse_power:A[:TAU]` or `cosine`.
+    """Make the schedule named by `spec`: `constant`, `inverse_time[:TAU]`, `inverse_power:A[:TAU]` or `cosine`.
 
     Raises:
-      InputError: an unknown name, or an argument that is missing or not a positive number.
+      InputError: the name is unknown, or an argument is missing or not a positive number.
     """
     return SCHEDULES.parse(spec).build()

@@ -1,8 +1,8 @@
 """The device axis over several accelerators, hosts, or host devices of one CPU: a `jax.sharding.Mesh` of one axis.
 
-Layout never changes a result, except for the order of a few sums over devices. What belongs to one device is computed
-on one shard. Where the number of devices does not divide evenly, the padding is cut off again before anything sees it.
-The mesh is ambient (`jax.set_mesh`, done by `Simulation`); without one everything runs on one accelerator.
+The layout never changes a result, except for the order of a few sums over devices. One shard computes all that belongs
+to one device. If the number of devices does not divide evenly, padding is added, and removed before anything sees it.
+The mesh is ambient (`jax.set_mesh`, called by `Simulation`); without one everything runs on one accelerator.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,23 +18,23 @@ from ddjax.types import PyTree
 
 AXIS = "devices"
 
-# Entries that host devices exchange at a time: few enough to stay in cache, enough that an exchange is worth its start.
+# Entries that host devices exchange at a time: few enough to stay in cache, enough to be worth starting an exchange.
 _BLOCK = 2**18
 
 
 def mesh(accelerators: Sequence[jax.Device] | None = None) -> Mesh:
-    """The accelerators, by default all of all processes, in one axis."""
+    """Make a mesh of one axis from accelerators; by default from all accelerators of all processes."""
     accelerators = accelerators or jax.devices()
     return jax.make_mesh((len(accelerators),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=accelerators)
 
 
 def shard_count() -> int:
-    """Over how many accelerators the ambient mesh spreads the device axis."""
+    """Count the accelerators over which the ambient mesh spreads the device axis."""
     return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
 
 
 def platform(mesh: Mesh | None = None) -> str:
-    """`cpu`, `gpu` or `tpu`: what the accelerators of a mesh are, by default of the ambient one if there is any."""
+    """Return `cpu`, `gpu` or `tpu`: the platform of a mesh, or of the ambient mesh if none is given."""
     if mesh is not None:
         found = mesh.devices.flat[0].platform
     else:
@@ -44,17 +44,17 @@ def platform(mesh: Mesh | None = None) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every accelerator."""
+    """Return the layout with a whole copy on every accelerator."""
     return NamedSharding(mesh, P())
 
 
 def spread(mesh: Mesh) -> NamedSharding:
-    """Equal parts of the leading axis on the accelerators."""
+    """Return the layout with equal parts of the leading axis on the accelerators."""
     return NamedSharding(mesh, P(AXIS))
 
 
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
-    """The layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
+    """Return the layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
 
     A leaf whose leading axis does not divide evenly is kept whole on every accelerator. Inside a call it is spread too.
     """
@@ -67,13 +67,13 @@ def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
 
 
 def place(tree: PyTree, layout: PyTree) -> PyTree:
-    """Puts arrays on a mesh; every process must give the same ones.
+    """Put arrays on a mesh; every process must give the same arrays.
 
-    Where one of them is a shape (`jax.ShapeDtypeStruct`), all become shapes: the accelerators need not be there.
+    If one of them is a shape (`jax.ShapeDtypeStruct`), all become shapes, so no accelerator is needed.
 
     Args:
-      tree: arrays.
-      layout: a sharding for all, or one for each.
+      tree: pytree of arrays.
+      layout: one sharding for all, or a sharding for each.
     """
 
     def put(leaf: Any, layout: jax.sharding.Sharding) -> Any:
@@ -92,7 +92,7 @@ def place(tree: PyTree, layout: PyTree) -> PyTree:
 
 
 def on_host(x: Any) -> np.ndarray:
-    """An array as one of NumPy, in every process; what lies with others is gathered."""
+    """Copy an array into NumPy in every process; parts that other processes hold are gathered."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         mesh: Any = x.sharding.mesh  # type: ignore[attr-defined]
         x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
@@ -100,12 +100,12 @@ def on_host(x: Any) -> np.ndarray:
 
 
 def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTree) -> PyTree:
-    """Calls `function` of stacked pytrees on every shard, with the devices of that shard.
+    """Call a function of stacked pytrees on every shard, with the devices of that shard.
 
     Args:
-      function: `(shared, *arguments)`, for any `n` of leaves `[n, …]`, device by device; `[n, …]` leaves come back. It
-        closes over no traced array.
-      shared: what it takes that is the same for all devices; of examples that are spread each shard takes its own.
+      function: `(shared, *arguments)`, which takes leaves `[n, …]` for any `n`, treats each device independently, and
+        returns leaves `[n, …]`. It closes over no traced array.
+      shared: values that are the same for all devices; each shard takes its own part of examples that are spread.
       arguments: pytrees with leaves `[N, …]`.
 
     Raises:
@@ -133,17 +133,17 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
 
 
 def extended(x: jax.Array, before: int, after: int) -> jax.Array:
-    """The rows of this shard between as many of those before and after them, around the end; within `by_device`.
+    """Extend the rows of this shard by rows of the shards before and after, around the end; called within `by_device`.
 
     Args:
-      x: the rows of this shard, as many as every shard has.
-      before: rows that are put before them, at most as many as there are on all shards.
-      after: likewise.
+      x: rows of this shard; every shard has the same number.
+      before: number of rows to put before them, at most the number of rows on all shards.
+      after: number of rows to put after them, with the same limit.
     """
     shards, rows = shard_count(), len(x)
 
     def others(count: int, distance: int) -> list[jax.Array]:
-        """Whole shards and a part of one, each a step further away."""
+        """Collect rows of other shards: whole shards and a part of one, each a step further away."""
         parts = []
         while count > 0:
             part = (x[:count] if distance > 0 else x[-count:]) if count < rows else x
@@ -156,14 +156,14 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
 
 
 def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
-    """Calls `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
+    """Call `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
 
-    Two exchanges of `x`, where gathering it would move several times as much and keep all of it on every accelerator.
-    On CPU they are done a block of columns at a time and in place.
+    This takes two exchanges of `x`. Gathering it would move several times as much, and keep all of it on every
+    accelerator. On a CPU the exchanges are done in place, one block of columns at a time.
 
     Args:
-      function: treats columns alike; `[N, …]` comes back. It closes over no traced array.
-      shared: what it takes beside `x`, such as a mixing matrix.
+      function: function that treats all columns alike and returns `[N, …]`. It closes over no traced array.
+      shared: other inputs, such as a mixing matrix.
       x: `[N, …]`.
     """
     shards, on_cpu = shard_count(), platform() == "cpu"

@@ -1,4 +1,4 @@
-"""The few types that every layer speaks: problem, learner, mixer, algorithm."""
+"""The few types that every layer uses: problem, learner, mixer, algorithm."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,29 +10,29 @@ PyTree = Any
 
 
 def working_dtype() -> np.dtype:
-    """The dtype of all floating-point arrays of a run: float32, or float64 where `jax_enable_x64` is set."""
+    """Return the dtype of all floating-point arrays of a run: float32, or float64 if `jax_enable_x64` is set."""
     return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
 class Problem(NamedTuple):
-    """What the devices learn from; an argument of every jitted function, never a captured constant.
+    """Data that the devices learn from; an argument of every jitted function, never a captured constant.
 
-    `N` devices, `M` private examples in all, `R` reference and `T` test examples; an input has shape `[…]`.
-    Floating-point arrays are all of the `working_dtype`.
+    There are `N` devices, `M` private examples in all, `R` reference and `T` test examples; an input has shape `[…]`.
+    All floating-point arrays have the `working_dtype`.
 
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
-      y: `[M]` their labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
-      private_indices: `[N, n_max]` the rows of `x` that device `n` holds, padded on the right.
-      private_counts: `[N]` how many of them count, so that unequal devices cost no copies.
+      y: `[M]` labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
+      private_indices: `[N, n_max]` rows of `x` that device `n` holds, padded on the right.
+      private_counts: `[N]` number of these rows that count, so that unequal devices cost no copies.
       reference: `[R, …]` the public reference set.
-      network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to what
-        it receives from `m`, or a network that changes from round to round.
+      network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to the
+        values it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
-      y_test: `[T]` or `[T, K]` theirs.
-      known: `[N, R]` bool, which reference examples device `n` has; `None` where each has all.
-      reference_labels: `[R]` or `[R, K]` as `y`, for an algorithm that is to learn from them; else `None`, so that
-        nothing can see them by mistake.
+      y_test: `[T]` or `[T, K]` their targets.
+      known: `[N, R]` bool, the reference examples that device `n` has; `None` if each has all.
+      reference_labels: `[R]` or `[R, K]` targets, for an algorithm that learns from them; otherwise `None`, so that
+        no algorithm can see them by mistake.
     """
 
     x: jax.Array
@@ -48,14 +48,14 @@ class Problem(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What one device keeps between steps; stacked, every leaf has a leading device axis."""
+    """State that one device keeps between steps; when stacked, every leaf has a leading device axis."""
 
     params: PyTree
     optimizer: PyTree
 
 
 class StepInfo(NamedTuple):
-    """What a local step reports, all measured before the step.
+    """Report of a local step, all measured before the step.
 
     Attributes:
       loss: `[]` private loss.
@@ -71,10 +71,10 @@ class StepInfo(NamedTuple):
 class Learner(NamedTuple):
     """How ONE device learns; nothing in it knows of other devices.
 
-    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` where all examples count the same. Where
-    `adjusts` is true a fourth part is `shares [K]`, of the classes among what the device holds. Reference examples
-    `[b, …]` and targets `[b, K]` are `None` where the device learns from its private data alone; `known` `[b]` is given
-    only where the device does not have all of them, and the others then have no part in the loss.
+    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` if all examples count the same. If `adjusts` is
+    true, the fourth part is `shares [K]`, the shares of the classes on the device. Reference examples `[b, …]` and
+    targets `[b, K]` are `None` if the device only learns from its private data. `known` `[b]` is given only if the
+    device lacks some of the reference examples; those have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.
@@ -83,12 +83,12 @@ class Learner(NamedTuple):
         at `params`.
       update: `(device, gradient) → Device`, one optimizer step.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
-      objective: `(params, minibatch, reference, targets) → []`, the loss of which `gradient` is the gradient.
-      task: the `learning.tasks.Task` that is learned.
-      outputs: `(params, x [B, …]) → [B, K]` what soft decisions are made of: logits, or the predicted numbers.
+      objective: `(params, minibatch, reference, targets) → []`, the loss whose gradient is `gradient`.
+      task: the `learning.tasks.Task` of the learner.
+      outputs: `(params, x [B, …]) → [B, K]` outputs behind the soft decisions: logits, or the predicted numbers.
       follow: `(compare, params, x [B, …], targets [B, …], share [B]) → (gradient, loss [])` of the sum over examples of
         `share · compare(outputs, targets)`.
-      adjusts: whether its private loss depends on the classes that the device holds.
+      adjusts: whether the private loss depends on the classes that the device holds.
     """
 
     init: Callable[[jax.Array], Device]
@@ -104,11 +104,11 @@ class Learner(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Messages by the way they take, then by kind: counts in one round, or (the same structure) bytes of one message.
+    """Messages by direction, then by kind: counts in one round, or (in the same structure) bytes of one message.
 
     Attributes:
       peer: from device to device, by link: `[N, N]` counts with the receiver as row and the sender as column, as in
-        `W`, or `[E]` where the network is `networks.Links`.
+        `W`, or `[E]` if the network is `networks.Links`.
       up: from a device to the server, `[N]`.
       down: from the server to a device, `[N]`.
     """
@@ -119,12 +119,12 @@ class Traffic(NamedTuple):
 
 
 class MixerState(NamedTuple):
-    """What a mixer remembers.
+    """Memory of a mixer.
 
     Attributes:
       rows: a pytree whose leaves begin with the `leading` axes of `x`; distillation gathers and scatters it with the
-        reference rows of a round, so that mixers stay blind to rows.
-      rest: whatever does not belong to rows.
+        reference rows of a round, so mixers need not know of rows.
+      rest: everything that does not belong to rows.
     """
 
     rows: PyTree = ()
@@ -132,26 +132,26 @@ class MixerState(NamedTuple):
 
 
 class Mixer(NamedTuple):
-    """How what the devices hold is combined over the network.
+    """How the values that devices hold are combined over the network.
 
-    `x` is a pytree whose leaves are `[N, …]`. Of soft decisions the second axis is the reference example (`leading`
-    is 2), of parameters there is none such (`leading` is 1); what a mixer keeps per device or row has those
+    `x` is a pytree whose leaves are `[N, …]`. For soft decisions the second axis is the reference example (`leading` is
+    2); for parameters there is no such axis (`leading` is 1). Values that a mixer keeps per device or row have those
     leading axes.
 
     Attributes:
       init: `(x, leading) → MixerState`.
       mix: `(key, x, MixerState, NetworkRound) → (x, MixerState, Traffic)`.
       message_bytes: `(x, leading) → Traffic` of ints, from the shapes and dtypes of `x`.
-      name: for messages.
-      weights: what it asks of `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A
-        doubly stochastic one suits all.
-      keeps_mean: whether the mean over devices survives it, as `tracking` needs.
+      name: name for messages.
+      weights: requirement on `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A
+        doubly stochastic matrix meets all of them.
+      keeps_mean: whether it preserves the mean over devices, which `tracking` needs.
       fixed_graph: whether neighbours must stay the same.
       lossless: whether every message must arrive.
       running: whether `x` must be a running value, mixed again and again, and not a fresh one each round.
       linear: whether it is multiplication by `W`, so that eigenvalues tell what is stable.
-      uses_graph: whether it looks at the network at all.
-      compressed: whether messages lose something that their sender keeps, as those of `mixing.encoded` do.
+      uses_graph: whether it uses the network at all.
+      compressed: whether messages lose something that their sender keeps, like those of `mixing.encoded`.
     """
 
     init: Callable[[PyTree, int], MixerState]
@@ -169,13 +169,13 @@ class Mixer(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a reader wants to know of one round.
+    """Report of one round.
 
     Attributes:
-      loss: `[N]` private loss, summed over the optimizer steps a device took.
-      distillation_loss: `[N]` the same of the divergence from the targets.
-      steps: `[N]` how many it took.
-      messages: how many were sent.
+      loss: `[N]` private loss, summed over the optimizer steps that a device took.
+      distillation_loss: `[N]` divergence from the targets, summed in the same way.
+      steps: `[N]` number of optimizer steps.
+      messages: number of messages sent.
     """
 
     loss: jax.Array
@@ -185,17 +185,18 @@ class Info(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """A whole algorithm, as pure functions over all devices at once.
+    """Whole algorithm, as pure functions over all devices at once.
 
     Attributes:
-      init: `(key, problem) → state`; a state has at least the field `round` (`[]`, rounds done). Where devices have
-        several architectures it has `devices` too, a stacked pytree for each: private examples are spread by these.
-      round: `(key, state, problem) → (state, Info)`; `key` is this round's own.
+      init: `(key, problem) → state`. A state has at least the field `round` (`[]`, rounds done). If devices have
+        several architectures, it also has `devices`, a stacked pytree for each; private examples are spread by these.
+      round: `(key, state, problem) → (state, Info)`; every round has its own `key`.
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
-      check: `(problem)`, on the host; raises `InputError` for a problem that it cannot do with. `Simulation` calls it.
-      start: `(state, problem) → state`, on the host after `init`, for what cannot be compiled; most change nothing. A
-        compiled program must not call back to the host: it would wait for a thread that waits in a collective.
+      check: `(problem)`, on the host; raises `InputError` for a problem that it cannot handle. `Simulation` calls it.
+      start: `(state, problem) → state`, on the host after `init`, for work that cannot be compiled; by default it
+        changes nothing. A compiled program must not call back to the host: it would wait for a thread that waits in a
+        collective.
     """
 
     init: Callable[[jax.Array, Problem], Any]

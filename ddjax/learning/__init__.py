@@ -1,4 +1,4 @@
-"""Learning: what one device minimizes, and how many devices, stacked, learn from their own examples."""
+"""Learning: the loss that one device minimizes, and stacked devices that learn from their own examples."""
 
 from ddjax.learning.draws import RoundKeys, draw, round_keys
 from ddjax.learning.group import Group, chunk_for

@@ -1,4 +1,4 @@
-"""Devices of one architecture, stacked: the only place that knows how they are executed."""
+"""Stacked devices of one architecture: the only place that knows how they are executed."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Group(NamedTuple):
     Attributes:
       learner: how each of them learns.
       size: number of devices.
-      chunk: devices vectorized at a time on one shard, the chunks one after another; `None` for all at once.
+      chunk: number of devices that are vectorized at a time on one shard, chunk after chunk; `None` for all at once.
     """
 
     learner: Learner
@@ -31,10 +31,10 @@ class Group(NamedTuple):
     def map(
         self, function: Callable[..., tuple[PyTree, PyTree]], shared: PyTree, carried: PyTree, *arguments: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """Maps a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
+        """Map a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
 
-        Chunks are updated where they lie, so that `carried` is never there twice. The function closes over no traced
-        array; what it takes of all devices alike is `shared`.
+        Chunks are updated in place, so `carried` is never held twice. The function closes over no traced array;
+        `shared` holds the values that are the same for all devices.
 
         Returns:
           The stacked `carried` and outputs.
@@ -70,7 +70,7 @@ class Group(NamedTuple):
 
     @staticmethod
     def _fitting(devices: int, function: Callable, *arguments: PyTree) -> int:
-        """Devices that are taken at a time where nothing is said."""
+        """Find the number of devices to take at a time if no chunk is given."""
         if (platform := sharding.platform()) == "cpu":
             return devices
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arguments)
@@ -79,11 +79,22 @@ class Group(NamedTuple):
 
 
 def chunk_for(model: str, learner: Learner) -> int | None:
-    """The number of devices of a model to vectorize at a time, a `Group`'s `chunk`, on the ambient mesh's backend.
+    """Pick the number of devices to vectorize at a time, the `chunk` of a `Group`, for the backend of the ambient mesh.
 
     Args:
-      model: a name of `models.MODELS`.
-      learner: of that model.
+      model: name of a model, from `models.MODELS`.
+      learner: learner of that model.
+
+    Returns:
+      The number, or `None` to take as many devices as fit in memory.
+
+    Examples:
+      On a CPU, the parameters of a chunk fit in the cache of a core:
+
+      >>> model = ddjax.build_model("mlp", (8, 8), 10)
+      >>> learner = ddjax.supervised_learner(model, optax.sgd(0.05))
+      >>> ddjax.Group(learner, 100, chunk=chunk_for("mlp", learner)).chunk
+      13
     """
     device = jax.eval_shape(learner.init, jax.eval_shape(jax.random.key, 0))
     return forms.device_chunk(

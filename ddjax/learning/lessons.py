@@ -1,4 +1,4 @@
-"""Local phases on the reference set: what devices learn from public examples that others gave labels or scores to."""
+"""Local phases on the reference set: devices learn from public examples that others gave labels or scores to."""
 
 import math
 from collections.abc import Callable
@@ -20,44 +20,44 @@ Compare = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def soft_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """`−Σ z log softmax(f)`, in nats."""
+    """Compute `−Σ z log softmax(f)`, in nats."""
     return losses.cross_entropy(jax.nn.log_softmax(outputs), targets)
 
 
 def draw_reference(key: jax.Array, problem: Problem, count: int) -> jax.Array:
-    """Draws the `[count, …]` reference examples of a round, the same for all devices, without replacement."""
+    """Draw the `[count, …]` reference examples of a round, the same for all devices, without replacement."""
     size = problem.reference.shape[0]
     return problem.reference[slice(None) if count == size else draw(key, size, count)]
 
 
 def check_unadjusted(population: Population, name: str) -> None:
-    """Refuses devices whose private loss is adjusted, for an algorithm that has a loss of its own.
+    """Refuse devices with a prior adjustment, for an algorithm that has a private loss of its own.
 
     Args:
       population: the devices.
-      name: of the algorithm, for messages.
+      name: name of the algorithm, for messages.
 
     Raises:
       InputError: some learner has a prior adjustment.
     """
     if any(group.learner.adjusts for group in population.groups):
-        raise InputError(f"--prior_adjustment is not used by {name}, whose loss is another; leave it out")
+        raise InputError(f"{name} has a loss of its own, without prior_adjustment; leave that out")
 
 
 def check_lessons(
     problem: Problem, name: str, reference_batch_size: int = 1, classes: bool = True, joins: Population | None = None
 ) -> None:
-    """Refuses a problem that devices cannot teach each other on.
+    """Refuse a problem on which devices cannot teach each other.
 
     Args:
-      problem: whose reference set all devices are to know.
-      name: of the algorithm, for messages.
-      reference_batch_size: examples drawn in a round.
-      classes: whether there must be classes.
-      joins: devices that learn from private and reference examples by one loss.
+      problem: the problem; every device must know its whole reference set.
+      name: name of the algorithm, for messages.
+      reference_batch_size: number of reference examples drawn in a round.
+      classes: whether the task must be classification.
+      joins: devices that learn from private and reference examples by one loss, if any.
 
     Raises:
-      InputError: what is wrong.
+      InputError: the problem does not fit, or a learner in `joins` has a prior adjustment.
     """
     if joins is not None:
         check_unadjusted(joins, name)
@@ -65,9 +65,9 @@ def check_lessons(
     if not 1 <= reference_batch_size <= size:
         raise InputError(f"reference_batch_size must lie in 1 … {size}, the reference set, got {reference_batch_size}")
     if problem.known is not None:
-        raise InputError(f"{name} needs devices that know the whole reference set; give --reference_known=1")
+        raise InputError(f"{name} needs devices that know the whole reference set; give reference_known=1")
     if classes and infer_task(problem.y) is not CLASSIFICATION:
-        raise InputError(f"{name} is only for classes, but there are numbers to predict")
+        raise InputError(f"{name} is only for classification, but the task is regression")
 
 
 def approach(
@@ -81,21 +81,21 @@ def approach(
     compare: Compare,
     epochs: int,
 ) -> tuple[tuple[Device, ...], jax.Array]:
-    """A local phase on reference examples alone: passes over them, shuffled anew each time, in minibatches.
+    """Run a local phase only on reference examples: passes over them in minibatches, shuffled anew each time.
 
     Args:
-      population: its `batch_size` is that of a step.
+      population: the devices; `batch_size` is the size of a minibatch.
       key: device `n` draws from `fold_in(key, n)`.
-      round: `[]` rounds done, by which learning rate schedules go.
+      round: `[]` rounds done, from which learning rate schedules count.
       devices: a stacked `Device` for each group.
-      problem: that they learn from otherwise.
-      reference: `[b, …]`.
-      targets: `[N, b, K]`.
-      compare: the loss of an example; it closes over no traced array.
-      epochs: passes.
+      problem: the problem; its private examples set the number of steps that schedules count.
+      reference: `[b, …]` reference examples.
+      targets: `[N, b, K]` targets.
+      compare: loss of an example; it closes over no traced array.
+      epochs: number of passes.
 
     Returns:
-      The devices, and `[N]` the mean over the steps of the loss before each.
+      The devices, and `[N]` the mean over the steps of the loss before each step.
     """
     size = reference.shape[0]
     batch = min(population.batch_size or size, size)
@@ -122,19 +122,19 @@ def train_joined(
     targets: jax.Array,
     taken: jax.Array,
 ) -> tuple[tuple[Device, ...], Phase]:
-    """The local phase of a round, with reference examples among the private ones: a minibatch is drawn from both.
+    """Run the local phase of a round on minibatches that are drawn from private and reference examples together.
 
-    The loss is the cross-entropy of labels, and of soft labels. Where no reference example is taken it is
-    `population.train`, with the same draws where it takes local steps.
+    The loss is the cross-entropy with labels and soft labels. If a device takes no reference example, this is
+    `population.train`, and with local steps the draws are the same too.
 
     Args:
-      population: says how many steps or passes.
+      population: the devices, with the number of steps or passes.
       key: device `n` draws from `fold_in(key, n)`.
       round: `[]` rounds done.
       devices: a stacked `Device` for each group.
-      problem: classes.
+      problem: a classification problem.
       targets: `[N, R, K]` soft labels of the reference examples.
-      taken: `[N, R]` bool, those that a device learns from.
+      taken: `[N, R]` bool, the reference examples that a device learns from.
     """
     most, size = problem.private_indices.shape[1], problem.reference.shape[0]
     steps = population.steps_per_round(most + size)
@@ -142,7 +142,7 @@ def train_joined(
 
     def one(learner: Learner, shared: tuple, device: Device, n, held, count, target, taken):
         key, done, x, y, reference = shared
-        order = jnp.argsort(~taken, stable=True)  # those that are taken come first
+        order = jnp.argsort(~taken, stable=True)  # the taken ones first
         total = count + taken.sum(dtype=jnp.int32)
         places = jnp.arange(most + size)
         drawn = minibatches(jax.random.fold_in(key, n), places, total, population.batch_size, population.local_epochs)
@@ -170,18 +170,18 @@ def train_beside(
     problem: Problem,
     labels: jax.Array,
 ) -> tuple[tuple[Device, ...], Phase]:
-    """The local phase of a round, with as many labelled reference examples beside those of each private minibatch.
+    """Run the local phase of a round, with as many labelled reference examples as private ones in each minibatch.
 
     Private minibatches are those of `population.train`. Reference examples are drawn uniformly with replacement. The
     loss is the mean cross-entropy over both.
 
     Args:
-      population: says how many steps or passes.
+      population: the devices, with the number of steps or passes.
       key: device `n` draws from `fold_in(key, n)`.
       round: `[]` rounds done.
       devices: a stacked `Device` for each group.
-      problem: classes.
-      labels: `[N, R]` of the reference examples.
+      problem: a classification problem.
+      labels: `[N, R]` labels of the reference examples.
     """
     steps = population.steps_per_round(problem.private_indices.shape[1])
 
@@ -219,13 +219,13 @@ def _descend(
     examples: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     compare: Compare,
 ) -> tuple[Device, jax.Array, jax.Array]:
-    """Optimizer steps of ONE device; returns also the sum of the losses, and how many steps were taken."""
+    """Take optimizer steps on ONE device; also return the sum of the losses and the number of steps taken."""
 
     def step(device: Device, number: jax.Array):
         _, rows, weight, takes = drawn(number)
         share = jnp.ones(rows.shape[0]) if weight is None else weight
         gradient, loss = learner.follow(compare, device.params, *examples(rows), share / share.sum())
-        # A schedule is over rounds: all steps of one have its learning rate.
+        # Schedules count rounds, so all steps of a round have the same learning rate.
         moved = learner.update(device._replace(optimizer=at_count(device.optimizer, done)), gradient)
         if takes is None:
             return moved, (loss, jnp.int32(1))
@@ -241,14 +241,15 @@ def _descend(
 def each_device(
     population: Population, one: Callable, shared: tuple, devices: tuple[Device, ...], *arguments: jax.Array
 ) -> tuple[tuple[Device, ...], PyTree]:
-    """Maps a function over all devices; what it returns beside them is joined.
+    """Map a function over all devices, and concatenate its other outputs over the groups.
 
     Args:
       population: the devices.
-      one: `(learner, shared, device, n, *arguments) → (device, outputs)` of device `n`; it closes over no traced array.
-      shared: what it takes that is the same for all.
+      one: `(learner, shared, device, n, *arguments) → (device, outputs)` for device `n`; it closes over no traced
+        array.
+      shared: values that are the same for all devices.
       devices: a stacked `Device` for each group.
-      arguments: `[N, …]`.
+      arguments: arrays `[N, …]`.
     """
     numbers = jnp.arange(population.size)
     parts = [

@@ -1,8 +1,8 @@
-"""Private losses, and divergences between a device's soft decision `s` and its target `z`.
+"""Private losses, and divergences between the soft decision `s` of a device and its target `z`.
 
-A divergence of classes is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact where `s`
-underflows.
-Targets are constants to the gradient; they need not sum to one (a `tracking` target, clipped to [0, 1], may not).
+A divergence of classes is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact if `s`
+underflows. Targets are constants to the gradient. They need not sum to one: a `tracking` target, clipped to [0, 1],
+may not.
 """
 
 from collections.abc import Callable
@@ -17,34 +17,40 @@ Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
-    # A mask, since the derivative of an indexed read is a scatter, which is slow on CPU.
+    """Compute `−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
+    # A mask, because the derivative of an indexed read is a scatter, which is slow on a CPU.
     chosen = labels[:, None] == jnp.arange(logits.shape[-1])
     return -jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """`‖f − y‖²`, `[…, B, K], [B, K] → […, B]`; between predictions it is the divergence, too."""
+    """Compute `‖f − y‖²`, `[…, B, K], [B, K] → […, B]`; it is also the divergence between predicted numbers."""
     return jnp.sum((outputs - targets) ** 2, axis=-1)
 
 
 def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:
-    """`‖s − z‖²`, the paper's choice."""
+    """Compute `‖s − z‖²`, the divergence of the paper."""
     return jnp.sum((jnp.exp(log_s) - z) ** 2, axis=-1)
 
 
 def kl(log_s: jax.Array, z: jax.Array) -> jax.Array:
-    """`KL(z ‖ s) = Σ z log(z / s)`, in nats; the direction of knowledge distillation (Hinton, Vinyals, Dean 2015)."""
+    """Compute `KL(z ‖ s) = Σ z log(z / s)`, in nats.
+
+    This is the direction of knowledge distillation (Hinton, Vinyals, Dean 2015).
+    """
     return jnp.sum(xlogy(z, z) - z * log_s, axis=-1)
 
 
 def cross_entropy(log_s: jax.Array, z: jax.Array) -> jax.Array:
-    """`−Σ z log s`, in nats: `kl` plus the entropy of `z`, so the same gradient at any `s`."""
+    """Compute `−Σ z log s`, in nats: `kl` plus the entropy of `z`, so the gradient in `s` is the same."""
     return -jnp.sum(z * log_s, axis=-1)
 
 
 def jensen_shannon(log_s: jax.Array, z: jax.Array) -> jax.Array:
-    """`½ KL(s ‖ m) + ½ KL(z ‖ m)` with `m = (s + z) / 2`, in nats (Lin 1991); at most `log 2` on the simplex."""
+    """Compute `½ KL(s ‖ m) + ½ KL(z ‖ m)` with `m = (s + z) / 2`, in nats (Lin 1991).
+
+    It is at most `log 2` on the simplex.
+    """
     s = jnp.exp(log_s)
     log_m = jnp.log(jnp.maximum((s + z) / 2, jnp.finfo(s.dtype).tiny))
     return jnp.sum(s * (log_s - log_m) + xlogy(z, z) - z * log_m, axis=-1) / 2

@@ -1,4 +1,4 @@
-"""The optimizers by name."""
+"""Optimizers by name."""
 
 import inspect
 
@@ -6,11 +6,11 @@ import optax
 
 from ddjax.registry import Entry, Registry
 
-# They want function values, give every device the same noise, or take no schedule.
+# These need function values, give every device the same noise, or accept no schedule.
 _UNUSABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
 
 
-# The optimizers of Optax that are functions of a learning rate, under their Optax names, and `momentum` (0.9).
+# Optimizers of Optax that are functions of a learning rate, under their Optax names, and `momentum` (0.9).
 OPTIMIZERS: Registry[Entry] = Registry("optimizer")
 OPTIMIZERS.add(Entry("momentum", lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)))
 

@@ -1,4 +1,4 @@
-"""All devices of a network, stacked: how they learn from their own examples."""
+"""All devices of a network, stacked, and how they learn from their own examples."""
 
 import dataclasses
 import math
@@ -25,15 +25,15 @@ Correct = Callable[[jax.Array, PyTree, PyTree, PyTree], PyTree]
 
 
 class Phase(NamedTuple):
-    """What a local phase reports; zeros for devices that took no part.
+    """Report of a local phase; zeros for devices that took no part.
 
     Attributes:
-      loss: `[N]` private losses, each before its step, summed over the steps.
-      distillation_loss: `[N]` likewise the divergences from the targets.
+      loss: `[N]` private losses before each step, summed over the steps.
+      distillation_loss: `[N]` divergences from the targets, summed in the same way.
       steps: `[N]` int32, optimizer steps taken.
-      soft_decisions: `[N, b, K]` on the reference minibatch, of the last step; `None` without targets.
+      soft_decisions: `[N, b, K]` on the reference minibatch in the last step; `None` without targets.
       gradients: a stacked pytree for each group, the mean over the steps of the gradients before they were corrected;
-        `None` where nothing corrects them.
+        `None` without corrections.
     """
 
     loss: jax.Array
@@ -47,14 +47,15 @@ class Phase(NamedTuple):
 class Population:
     """All devices of a network: groups of one architecture each, stacked along a leading device axis.
 
-    Device numbers run through the groups in order. A homogeneous network is one group, with no special case.
+    Device numbers run through the groups in order. A homogeneous network is one group.
 
     Attributes:
-      groups: at least one.
-      batch_size: private examples of one step; 0 for all that the device holds.
-      local_steps: optimizer steps of one round, on minibatches drawn uniformly with replacement.
-      local_epochs: if not 0, a round is that many passes over the device's own examples instead, shuffled anew each
-        time and cut into minibatches of which the last may be smaller: devices with more examples take more steps.
+      groups: the groups, at least one.
+      batch_size: private examples per step; 0 for all that the device holds.
+      local_steps: optimizer steps per round, on minibatches drawn uniformly with replacement.
+      local_epochs: passes over the device's own examples per round, instead of `local_steps`, if not 0. Each pass
+        shuffles the examples anew and cuts them into minibatches, of which the last may be smaller, so devices with
+        more examples take more steps.
     """
 
     groups: Sequence[Group]
@@ -73,25 +74,25 @@ class Population:
         return sum(group.size for group in self.groups)
 
     def steps_per_round(self, examples: int) -> int:
-        """Optimizer steps that a device with so many examples takes in a round."""
+        """Count the optimizer steps per round of a device with this number of examples."""
         return self.local_epochs * math.ceil(examples / (self.batch_size or examples)) or self.local_steps
 
     def examples_per_round(self, problem: Problem) -> jax.Array:
-        """`[N]` int32, examples that each device uses in a round, counted as often as it uses them."""
+        """Count the examples that each device uses in a round, `[N]` int32; repeated use counts again."""
         counts = problem.private_counts.astype(jnp.int32)
         if self.local_epochs:
             return self.local_epochs * counts
         return self.local_steps * (jnp.full_like(counts, self.batch_size) if self.batch_size else counts)
 
     def members(self) -> list[tuple[Group, slice]]:
-        """The groups, each with the numbers of its devices."""
+        """List the groups, each with the numbers of its devices."""
         stops = [sum(g.size for g in self.groups[: i + 1]) for i in range(len(self.groups))]
         return [(group, slice(stop - group.size, stop)) for group, stop in zip(self.groups, stops, strict=True)]
 
     def init(self, key: jax.Array, common: bool = False) -> tuple[Device, ...]:
-        """Stacked devices, one `Device` for each group.
+        """Initialize the stacked devices, one `Device` for each group.
 
-        Device `n` starts from `fold_in(key, n)`, or all start from `key` if `common`.
+        Device `n` starts from `fold_in(key, n)`, or all devices start from `key` if `common`.
         """
 
         def start(learner: Learner, key: jax.Array, nothing: tuple, device: jax.Array):
@@ -115,19 +116,20 @@ class Population:
         corrections: tuple[PyTree, ...] | None = None,
         known: jax.Array | None = None,
     ) -> tuple[tuple[Device, ...], Phase]:
-        """The local phase of one round.
+        """Run the local phase of one round.
 
         Args:
-          key: device `n` draws from `fold_in(key, n)` alone, so its numbers do not depend on who else there is.
-          round: `[]` rounds done, from which learning rate schedules count, or `[N]` of each device.
+          key: device `n` only draws from `fold_in(key, n)`, so its numbers do not depend on the other devices.
+          round: `[]` rounds done, from which learning rate schedules count, or `[N]` per device.
           devices: a stacked `Device` for each group.
-          problem: private data.
+          problem: problem with the private data.
           reference: `[b, …]` the reference minibatch.
-          targets: `[N, b, K]`; `None` to learn from the private data alone.
-          active: `[N]` bool, who takes part; all if `None`. The others stay as they are (and cost the same).
-          correct: what is made of the gradient before each update; it closes over no traced array.
-          corrections: what `correct` takes per device, a stacked pytree for each group.
-          known: `[N, b]` bool, which reference examples each device has; all if `None`.
+          targets: `[N, b, K]`; `None` to learn only from the private data.
+          active: `[N]` bool, the devices that take part; all if `None`. The others stay as they are (and cost the
+            same).
+          correct: function that changes the gradient before each update; it closes over no traced array.
+          corrections: values that `correct` takes per device, a stacked pytree for each group.
+          known: `[N, b]` bool, the reference examples that each device has; all if `None`.
         """
         parts = []
         for number, ((group, members), stacked) in enumerate(zip(self.members(), devices, strict=True)):
@@ -170,9 +172,10 @@ class Population:
         corrections: PyTree = None,
         known: jax.Array | None = None,
     ) -> tuple[Device, Phase]:
-        """The local phase of some devices of one group: those with the numbers `ids` `[M]`, stacked likewise.
+        """Run the local phase of some devices of one group.
 
-        The other arguments are those of `train`; `round` is `[]` or `[M]`.
+        They have the numbers `ids` `[M]`, and are stacked in the same order. The other arguments are those of `train`;
+        `round` is `[]` or `[M]`.
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
@@ -220,11 +223,11 @@ class Population:
         return group.map(one, shared, stacked, numbers, held, counts, targets, corrections, known, own)
 
     def predict(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
-        """Soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
+        """Compute the soft decisions of every device on the same inputs, `[B, …] → [N, B, K]`."""
         return self._each(lambda learner, device, x: learner.predict(device, x), devices, x)
 
     def outputs(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
-        """Likewise what soft decisions are made of, logits or predicted numbers."""
+        """Compute the outputs behind the soft decisions, logits or predicted numbers, `[B, …] → [N, B, K]`."""
         return self._each(lambda learner, device, x: learner.outputs(device.params, x), devices, x)
 
     def _each(
@@ -241,7 +244,7 @@ class Population:
         )
 
     def outputs_count(self, problem: Problem) -> int:
-        """`K`, of models on the inputs of a problem."""
+        """Find `K`, the number of outputs of the models on the inputs of a problem."""
         one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
         return jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
 
@@ -251,15 +254,16 @@ class Population:
         return jax.eval_shape(self.init, jax.random.key(0))[0].params
 
     def parameter_counts(self) -> list[int]:
-        """Parameters of one device of each group."""
+        """Count the parameters of one device of each group."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         return [sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(device.params)) for device in shapes]
 
     def check(self, problem: Problem) -> None:
-        """Refuses a problem that these devices cannot learn from.
+        """Refuse a problem that these devices cannot learn from.
 
         Raises:
-          InputError: other numbers of devices, targets of another task, or labels or numbers without an output.
+          InputError: the numbers of devices differ, the targets belong to another task, or a label or number has no
+            output.
         """
         counts = {
             "the private examples of": len(problem.private_indices),
@@ -271,13 +275,13 @@ class Population:
         task = infer_task(problem.y)
         if any(group.learner.task is not task for group in self.groups):
             raise InputError(
-                f"these learners are not for targets of dtype {problem.y.dtype}; give supervised_learner the task of "
-                "infer_task(problem.y)"
+                f"these learners do not accept targets of dtype {problem.y.dtype}; pass task=infer_task(problem.y) to "
+                "supervised_learner"
             )
         outputs = self.outputs_count(problem)
         targets: dict[str, Any] = {"private examples": problem.y, "examples to evaluate on": problem.y_test}
         for name, y in targets.items():
-            if isinstance(y, jax.ShapeDtypeStruct):  # nobody knows the labels
+            if isinstance(y, jax.ShapeDtypeStruct):  # labels are unknown
                 continue
             y = np.asarray(y) if isinstance(y, Examples) else y
             if task is not CLASSIFICATION:
@@ -292,12 +296,12 @@ class Population:
 
 
 def _shares(labels: jax.Array, count: jax.Array, classes: int) -> jax.Array:
-    """`[K]` the shares of the classes among the first `count` labels."""
+    """Compute `[K]` the shares of the classes among the first `count` labels."""
     return jnp.zeros(classes).at[labels].add(jnp.arange(len(labels)) < count) / count
 
 
 def at_count(optimizer: Any, count: jax.Array) -> Any:
-    """Schedules go by rounds, also of a device that takes fewer steps or starts with a fresh optimizer."""
+    """Set the count of schedules: they count rounds, even if a device takes fewer steps or restarts its optimizer."""
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
@@ -310,7 +314,20 @@ def at_count(optimizer: Any, count: jax.Array) -> Any:
 
 
 def single_group(population: Population, algorithm: str) -> Group:
-    """The one group of devices of one architecture; raises `InputError` if there are several."""
+    """Return the one group of a homogeneous network.
+
+    Args:
+      population: the devices.
+      algorithm: name of the algorithm, for messages.
+
+    Raises:
+      InputError: there are several groups.
+
+    Examples:
+      >>> group = ddjax.Group(learner, 8)
+      >>> single_group(ddjax.Population([group], batch_size=16), "my_algorithm").size
+      8
+    """
     if len(population.groups) > 1:
         raise InputError(
             f"{algorithm} shares parameters, so all devices need one architecture, but there are "

@@ -1,4 +1,4 @@
-"""One device's supervised learning with distillation: the only place that knows a loss."""
+"""Supervised learning with distillation on one device: the only place that knows a loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from ddjax.learning import losses, tasks
 from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
 
-# Below, softmax is a step, and its gradient 0 or beyond what floating-point numbers hold.
+# Below this, softmax is a step: its gradient vanishes or overflows.
 LEAST_TEMPERATURE = 0.01
-# Of a class in the prior adjustment, whether a device holds an example of it or not.
+# Least share of a class in the prior adjustment, because a device may hold no example of it.
 LEAST_SHARE = 1e-3
 
 
@@ -30,7 +30,7 @@ def supervised_learner(
     prior_adjustment: float = 0.0,
     micro_batch: int = 0,
 ) -> Learner:
-    """A device that minimises the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020),
+    """Make a device that minimizes the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020).
 
     `L_n(θ_n; z_n) = E_{(x, y) ~ D_n} loss(f(θ_n, x), y) + ρ · mean_{x ∈ X_r} D(s_n(x), z_n(x))`.
 
@@ -39,24 +39,35 @@ def supervised_learner(
 
     Args:
       model: constructor of an NNX module `[B, …] → [B, K]`, with parameters as its only state.
-      optimizer: applied to the gradient of the sum.
-      task: `tasks.CLASSIFICATION` or `tasks.REGRESSION`; `infer_task(problem.y)` knows.
-      distillation_weight: `ρ`. It is not rescaled by `T²`, as Hinton, Vinyals, Dean (2015) advise.
-      divergence: `D`, such as `task.divergence("kl")`; by default the squared distance.
-      temperature: `T`, for the soft decisions sent and for those compared with a target; only for classification.
-      prior_adjustment: `τ`. The private loss is that of the outputs `f + τ log π_n`, with `π_n` the shares of the
-        classes in what device `n` holds (Menon et al., ICLR 2021, equation 10; with `τ = 1` the balanced softmax of Ren
-        et al., NeurIPS 2020). So a device does not learn that classes it lacks are rare. Only for classification.
-      micro_batch: examples that go forward and backward at a time, so that what a deep model makes of them stays in
+      optimizer: optimizer that is applied to the gradient of the sum.
+      task: `CLASSIFICATION` or `REGRESSION`; `infer_task(problem.y)` finds it.
+      distillation_weight: `ρ`. It is not rescaled by `T²`, which Hinton, Vinyals, Dean (2015) advise.
+      divergence: `D`, such as `task.divergence("kl")`; the squared distance by default.
+      temperature: `T`, for the soft decisions that are sent and for those that are compared with a target; only for
+        classification.
+      prior_adjustment: `τ`. The private loss takes the outputs `f + τ log π_n`, where `π_n` are the shares of the
+        classes among the examples of device `n` (Menon et al., ICLR 2021, equation 10; with `τ = 1` the balanced
+        softmax of Ren et al., NeurIPS 2020). So a device does not learn that classes it lacks are rare. Only for
+        classification.
+      micro_batch: examples that go forward and backward at a time, so that the activations of a deep model stay in
         cache; 0 for all. The gradient is the same sum.
 
     Raises:
-      InputError: a temperature or a prior adjustment where numbers are predicted.
+      InputError: a number is out of bounds, or a temperature or a prior adjustment is given for regression.
+
+    Examples:
+      >>> learner = ddjax.supervised_learner(model, optax.sgd(0.05), distillation_weight=10.0)
+      >>> device = learner.init(jax.random.key(0))
+      >>> decisions = learner.predict(device, problem.reference[:4])
+      >>> decisions.shape, [round(float(total), 3) for total in decisions.sum(axis=1)]
+      ((4, 10), [1.0, 1.0, 1.0, 1.0])
     """
     if task is tasks.REGRESSION and prior_adjustment:
-        raise InputError(f"prior_adjustment {prior_adjustment:g} is about classes, but there are numbers to predict")
+        raise InputError(
+            f"prior_adjustment={prior_adjustment:g} is only for classification, but the task is regression"
+        )
     if task is tasks.REGRESSION and isinstance(temperature, int | float) and temperature != 1:
-        raise InputError(f"temperature {temperature:g} is of classes, but there are numbers to predict; leave it out")
+        raise InputError(f"temperature={temperature:g} is only for classification, but the task is regression")
     check_number("distillation_weight", distillation_weight)
     check_number("temperature", temperature, LEAST_TEMPERATURE)
     check_number("prior_adjustment", prior_adjustment)
@@ -75,11 +86,11 @@ def supervised_learner(
         return restart(nnx.to_pure_dict(nnx.split(model(nnx.Rngs(key)))[1]))
 
     def private_loss(batch: tuple) -> Callable:
-        """The private loss on a minibatch, as `in_parts` takes it."""
+        """Make the private loss on a minibatch, in the form that `in_parts` takes."""
         shift: Any = 0.0
         if prior_adjustment:
             if len(batch) < 4:
-                raise ValueError("a learner with a prior adjustment must be told the shares of its device's classes")
+                raise ValueError("a learner with a prior adjustment needs the shares of the classes on its device")
             shift = prior_adjustment * jnp.log(jnp.maximum(batch[3], LEAST_SHARE))
 
         def private(params: PyTree, x: jax.Array, y: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
@@ -94,7 +105,7 @@ def supervised_learner(
     def examples(batch: tuple) -> tuple[jax.Array, ...]:
         x, y, weight = batch[:3]
         if infer_task(y) is not task:
-            raise ValueError(f"a learner measured by {task.metric} was given targets of dtype {y.dtype}")
+            raise ValueError(f"a learner whose metric is {task.metric} was given targets of dtype {y.dtype}")
         share = jnp.ones(x.shape[0]) if weight is None else weight
         return x, y, share / share.sum()
 
@@ -110,7 +121,7 @@ def supervised_learner(
         (loss, _), gradients = in_parts(private_loss(batch), micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
-        # A pass of its own: under `vmap` one product serves all devices, who share the reference minibatch.
+        # A separate pass: under `vmap` one product serves all devices, because they share the reference minibatch.
         public = reference, targets, shares(reference, known)
         (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
         gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
@@ -142,7 +153,7 @@ def supervised_learner(
 
 
 def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):
-    """Value (and what it returns of each example) and gradient of a sum over examples, at most `size` at a time."""
+    """Compute a sum over examples and its gradient, `size` examples at a time; also return the outputs per example."""
     differentiate = jax.value_and_grad(loss, has_aux=True)
     count = examples[0].shape[0]
     if not 0 < size < count:
@@ -152,7 +163,7 @@ def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):
         (value, outputs), gradient = differentiate(params, *examples)
         return jax.tree.map(jnp.add, total, (value, gradient)), outputs
 
-    # Filled up with zeros, which have no share in the sum.
+    # Padded with zeros, which have no share in the sum.
     padded = [jnp.pad(e, [(0, -count % size)] + [(0, 0)] * (e.ndim - 1)) for e in examples]
     parts = tuple(e.reshape(-1, size, *e.shape[1:]) for e in padded)
     nothing = jnp.zeros((), examples[-1].dtype), jax.tree.map(jnp.zeros_like, params)

@@ -1,4 +1,4 @@
-"""What is learned, classes or numbers, and all that follows from it. The dtype of `y` tells which."""
+"""Tasks, classification or regression, and all that follows from them. The dtype of `y` tells which."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,21 +12,21 @@ from ddjax.learning import losses
 
 
 class Task(NamedTuple):
-    """A kind of supervised learning with a model of `K` outputs, `f(x)`.
+    """Kind of supervised learning, with a model `f(x)` of `K` outputs.
 
     Attributes:
-      metric: the name of what is measured on the test set: `accuracy` or `mse`.
-      best: `max` or `min`, which of the devices' metrics is the best.
+      metric: name of the measure on the test set: `accuracy` or `mse`.
+      best: `max` or `min`, which of the metrics of the devices is the best.
       worst: the other one.
-      partition: how examples are shared out where nothing is said.
+      partition: name of the partition of examples over devices if none is given.
       loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
-      decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`: what devices send.
-      compared: `(f, T) → (what a divergence takes, s)`.
-      divergence: `(specification) → losses.Divergence`; raises `InputError` for one that it has not.
+      decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`, which devices send.
+      compared: `(f, T) → (input of a divergence, s)`.
+      divergence: `(specification) → losses.Divergence`; raises `InputError` for an unknown one.
       start: `(K) → float`, the entries of `z` and `s^prev` before anything was sent.
       bounds: the least and the largest entry of a target; targets are clipped to them.
       measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
-      targets: `(y [M, …], K) → [M, K]`, what a squared loss compares outputs with (of NumPy arrays).
+      targets: `(y [M, …], K) → [M, K]`, the NumPy arrays that a squared loss compares outputs with.
     """
 
     metric: str
@@ -48,7 +48,7 @@ def _log_softmax(f: jax.Array, temperature: Any) -> tuple[jax.Array, jax.Array]:
     return log_s, jnp.exp(log_s)
 
 
-# `y [M]` are integers in `[0, K)`, soft decisions points of the simplex, uniform at first: no opinion.
+# `y [M]` are integers in `[0, K)`. Soft decisions are points of the simplex, and uniform at first.
 CLASSIFICATION = Task(
     metric="accuracy",
     best="max",
@@ -67,7 +67,7 @@ CLASSIFICATION = Task(
 
 def _between_numbers(spec: str) -> losses.Divergence:
     if spec != "squared_euclidean":
-        raise InputError(f"divergence {spec!r} is only for classes; between predicted numbers it is squared_euclidean")
+        raise InputError(f"divergence {spec!r} is only for classification; regression uses squared_euclidean")
     return losses.squared_error
 
 
@@ -92,7 +92,17 @@ TASKS = {task.metric: task for task in (CLASSIFICATION, REGRESSION)}
 
 
 def infer_task(y: Any) -> Task:
-    """The task whose targets are `y`: labels `[M]` of integers, or `[M, K]` floating-point numbers to predict."""
+    """Find the task from its targets `y`: integer labels `[M]`, or floating-point numbers `[M, K]` to predict.
+
+    Raises:
+      ValueError: floating-point targets do not have two axes.
+
+    Examples:
+      >>> infer_task(np.array([0, 2, 1])).metric
+      'accuracy'
+      >>> infer_task(np.array([[0.5], [1.5]])).metric
+      'mse'
+    """
     if jnp.issubdtype(y.dtype, jnp.integer):
         return CLASSIFICATION
     if y.ndim != 2:

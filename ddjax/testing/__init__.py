@@ -1,7 +1,7 @@
-"""Checks that an author runs on a part of their own: a mixer, an algorithm, a model, a data set.
+"""Checks that an author runs on their own part: a mixer, an algorithm, a model or a data set.
 
-Each check raises `AssertionError` with what is wrong. They are run over the registries in ddjax's own tests. With
-several accelerators (`--xla_force_host_platform_device_count=2` makes two of a CPU) they compare one shard with all.
+Each check raises `AssertionError` with what is wrong. The tests of ddjax run them over the registries. With several
+accelerators (`--xla_force_host_platform_device_count=2` makes two of a CPU) they compare one shard with all.
 """
 
 from ddjax.testing.algorithms import check_algorithm

@@ -25,23 +25,29 @@ def check_algorithm(
     stochastic: str = "doubly",
     loop: Callable[[Problem, Any, list[jax.Array]], Any] | None = None,
 ) -> None:
-    """Checks an algorithm on four linear devices with labels.
+    """Check an algorithm on four linear devices with labels.
 
-    A run must count its rounds, stay finite, and give the same numbers wherever it is cut, on one shard and on several;
-    keep the structure of its state; be of float64 throughout where that is asked; predict points of the simplex; count
-    its messages under the names that it sizes them by; and never call back to the host, which can wait for ever on
-    several shards.
+    A run must
+
+    - count its rounds, stay finite, and give the same numbers wherever it is cut, on one shard and on several;
+    - keep the structure of its state, and use only float64 in double precision;
+    - predict points of the simplex;
+    - count its messages under the names that it sizes them by;
+    - never call back to the host, because such a call can wait for ever on several shards.
 
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
-      topology: a network that the algorithm can do with.
-      stochastic: which sums of the mixing matrix must be 1.
-      loop: `(problem, first state, keys) → `parameters of each group after a round with each key, as a plain loop over
+      topology: a network that the algorithm accepts.
+      stochastic: the sums of the mixing matrix that must be 1.
+      loop: `(problem, first state, keys) → parameters` of each group after one round per key, as a plain loop over
         devices in NumPy.
 
     Raises:
-      AssertionError: what is wrong.
+      AssertionError: the message says what is wrong.
       InputError: the algorithm refuses the network.
+
+    Examples:
+      >>> check_algorithm(lambda population: ddjax.dsgd(population, ddjax.weighted_average()))
     """
     problem = small_problem(topology, _DEVICES, stochastic)
     algorithm = make(_population())
@@ -75,7 +81,7 @@ def _population() -> Population:
 
 
 def _run(algorithm: Algorithm, problem: Problem, mesh: jax.sharding.Mesh, stops: list[int]) -> tuple[Any, Any]:
-    """The last state, and the sums over its last part, in NumPy."""
+    """Return the last state, and the sums over the last part of the run, in NumPy."""
     simulation, key = Simulation(algorithm, problem, mesh), jax.random.key(3)
     state, totals = simulation.init(key), None
     for stop in stops:

@@ -1,4 +1,4 @@
-"""What the checks share."""
+"""Helpers that the checks share."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from ddjax.types import Problem, PyTree
 
 
 def small_problem(topology: str = "ring", devices: int = 4, stochastic: str = "doubly") -> Problem:
-    """Labelled data that are unlike on every device."""
+    """Make labelled data that differ on every device."""
     dataset = synthetic_classification(0, devices, 40 * devices, 30, classes=3, dimensions=5, heterogeneity=0.5)
     network = build_topology(topology, devices, stochastic=stochastic).network
     return make_problem(dataset, network, partition="quantity", reference_size=12)
 
 
 def close(found: PyTree, expected: PyTree, what: str, tolerance: float = 2e-5) -> None:
-    """Asserts that two pytrees are alike, to a relative and absolute tolerance."""
+    """Assert that two pytrees agree, to a relative and absolute tolerance."""
     same = str(jax.tree.structure(found)) == str(jax.tree.structure(expected))
     assert same, f"{what}: the structure differs"
     jax.tree.map(
@@ -29,26 +29,26 @@ def close(found: PyTree, expected: PyTree, what: str, tolerance: float = 2e-5) -
 
 
 def same_shapes(found: PyTree, expected: PyTree, what: str) -> None:
-    """Asserts that two pytrees have the same structure, shapes and dtypes."""
+    """Assert that two pytrees have the same structure, shapes and dtypes."""
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (found, expected)]
     assert shapes[0] == shapes[1], f"{what}: {shapes[0]} is not {shapes[1]}"
 
 
 def in_double_precision(tree: PyTree, what: str) -> None:
-    """Asserts that every floating-point leaf is float64."""
+    """Assert that every floating-point leaf is float64."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             where = jax.tree_util.keystr(path)
-            assert leaf.dtype == np.float64, f"{what}{where} is {leaf.dtype} where jax_enable_x64 asks for float64"
+            assert leaf.dtype == np.float64, f"{what}{where} is {leaf.dtype}, but jax_enable_x64 asks for float64"
 
 
 def check_traffic(messages: Any, sizes: Any, links: tuple[int, ...], devices: int) -> None:
-    """Asserts that counts and sizes of messages fit together.
+    """Assert that counts and sizes of messages fit together.
 
     Args:
       messages: `Traffic` of counts.
       sizes: `Traffic` of bytes.
-      links: the shape of counts by link.
+      links: shape of the counts by link.
       devices: `N`.
     """
     for way, shape in (("peer", links), ("up", (devices,)), ("down", (devices,))):

@@ -8,18 +8,21 @@ from ddjax.networks import build_topology
 
 
 def check_dataset(spec: str, *, target_column: str = "") -> None:
-    """Checks a registered data set.
+    """Check a registered data set.
 
-    Inputs and targets must agree in number, shape and dtype; be finite; have labels from 0 to K − 1; be the same for
-    the same seed; and be fit to be shared out over two devices.
+    Inputs and targets must agree in number, shape and dtype. They must be finite, and the same for the same seed.
+    Labels must lie between 0 and K − 1. A partition over two devices must be possible.
 
     Args:
-      spec: of the data set, such as `digits` or the path of a file.
-      target_column: for a `.csv`, what is learned.
+      spec: specification of the data set, such as `digits` or the path of a file.
+      target_column: column to predict, for a `.csv`.
 
     Raises:
-      AssertionError: what is wrong.
-      InputError: an unknown data set.
+      AssertionError: the message says what is wrong.
+      InputError: the data set is unknown.
+
+    Examples:
+      >>> check_dataset("digits")
     """
     dataset, again = (load_dataset(spec, devices=2, train=100, seed=5, target_column=target_column) for _ in range(2))
     for name, first, second in zip(Dataset._fields, dataset, again, strict=True):

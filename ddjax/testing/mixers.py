@@ -22,20 +22,26 @@ def check_mixer(
     topology: str = "exponential",
     loop: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> None:
-    """Checks a mixer on parameters and on soft decisions.
+    """Check a mixer on parameters and on soft decisions.
 
-    It must give the same numbers compiled and not, on dense matrices and on links, on one shard and on several; keep
-    shapes and dtypes, float64 included; stand donated arguments; keep the mean where it says so; and count its messages
-    under the names that it sizes them by.
+    It must
+
+    - give the same numbers compiled and not, on dense matrices and on links, on one shard and on several;
+    - keep shapes and dtypes, float64 included, and allow donated arguments;
+    - keep the mean if it says so;
+    - count its messages under the names that it sizes them by.
 
     Args:
       make: makes the mixer; called in single and in double precision.
-      topology: a fixed graph that the mixer can do with.
+      topology: a fixed graph that the mixer accepts.
       loop: `(x [N, P], W [N, N]) → [N, P]`, its first mixing as a plain loop over devices in NumPy.
 
     Raises:
-      AssertionError: what is wrong.
+      AssertionError: the message says what is wrong.
       InputError: the mixer refuses the topology.
+
+    Examples:
+      >>> check_mixer(ddjax.weighted_average, loop=lambda x, w: np.stack([w[n] @ x for n in range(len(w))]))
     """
     mixer = make()
     dense, links = (
@@ -44,7 +50,7 @@ def check_mixer(
     )
     check_mixing(mixer, dense)
     if mixer.keeps_mean and mixer.weights == "row":
-        # On symmetric matrices many a mixer keeps the mean that does not on others.
+        # Many mixers keep the mean only if the matrix is symmetric.
         directed = as_network(build_topology("directed_ring", _DEVICES, stochastic="row").network)
         _check_mean(_decisions(), _mix(mixer, _decisions(), 2, directed)[0])
     for leading, x in ((1, _parameters()), (2, _decisions())):
@@ -79,7 +85,7 @@ def _decisions() -> jax.Array:
 
 
 def _mix(mixer: Mixer, x: PyTree, leading: int, network: Network, times: int = _TIMES, compile: bool = True) -> Any:
-    """Mixes a few times, each with a key of its own, and donates what it can."""
+    """Mix a few times, each with its own key, and donate arguments where possible."""
     state, sent = mixer.init(x, leading), None
     mix = jax.jit(mixer.mix, donate_argnums=(1, 2)) if compile else mixer.mix
     x = jax.tree.map(jnp.copy, x)

@@ -15,20 +15,23 @@ _EXAMPLES, _OUTPUTS, _DEVICES = 6, 3, 2
 
 
 def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None = None) -> None:
-    """Checks a registered model.
+    """Check a registered model.
 
-    It must map `[B, …]` to `[B, K]`; have parameters as its only state, all of which have a finite gradient that is not
-    zero everywhere; treat every example for itself; give the same numbers compiled and not, and stacked over devices;
-    and be of float64 throughout where that is asked.
+    It must map `[B, …]` to `[B, K]`, and have parameters as its only state. Every parameter must have a finite gradient
+    that is not zero everywhere. Each example must be treated independently. The numbers must be the same compiled and
+    not, and stacked over devices. In double precision all must be float64.
 
     Args:
-      name: of the model.
-      input_shape: of one example.
-      tokens: how many token ids there are, or 0 to check it on numbers; by default 5 where a model takes nothing else.
+      name: name of the model.
+      input_shape: shape of one example.
+      tokens: number of token ids, or 0 to check the model on numbers; by default 5 if the model only takes tokens.
 
     Raises:
-      AssertionError: what is wrong.
-      InputError: an unknown name, or a shape that the model refuses.
+      AssertionError: the message says what is wrong.
+      InputError: the name is unknown, or the model refuses the shape.
+
+    Examples:
+      >>> check_model("linear", (8, 8))
     """
     if tokens is None:
         tokens = 5 if MODELS[name].tokens else 0

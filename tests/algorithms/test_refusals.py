@@ -143,7 +143,7 @@ def test_models_that_are_not_linear_have_no_closed_form():
 
 def test_a_temperature_where_numbers_are_predicted():
     model = build_model("linear", (DIMENSIONS,), 1)
-    with pytest.raises(ddjax.InputError, match="temperature 2 is of classes"):
+    with pytest.raises(ddjax.InputError, match="temperature=2 is only for classification"):
         ddjax.supervised_learner(model, optax.sgd(0.1), task=REGRESSION, temperature=2.0)
 
 

@@ -49,7 +49,7 @@ def test_what_are_no_token_ids(x, message):
     ],
 )
 def test_a_name_is_registered_once(registry, entry):
-    with pytest.raises(InputError, match=f"'{entry.name}' is registered already; choose another name"):
+    with pytest.raises(InputError, match=f"'{entry.name}' is already registered; choose another name"):
         registry.add(entry)
 
 

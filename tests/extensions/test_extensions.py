@@ -167,7 +167,7 @@ def test_a_sweep_over_parts_of_a_user(tmp_path):
         ("import nothing_of_the_kind", "fails: ModuleNotFoundError"),
         (
             "from ddjax.mixing import MIXERS, MixerEntry\nMIXERS.add(MixerEntry('average', None))",
-            "mixing 'average' is registered already; choose another name (line 2)",
+            "mixing 'average' is already registered; choose another name (line 2)",
         ),
     ],
 )

@@ -70,4 +70,4 @@ def test_numbers_to_predict_have_no_classes(tmp_path, capsys):
         f"--output_dir={tmp_path / 'a'}",
     ]
     assert call(*flags) == 2
-    assert "--prior_adjustment=1.0 is only for classes" in capsys.readouterr().err
+    assert "--prior_adjustment=1.0 is only for classification" in capsys.readouterr().err

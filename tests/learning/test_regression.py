@@ -186,7 +186,7 @@ def test_a_learner_refuses_targets_of_the_other_task():
     problem = make_problem()
     for task, y in ((tasks.CLASSIFICATION, problem.y), (tasks.REGRESSION, jnp.zeros(len(problem.y), jnp.int32))):
         learner = ddjax.supervised_learner(build_model("linear", (DIMENSIONS,), 1), optax.sgd(RATE), task=task)
-        with pytest.raises(ValueError, match=f"measured by {task.metric}"):
+        with pytest.raises(ValueError, match=f"metric is {task.metric}"):
             learner.gradient(None, learner.init(jax.random.key(0)).params, (problem.x, y, None))
 
 
@@ -305,10 +305,10 @@ def test_train_on_a_table(tmp_path):
     [
         (
             ["--divergence=kl"],
-            "--divergence=kl is only for classes, but the task of synthetic_regression is regression",
+            "--divergence=kl is only for classification, but the task of synthetic_regression is regression",
         ),
-        (["--temperature=2"], "--temperature=2.0 is only for classes"),
-        (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classes"),
+        (["--temperature=2"], "--temperature=2.0 is only for classification"),
+        (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classification"),
         (["--partition=dirichlet"], "'dirichlet' is by label"),
         (["--partition=shards"], "use iid, quantity or natural"),
         (
