@@ -1,6 +1,6 @@
-"""Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
+"""Data sets, and how their examples are shared out. No code outside this package knows a data set by name."""
 
-# The order in which they are registered is that of the help.
+# Help lists the data sets in the order of these imports.
 # isort: off
 from ddjax.data import digits, synthetic, tfds, npz, tables, libsvm, idx, images
 

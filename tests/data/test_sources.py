@@ -366,7 +366,7 @@ def test_a_training_folder_alone_and_images_of_16_bits(tmp_path):
     (tmp_path / "extra").mkdir()
     dataset = load_dataset(str(tmp_path))
     assert dataset.classes == ("cat", "dog")
-    assert dataset.notes[0] == "images below extra are not read"
+    assert dataset.notes[0] == "images in extra are not read"
     Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(tmp_path / "train" / "cat" / "0.png")
     with pytest.raises(InputError, match=r"0\.png has more than 8 bits"):
         load_dataset(str(tmp_path))
