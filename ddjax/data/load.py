@@ -68,7 +68,7 @@ def load_dataset(spec: str, **wanted: int | str) -> Dataset:
     for name in (name for name in Wanted._fields if name in _own()):
         if getattr(asked, name) and name not in entry.names:
             takers = ", ".join(entry.usage for entry in DATASETS.entries() if name in entry.names)
-            raise InputError(f"--{name} applies only to {takers}, but the data set is {spec!r}; leave it out")
+            raise InputError(f"--{name} is not used by {spec!r}; it belongs to {takers}")
     return entry.build(asked, spec) if entry.form else DATASETS.parse(spec).build(asked)
 
 

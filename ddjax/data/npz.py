@@ -143,7 +143,7 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
         with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
             if missing := set(names) - set(archive.files):
                 held = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{path} lacks the arrays {', '.join(sorted(missing))}; it holds {held}")
+                raise InputError(f"{path}: missing {', '.join(sorted(missing))}; it holds {held}")
             if owner_key and owner_key not in archive.files:
                 raise suggest(f"array of {path}", owner_key, archive.files)
             wanted = {*names, *_OTHERS, owner_key} & set(archive.files)
@@ -249,7 +249,7 @@ def _check_finite(path: str, name: str, values: np.ndarray) -> None:
         if not finite.all():
             bad = start + int(np.argwhere(~finite)[0, 0])
             raise InputError(
-                f"{path}: {name} has values that are not finite in {working_dtype()}, the first in example {bad}"
+                f"{path}: {name} has values that are not finite in {working_dtype()}, first in example {bad}"
             )
         start += len(block)
 

@@ -173,9 +173,9 @@ def test_images_without_a_test_folder_and_of_unlike_sizes(tmp_path):
 
 def test_a_path_of_no_kind(tmp_path):
     (tmp_path / "a.xyz").write_text("hello")
-    with pytest.raises(InputError, match=r"a file of no known kind"):
+    with pytest.raises(InputError, match=r"a file of unknown kind"):
         load_dataset(str(tmp_path / "a.xyz"))
-    with pytest.raises(InputError, match=r"a folder of no known kind"):
+    with pytest.raises(InputError, match=r"a folder of unknown kind"):
         load_dataset(str(tmp_path))
     with pytest.raises(InputError, match=r"no file"):
         load_dataset(str(tmp_path / "none" / "a.xyz"))
@@ -306,7 +306,7 @@ def test_sounds_and_owners_in_an_archive(tmp_path):
     np.testing.assert_array_equal(load_dataset(archive(tmp_path, **arrays), sample_rate=8000).x_test, dataset.x_test)
     with pytest.raises(InputError, match="too short"):
         load_dataset(archive(tmp_path, **arrays), sample_rate=44100)
-    with pytest.raises(InputError, match=r"owner must hold a number or a name for each of the 20"):
+    with pytest.raises(InputError, match=r"owner must hold one number or name for each of the 20"):
         load_dataset(archive(tmp_path, **arrays, owner=np.arange(3)))
 
 
