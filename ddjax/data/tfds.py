@@ -181,9 +181,11 @@ def _keys(wanted: Wanted, name: str, info: Any) -> tuple[list[str], str]:
             inputs = list(first) if isinstance(first, dict | list | tuple) else [first]
         target = target or (known[1] if isinstance(known[1], str) else "")
     held = f"it has {listed([f'{key} ({type(each).__name__})' for key, each in features.items()], 30)}"
-    for flag, given in (("--input_key", inputs), ("--target_key", target)):
+    for role, given in (("input", inputs), ("target", target)):
         if not given:
-            raise InputError(f"tfds:{name} does not name its input and target; name a feature with {flag}: {held}")
+            raise InputError(
+                f"tfds:{name} does not say which feature is the {role}; name one with --{role}_key: {held}"
+            )
     for key in [*inputs, target]:
         if key not in features:
             raise InputError(f"tfds:{name} has no feature {key!r}; {held}")
