@@ -38,7 +38,9 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
 
     Examples:
       >>> ddjax.data.digest_arrays([np.zeros((2, 3), np.float32)])
+      '819c360ee7712758'
       >>> ddjax.data.digest_arrays([np.zeros((3, 2), np.float32)])  # another shape, another digest
+      'c87c8bc166e89b2e'
     """
     found = hashlib.blake2b(digest_size=8)
     for array in arrays:

@@ -19,7 +19,7 @@ def find_dataset(spec: str) -> DatasetEntry:
     Examples:
       >>> from ddjax.data import find_dataset
       >>> find_dataset("synthetic_regression:20").usage
-      'synthetic_regression[:DIMENSIONS][:NOISE][:HETEROGENEITY]'
+      'synthetic_regression[:DIMENSIONS[:NOISE[:HETEROGENEITY]]]'
       >>> find_dataset("people.csv").name  # by the ending; the file is not opened
       'csv'
     """

@@ -42,10 +42,9 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
       InputError: if the file is missing or cannot be read, or if a key, shape, dtype or value does not fit.
 
     Examples:
-      >>> path = folder / "mine.npz"
       >>> x, y = np.arange(24.0).reshape(6, 2, 2), np.array(["cat", "dog"] * 3)
-      >>> np.savez(path, x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
-      >>> dataset = ddjax.data.read_npz(path)
+      >>> np.savez(f"{folder}/mine.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+      >>> dataset = ddjax.data.read_npz(f"{folder}/mine.npz")
       >>> dataset.x_train.shape, dataset.y_train, dataset.classes
       ((6, 2, 2), array([0, 1, 0, 1, 0, 1], dtype=int32), ('cat', 'dog'))
     """

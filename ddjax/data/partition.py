@@ -184,10 +184,12 @@ def share_out(
         `alpha` is not in (0, 1e6].
 
     Examples:
-      >>> labels = np.repeat([0, 1], 500)
-      >>> for alpha in (100, 0.1):  # share of label 1 on each of four devices
-      ...     parts = ddjax.data.share_out("dirichlet", labels, 4, np.random.default_rng(0), alpha)
-      ...     print(alpha, [round(labels[part].mean().item(), 2) for part in parts])
+      >>> labels = np.arange(900) % 3
+      >>> for alpha in (100, 0.1):  # examples per class on each of four devices
+      ...     parts = ddjax.data.share_out("dirichlet", labels, 4, np.random.default_rng(1), alpha, 30)
+      ...     print([np.bincount(labels[part], minlength=3).tolist() for part in parts])
+      [[10, 8, 12], [10, 10, 10], [7, 7, 16], [8, 9, 13]]
+      [[0, 29, 1], [30, 0, 0], [0, 30, 0], [0, 14, 16]]
     """
     choice = PARTITIONS.parse(name)
     entry = choice.entry

@@ -281,7 +281,7 @@ def _owned(
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
         raise InputError(
             f"partition {partition!r} needs the owners of examples, but this data set names none; give an array "
-            f"`owner` in a .npz, or natural:KEY with a column of a table or a feature of tfds, or use {others}"
+            f"`owner` in a .npz, or natural:KEY with a column of a table or a feature of tfds, or use one of {others}"
         )
     return PARTITIONS.parse(partition).build(dataset.owner[private], devices, rng, most, bool(dataset.owners))
 
@@ -319,9 +319,7 @@ def _check_tokens(dataset: Dataset) -> None:
                 "use tokens=False for other inputs"
             )
         if x.size and not 0 <= x.min() <= x.max() < 2**31:
-            raise InputError(
-                f"token ids must lie in 0 … {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}"
-            )
+            raise InputError(f"token ids must lie in 0 … {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}")
 
 
 def pool(problem: Problem) -> Problem:

@@ -31,7 +31,7 @@ def read_csv(
     encoding: str = "",
     comment: str = "",
 ) -> Dataset:
-    """Read a table with a header, and draw a fifth of its rows for testing.
+    r"""Read a table with a header, and draw a fifth of its rows for testing.
 
     Commas separate the columns. Tabs, semicolons or bars do if the header has them and no comma.
 
@@ -57,10 +57,9 @@ def read_csv(
       InputError: if the file is missing or cannot be read, or a column or a row does not fit.
 
     Examples:
-      >>> path = folder / "people.csv"
       >>> rows = [f"{20 + i},{'AB'[i % 2]},{'no' if i < 5 else 'yes'}" for i in range(10)]
-      >>> _ = path.write_text("\\n".join(["age,town,member", *rows]))
-      >>> dataset = ddjax.data.read_csv(path, target_column="member", seed=0)
+      >>> _ = (folder / "people.csv").write_text("\n".join(["age,town,member", *rows]))
+      >>> dataset = ddjax.data.read_csv(f"{folder}/people.csv", target_column="member", seed=0)
       >>> dataset.classes, [(column.name, column.kind) for column in dataset.columns]
       (('no', 'yes'), [('age', 'number'), ('town', 'category')])
       >>> dataset.x_train.shape, dataset.x_test.shape  # one column of age, two of town

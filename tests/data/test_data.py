@@ -274,7 +274,7 @@ def test_csv_of_labels(tmp_path):
 @pytest.mark.parametrize(
     ("head", "rows", "column", "message"),
     [
-        ("a,b", [(i, i) for i in range(9)], "", "--target_column must name what is to be learned: a, b"),
+        ("a,b", [(i, i) for i in range(9)], "", "--target_column must name the column to learn: a, b"),
         ("size,price", [(i, i) for i in range(9)], "prize", "did you mean 'price'"),
         ("a,b", [(i, i) for i in range(4)], "a", "4 rows are too few"),
         ("a,b", [], "a", "0 rows are too few"),
@@ -287,7 +287,7 @@ def test_csv_of_labels(tmp_path):
             "b",
             "column 'a' holds 'inf' in line 4, beyond 1e+100",
         ),
-        ("a", range(9), "a", "no column beside 'a'"),
+        ("a", range(9), "a", "no column besides 'a'"),
         ("a,b", [(i, 7) for i in range(9)], "b", "'b' has only one value"),
         ("a,b", [(f"street {i}", i) for i in range(200)], "b", "column 'a' has 160 different texts"),
         ("a,b", [(1, 2), (1, 2, 3)], "b", "line 3 has 3 values, but the header names 2 columns"),
@@ -301,7 +301,7 @@ def test_csv_of_labels(tmp_path):
         ("a,b", [('"34,000"', i) for i in range(9)], "b", "'34,000' in line 2"),
         ("a,b", [(i, i if i != 4 else "x") for i in range(9)], "b", "column 'b' holds numbers, but 'x' in line 6"),
         ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "'b' is missing ('?') in 1 rows, first in line 6"),
-        (",b", [(i, i * i) for i in range(9)], "b", "no column beside 'b'"),
+        (",b", [(i, i * i) for i in range(9)], "b", "no column besides 'b'"),
     ],
 )
 def test_a_bad_csv_is_named(tmp_path, head, rows, column, message):
@@ -344,10 +344,10 @@ def test_files_that_are_no_npz(tmp_path):
     [
         ({"reference_size": 90}, "below the 90 training examples"),
         ({"reference_size": 88}, "2 private examples are fewer than 4 devices"),
-        ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but 60"),
+        ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but only 60"),
         ({"eval_examples": 31}, "0 … 30"),
         ({"partition": "dirichle"}, "did you mean 'dirichlet'"),
-        ({"partition": "natural"}, "needs to know who holds an example"),
+        ({"partition": "natural"}, "needs the owners of examples"),
         ({"dirichlet_alpha": 0.0}, "positive"),
         ({"examples_per_device": -1}, "positive"),
     ],

@@ -111,7 +111,7 @@ def test_the_row_numbers_of_pandas_are_ignored_and_a_leak_is_named(tmp_path):
     dataset = load_dataset(path, target_column="y")
     assert dataset.x_train.shape == (48, 2)
     assert [column.kind for column in dataset.columns] == ["ignored", "number", "number"]
-    assert "column 'code' tells 'y' exactly" in dataset.notes[1]
+    assert "column 'code' determines 'y'" in dataset.notes[1]
     assert load_dataset(path, target_column="y", ignore_columns="code").x_train.shape == (48, 1)
     with pytest.raises(InputError, match="did you mean 'code'"):
         load_dataset(path, target_column="y", ignore_columns="cod")

@@ -197,7 +197,7 @@ def test_combinations_run(tmp_path, flags):
         (["--compressor=top_classes:11"], "more than the 10 classes"),
         (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
         (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "use metropolis_hastings"),
-        (["--mixing_weights=column_uniform", "--topology=star"], "a doubly stochastic matrix is needed"),
+        (["--mixing_weights=column_uniform", "--topology=star"], "the mixing matrix must be doubly stochastic"),
         (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "a column stochastic"),
         (["--algorithm=co_regularization", "--models=mlp"], "give --models=linear"),
         (["--topology=alternating:ring+rign"], "did you mean 'ring'"),
@@ -206,7 +206,7 @@ def test_combinations_run(tmp_path, flags):
         (["--topology=random_match"], "did you mean 'random_matching'"),
         (
             ["--topology=alternating:ring+random_matching"],
-            "a fixed graph is needed, but 'random_matching' changes from round to round",
+            "topology 'random_matching' changes from round to round, but a fixed graph is needed",
         ),
         (["--mixing=choco", "--consensus=neighbors"], "keeps none"),
         (["--mixing=server", "--consensus_step_size=1.5"], "unstable here: it must be below 1"),
