@@ -198,7 +198,7 @@ def test_combinations_run(tmp_path, flags):
         (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
         (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "use metropolis_hastings"),
         (["--mixing_weights=column_uniform", "--topology=star"], "the mixing matrix must be doubly stochastic"),
-        (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "a column stochastic"),
+        (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "must be column stochastic"),
         (["--algorithm=co_regularization", "--models=mlp"], "give --models=linear"),
         (["--topology=alternating:ring+rign"], "did you mean 'ring'"),
         (["--topology=random_matching", "--devices=5"], "even number of devices"),
