@@ -8,7 +8,8 @@ from ddjax.data.texts import read_numbers, tidy
 from ddjax.errors import InputError, suggest
 
 TASKS = ("classification", "regression")
-# Without a task, whole floating-point numbers are classes if they have at most _MOST values, each _OFTEN on average.
+# Without a task, floating-point numbers that look like labels are classes only if they have at most _MOST different
+# values, each of them _OFTEN on average.
 _MOST, _OFTEN = 20, 5
 
 

@@ -100,7 +100,7 @@ def natural(
         groups = [rng.permutation(np.flatnonzero(owner == each)) for each in np.unique(owner)]
         parts = _joined(groups, devices, rng) if len(groups) >= devices else _spread(groups, devices)
     if empty := [n for n, part in enumerate(parts) if not len(part)]:
-        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
+        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; use fewer devices")
     return [part[: most or None] for part in parts]
 
 
@@ -202,7 +202,7 @@ def share_out(
     if len(labels) < devices:
         raise InputError(
             f"{len(labels)} private examples are fewer than {devices} devices; "
-            "take fewer devices or a smaller reference set"
+            "use fewer devices or a smaller reference set"
         )
     total = examples_per_device * devices or len(labels)
     if not 0 < total <= len(labels):

@@ -97,7 +97,9 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
     check_number("reference_known", share, 0, 1, positive=True)
     count = round(share * size)
     if not count:
-        raise InputError(f"--reference_known={share:g} of {size} reference examples is less than one; use a larger one")
+        raise InputError(
+            f"--reference_known={share:g} of {size} reference examples is less than one example; use a larger share"
+        )
     if count == size:
         return None
     return jnp.asarray(rng.permuted(np.broadcast_to(np.arange(size) < count, (devices, size)), axis=1))
@@ -133,6 +135,6 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
         most = max(int(block.max()) for block in blocks(there))
         if least < limits.min or most > limits.max:
             raise InputError(
-                f"the reference data {name} lie in {least} … {most}, which does not fit the {here.dtype} that devices "
-                "hold"
+                f"the reference data {name} lie in {least} … {most}, which does not fit the dtype {here.dtype} of the "
+                "devices' data"
             )

@@ -184,7 +184,7 @@ def test_other_reference_data_are_looked_at():
     )
     made(pixels, reference_dataset=wide, reference_source="it.npz")
     wide.x_train[3, 0, 0] = 300
-    with pytest.raises(InputError, match="lie in 9 … 300, which does not fit the uint8"):
+    with pytest.raises(InputError, match="lie in 9 … 300, which does not fit the dtype uint8"):
         made(pixels, reference_dataset=wide, reference_source="it.npz")
 
 
