@@ -1,15 +1,16 @@
-"""Data sets, and how their examples are shared out. Nothing outside this package knows a data set by name."""
+"""Data sets, and how their examples are shared out. No code outside this package knows a data set by name."""
 
-# The order in which they are registered is that of the help.
+# Help lists the data sets in the order of these imports.
 # isort: off
 from ddjax.data import digits, synthetic, tfds, npz, tables, libsvm, idx, images
 
 # isort: on
 from ddjax.data.dataset import Column, Dataset
+from ddjax.data.digests import digest, digest_arrays, digest_path
 from ddjax.data.load import find_dataset, load_dataset
 from ddjax.data.npz import read_npz
 from ddjax.data.partition import owner_key, share_out
-from ddjax.data.problem import Prepared, digest, digest_arrays, digest_path, make_problem, pool, prepare
+from ddjax.data.problem import Prepared, make_problem, pool, prepare
 from ddjax.data.registry import DATASETS, PARTITIONS, DatasetEntry, PartitionEntry, Wanted
 from ddjax.data.shifts import SHIFTS
 from ddjax.data.tables import read_csv

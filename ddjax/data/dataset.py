@@ -6,15 +6,15 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """What was made of one column of a table.
+    """Interpretation of one column of a table.
 
     Attributes:
-      name: as in the header.
+      name: name in the header.
       kind: `number`, `category` (one input of 0 and 1 per text), `text` or `ignored`.
-      missing: rows without a value.
-      filled: what stands there instead: the median over the training rows; `None` for no number.
-      categories: the texts, of a category.
-      why: why it is ignored.
+      missing: number of rows without a value.
+      filled: number that replaces missing values, the median over the training rows; `None` if no number is missing.
+      categories: texts of a category in sorted order.
+      why: reason why the column is ignored.
     """
 
     name: str
@@ -26,22 +26,22 @@ class Column(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Inputs with what is to be learned of them, not yet standardized.
+    """Inputs and targets, not yet standardized.
 
     Attributes:
-      x_train: `[M, …]` floating-point numbers, integers, or token ids.
-      y_train: `[M]` int32 labels in `[0, K)`, or floating-point numbers to predict, `[M, K]` or `[M]`.
-      x_test: `[T, …]`.
-      y_test: as `y_train`.
-      outputs: `K`, classes or numbers.
-      owner: `[M]` who holds each training example, for the partition `natural`, if that is known: a number in `owners`,
-        or without these the device that it was made for.
+      x_train: training inputs `[M, …]`: floating-point numbers, integers or token ids.
+      y_train: training targets: int32 labels `[M]` in `[0, K)`, or floating-point numbers `[M, K]` or `[M]`.
+      x_test: test inputs `[T, …]`.
+      y_test: test targets, in the form of `y_train`.
+      outputs: number `K` of classes, or of numbers to predict.
+      owner: owner of each training example `[M]`, for the partition `natural`: an index into `owners`, or, if `owners`
+        is empty, the device that the example was made for. `None` if the owners are not known.
       tokens: whether integer inputs are token ids, which stay integers.
-      scaled: whether floating-point numbers have the scale that they are meant to have, and stay as they are.
-      classes: the names of the labels 0 to K − 1, where they have any.
-      columns: of a table, what was made of each column that is not the target.
-      notes: sentences on what a user may not expect.
-      owners: names of those who hold examples, such as speakers, in sorted order.
+      scaled: whether floating-point numbers already have their intended scale, so that they stay as they are.
+      classes: names of the labels 0 to K − 1; empty if they have none.
+      columns: interpretation of each column of a table except the target.
+      notes: sentences about facts that a user may not expect.
+      owners: names of the owners, such as speakers, in sorted order.
     """
 
     x_train: np.ndarray
@@ -59,6 +59,6 @@ class Dataset(NamedTuple):
 
 
 def unlabeled(x: np.ndarray, **more: Any) -> Dataset:
-    """Inputs `[M, …]` alone, for a reference set: the targets are zeros, and there is no test set."""
+    """Make a data set of inputs `[M, …]` only, for a reference set. Targets are zeros, and the test set is empty."""
     y = np.zeros(len(x), np.int32)
     return Dataset(x, y, x[:0], y[:0], outputs=1, **more)

@@ -1,4 +1,4 @@
-"""Folders of IDX files, the format in which MNIST and its likes are distributed."""
+"""Folders of IDX files, the format of MNIST and similar data sets."""
 
 import gzip
 import math
@@ -17,10 +17,10 @@ _DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def read_idx(path: str) -> np.ndarray:
-    """The array in an IDX file, which may be gzipped.
+    """Read the array in an IDX file, which may be gzipped.
 
     Raises:
-      InputError: no file, or not one of this format.
+      InputError: if there is no such file, or it does not have this format.
     """
     file = Path(path).expanduser()
     try:
@@ -32,26 +32,27 @@ def read_idx(path: str) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a readable IDX file: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES or not content[3]:
-        raise InputError(f"{path} is not an IDX file: it begins with the bytes {content[:4].hex(' ') or 'of none'}")
+        begins = f"begins with the bytes {content[:4].hex(' ')}" if content else "is empty"
+        raise InputError(f"{path} is not an IDX file: it {begins}")
     dtype, axes = np.dtype(_DTYPES[content[2]]), content[3]
     start = 4 + 4 * axes
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
     if len(content) != start + math.prod(shape) * dtype.itemsize:
         raise InputError(
-            f"{path} is not a whole IDX file: its header says {list(shape)} of {dtype.itemsize} bytes, and "
-            f"{len(content) - start} bytes follow"
+            f"{path} is not a complete IDX file: its header announces shape {list(shape)} with {dtype.itemsize} bytes "
+            f"per number, but {len(content) - start} bytes follow"
         )
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
-    """A folder with IDX files of training images and labels, and of test images and labels.
+    """Read a folder with IDX files of training images and labels, and of test images and labels.
 
-    They are known by their names: `train` or `t10k` (or `test`), and `images` or `labels`. Without a test set a fifth
-    is drawn.
+    The name of a file tells its content: `train` or `t10k` (or `test`), and `images` or `labels`. If there is no test
+    set, a fifth of the examples is drawn for testing.
 
     Raises:
-      InputError: the file that is missing, there twice or malformed.
+      InputError: if a file is missing, exists twice or is malformed; the message names it.
     """
     files: dict[tuple[str, str], Path] = {}
     for file in sorted(Path(path).expanduser().iterdir()):
@@ -59,20 +60,21 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
             continue
         if key in files:
             raise InputError(
-                f"{path} holds {files[key].name} and {file.name}, both {' '.join(key)}; a folder holds one data set"
+                f"{path} holds both {files[key].name} and {file.name} for {' '.join(key)}; keep one data set per folder"
             )
         files[key] = file
     splits = ("train", "test") if any(split == "test" for split, _ in files) else ("train",)
     arrays: dict[tuple[str, str], np.ndarray] = {}
     for key in ((each, part) for each in splits for part in ("images", "labels")):
         if key not in files:
-            raise InputError(f"{path} has no IDX file of {' '.join(key)}; it holds " + _held(files))
+            raise InputError(f"{path} has no IDX file of {' '.join(key)}; it holds {_held(files)}")
         arrays[key] = read_idx(str(files[key]))
     for each in splits:
         x, y = arrays[each, "images"], arrays[each, "labels"]
         if y.ndim != 1 or x.ndim < 2 or len(x) != len(y) or not len(y):
             raise InputError(
-                f"{files[each, 'labels']} holds {list(y.shape)}, which are not the labels of the images {list(x.shape)}"
+                f"{files[each, 'labels']} has shape {list(y.shape)}, which does not fit the images {list(x.shape)}; "
+                "one label per image is needed"
             )
     x, y = arrays["train", "images"], arrays["train", "labels"]
     notes: tuple[str, ...] = ()
@@ -83,8 +85,11 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
         train, test = split(len(y), wanted.seed)
         x, y, x_test, y_test = x[train], y[train], x[test], y[test]
     if x.shape[1:] != x_test.shape[1:]:
-        raise InputError(f"{path}: images are {list(x.shape[1:])} in training and {list(x_test.shape[1:])} in testing")
-    targets = read_targets(y, y_test, (f"{path}: labels to train on", f"{path}: labels to test on"), wanted.task)
+        raise InputError(
+            f"{path}: training images have shape {list(x.shape[1:])}, but test images have shape "
+            f"{list(x_test.shape[1:])}; one shape is needed"
+        )
+    targets = read_targets(y, y_test, (f"{path}: training labels", f"{path}: test labels"), wanted.task)
     return Dataset(
         x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,
         notes=notes + targets.notes,
@@ -92,7 +97,7 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
 
 
 def _key(file: Path) -> tuple[str, str] | None:
-    """Split and part that a file of the folder is; `None` for another file."""
+    """Return the split and the part that a file holds; `None` for another file."""
     name = file.name.lower()
     if "idx" not in name or name.startswith("."):
         return None

@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class."""
+"""Folders of images, with one folder per class."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +16,13 @@ _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "vali
 
 
 def read_images(wanted: Wanted, path: str) -> Dataset:
-    """Images in a folder for each class, below `train` and `test` (or `val`), or without these.
+    """Read images from one folder per class; these folders lie in `train` and `test` (or `val`), or in `path` itself.
 
-    All images have one size. They are grey if all are, else red, green and blue. Without a `test` folder a fifth is
-    drawn for testing, of `train` if that holds a folder for each class.
+    All images must have one size. They become grey if all of them are grey, and red, green and blue otherwise. If
+    there is no `test` folder, a fifth of the images is drawn for testing: from `train` if it holds the class folders.
 
     Raises:
-      InputError: no image, an image that cannot be read, or one of another size.
+      InputError: if there is no image, an image cannot be read, or images differ in size.
     """
     root = Path(path).expanduser()
     notes: tuple[str, ...] = ()
@@ -31,14 +31,14 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
     apart = train is not None and (test is not None or any(_folders(train)))
     if train and apart:
         if others := sorted({*splits.values()} - {train, test}):
-            notes = (f"images below {', '.join(each.name for each in others)} are not read",)
+            notes = (f"images in {', '.join(each.name for each in others)} are not read",)
         root = train
     files, labels = _listed(root)
     if without := sorted({each.name for each in _folders(root)} - set(labels)):
-        notes += (f"folders without images are no classes: {', '.join(without)}",)
+        notes += (f"folders without images do not count as classes: {', '.join(without)}",)
     if apart and test:
         if test.name.lower() != "test":
-            notes += (f"tests are on {test.name}",)
+            notes += (f"the test set is the folder {test.name}",)
         test_files, test_labels = _listed(test)
         x = _arrays(files + test_files, path)
         x, x_test = np.split(x, [len(files)])
@@ -50,7 +50,7 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
         x, y, x_test, y_test = x[rows], y[rows], x[test_rows], y[test_rows]
     if not len(y_test):
         raise InputError(f"{path}: {len(files)} images are too few to test on a fifth of them; at least 5 are needed")
-    targets = read_targets(y, y_test, (f"{path}: folders to train on", f"{path}: folders to test on"), "classification")
+    targets = read_targets(y, y_test, (f"{path}: training folders", f"{path}: test folders"), "classification")
     return Dataset(
         x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,
         notes=notes + targets.notes,
@@ -68,15 +68,18 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _listed(root: Path) -> tuple[list[Path], list[str]]:
-    """The images below a folder, and the class of each."""
+    """List the images in the class folders of `root`, and the class of each."""
     found = [(file, folder.name) for folder in _folders(root) for file in _images(folder)]
     if not found:
-        raise InputError(f"{root} has no folder with images ({', '.join(_ENDINGS[:3])}, …); a class is a folder of it")
+        raise InputError(
+            f"{root} has no folder with images ({', '.join(_ENDINGS[:3])}, …); put the images of each class in a "
+            "folder of their own"
+        )
     return [file for file, _ in found], [name for _, name in found]
 
 
 def _arrays(files: list[Path], path: str) -> np.ndarray:
-    """`[M, height, width]` or `[M, height, width, 3]` uint8."""
+    """Read images into one uint8 array, `[M, height, width]` or `[M, height, width, 3]`."""
     from PIL import Image
 
     def opened(file: Path, mode: str = "") -> tuple[tuple[int, int], str, np.ndarray | None]:
@@ -92,13 +95,13 @@ def _arrays(files: list[Path], path: str) -> np.ndarray:
         if other != size:
             raise InputError(
                 f"{path}: images have different sizes, {size[0]}×{size[1]} in {files[0].name} and "
-                f"{other[0]}×{other[1]} in {file.name}; bring them to one size"
+                f"{other[0]}×{other[1]} in {file.name}; resize them to one size"
             )
     for file, (_, mode) in zip(files, looks, strict=True):
         if mode[0] in "IF":
             raise InputError(
-                f"{file} has more than 8 bits for each value (Pillow's mode {mode}); save it with 8, or put the images "
-                "into a .npz"
+                f"{file} has more than 8 bits per value (Pillow's mode {mode}); save it with 8 bits, or put the "
+                "images into a .npz"
             )
     mode = "L" if {mode for _, mode in looks} <= {"1", "L", "LA"} else "RGB"
     x = np.empty((len(files), size[1], size[0], *((3,) if mode == "RGB" else ())), np.uint8)
@@ -112,5 +115,5 @@ def _recognize(path: Path) -> bool:
 
 
 DATASETS.add(
-    DatasetEntry("images", read_images, form="FOLDER with a folder of images for each class", recognize=_recognize)
+    DatasetEntry("images", read_images, form="FOLDER with one folder of images per class", recognize=_recognize)
 )

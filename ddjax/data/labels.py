@@ -1,4 +1,4 @@
-"""What is to be learned: classes, whatever they are called, or numbers to predict."""
+"""Targets: classes, whatever their names, or numbers to predict."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,13 @@ from ddjax.data.texts import read_numbers, tidy
 from ddjax.errors import InputError, suggest
 
 TASKS = ("classification", "regression")
-# Whole numbers from 0 or 1 to at most this are classes where nothing is said, if each occurs this often on average.
+# Without a task, floating-point numbers that look like labels are classes only if they have at most _MOST different
+# values, each of them _OFTEN on average.
 _MOST, _OFTEN = 20, 5
 
 
 class Targets(NamedTuple):
-    """Targets of both splits; see `Dataset`."""
+    """Training and test targets; see `Dataset`."""
 
     y_train: np.ndarray
     y_test: np.ndarray
@@ -23,52 +24,53 @@ class Targets(NamedTuple):
 
 
 def check_task(task: str) -> None:
-    """Refuses a task that there is not; raises `InputError`."""
+    """Raise `InputError` if `task` is neither empty nor in `TASKS`."""
     if task and task not in TASKS:
         raise suggest("task", task, TASKS)
 
 
 def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], task: str = "") -> Targets:
-    """Decides whether targets are classes or numbers, and numbers the classes.
+    """Decide whether targets are classes or numbers to predict, and number the classes.
 
-    Texts, truth values and integers are classes. So are one-hot rows, and floating-point numbers that are 0 to K − 1,
-    1 to K, or −1 and 1 (as scikit-learn's `type_of_target` has it for all whole numbers); a note says so. Others are
-    numbers to predict. Classes are numbered in sorted order, so labels may begin anywhere and have gaps.
+    Texts, truth values and integers are classes. One-hot rows are classes too, and so are floating-point numbers with
+    the values 0 to K − 1, 1 to K, or −1 and 1; a note says so. (scikit-learn's `type_of_target` does the same for all
+    whole numbers.) Other floating-point numbers are predicted. Classes are numbered in sorted order, so labels may
+    begin anywhere and have gaps.
 
     Args:
-      train: `[M]`, `[M, 1]` or `[M, K]` of texts, truth values, integers or floating-point numbers.
-      test: `[T, …]` likewise.
-      names: of both, for messages.
-      task: `classification` or `regression`; empty to decide.
+      train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, truth values, integers or floating-point numbers.
+      test: test targets `[T, …]` of the same kind.
+      names: names of both for messages.
+      task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:
-      InputError: targets that do not fit the task, one class, hardly an example per class, or a class that only test
-        examples have.
+      InputError: if targets do not fit the task, there is only one class, classes have fewer than two training
+        examples on average, or a class occurs only in the test targets.
     """
     check_task(task)
     train, test = _plain(train, names[0]), _plain(test, names[1])
     notes: list[str] = []
     if train.ndim == 2 and task != "regression" and _one_hot(train) and _one_hot(test):
-        notes.append("rows of one 1 among zeros are taken as classes; --task=regression predicts them as numbers")
+        notes.append("one-hot rows are taken as classes; --task=regression predicts them as numbers")
         train, test = train.argmax(1), test.argmax(1)
     if train.ndim == 2 and (task == "classification" or train.dtype.kind != "f") and task != "regression":
         row = int(np.argmax((train != 0).sum(1) != 1))
         raise InputError(
-            f"{names[0]}: classes are [examples] or one-hot rows, got {train.dtype} {list(train.shape)}, of which row "
-            f"{row} is not one-hot; numbers to predict are floating-point, or say --task=regression"
+            f"{names[0]}: classes must be [examples] or one-hot rows, but row {row} of {train.dtype} "
+            f"{list(train.shape)} is not one-hot; for numbers to predict, use --task=regression"
         )
     numeric = train.dtype.kind in "iuf"
     if task == "regression":
         if not numeric:
-            raise InputError(f"{names[0]} holds {str(train[0])!r}, which is no number to predict")
+            raise InputError(f"{names[0]} holds {str(train[0])!r}, but regression needs numbers to predict")
         return _numbers(train, test, names, notes)
     if numeric and train.dtype.kind == "f":
         whole = all((values == np.round(values)).all() for values in (train, test))
         if task == "classification" and not whole:
             bad = int(np.argmax(train != np.round(train)))
             raise InputError(
-                f"{names[0]} holds {train.flat[bad]:g} (row {bad}), and classes are whole numbers or texts; "
-                "--task=regression predicts numbers"
+                f"{names[0]} holds {train.flat[bad]:g} (row {bad}), but classes must be whole numbers or texts; "
+                "to predict numbers, use --task=regression"
             )
         if not task:
             if not (train.ndim == 1 and whole and _count(train)):
@@ -77,15 +79,15 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
                 if train.ndim == 1 and whole and (count <= _MOST or (in_a_row and len(train) >= _OFTEN * count)):
                     notes.append(
                         f"the target has {count} different whole numbers, which are predicted as numbers; if they are "
-                        "classes, say --task=classification"
+                        "classes, use --task=classification"
                     )
                 return _numbers(train, test, names, notes)
-            notes.append("whole numbers in a row are taken as classes; --task=regression predicts them as numbers")
+            notes.append("whole-number targets are taken as classes; --task=regression predicts them as numbers")
     return _classes(train, test, names, notes)
 
 
 def _plain(y: np.ndarray, name: str) -> np.ndarray:
-    """Targets without a needless axis, texts tidied and read as numbers where all of them are."""
+    """Drop an axis of length 1, and tidy texts; if all of them are numbers, return these."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "S":
@@ -105,7 +107,7 @@ def _plain(y: np.ndarray, name: str) -> np.ndarray:
         return np.array(whole if max(map(abs, whole), default=0) < 2**63 else texts).reshape(y.shape)
     if numbers.mostly:
         row = numbers.strange[0] if numbers.strange else int(numbers.missing.argmax())
-        raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; mend it or leave the row out")
+        raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; correct it or remove the row")
     return np.array(texts).reshape(y.shape)
 
 
@@ -114,7 +116,7 @@ def _one_hot(y: np.ndarray) -> bool:
 
 
 def _count(y: np.ndarray) -> bool:
-    """Whether floating-point numbers look like labels."""
+    """Say whether whole floating-point numbers look like labels."""
     values = np.unique(y)
     consecutive = values[0] in (0, 1) and (np.diff(values) == 1).all()
     return bool(
@@ -126,7 +128,7 @@ def _count(y: np.ndarray) -> bool:
 
 def _numbers(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes: list[str]) -> Targets:
     if np.ptp(train, axis=0).max() == 0:
-        raise InputError(f"{names[0]} has one value only; at least two are needed")
+        raise InputError(f"{names[0]} has only one value; at least two are needed")
     train, test = (y.reshape(len(y), -1).astype(float) for y in (train, test))
     return Targets(train, test, train.shape[1], (), tuple(notes))
 
@@ -134,18 +136,18 @@ def _numbers(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
 def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes: list[str]) -> Targets:
     values, y_train = np.unique(train, return_inverse=True)
     if len(values) < 2:
-        raise InputError(f"{names[0]} holds one class only, {_called(values[0])}; at least two are needed")
+        raise InputError(f"{names[0]} holds only one class, {_called(values[0])}; at least two are needed")
     if 2 * len(values) > len(train):
         raise InputError(
-            f"{names[0]} holds {len(values)} different labels in {len(train)} rows, the first {_called(values[0])}; a "
-            "class needs two examples on average" + _remedy(train)
+            f"{names[0]} holds {len(values)} different labels in {len(train)} rows, the first is "
+            f"{_called(values[0])}; a class needs at least two examples on average" + _remedy(train)
         )
     unknown = ~np.isin(test, values)
     if unknown.any():
         row = int(unknown.argmax())
         raise InputError(
-            f"{names[1]} holds the label {_called(test[row])} (row {row}), which {names[0]} does not hold; the labels "
-            f"there are {listed([_called(value) for value in values])}"
+            f"{names[1]} holds the label {_called(test[row])} (row {row}), which is missing from {names[0]}; the "
+            f"labels there are {listed([_called(value) for value in values])}"
         )
     called = tuple(_called(value) for value in values)
     if once := np.flatnonzero(np.bincount(y_train) == 1).tolist():
@@ -153,22 +155,24 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
     alike: dict[str, str] = {}
     for name in called:
         if (other := alike.setdefault(name.casefold(), name)) != name:
-            notes.append(f"the classes {other!r} and {name!r} differ in capital letters only")
+            notes.append(f"the classes {other!r} and {name!r} differ only in capital letters")
     if train.dtype.kind in "iuf" and not np.array_equal(values, np.arange(len(values))):
-        notes.append(f"the labels {listed(called)} are numbered anew, from 0 to {len(values) - 1}")
+        notes.append(f"the labels {listed(called)} are renumbered from 0 to {len(values) - 1}")
     place = np.searchsorted(values, test)
     return Targets(y_train.astype(np.int32), place.astype(np.int32), len(values), called, tuple(notes))
 
 
 def _remedy(y: np.ndarray) -> str:
-    return "; --task=regression predicts numbers" if y.dtype.kind in "iuf" else "; is it a name or an identifier?"
+    if y.dtype.kind in "iuf":
+        return "; to predict numbers, use --task=regression"
+    return "; check that the target is not a name or an identifier"
 
 
 def _called(value: object) -> str:
-    """The name of a class."""
+    """Return the name of a class."""
     return f"{value:g}" if isinstance(value, np.floating) else str(value)
 
 
 def listed(names: tuple[str, ...] | list[str], most: int = 6) -> str:
-    """The first few names, joined by commas."""
+    """Join the first few names by commas."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

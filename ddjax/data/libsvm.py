@@ -19,23 +19,23 @@ from ddjax.types import working_dtype
 
 _LINE = re.compile(rb"[-+]?[\d.]+(e[-+]?\d+)?(\s+(qid:\d+\s+)?\d+:\S+)+\s*(#.*)?", re.IGNORECASE)
 _OPEN = {".gz": gzip.decompress, ".bz2": bz2.decompress}
-_LARGEST = 2**34  # bytes; sparse data can have any number of columns
+_LARGEST = 2**34  # bytes of the dense array; sparse data can have any number of columns
 
 
 def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
-    """A file with a line `target column:value …` for each example; a column that is left out is 0.
+    """Read a file with one line `target column:value …` per example; an omitted column is 0.
 
-    Columns count from 1, or from 0 if a file has a column 0. The test set is the file beside it whose name has a `.t`
-    more (`a9a.t` of `a9a`, `a.t.libsvm` or `a.libsvm.t` of `a.libsvm`); without one a fifth of the examples is drawn.
-    Either may be compressed (`.gz`, `.bz2`).
+    Columns are numbered from 1, or from 0 if a file has a column 0. The test set is a file in the same folder whose
+    name has an additional `.t` (`a9a.t` for `a9a`; `a.t.libsvm` or `a.libsvm.t` for `a.libsvm`). If there is none, a
+    fifth of the examples is drawn for testing. Both files may be compressed (`.gz`, `.bz2`).
 
     Args:
-      path: of the file.
-      seed: of the split.
-      task: `classification` or `regression`; empty to decide by the targets.
+      path: path of the file.
+      seed: seed of the split.
+      task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:
-      InputError: no file, or the line that is malformed.
+      InputError: if there is no such file, or a line is malformed; the message names the line.
     """
     from sklearn.datasets import load_svmlight_files
 
@@ -58,8 +58,8 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
     columns, rows = xs[0].shape[1], sum(len(y) for y in ys)
     if (size := columns * rows * working_dtype().itemsize) > _LARGEST:
         raise InputError(
-            f"{path} has {columns:,} columns in {rows:,} rows, which take {size / 1e9:.0f} GB when zeros are written "
-            "out as a simulation needs them; take fewer columns"
+            f"{path} has {columns:,} columns in {rows:,} rows, which need {size / 1e9:.0f} GB as a dense array; "
+            "use fewer columns"
         )
     notes: tuple[str, ...]
     x, y = xs[0].toarray(), ys[0]
@@ -70,9 +70,9 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
         train, test = split(len(y), seed)
         x, y, x_test, y_test = x[train], y[train], x[test], y[test]
     else:
-        notes = (f"tests are on {beside.name}",)
+        notes = (f"the test set is {beside.name}",)
         if new := int(((xs[0].getnnz(0) == 0) & (xs[1].getnnz(0) > 0)).sum()):
-            notes += (f"columns that only {beside.name} has a value in: {new:,}",)
+            notes += (f"{new:,} columns have values only in {beside.name}",)
         x_test, y_test = xs[1].toarray(), ys[1]
     targets = read_targets(y, y_test, (f"{names[0]}: target", f"{names[-1]}: target"), task)
     return Dataset(
@@ -82,7 +82,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
 
 
 def _beside(file: Path) -> Path | None:
-    """The test file of a training file, if there is one."""
+    """Find the test file of a training file; `None` if there is none."""
     whole = file.name
     packed = next((end for end in _OPEN if whole.lower().endswith(end)), "")
     name = whole[: len(whole) - len(packed)]
@@ -106,7 +106,7 @@ def _content(path: str) -> bytes:
 
 
 def _refuse_line(path: str, content: bytes) -> None:
-    """Refuses the first line that cannot be read, if there is one; found by halving."""
+    """Raise `InputError` for the first line that cannot be read, if there is one; bisection finds it."""
     lines = content.split(b"\n")
     good, bad = 0, len(lines)
     if _reads(lines):
@@ -116,8 +116,8 @@ def _refuse_line(path: str, content: bytes) -> None:
         good, bad = (middle, bad) if _reads(lines[:middle]) else (good, middle)
     text = lines[bad - 1].decode("utf-8", "replace").strip()
     raise InputError(
-        f"{path}: line {bad} cannot be read ({text[:60]!r}); a line is `target column:value …` with rising columns, as "
-        "in `-1 3:1 11:0.5`"
+        f"{path}: line {bad} cannot be read ({text[:60]!r}); a line must be `target column:value …` with increasing "
+        "columns, such as `-1 3:1 11:0.5`"
     )
 
 
@@ -132,7 +132,7 @@ def _reads(lines: list[bytes]) -> bool:
 
 
 def _recognize(path: Path) -> bool:
-    """Whether the first line with something in it is of this format."""
+    """Say whether the first line that is neither empty nor a comment has this format."""
     if not path.is_file():
         return False
     try:

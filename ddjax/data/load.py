@@ -8,10 +8,20 @@ from ddjax.errors import InputError, no_file, suggest
 
 
 def find_dataset(spec: str) -> DatasetEntry:
-    """The entry that a specification names, or the kind of path that it is.
+    """Find the entry that reads a data set, by its name or by the kind of its path.
+
+    Args:
+      spec: specification as in `load_dataset`.
 
     Raises:
-      InputError: an unknown name, or a path of no kind.
+      InputError: if the name is unknown, there is no such path, or no entry reads paths of this kind.
+
+    Examples:
+      >>> from ddjax.data import find_dataset
+      >>> find_dataset("synthetic_regression:20").usage
+      'synthetic_regression[:DIMENSIONS[:NOISE[:HETEROGENEITY]]]'
+      >>> find_dataset("people.csv").name  # by the ending; the file is not opened
+      'csv'
     """
     named = {entry.name: entry for entry in DATASETS.entries() if not entry.form}
     if (name := spec.partition(":")[0]) in named:
@@ -27,7 +37,7 @@ def find_dataset(spec: str) -> DatasetEntry:
             if entry.recognize(path):
                 return entry
         raise InputError(
-            f"{spec!r} is {'a folder' if path.is_dir() else 'a file'} of no known kind; known are "
+            f"{spec!r} is {'a folder' if path.is_dir() else 'a file'} of unknown kind; accepted: "
             + ", ".join(entry.usage for entry in paths)
         )
     if "/" in spec:
@@ -36,25 +46,32 @@ def find_dataset(spec: str) -> DatasetEntry:
 
 
 def load_dataset(spec: str, **wanted: int | str) -> Dataset:
-    """The data set named by `spec`.
+    """Load the data set that `spec` names.
 
     Args:
-      spec: a name of `DATASETS` with its arguments, such as `digits` or `synthetic_classification:4:60:0.5`, or a
-        path, such as `mine.npz`.
+      spec: name in `DATASETS` with its arguments, such as `digits` or `synthetic_classification:4:60:0.5`; or a path,
+        such as `mine.npz`.
       **wanted: attributes of `Wanted`.
 
     Raises:
-      InputError: an unknown name, malformed arguments, what is asked and does not belong to this data set, or what the
-        file has wrong.
+      InputError: if the name is unknown, an argument is malformed, an attribute does not apply to this data set, or
+        the file has a mistake.
+
+    Examples:
+      >>> digits = ddjax.load_dataset("digits")
+      >>> digits.x_train.shape, digits.x_test.shape, digits.outputs
+      ((1437, 8, 8), (360, 8, 8), 10)
+      >>> ddjax.load_dataset("synthetic_classification:3", devices=4, train=8).owner
+      array([0, 1, 2, 3, 0, 1, 2, 3])
     """
     entry, asked = find_dataset(spec), Wanted(**wanted)  # type: ignore[arg-type]
     for name in (name for name in Wanted._fields if name in _own()):
         if getattr(asked, name) and name not in entry.names:
             takers = ", ".join(entry.usage for entry in DATASETS.entries() if name in entry.names)
-            raise InputError(f"--{name} belongs to {takers}, and the data set is {spec!r}")
+            raise InputError(f"--{name} is not used by {spec!r}; it belongs to {takers}")
     return entry.build(asked, spec) if entry.form else DATASETS.parse(spec).build(asked)
 
 
 def _own() -> frozenset[str]:
-    """What only some data sets can be asked for."""
+    """Return the attributes of `Wanted` that apply only to some data sets."""
     return frozenset(name for entry in DATASETS.entries() for name in entry.names)

@@ -19,27 +19,34 @@ from ddjax.errors import InputError, no_file, suggest
 from ddjax.types import working_dtype
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_BYTES = 2**24  # read at a time by each of several processes
-_OTHERS = ("owner", "sample_rate")  # which may be there, too
+_BYTES = 2**24  # bytes per read if there are several processes
+_OTHERS = ("owner", "sample_rate")  # optional arrays
 
 
 def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "") -> Dataset:
-    """A NumPy archive with `x_train, y_train, x_test, y_test`.
+    """Read a NumPy archive with the arrays `x_train, y_train, x_test, y_test`.
 
-    Inputs have any shape, and are integers, truth values or finite floating-point numbers. Targets are classes or
-    numbers as `labels.read_targets` decides. Images whose channels stand before their rows are turned, and a note
-    says so. Texts `[M]` become token ids, see `tokens.tokenize`. Sounds `[M, samples]` become log-mel spectrograms, see
-    `sounds.log_mel`, where the archive holds a `sample_rate` or one is given. An array `owner` `[M]` of numbers or
-    names says who holds each training example.
+    Inputs may have any shape; they are integers, truth values, finite floating-point numbers or texts. Targets are
+    classes or numbers, as `labels.read_targets` decides. If the channels of images come first, they are moved last,
+    and a note says so. Texts `[M]` become token ids, see `tokens.tokenize`. Sounds `[M, samples]` become log-mel
+    spectrograms, see `sounds.log_mel`, if the archive holds a `sample_rate` or one is given. An optional array `owner`
+    `[M]` of numbers or names says who holds each training example.
 
     Args:
-      path: of the file.
-      task: `classification` or `regression`; empty to decide.
-      sample_rate: in hertz, where inputs are sounds.
-      owner_key: another name of `owner`.
+      path: path of the file.
+      task: `classification` or `regression`; empty to decide from the targets.
+      sample_rate: samples per second (Hz) of sounds; 0 if the archive says it, or inputs are not sounds.
+      owner_key: name of the array to read instead of `owner`; empty for `owner`.
 
     Raises:
-      InputError: a missing or unreadable file, or the key, shape, dtype or value that does not fit.
+      InputError: if the file is missing or cannot be read, or if a key, shape, dtype or value does not fit.
+
+    Examples:
+      >>> x, y = np.arange(24.0).reshape(6, 2, 2), np.array(["cat", "dog"] * 3)
+      >>> np.savez(f"{folder}/mine.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+      >>> dataset = ddjax.data.read_npz(f"{folder}/mine.npz")
+      >>> dataset.x_train.shape, dataset.y_train, dataset.classes
+      ((6, 2, 2), array([0, 1, 0, 1, 0, 1], dtype=int32), ('cat', 'dog'))
     """
     arrays = _read(path, owner_key)
     x_train, y_train, x_test, y_test = (arrays[name] for name in _NAMES)
@@ -65,12 +72,12 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
 
 
 def read_unlabeled(path: str, sample_rate: int = 0) -> Dataset:
-    """The array `x_train` of a NumPy archive, for a reference set; other arrays may be missing, and are not read.
+    """Read only the array `x_train` of a NumPy archive, for a reference set; other arrays may be missing.
 
-    Inputs become what `read_npz` makes of them. The targets are zeros, and there is no test set.
+    Inputs are converted as in `read_npz`. Targets are zeros, and the test set is empty.
 
     Raises:
-      InputError: a missing or unreadable file, no `x_train`, or what is wrong with it.
+      InputError: if the file is missing or cannot be read, or if `x_train` is missing or does not fit.
     """
     arrays = _read(path, names=("x_train",))
     _check_inputs(path, "train", arrays["x_train"])
@@ -78,11 +85,11 @@ def read_unlabeled(path: str, sample_rate: int = 0) -> Dataset:
 
 
 def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_rate: int) -> Dataset:
-    """The data set with inputs that models take, of texts, sounds or numbers."""
+    """Convert texts, sounds or numbers to the inputs that models take."""
     train, test, notes = dataset.x_train, dataset.x_test, dataset.notes
     if train.dtype.kind in "UST":
         if sample_rate:
-            raise InputError(f"{path}: --sample_rate is for sounds, and inputs are texts here; leave it out")
+            raise InputError(f"{path}: --sample_rate is only for sounds, but these inputs are texts; leave it out")
         train, test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (train, test)))
         return dataset._replace(x_train=train, x_test=test, tokens=True, notes=notes + more)
     if rate := sample_rate or _rate(path, arrays):
@@ -90,7 +97,7 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
         return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate, train))
     train, test = mapped(train, _number), _number(test)
     if _channels_first(train.shape):
-        notes += (f"images {list(train.shape[1:])} are taken to have their channels first, and are turned",)
+        notes += (f"images {list(train.shape[1:])} seem to have their channels first, so these are moved last",)
         train, test = (mapped(x, lambda x: np.ascontiguousarray(np.moveaxis(x, 1, -1))) for x in (train, test))
     return dataset._replace(x_train=train, x_test=test, notes=notes)
 
@@ -112,13 +119,13 @@ def _rate(path: str, arrays: dict[str, np.ndarray]) -> int:
 def _owner(
     path: str, arrays: dict[str, np.ndarray], name: str, examples: int
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Who holds each training example, as numbers, and their names."""
+    """Return the number of the owner of each training example, and the names of the owners."""
     if name not in arrays:
         return None, ()
     owner = arrays[name]
     if owner.shape != (examples,) or owner.dtype.kind not in "iubfUS":
         raise InputError(
-            f"{path}: {name} must hold a number or a name for each of the {examples} training examples, got "
+            f"{path}: {name} must hold one number or name for each of the {examples} training examples, got "
             f"{owner.dtype} {list(owner.shape)}"
         )
     _check_finite(path, name, owner)
@@ -127,10 +134,10 @@ def _owner(
 
 
 def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, Any]:
-    """The arrays that mean something."""
+    """Read the arrays of an archive that ddjax uses."""
     name = ""
     try:
-        with zipfile.ZipFile(Path(path).expanduser()):  # np.load opens other kinds of file too
+        with zipfile.ZipFile(Path(path).expanduser()):  # because np.load opens other kinds of file too
             pass
         with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
             if missing := set(names) - set(archive.files):
@@ -148,22 +155,25 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
         raise no_file(path) from None
     except InputError:
         raise
-    except Exception as error:  # NumPy and zipfile raise a dozen kinds on a damaged file
+    except Exception as error:  # NumPy and zipfile raise many types of exception for a damaged file
         if "Object arrays" in str(error):
             raise InputError(
-                f"{path}: {name} holds Python objects, which may be of any kind; save it as an array of numbers or of "
-                f"texts, as by np.array({name}.tolist())"
+                f"{path}: {name} holds Python objects; save it as an array of numbers or texts, for example with "
+                f"np.array({name}.tolist())"
             ) from None
         raise InputError(f"{path} is not a readable .npz archive: {error or type(error).__name__}") from None
 
 
 def _several() -> bool:
-    """Whether this is one of several processes; a single one does not start JAX's backend by asking."""
+    """Say whether there are several processes; in a single process the question does not start JAX's backend."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _streamed(path: str, name: str) -> Streamed | None:
-    """An array of an archive, gone through once to see that it can be read; `None` for what does not lie row by row."""
+    """Stream an array of an archive, after one pass that checks that it can be read.
+
+    Returns `None` if it is stored by column, has a single axis, is empty, or does not hold numbers.
+    """
 
     def opened(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = np.lib.format.read_magic(stream)
@@ -199,7 +209,7 @@ def _number(values: np.ndarray) -> np.ndarray:
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether `[M, channels, height, width]` is more likely than `[M, height, width, channels]`."""
+    """Say whether `[M, channels, height, width]` is more likely than `[M, height, width, channels]`."""
     if len(shape) != 4:
         return False
     _, first, rows, last = shape
@@ -208,22 +218,22 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
 
 def _check_inputs(path: str, split: str, x: np.ndarray) -> None:
     if x.dtype.kind not in "biufUST":
-        raise InputError(f"{path}: x_{split} must hold integers, floating-point numbers or texts, but is {x.dtype}")
+        raise InputError(f"{path}: x_{split} must hold integers, floating-point numbers or texts, got {x.dtype}")
     texts = x.dtype.kind in "UST"
     if texts and (x.ndim != 1 or 0 in x.shape):
-        raise InputError(f"{path}: x_{split} holds texts, and must have shape [examples], got {list(x.shape)}")
+        raise InputError(f"{path}: x_{split} holds texts, so its shape must be [examples], got {list(x.shape)}")
     if not texts and (x.ndim < 2 or 0 in x.shape):
-        raise InputError(f"{path}: x_{split} must have shape [examples, …], none of it 0, got {list(x.shape)}")
+        raise InputError(f"{path}: x_{split} must have shape [examples, …] without a 0, got {list(x.shape)}")
     _check_finite(path, f"x_{split}", x)
 
 
 def _check_targets(path: str, split: str, x: np.ndarray, y: np.ndarray) -> None:
     if y.dtype.kind not in "biufUST":
-        raise InputError(f"{path}: y_{split} must hold labels or numbers to predict, its dtype is {y.dtype}")
+        raise InputError(f"{path}: y_{split} must hold labels or numbers to predict, got {y.dtype}")
     if y.ndim not in (1, 2) or len(y) != len(x) or not y.size:
         raise InputError(
-            f"{path}: y_{split} must have shape [{len(x)}] as x_{split} has examples (or [{len(x)}, K] for numbers to "
-            f"predict and one-hot rows), got {list(y.shape)}"
+            f"{path}: y_{split} must have shape [{len(x)}] because x_{split} has {len(x)} examples (or [{len(x)}, K] "
+            f"for numbers to predict and one-hot rows), got {list(y.shape)}"
         )
     _check_finite(path, f"y_{split}", y)
 

@@ -1,7 +1,7 @@
-"""Splits of examples over devices.
+"""Partitions of examples over devices.
 
-Every function takes the labels `[M]` of the examples at hand (or numbers to predict, if it does not look at them) and
-returns, for each of `N` devices, the rows it holds: `total` rows in all, none of them twice, at least one each.
+A partition function takes the labels `[M]` of the examples (or numbers to predict, if it does not use labels). For each
+of `N` devices it returns the rows that the device holds: `total` different rows in all, at least one per device.
 """
 
 import numpy as np
@@ -18,20 +18,20 @@ def _equal_sizes(examples: int, devices: int) -> np.ndarray:
 
 
 def iid(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Uniformly at random, in sizes that differ by at most one."""
+    """Partition uniformly at random, in sizes that differ by at most one."""
     cuts = np.cumsum(_equal_sizes(total, devices))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)
 
 
 def quantity(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Shares of unlike size with like labels, drawn from Dirichlet(alpha) over devices (Li et al., ICDE 2022)."""
+    """Draw shares of different sizes from Dirichlet(alpha) over devices; labels are alike (Li et al., ICDE 2022)."""
     shares = rng.dirichlet(np.full(devices, alpha))
     cuts = np.cumsum(_sizes(shares, total))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)
 
 
 def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
-    """Whole numbers near `shares · examples`, each at least 1, summing to `examples`."""
+    """Round `shares · examples` to whole numbers of at least 1 that sum to `examples`."""
     spare = shares * (examples - len(shares))
     sizes = np.floor(spare).astype(int)
     largest_remainders = np.argsort(sizes - spare, kind="stable")[: examples - len(shares) - sizes.sum()]
@@ -40,16 +40,16 @@ def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
 
 
 def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Label skew: device `n` draws its labels from its own `q_n ~ Dirichlet(alpha · p)` (Hsu, Qi, Brown 2019).
+    """Skew labels: device `n` draws its labels from its own `q_n ~ Dirichlet(alpha · p)` (Hsu, Qi, Brown 2019).
 
     `p` is the share of each class times the number of classes. Sizes differ by at most one. Devices draw in turn, one
-    example at a time; a class that has run out is drawn no more, so where `total` is near `M` the last ones are less
-    skewed than `q_n`.
+    example at a time. A class that is exhausted is not drawn again, so if `total` is near `M`, the last examples are
+    less skewed than `q_n`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     queues = [list(rng.permutation(np.flatnonzero(labels == c))) for c in classes]
     preferences = rng.dirichlet(alpha * counts / counts.mean(), size=devices)
-    # A preference may underflow to zero; where only such classes are left, they are drawn by what is left.
+    # Preferences may underflow to zero. If only such classes are left, they are drawn in proportion to their examples.
     left = counts.astype(float)
     sizes = _equal_sizes(total, devices)
     parts: list[list[int]] = [[] for _ in range(devices)]
@@ -66,9 +66,9 @@ def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Gener
 
 
 def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sorted by label, cut into `2 N` shards, two random ones to each device (McMahan et al., AISTATS 2017)."""
+    """Sort by label, cut into `2 N` shards and give two random ones to each device (McMahan et al., AISTATS 2017)."""
     if total < 2 * devices:
-        raise InputError(f"partition 'shards' needs two examples a device, got {total} for {devices} devices")
+        raise InputError(f"partition 'shards' needs two examples per device, got {total} for {devices} devices")
     order = rng.permutation(len(labels))[:total]
     pieces = np.array_split(order[np.argsort(labels[order], kind="stable")], 2 * devices)
     return [np.concatenate([pieces[a], pieces[b]]) for a, b in rng.permutation(2 * devices).reshape(devices, 2)]
@@ -77,22 +77,22 @@ def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generato
 def natural(
     owner: np.ndarray, devices: int, rng: np.random.Generator, most: int = 0, named: bool = False, key: str = ""
 ) -> Parts:
-    """Every device holds what its owner has: a speaker, a writer, a place.
+    """Give each device the examples of its owner, such as a speaker, a writer or a place.
 
-    Where there are more owners than devices, owners that follow each other are joined, so that devices hold about the
-    same number of examples. Where there are fewer, an owner's examples are spread over devices at random, over more of
-    them the more there are.
+    If there are more owners than devices, consecutive owners are joined so that devices hold about equally many
+    examples. If there are fewer, the examples of an owner are spread at random over several devices; owners of more
+    examples get more devices.
 
     Args:
-      owner: `[M]` who holds each example, as numbers in the order in which owners are joined.
-      devices: `N`.
-      rng: all randomness.
-      most: examples per device; 0 for all.
-      named: whether owners are those of the data; if not, an owner is the device that an example was made for.
-      key: what the owners were read from.
+      owner: owner of each example `[M]`, as numbers in the order in which owners are joined.
+      devices: number of devices `N`.
+      rng: source of all randomness.
+      most: largest number of examples per device; 0 for no limit.
+      named: whether the data name their owners; otherwise an owner is the device that the example was made for.
+      key: key of a specification `natural:KEY`; see `owner_key`. The owners are given, so it is not used here.
 
     Raises:
-      InputError: a device without examples.
+      InputError: if a device gets no example.
     """
     if not named:
         parts = [np.flatnonzero(owner == n) for n in range(devices)]
@@ -100,12 +100,12 @@ def natural(
         groups = [rng.permutation(np.flatnonzero(owner == each)) for each in np.unique(owner)]
         parts = _joined(groups, devices, rng) if len(groups) >= devices else _spread(groups, devices)
     if empty := [n for n, part in enumerate(parts) if not len(part)]:
-        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; take fewer devices")
+        raise InputError(f"partition 'natural' leaves device {empty[0]} without examples; use fewer devices")
     return [part[: most or None] for part in parts]
 
 
 def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
-    """Neighbouring groups together, at least one per device, in near equal numbers of examples, in random order."""
+    """Join consecutive groups into one part per device, of nearly equal numbers of examples, in random order."""
     parts, place = [], 0
     for n in range(devices):
         left, after = sum(map(len, groups[place:])), devices - n - 1
@@ -121,14 +121,29 @@ def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
 
 
 def _spread(groups: Parts, devices: int) -> Parts:
-    """Each group over one device or several, by its size."""
+    """Spread each group over one or several devices, in proportion to its size."""
     sizes = np.array(list(map(len, groups)))
     return [part for group, count in zip(groups, _sizes(sizes / sizes.sum(), devices), strict=True)
             for part in np.array_split(group, count)]  # fmt: skip
 
 
 def owner_key(spec: str) -> str:
-    """What the owners of examples are read from, by the specification of a partition; empty where it names nothing."""
+    """Return the key of the owners that a partition names; empty if it names none.
+
+    The key is a column of a table, a feature of TensorFlow Datasets or an array of a NumPy archive.
+
+    Args:
+      spec: specification in `PARTITIONS`, such as `natural:speaker`; may be empty.
+
+    Raises:
+      InputError: if the name is unknown or an argument is malformed.
+
+    Examples:
+      >>> ddjax.data.owner_key("natural:speaker")
+      'speaker'
+      >>> ddjax.data.owner_key("dirichlet")
+      ''
+    """
     if not spec:
         return ""
     choice = PARTITIONS.parse(spec)
@@ -151,40 +166,49 @@ def share_out(
     alpha: float = 0.5,
     examples_per_device: int = 0,
 ) -> Parts:
-    """Shares examples out over devices.
+    """Share examples out over devices.
 
     Args:
-      name: a specification in `PARTITIONS` that does not go by owner.
-      labels: `[M]` integers, or `[M, K]` floating-point numbers to predict.
-      devices: `N`.
-      rng: all randomness.
+      name: specification in `PARTITIONS` of a partition that does not use owners.
+      labels: labels `[M]`, integers; or numbers to predict `[M, K]`, floating-point.
+      devices: number of devices `N`.
+      rng: source of all randomness.
       alpha: concentration of `dirichlet` and `quantity`; small is uneven, large is even.
-      examples_per_device: mean over devices; 0 to share out all `M`.
+      examples_per_device: mean over devices; 0 to share out all `M` examples.
 
     Returns:
-      `N` arrays of row numbers, disjoint, each with at least one.
+      `N` disjoint arrays of row numbers, each with at least one row.
 
     Raises:
-      InputError: unknown name, a split by label where there are none, too few examples, or `alpha` not positive.
+      InputError: if the name is unknown, the partition needs labels and there are none, there are too few examples, or
+        `alpha` is not in (0, 1e6].
+
+    Examples:
+      >>> labels = np.arange(900) % 3
+      >>> for alpha in (100, 0.1):  # examples per class on each of four devices
+      ...     parts = ddjax.data.share_out("dirichlet", labels, 4, np.random.default_rng(1), alpha, 30)
+      ...     print([np.bincount(labels[part], minlength=3).tolist() for part in parts])
+      [[10, 8, 12], [10, 10, 10], [7, 7, 16], [8, 9, 13]]
+      [[0, 29, 1], [30, 0, 0], [0, 30, 0], [0, 14, 16]]
     """
     choice = PARTITIONS.parse(name)
     entry = choice.entry
     if entry.by_owner:
-        raise InputError(f"partition {name!r} goes by the owner of an example, not by its label; see make_problem")
+        raise InputError(f"partition {name!r} needs the owners of examples, not their labels; use make_problem")
     if entry.by_label and labels.dtype.kind == "f":
         raise InputError(
-            f"partition {name!r} is by label, and there are numbers to predict here; use iid, quantity or natural"
+            f"partition {name!r} needs labels, but this data set has numbers to predict; use iid, quantity or natural"
         )
     if len(labels) < devices:
         raise InputError(
             f"{len(labels)} private examples are fewer than {devices} devices; "
-            "take fewer devices or a smaller reference set"
+            "use fewer devices or a smaller reference set"
         )
     total = examples_per_device * devices or len(labels)
     if not 0 < total <= len(labels):
         raise InputError(
-            f"{devices} devices × {examples_per_device} examples need {total} private examples, but {len(labels)} are "
-            "left beside the reference set"
+            f"{devices} devices × {examples_per_device} examples need {total} private examples, but only "
+            f"{len(labels)} are left besides the reference set"
         )
     if not 0 < alpha <= 1e6:
         raise InputError(f"dirichlet_alpha must be a positive number up to 1e6, got {alpha}")

@@ -1,8 +1,6 @@
-"""Makes a problem: a data set shared out over the devices of a network."""
+"""Problems: data sets shared out over the devices of a network."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ from ddjax.data import references
 from ddjax.data.dataset import Dataset
 from ddjax.data.partition import share_out
 from ddjax.data.registry import PARTITIONS
-from ddjax.data.rows import Chosen, blocks, located
+from ddjax.data.rows import Chosen, located
 from ddjax.data.scaling import Scaling, input_scaling, target_scaling
 from ddjax.data.shifts import shifted
 from ddjax.data.validation import set_apart
@@ -23,12 +21,13 @@ from ddjax.types import Problem
 
 
 class Prepared(NamedTuple):
-    """A problem, and what was understood and decided on the way to it.
+    """Problem, with a description of how its data were interpreted.
 
     Attributes:
-      problem: see `types.Problem`.
-      facts: what `config.json` keeps, as JSON takes it: `task`, `classes`, `inputs`, `columns`, `standardized`,
-        `examples`, `reference`, `duplicates` (test examples that are training examples too) and `notes`.
+      problem: the problem; see `types.Problem`.
+      facts: entries for `config.json`, in types that JSON accepts: `task`, `classes`, `outputs`, `inputs`, `columns`,
+        `standardized`, `examples`, `reference`, `duplicates` (number of test examples that are also training examples)
+        and `notes`.
     """
 
     problem: Problem
@@ -36,7 +35,23 @@ class Prepared(NamedTuple):
 
 
 def make_problem(dataset: Dataset, network: Any, **choices: Any) -> Problem:
-    """Shares a data set out over the devices of a network; takes what `prepare` takes, and raises what it raises."""
+    """Share a data set out over the devices of a network.
+
+    Args:
+      dataset: data set to share out.
+      network: network as in `prepare`.
+      **choices: all other arguments of `prepare`.
+
+    Raises:
+      InputError: as in `prepare`.
+
+    Examples:
+      >>> problem = ddjax.make_problem(dataset, network, examples_per_device=100, reference_size=500)
+      >>> problem.private_counts
+      Array([100, 100, 100, 100], dtype=int32)
+      >>> problem.reference.shape, problem.x_test.shape
+      ((500, 8, 8), (360, 8, 8))
+    """
     return prepare(dataset, network, **choices).problem
 
 
@@ -62,42 +77,51 @@ def prepare(
     evaluate_on: str = "test",
     shards: int = 1,
 ) -> Prepared:
-    """Shares a data set out over the devices of a network, and says how.
+    """Share a data set out over the devices of a network, and describe the result.
 
-    The reference set is drawn from the training data, uniformly unless something else is asked, and its labels are
-    thrown away, unless they are asked for. Private, reference, validation and test examples are disjoint. Inputs and
-    numbers to predict are brought to unit scale where they are not, see `scaling.input_scaling` and
-    `scaling.target_scaling`; token ids stay integers (int32).
+    By default the reference set is drawn uniformly from the training data, and its labels are discarded. Private,
+    reference, validation and test examples are disjoint. Inputs and numbers to predict are scaled if necessary, see
+    `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
 
     Args:
-      dataset: what to share out.
+      dataset: data set to share out.
       network: a `networks.Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
-      partition: a name of `PARTITIONS`; by default `dirichlet`, or `iid` where there are numbers to predict.
+      partition: specification in `PARTITIONS`; empty for `dirichlet`, or for `iid` if there are numbers to predict.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
-      examples_per_device: mean number of private examples of a device; 0 for all that are left. With `natural`, the
-        largest number.
-      reference_size: `R`; 0 for a quarter of the training data, at most 2,000.
-      eval_examples: test examples, drawn at random; 0 for all.
-      standardize: `columns`, `whole` or `none`; empty to decide.
-      seed: of every draw.
-      feature_shift: a specification in `shifts.SHIFTS`, by which every device sees its inputs differently. Reference
-        and test examples are each seen as a device drawn at random sees them.
-      reference_source: what the reference set is called in messages, where it is not drawn from the training data:
-        `noise`, or the name of `reference_dataset`.
-      reference_dataset: data whose training inputs the reference set is drawn from.
-      reference_classes: names of the only classes of the reference set.
-      reference_alpha: concentration of a Dirichlet distribution that the shares of the classes in the reference set are
-        drawn from; 0 for those of the training data.
-      reference_known: share of the reference set that each device knows, drawn for each at random.
-      reference_labels: whether the problem keeps the labels of the reference set. Only one that is drawn from the
-        training data has any: those of another data set are of classes of its own.
-      validation_examples: examples drawn uniformly from the training data, before all others, that no device holds.
-      evaluate_on: `test`, or `validation`: then these are the problem's test examples, and the data set's are not used.
-      shards: over how many accelerators devices will be spread. With more than one, private inputs are made ready only
-        when a shard asks for its own (`rows.Chosen`), unless there is a `feature_shift`.
+      examples_per_device: mean number of private examples per device; 0 to share out all that are left. With `natural`,
+        the largest number per device.
+      reference_size: number `R` of reference examples; 0 for a quarter of the training data, at most 2,000.
+      eval_examples: number of test examples, drawn at random; 0 for all.
+      standardize: `columns`, `whole` or `none`; empty to decide from the data.
+      seed: seed of every draw.
+      feature_shift: specification in `shifts.SHIFTS` of how devices see their inputs differently; empty for no shift.
+        Each reference and test example has the shift of a randomly drawn device.
+      reference_source: name of the reference set in messages if it is not drawn from the training data: `noise`, or the
+        name of `reference_dataset`.
+      reference_dataset: data set whose training inputs the reference set is drawn from; `None` for the training data,
+        or for noise if `reference_source` is given.
+      reference_classes: names of the classes that the reference set is drawn from; empty for all.
+      reference_alpha: concentration of the Dirichlet distribution that the class shares of the reference set are drawn
+        from; 0 for the class shares of the training data.
+      reference_known: share of the reference set that each device knows, drawn at random per device.
+      reference_labels: whether the problem keeps the labels of the reference set. They exist only if it is drawn from
+        the training data, because another data set has its own classes.
+      validation_examples: number of validation examples, which are drawn uniformly from the training data before all
+        others; no device holds them.
+      evaluate_on: `test`; or `validation` to make the validation examples the test examples of the problem.
+      shards: number of accelerators that the devices will be spread over. If it is above 1 and there is no
+        `feature_shift`, private inputs are prepared only when a shard asks for its own (`rows.Chosen`).
 
     Raises:
-      InputError: not enough examples for what is asked, an unknown partition, or token ids that are none.
+      InputError: if there are too few examples, a name is unknown, a choice does not suit the data set, or token ids
+        have the wrong dtype, shape or range.
+
+    Examples:
+      >>> prepared = ddjax.data.prepare(dataset, network, partition="iid", reference_size=400)
+      >>> prepared.facts["task"], prepared.facts["examples"]["private_most"]
+      ('classification', 260)
+      >>> prepared.problem.x.shape, str(prepared.problem.x.dtype)  # private inputs of all devices
+      ((1037, 8, 8), 'float32')
     """
     network = as_network(network)
     rng = np.random.default_rng(seed)
@@ -112,7 +136,7 @@ def prepare(
     _check_sizes(total, 1 if outside else reference_size, evaluated, eval_examples, examples_per_device)
     if outside and (reference_classes or reference_alpha):
         raise InputError(
-            "--reference_classes and --reference_alpha choose from the training data; they do nothing with "
+            "--reference_classes and --reference_alpha choose from the training data; leave them out with "
             f"--reference_dataset={reference_source}"
         )
     if reference_dataset is not None:
@@ -128,7 +152,7 @@ def prepare(
         known, private = references.held_out(dataset, order, reference_size, rng, reference_classes, reference_alpha)
         unlabeled = dataset.x_train[known]
     drawn = rng.permutation(tests)[: eval_examples or None]
-    # What is drawn next, and so what devices hold, is the same whatever is evaluated on.
+    # `drawn` is drawn in either case, so that devices hold the same examples whatever is evaluated on.
     test = drawn if evaluate_on == "test" else np.arange(len(dataset.x_test))[: eval_examples or None]
     if PARTITIONS.parse(partition).entry.by_owner:
         shares = _owned(dataset, private, network.devices, partition, examples_per_device, rng)
@@ -211,7 +235,7 @@ def prepare(
 def _seen(
     x: np.ndarray, sizes: np.ndarray, others: Sequence[tuple[np.ndarray, int]], rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Inputs with the devices that see them: private ones in order, the others as some devices drawn at random do."""
+    """Pair inputs with the devices that see them: private inputs with their holders, all others with random devices."""
     devices = len(sizes)
     return [
         (x, np.repeat(np.arange(devices), sizes)),
@@ -219,34 +243,8 @@ def _seen(
     ]
 
 
-def digest(dataset: Dataset, reference: Dataset | None = None) -> str:
-    """A digest of a data set, and of the one that the reference set comes from, before they are standardized."""
-    others = (dataset.owner, None if reference is None else reference.x_train)
-    return digest_arrays([*dataset[:4], *(array for array in others if array is not None)])
-
-
-def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
-    """A digest of shapes, dtypes and contents, 16 hexadecimal digits."""
-    found = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        found.update(f"{array.shape} {array.dtype}".encode())
-        for block in blocks(array):
-            found.update(np.ascontiguousarray(block).data)
-    return found.hexdigest()
-
-
-def digest_path(path: str | Path) -> str:
-    """A digest of the contents of a file, or of all files in a folder, 16 hexadecimal digits."""
-    root, found = Path(path).expanduser(), hashlib.blake2b(digest_size=8)
-    for file in sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root]:
-        found.update(str(file.relative_to(root)).encode())
-        with file.open("rb") as content:
-            found.update(hashlib.file_digest(content, "blake2b").digest())
-    return found.hexdigest()
-
-
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
-    """The number of test examples that are, with their target, training examples too; both as rows of the data set."""
+    """Count the rows `tests` of the test data that equal, with their targets, one of the rows `known` of training."""
 
     def codes(x: Any, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
         return (hash((example.tobytes(), y[row].tobytes())) for row, example in _each(x, rows))
@@ -257,7 +255,7 @@ def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
 
 
 def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The numbers of some rows, and what is in them; not in their order."""
+    """Iterate over the numbers of some rows and their contents, in no particular order."""
     for block, places, inside in located(x, rows):
         yield from zip(rows[places], block[inside], strict=True)
 
@@ -269,7 +267,7 @@ def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int
         )
     if not 0 <= eval_examples <= tests:
         raise InputError(
-            f"eval_examples must lie in 0 … {tests}, the examples there are to evaluate on, got {eval_examples}"
+            f"eval_examples must lie in 0 … {tests}, the number of examples to evaluate on, got {eval_examples}"
         )
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
@@ -278,18 +276,18 @@ def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int
 def _owned(
     dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int, rng: np.random.Generator
 ) -> Sequence[np.ndarray]:
-    """The positions in `private` that belong to each device, by the owners of the examples."""
+    """Share out by owner: return the positions in `private` of the examples of each device."""
     if dataset.owner is None:
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
         raise InputError(
-            f"partition {partition!r} needs to know who holds an example: an array `owner` in a .npz, or natural:KEY "
-            f"with a column of a table or a feature of tfds; here nothing says so, so use {others}"
+            f"partition {partition!r} needs the owners of examples, but this data set names none; give an array "
+            f"`owner` in a .npz, or natural:KEY with a column of a table or a feature of tfds, or use one of {others}"
         )
     return PARTITIONS.parse(partition).build(dataset.owner[private], devices, rng, most, bool(dataset.owners))
 
 
 def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows that any device holds, and as indices into these what each holds, with its count.
+    """Return the rows that some device holds, the indices of each device into these rows, and the number per device.
 
     Only these rows travel to the accelerator.
     """
@@ -306,10 +304,10 @@ def _targets(y: np.ndarray, scaling: Scaling | None) -> np.ndarray:
 
 
 def _tokens(dataset: Dataset, standardize: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """How token ids are made ready."""
+    """Return the function that prepares token ids."""
     _check_tokens(dataset)
     if standardize not in ("", "none"):
-        raise InputError(f"token ids are not standardized, so --standardize={standardize} cannot be; leave it out")
+        raise InputError(f"token ids are not standardized; leave out --standardize={standardize}")
     return lambda x, rows: x[rows].astype(np.int32, copy=False)
 
 
@@ -317,17 +315,24 @@ def _check_tokens(dataset: Dataset) -> None:
     for split, x in (("train", dataset.x_train), ("test", dataset.x_test)):
         if x.dtype.kind not in "iu" or x.ndim != 2:
             raise InputError(
-                f"token ids are integers [examples, length], but x_{split} is {x.dtype} {list(x.shape)}; "
-                "take tokens=False for other inputs"
+                f"token ids must be integers [examples, length], but x_{split} is {x.dtype} {list(x.shape)}; "
+                "use tokens=False for other inputs"
             )
         if x.size and not 0 <= x.min() <= x.max() < 2**31:
-            raise InputError(f"token ids lie from 0 to {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}")
+            raise InputError(f"token ids must lie in 0 … {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}")
 
 
 def pool(problem: Problem) -> Problem:
-    """Gives all data to one device; `local` on this problem is centralized training.
+    """Give all private examples to a single device, so that `local` is centralized training.
 
-    Give its one learner `N` times the batch size, so that a round sees as many examples as a round of the others.
+    Give its one learner `N` times the batch size of the devices, so that a round sees equally many examples.
+
+    Examples:
+      >>> problem = ddjax.make_problem(dataset, network, reference_size=437)
+      >>> problem.private_counts
+      Array([250, 250, 250, 250], dtype=int32)
+      >>> ddjax.data.pool(problem).private_counts
+      Array([1000], dtype=int32)
     """
     held = jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]
     rows = problem.private_indices[held]

@@ -1,4 +1,4 @@
-"""Where the reference set comes from."""
+"""Sources of the reference set."""
 
 from collections.abc import Sequence
 
@@ -19,27 +19,28 @@ def held_out(
     classes: Sequence[str] = (),
     alpha: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training examples that no device holds.
+    """Choose training examples that no device will hold.
 
     Args:
-      dataset: where they are taken from.
-      order: `[M]` the rows of its training data, in random order.
-      size: `R`.
-      rng: of the shares of classes.
-      classes: names of the only ones to take; empty for all.
-      alpha: concentration of the shares of classes, Dirichlet-distributed; 0 for those of the training data.
+      dataset: data set with the training examples.
+      order: rows `[M]` of its training data in random order.
+      size: number `R` of reference examples.
+      rng: source of the random shares of classes.
+      classes: names of the classes to choose from; empty for all.
+      alpha: concentration of the Dirichlet distribution that class shares are drawn from; 0 for the class shares of the
+        training data.
 
     Returns:
-      `[R]` rows of the reference set, and `[M − R]` rows that are left.
+      Rows `[R]` of the reference set, and the remaining rows `[M − R]`.
 
     Raises:
-      InputError: classes where there are none, an unknown class, or too few examples.
+      InputError: if the data set has no classes, a class is unknown, or there are too few examples of a class.
     """
     if not classes and not alpha:
         return order[:size], order[size:]
     labels = dataset.y_train[order]
     if labels.dtype.kind == "f":
-        raise InputError("the classes of the reference set can be chosen only where there are classes")
+        raise InputError("the reference set of a regression task has no classes to choose from")
     names = list(dataset.classes or map(str, range(dataset.outputs)))
     for name in classes:
         if name not in names:
@@ -51,8 +52,8 @@ def held_out(
         rows = np.flatnonzero(labels == label)
         if len(rows) < count:
             raise InputError(
-                f"a reference set of {size} examples asks for {count} of class {names[label]!r}, and there are "
-                f"{len(rows)}; take a smaller one, or a larger --reference_alpha"
+                f"a reference set of {size} examples needs {count} of class {names[label]!r}, but there are "
+                f"{len(rows)}; use a smaller --reference_size or a larger --reference_alpha"
             )
         chosen.append(rows[:count])
     known = np.concatenate(chosen)
@@ -60,16 +61,16 @@ def held_out(
 
 
 def _whole(shares: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers near `shares · total` that add up to it."""
+    """Round `shares · total` to whole numbers that sum to `total`."""
     return np.diff(np.round(np.cumsum([0, *shares]) * total).astype(int))
 
 
 def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`[R, …]` inputs that are none of the training data: of another data set, or noise.
+    """Draw inputs `[R, …]` from another data set, or make noise if `other` is `None`.
 
-    Noise has the mean and deviation of the training inputs, of a table by column and else of all together, in their
-    dtype. Instead of token ids it is the training tokens in random order. Other texts are cut, or end in the id 0, to
-    be as long as the training texts.
+    Noise is normal, in the dtype of the training inputs. It has their mean and standard deviation: of each column for
+    inputs of rank 2, of all numbers otherwise. For token ids, noise consists of training tokens drawn at random. Texts
+    of another data set are cut or padded with the id 0 to the length of the training texts.
     """
     x = dataset.x_train
     if other is not None:
@@ -88,25 +89,27 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
 
 
 def known_by_device(devices: int, size: int, share: float, rng: np.random.Generator) -> jax.Array | None:
-    """`[N, R]` bool, the reference examples that each device knows, drawn for each alone; `None` where it is all.
+    """Draw the reference examples that each device knows, `[N, R]` bool; `None` if all devices know all of them.
 
     Raises:
-      InputError: a share outside of (0, 1], or of less than one example.
+      InputError: if the share is outside (0, 1], or is less than one example.
     """
     check_number("reference_known", share, 0, 1, positive=True)
     count = round(share * size)
     if not count:
-        raise InputError(f"--reference_known={share:g} of {size} reference examples is less than one")
+        raise InputError(
+            f"--reference_known={share:g} of {size} reference examples is less than one example; use a larger share"
+        )
     if count == size:
         return None
     return jnp.asarray(rng.permuted(np.broadcast_to(np.arange(size) < count, (devices, size)), axis=1))
 
 
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
-    """Refuses a reference data set whose inputs are others, or too few; raises `InputError`."""
+    """Raise `InputError` if the inputs of the reference data differ in form from the devices', or are too few."""
     here, there = dataset.x_train, other.x_train
     if not 0 < size <= len(there):
-        raise InputError(f"reference_size must lie in 1 … {len(there)}, the examples of {name}, got {size}")
+        raise InputError(f"reference_size must lie in 1 … {len(there)}, the number of examples in {name}, got {size}")
     if dataset.columns and other.columns:
         ours, theirs = (
             {column.name: column.categories for column in each.columns if column.kind != "ignored"}
@@ -115,8 +118,8 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
         if list(ours.items()) != list(theirs.items()):
             column = next((name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name)), "")
             raise InputError(
-                f"the reference data {name} have other inputs than devices have: "
-                + (f"column {column!r} differs" if column else "columns in another order")
+                f"the reference data {name} and the devices' data have different inputs: "
+                + (f"column {column!r} differs" if column else "the columns have another order")
             )
     if dataset.tokens != other.tokens or (here.shape[1:] != there.shape[1:] and not dataset.tokens):
         kinds = [
@@ -131,4 +134,7 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
         least = min(int(block.min()) for block in blocks(there))
         most = max(int(block.max()) for block in blocks(there))
         if least < limits.min or most > limits.max:
-            raise InputError(f"the reference data {name} reach {most}, beyond the {here.dtype} that devices hold")
+            raise InputError(
+                f"the reference data {name} lie in {least} … {most}, which does not fit the dtype {here.dtype} of the "
+                "devices' data"
+            )

@@ -1,4 +1,4 @@
-"""The data sets and the ways to share them out, by name."""
+"""Registries of data sets and partitions, by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,23 +9,23 @@ from ddjax.registry import Entry, Registry
 
 
 class Wanted(NamedTuple):
-    """What a data set is asked for.
+    """Request to a data set.
 
     Attributes:
-      seed: of a random split, or of synthetic data.
-      devices: `N`, for data that are made for each device.
-      train: training examples to make, for synthetic data.
-      target_column: the column of a table that is learned.
-      task: `classification` or `regression`; empty to decide by the targets.
-      ignore_columns: columns of a table that are no inputs, joined by `+`.
-      input_key: the feature that is the input, or the column of a table that holds texts to learn from.
-      target_key: the feature that is learned.
-      owner_key: the column, feature or array that says who holds an example.
-      encoding: of a text file.
-      comment: the sign that begins a line to skip, in a table.
-      data_dir: the folder in which TensorFlow Datasets keeps what it prepared.
-      sample_rate: in hertz, where inputs are sounds.
-      unlabeled: whether only the training inputs count, for a reference set.
+      seed: seed of a random split, or of synthetic data.
+      devices: number of devices `N`, for synthetic data.
+      train: number of training examples to generate, for synthetic data.
+      target_column: column of a table that is the target.
+      task: `classification` or `regression`; empty to decide from the targets.
+      ignore_columns: columns of a table to leave out of the inputs, joined by `+`.
+      input_key: feature that is the input, or column of a table with texts to learn from.
+      target_key: feature that is the target.
+      owner_key: column, feature or array that says who holds an example.
+      encoding: encoding of a text file.
+      comment: text that begins each line to skip in a table.
+      data_dir: folder in which TensorFlow Datasets keeps prepared data sets.
+      sample_rate: samples per second (Hz) of sounds.
+      unlabeled: whether only the training inputs are needed, for a reference set.
     """
 
     seed: int = 0
@@ -54,15 +54,15 @@ def _alone(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """A data set that can be named, or a kind of path.
+    """Entry for a data set with a name, or for a kind of path.
 
-    `build` is `(wanted, *arguments) → Dataset`; for a kind of path `(wanted, path) → Dataset`.
+    `build` is `(wanted, *arguments) → Dataset` for a name, and `(wanted, path) → Dataset` for a kind of path.
 
     Attributes:
-      form: of the path, such as `FILE.csv`; empty for what is named.
-      suffixes: endings of paths that are of this kind.
-      recognize: whether a path that is there is of this kind, where its ending does not say so.
-      beside: the other path that a path of this kind is read with, if there is one.
+      form: form of the path, such as `FILE.csv`; empty for a name.
+      suffixes: endings of paths of this kind, in lower case and without `.gz`.
+      recognize: function that says whether an existing path is of this kind, if its ending does not say so.
+      beside: function that finds a second file that is read with a path of this kind; `None` if there is none.
     """
 
     form: str = ""
@@ -72,18 +72,20 @@ class DatasetEntry(Entry):
 
     @property
     def usage(self) -> str:
+        """Form of the path, or the name with its arguments, as help and messages show it."""
         return self.form or super().usage
 
 
 @dataclasses.dataclass(frozen=True)
 class PartitionEntry(Entry):
-    """A way to share examples out.
+    """Entry for a partition.
 
     `build` is `(labels [M], total, devices, rng, alpha) → [N] arrays of row numbers`; see `data.partition`.
 
     Attributes:
-      by_label: whether it looks at labels, so that numbers to predict cannot be shared out by it.
-      by_owner: whether a device holds the examples of an owner. `build` is then `natural`, or takes what it takes.
+      by_label: whether it uses labels, so that it cannot share out numbers to predict.
+      by_owner: whether each device holds the examples of an owner. `build` then has the signature of
+        `partition.natural`.
     """
 
     by_label: bool = False

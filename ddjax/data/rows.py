@@ -1,4 +1,4 @@
-"""Inputs of which no process needs to hold all: rows that are made when they are asked for."""
+"""Rows that are made on request, so that no process needs to hold all inputs."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 2**14  # rows at a time
+BLOCK = 2**14  # rows per block
 
 
 class Streamed:
-    """Rows `[M, …]` that are made one after another, a block at a time; whoever asks for some has all made again.
+    """Rows `[M, …]` that are made in order, one block at a time, and made again for every access.
 
     Args:
-      shape: of all.
-      dtype: of all.
-      make: gives the blocks, in order, each time the same.
+      shape: shape of all rows together.
+      dtype: dtype of the rows.
+      make: function that returns an iterator over the blocks in order, the same ones every time.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, make: Callable[[], Iterator[np.ndarray]]):
@@ -36,7 +36,7 @@ class Streamed:
 
 
 def mapped(x: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Changes examples, each by itself: at once in an array, and as they come in what is streamed."""
+    """Apply `change`, which treats each example separately: at once to an array, block by block to a `Streamed`."""
     if not isinstance(x, Streamed):
         return change(x)
     sample = change(np.zeros((1, *x.shape[1:]), x.dtype))
@@ -44,7 +44,11 @@ def mapped(x: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
 
 
 def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Goes through `x` once to find rows `[m]` of it: a block, which of the rows are in it, and where in the block."""
+    """Find the rows `[m]` of `x` in one pass over its blocks.
+
+    Yields:
+      A block, the positions in `rows` of the rows that it holds, and their positions in the block.
+    """
     order = np.argsort(rows, kind="stable")
     ascending, start = rows[order], 0
     for block in blocks(x):
@@ -56,7 +60,7 @@ def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, 
 
 
 def blocks(x: Any) -> Iterator[np.ndarray]:
-    """The rows of an array, or of what is streamed, in order, some at a time."""
+    """Iterate over the rows of an array or a `Streamed` in order, one block at a time."""
     if isinstance(x, Streamed):
         return x.blocks()
     x = np.atleast_1d(x)
@@ -64,12 +68,12 @@ def blocks(x: Any) -> Iterator[np.ndarray]:
 
 
 class Chosen:
-    """Some rows of a data set, made ready only when they are asked for.
+    """Rows of a data set that are prepared only on request.
 
     Args:
-      x: `[M, …]`.
-      rows: which of them, in this order.
-      ready: `(x, rows)` to the array that devices learn from.
+      x: inputs `[M, …]`.
+      rows: numbers of the chosen rows, in this order.
+      ready: function of `(x, rows)` that returns the array that devices learn from.
     """
 
     def __init__(self, x: Any, rows: np.ndarray, ready: Callable[[Any, np.ndarray], np.ndarray]):
@@ -96,7 +100,7 @@ class Chosen:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory that JAX can take over on a CPU, where it need not copy what begins at a multiple of 64 bytes."""
+    """Allocate an array at a multiple of 64 bytes, which JAX can use on a CPU without a copy."""
     size = math.prod(shape) * dtype.itemsize
     held = np.empty(size + 64, np.uint8)
     start = -held.ctypes.data % 64

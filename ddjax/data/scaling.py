@@ -1,4 +1,4 @@
-"""How inputs and numbers to predict are brought to unit scale."""
+"""Scaling of inputs and of numbers to predict."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,23 +11,23 @@ from ddjax.errors import InputError, suggest
 from ddjax.types import working_dtype
 
 STANDARDIZE = ("columns", "whole", "none")
-# Inputs whose root mean square is above the first, or whose mean squared norm is below the second, are far from unit
-# scale: pixels from 0 to 255 are, pixels from 0 to 1 are not, nor are rows of norm 1.
+# Inputs are far from unit scale if their root mean square is above the first or their mean squared norm is below the
+# second. Pixels from 0 to 255 are far from it; pixels from 0 to 1 and rows of norm 1 are not.
 _LARGE, _SMALL = 3.0, 0.01
-# A column that has one value in more than this part of the rows is scaled by its range.
+# A column with the same value in more than this share of the rows is scaled by its range.
 _RARE = 0.9
-_ROWS = 4096  # looked at at a time, to spare memory
+_ROWS = 4096  # rows per step, to save memory
 
 
 class Scaling(NamedTuple):
-    """`(x − offset) / scale`.
+    """Scaling `(x − offset) / scale`.
 
     Attributes:
-      how: `none`, `whole` (one number each) or `columns`.
+      how: `none`, `whole` (one offset and one scale for all numbers) or `columns`.
       offset: `[]`, or `[P]` by column.
-      scale: likewise, positive.
-      kinds: by column: `deviation` or `range`.
-      root_mean_square: `[]` of what is scaled, before.
+      scale: `[]` or `[P]` likewise, positive.
+      kinds: for each column, whether its scale is its `deviation` or its `range`.
+      root_mean_square: root mean square of the numbers before scaling, the largest over columns if there are columns.
     """
 
     how: str
@@ -37,14 +37,14 @@ class Scaling(NamedTuple):
     root_mean_square: float = 1.0
 
     def apply(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Scaled numbers, of the working dtype; a few at a time, so that `x` is never there twice.
+        """Return scaled rows in the working dtype; a few at a time, so that `x` is not copied as a whole.
 
         Args:
-          x: `[M, …]`.
-          rows: of `x` that are wanted, in this order; `None` for all.
+          x: numbers `[M, …]`.
+          rows: numbers of the rows to return, in this order; `None` for all.
 
         Raises:
-          InputError: a number that this dtype cannot hold.
+          InputError: if the dtype cannot hold a scaled number.
         """
         dtype = working_dtype()
         rows = np.arange(len(x)) if rows is None else rows
@@ -56,17 +56,17 @@ class Scaling(NamedTuple):
                     scaled[part] = some
                 elif self.how == "whole":
                     scaled[part] = (some.astype(dtype) - self.offset.astype(dtype)) / self.scale.astype(dtype)
-                else:  # in float64, since a column may be far from 0
+                else:  # in float64, because a column may be far from 0
                     scaled[part] = (some.astype(float) - self.offset) / self.scale
         if not np.isfinite(scaled).all():
             raise InputError(
-                f"numbers of the data reach {np.abs(x).max():.3g}, which {dtype} cannot hold when they are scaled "
-                f"({self.how}); mend them, or choose another --standardize or --precision=float64"
+                f"the data hold numbers up to {np.abs(x).max():.3g}, which {dtype} cannot hold after scaling "
+                f"({self.how}); correct them, or choose another --standardize or --precision=float64"
             )
         return scaled
 
     def facts(self) -> dict[str, Any]:
-        """What `config.json` keeps."""
+        """Return the entries for `config.json`."""
         if self.how == "none":
             return {"how": "none"}
         kinds = {"kinds": list(self.kinds)} if self.kinds else {}
@@ -78,26 +78,26 @@ def _none(size: float) -> Scaling:
 
 
 def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = "") -> Scaling:
-    """Decides how inputs are scaled.
+    """Decide how inputs are scaled.
 
     A table (a `.csv`, or integers of rank 2) is standardized by column, over the training rows. Other integers are
-    pixels, standardized by one mean and one deviation, those of the reference set, which all devices know.
-    Floating-point inputs are taken as they are, unless they are far from unit scale: then likewise by column, or as a
-    whole where they have more axes.
+    pixels. They are standardized by one mean and one standard deviation, those of the reference set, which all devices
+    know. Floating-point inputs stay as they are unless they are far from unit scale. Then they are standardized by
+    column, or as a whole if they have more than two axes.
 
     Args:
-      dataset: its inputs are not token ids.
-      reference: `[R, …]` inputs of the reference set.
-      standardize: `columns`, `whole` or `none`; empty to decide.
+      dataset: data set whose inputs are not token ids.
+      reference: inputs of the reference set `[R, …]`.
+      standardize: `columns`, `whole` or `none`; empty to decide from the inputs.
 
     Raises:
-      InputError: an unknown choice, or columns where there are none.
+      InputError: if the choice is unknown, or is `columns` and the inputs have none.
     """
     if standardize and standardize not in STANDARDIZE:
         raise suggest("standardize", standardize, STANDARDIZE)
     x: Any = dataset.x_train
     if standardize == "columns" and x.ndim != 2:
-        raise InputError(f"--standardize=columns is for inputs [examples, columns], but these are {list(x.shape)}")
+        raise InputError(f"--standardize=columns is only for inputs [examples, columns], but these are {list(x.shape)}")
     size = _root_mean_square(x)
     how = standardize
     if not how and (dataset.columns or x.dtype.kind in "iu" or (not dataset.scaled and _far(x, size))):
@@ -111,30 +111,31 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
 
 
 def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
-    """Decides how numbers to predict are scaled: by column in a `.csv` or where they are far from unit scale.
+    """Decide how numbers to predict are scaled: by column if they come from a `.csv` or are far from unit scale.
 
-    Then a mean squared error of 1 is that of predicting the mean. `none` is heard, other choices are about inputs.
+    The prediction of the mean then has a mean squared error of 1. The choice `none` applies to targets too; all other
+    choices concern only inputs.
     """
     y = dataset.y_train.reshape(len(dataset.y_train), -1)
     size = _root_mean_square(y)
     if standardize == "none" or not (dataset.columns or (not dataset.scaled and _far(y, size))):
         return _none(float(size.max()))
     offset, scale = y.mean(0, dtype=float), y.std(0, dtype=float)
-    spread = np.ptp(y, axis=0) > 0  # the deviation of equal numbers may be a little above 0
+    spread = np.ptp(y, axis=0) > 0  # because the computed deviation of equal numbers may be slightly above 0
     return Scaling("columns", offset, np.where(spread, scale, 1.0), ("deviation",) * y.shape[1], float(size.max()))
 
 
 def by_column(x: np.ndarray) -> Scaling:
-    """Standardizes columns `[M, P]` by mean and deviation.
+    """Standardize columns `[M, P]` by mean and standard deviation.
 
-    A column of two values becomes 0 and 1. A column that nearly always has one value becomes 0 there, and at most 1
-    away from it: by its deviation a rare value would become an enormous number.
+    A column of two values becomes 0 and 1. A column that nearly always has the same value becomes 0 there, and other
+    values come to lie within −1 and 1: divided by the deviation, a rare value would become enormous.
     """
     offset, scale, kinds = np.zeros(x.shape[1]), np.ones(x.shape[1]), []
     for number in range(x.shape[1]):
         column = np.asarray(x[:, number], float)
         low, high = column.min(), column.max()
-        usual = np.partition(column, len(column) // 2)[len(column) // 2]  # what fills half of the rows is the median
+        usual = np.partition(column, len(column) // 2)[len(column) // 2]  # a value in half of the rows is the median
         two = bool(((column == low) | (column == high)).all())
         if two or (column == usual).mean() > _RARE:
             offset[number] = low if two else usual
@@ -147,13 +148,13 @@ def by_column(x: np.ndarray) -> Scaling:
 
 
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
-    """By column for rank 2, else of all: `[P]` or `[1]`."""
+    """Compute the root mean square of each column for rank 2, `[P]`; otherwise of all numbers, `[1]`."""
     axes = 0 if x.ndim == 2 else None
     total: Any = sum(np.square(block, dtype=float).sum(axes) for block in blocks(x))
     return np.sqrt(np.atleast_1d(total) / (len(x) if x.ndim == 2 else math.prod(x.shape)))
 
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:
-    """Whether floating-point inputs are far from unit scale."""
+    """Say whether floating-point inputs are far from unit scale."""
     norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * math.prod(x.shape[1:])
     return bool(size.max() > _LARGE or norm < _SMALL)

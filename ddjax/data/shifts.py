@@ -1,4 +1,4 @@
-"""Feature shift: devices that see the same classes differently."""
+"""Feature shifts: devices see the same classes differently."""
 
 from collections.abc import Callable
 
@@ -13,50 +13,50 @@ SHIFTS: Registry[Entry] = Registry("feature shift")
 
 
 def rotation(degrees: float) -> Shift:
-    """Device `n` sees images turned by `−degrees … degrees`, in equal steps over devices."""
+    """Make a shift that rotates images by `−degrees … degrees`, in equal steps over devices."""
     from scipy import ndimage
 
     def shift(x: np.ndarray, n: int, devices: int, rng: np.random.Generator) -> np.ndarray:
         if x.ndim not in (3, 4):
-            raise InputError(f"a feature shift by rotation needs images, and an example has shape {list(x.shape[1:])}")
+            raise InputError(f"feature shift 'rotation' needs images, but an example has shape {list(x.shape[1:])}")
         return ndimage.rotate(x, _spread(n, devices) * degrees, (2, 1), reshape=False, order=1, mode="nearest")
 
     return shift
 
 
 def contrast(factor: float) -> Shift:
-    """Device `n` sees inputs multiplied by `1/factor … factor`, in equal ratios over devices."""
+    """Make a shift that multiplies inputs by `1/factor … factor`, in equal ratios over devices."""
     return lambda x, n, devices, rng: x * factor ** _spread(n, devices)
 
 
 def noise(deviation: float) -> Shift:
-    """Device `n` sees inputs with normal noise of deviation `0 … deviation`, in equal steps over devices."""
+    """Make a shift that adds normal noise of deviation `0 … deviation`, in equal steps over devices."""
     return lambda x, n, devices, rng: x + deviation * (1 + _spread(n, devices)) / 2 * rng.normal(size=x.shape)
 
 
 def _spread(n: int, devices: int) -> float:
-    """From −1 to 1 over devices."""
+    """Return the place of device `n` on a scale from −1 for the first device to 1 for the last."""
     return 2 * n / (devices - 1) - 1 if devices > 1 else 0.0
 
 
 def shifted(
     spec: str, dataset: Dataset, parts: list[tuple[np.ndarray, np.ndarray]], devices: int, rng: np.random.Generator
 ) -> None:
-    """Shifts scaled inputs in place, each as the device sees it that stands beside it.
+    """Shift scaled inputs in place, each in the way of the device that sees it.
 
     Args:
-      spec: of `SHIFTS`.
-      dataset: what the inputs are of.
-      parts: inputs `[B, …]`, each with the devices `[B]` that see them.
-      devices: `N`.
-      rng: of noise.
+      spec: specification in `SHIFTS`.
+      dataset: data set of the inputs.
+      parts: pairs of inputs `[B, …]` and the devices `[B]` that see them.
+      devices: number of devices `N`.
+      rng: source of noise.
 
     Raises:
-      InputError: an unknown shift, or inputs that it cannot change.
+      InputError: if the shift is unknown, or cannot change these inputs.
     """
     shift: Shift = SHIFTS.parse(spec).build()
     if dataset.tokens:
-        raise InputError("a feature shift changes numbers, and inputs are token ids here")
+        raise InputError("a feature shift changes numbers, but these inputs are token ids; leave out --feature_shift")
     for x, seen in parts:
         for n in np.unique(seen):
             rows = np.flatnonzero(seen == n)

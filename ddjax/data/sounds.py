@@ -9,35 +9,36 @@ from ddjax.types import working_dtype
 
 BANDS = 32
 _WINDOW, _HOP = 0.032, 0.016  # seconds
-_FLOOR = 1e-6  # of the power of a full-scale sound, below the noise of 16 bits
-_AT_A_TIME = 256  # sounds, to spare memory
+_FLOOR = 1e-6  # fraction of the power of a full-scale sound, below the noise of 16 bits
+_AT_A_TIME = 256  # sounds per step, to save memory
 
 
 def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = None) -> np.ndarray:
-    """Log-mel spectrograms: the logarithm of the power in 32 bands that the ear hears as equally wide.
+    """Compute log-mel spectrograms: the logarithm of the power in 32 bands that the ear hears as equally wide.
 
-    Windows are Hann's, of 32 ms, every 16 ms. Bands are triangles on the mel scale of O'Shaughnessy (1987), from 0 to
-    half the sample rate.
+    A Hann window of 32 ms is placed every 16 ms. Bands are triangles on the mel scale of O'Shaughnessy (1987), from 0
+    to half the sample rate.
 
     Args:
-      sounds: `[M, S]` integers, or floating-point numbers from −1 to 1. Full scale is that of 8 or 16 bits, and of
-        wider integers the least of 16, 24 and 32 bits that holds the training sounds.
-      sample_rate: in hertz.
-      training: `[M, S]` the training sounds; `None` where `sounds` are these.
+      sounds: sounds `[M, S]`, integers or floating-point numbers from −1 to 1. The full scale of 8-bit and 16-bit
+        integers is that of their dtype. For wider integers it is the smallest of 16, 24 and 32 bits that holds the
+        training sounds.
+      sample_rate: samples per second (Hz).
+      training: training sounds `[M, S]`; `None` if `sounds` are the training sounds.
 
     Returns:
-      `[M, T, 32]` of the working dtype.
+      Spectrograms `[M, T, 32]` of the working dtype.
 
     Raises:
-      InputError: not `[M, S]`, a sample rate below 1,000 Hz, sounds shorter than a window, or training
-        sounds that are silence.
+      InputError: if the shape is not `[M, S]`, the sample rate is below 1,000 Hz, sounds are shorter than a window, or
+        the training sounds are silent.
     """
     if sounds.ndim == 3 and sounds.shape[-1] == 1:
         sounds = sounds[..., 0]
     if sounds.ndim != 2:
         raise InputError(
-            f"sounds are [examples, samples], one channel each, but these are {list(sounds.shape)}; leave out the "
-            "sample rate where inputs are no sounds"
+            f"sounds must be [examples, samples] with one channel, got {list(sounds.shape)}; leave out the sample rate "
+            "if the inputs are not sounds"
         )
     size, hop = round(_WINDOW * sample_rate), round(_HOP * sample_rate)
     if sample_rate < 1000 or sounds.shape[1] < size:
@@ -59,12 +60,12 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
     parts = [sounds[start : start + _AT_A_TIME] for start in range(0, max(1, len(sounds)), _AT_A_TIME)]
     found = np.concatenate([np.asarray(features(jnp.asarray(part))) for part in parts]).astype(working_dtype())
     if training is None and np.ptp(found) == 0:
-        raise InputError("the sounds are silence: all of their log-mel features are equal")
+        raise InputError("the sounds are silent: all of their log-mel features are equal")
     return found
 
 
 def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
-    """The number that stands for silence, and the largest distance from it."""
+    """Return the number that means silence, and the largest distance from it."""
     if sounds.dtype.kind == "f":
         return 0.0, 1.0
     if sounds.dtype.itemsize <= 2:
@@ -75,7 +76,7 @@ def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
 
 
 def _bands(sample_rate: int, size: int) -> np.ndarray:
-    """`[size // 2 + 1, 32]` weights of frequencies in bands."""
+    """Compute the weights of frequencies in bands, `[size // 2 + 1, 32]`."""
 
     def mel(hertz: np.ndarray) -> np.ndarray:
         return 2595 * np.log10(1 + hertz / 700)
@@ -88,7 +89,7 @@ def _bands(sample_rate: int, size: int) -> np.ndarray:
 
 
 def padded(sounds: list[np.ndarray], length: int) -> np.ndarray:
-    """`[M, length]` of sounds of unlike length, cut or followed by silence."""
+    """Cut sounds to `length` samples or pad them with zeros, `[M, length]`."""
     found = np.zeros((len(sounds), length), sounds[0].dtype)
     for row, sound in zip(found, sounds, strict=True):
         row[: len(sound)] = sound[:length]

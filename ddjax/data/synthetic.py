@@ -1,4 +1,4 @@
-"""Synthetic data, made for each device."""
+"""Synthetic data, generated for each device."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -19,21 +19,21 @@ Blocks = Iterator[np.ndarray]
 def synthetic_classification(
     seed: int, devices: int, train: int, test: int, classes: int = 10, dimensions: int = 60, heterogeneity: float = 1.0
 ) -> Dataset:
-    """One labelling for all, inputs that differ between devices.
+    """Generate classes with one labelling rule for all devices and inputs that differ between devices.
 
-    After Synthetic(α, β) of FedProx (Li et al., MLSys 2020): device `n` draws `x ~ N(v_n, Σ)` with `v_n ~ N(0, h² I)`
-    and diagonal `Σ_jj = j^−1.2`, labelled `argmax(A x + b)`, `A` and `b` standard normal. Heterogeneity `h = 0` makes
-    all devices alike; the larger it is, the further apart their inputs and the fewer their classes. Test examples come
-    from all devices in equal parts.
+    The data follow Synthetic(α, β) of FedProx (Li et al., MLSys 2020). Device `n` draws `x ~ N(v_n, Σ)` with
+    `v_n ~ N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is `argmax(A x + b)`, with standard normal `A` and `b`.
+    Heterogeneity `h = 0` makes all devices alike. With larger `h` their inputs are further apart, and each device has
+    fewer classes. Test examples come from all devices in equal parts.
 
     Args:
-      seed: of everything.
-      devices: `N`.
-      train: training examples in all, owned in turn.
-      test: test examples in all.
-      classes: `K`.
+      seed: seed of all randomness.
+      devices: number of devices `N`.
+      train: total number of training examples; devices own them in turn.
+      test: total number of test examples.
+      classes: number of classes `K`.
       dimensions: length of an input.
-      heterogeneity: `h`.
+      heterogeneity: heterogeneity `h`.
     """
     rng = np.random.default_rng(seed)
     weights, bias = rng.normal(size=(dimensions, classes)), rng.normal(size=classes)
@@ -55,21 +55,21 @@ def synthetic_regression(
     noise: float = 0.1,
     heterogeneity: float = 0.5,
 ) -> Dataset:
-    """Numbers that are linear in the input but for noise, with inputs and maps that differ between devices.
+    """Generate numbers that are linear in the input plus noise; inputs and linear maps differ between devices.
 
     Device `n` draws `x = S (h c_n + ε)` with diagonal `S_jj² = j^−1.2 / ((1 + h²) Σ_i i^−1.2)`, so that the mean of
-    `‖x‖²` is 1, and `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard normal, and `w` and `b`
-    those of all devices. Heterogeneity `h = 0` makes all devices alike; the larger it is, the further apart are their
-    inputs and what each finds alone. Test examples come from all devices in equal parts.
+    `‖x‖²` is 1. The number to predict is `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard
+    normal; all devices share `w` and `b`. Heterogeneity `h = 0` makes all devices alike. With larger `h` their inputs
+    are further apart, and so are their own solutions. Test examples come from all devices in equal parts.
 
     Args:
-      seed: of everything.
-      devices: `N`.
-      train: training examples in all, owned in turn.
-      test: test examples in all.
+      seed: seed of all randomness.
+      devices: number of devices `N`.
+      train: total number of training examples; devices own them in turn.
+      test: total number of test examples.
       dimensions: length of an input.
-      noise: `σ`.
-      heterogeneity: `h`.
+      noise: standard deviation `σ` of the noise.
+      heterogeneity: heterogeneity `h`.
     """
     rng = np.random.default_rng(seed)
     weights, bias = rng.normal(size=dimensions), rng.normal()
@@ -89,9 +89,9 @@ def synthetic_regression(
 def _drawn(
     rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int
 ) -> tuple[Callable[[], Blocks], np.random.Generator]:
-    """Inputs of examples in float64, of standard normal noise, some at a time, and the generator as they leave it.
+    """Draw inputs in float64 from standard normal noise, block by block; also return the generator after the draws.
 
-    Where there are several processes they are drawn anew each time, so that no process holds all.
+    If there are several processes, the inputs are drawn again for each pass, so that no process holds all of them.
     """
 
     def inputs(rng: np.random.Generator) -> Blocks:
@@ -111,7 +111,7 @@ def _drawn(
 def _dataset(
     drawn: Callable[[], Blocks], y: np.ndarray, dimensions: int, train: int, outputs: int, owner: np.ndarray
 ) -> Dataset:
-    """The data set; where there are several processes each makes the training inputs that it needs, when it does."""
+    """Make the data set; if there are several processes, each makes training inputs only when it needs them."""
     dtype = working_dtype()
 
     def cast() -> Blocks:

@@ -1,4 +1,4 @@
-"""Files of tables, read as texts by column."""
+"""Files that hold tables, read as one list of texts per column."""
 
 import codecs
 import csv
@@ -12,20 +12,20 @@ from ddjax.data.labels import listed
 from ddjax.data.texts import read_numbers, tidy
 from ddjax.errors import InputError, no_file
 
-# Texts up to this length are held once, however often they stand in a table, such as the pixels of images.
+# A text up to this length, such as the value of a pixel, is stored once, however often a table repeats it.
 _SHORT = 3
 _CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
 
 class Table(NamedTuple):
-    """What stands in a file.
+    """Content of a file.
 
     Attributes:
-      path: of the file.
-      columns: name → tidied texts.
-      lines: of the file in which the rows begin, counted from 1.
-      unnamed: names given to the first columns without one.
-      notes: on how it was read.
+      path: path of the file.
+      columns: tidied texts of each column, by name.
+      lines: line of the file in which each row begins, counted from 1.
+      unnamed: names that ddjax gave to columns without one, which come first.
+      notes: sentences about how the file was read.
     """
 
     path: str
@@ -36,18 +36,18 @@ class Table(NamedTuple):
 
 
 def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
-    """The table in a file, which may be gzipped.
+    """Read the table in a file, which may be gzipped.
 
     Args:
-      path: of the file.
-      encoding: UTF-8 by default, or UTF-16 where the file begins so.
-      comment: what a line begins with that is skipped.
+      path: path of the file.
+      encoding: encoding of the file; empty for UTF-8, or for UTF-16 if the file has its byte-order mark.
+      comment: text that begins each line to skip; empty to skip none.
 
     Raises:
-      InputError: no file, one that cannot be read, or a header or row that does not fit.
+      InputError: if the file is missing or cannot be read, or a header or a row does not fit.
     """
     text = _decoded(path, encoding)
-    if comment:  # an empty line in its place, so that lines keep their numbers
+    if comment:  # empty lines replace comments, so that lines keep their numbers
         text = "\n".join("" if line.lstrip().startswith(comment) else line for line in text.split("\n"))
     separator, notes = _separator(text)
     rows: list[list[str]] = []
@@ -64,25 +64,25 @@ def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
                 lines.append(begin)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} is not a readable .csv: {error} (the value begins in line {begin})") from None
+        raise InputError(f"{path} is not a readable .csv: {error} (in the row that begins in line {begin})") from None
     if not rows:
         raise InputError(f"{path} is not a readable .csv: it is empty")
     head, names, unnamed = rows[0], *_header(path, rows[0], lines[0])
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) < len(head) or any(map(str.strip, row[len(names) :])):
             raise InputError(
-                f"{path}: line {line} has {len(row)} values, but the header names {len(names)} columns; mend the line "
-                f"({_CALLED[separator]} inside a text needs quotes)"
+                f"{path}: line {line} has {len(row)} values, but the header names {len(names)} columns; correct the "
+                f"line ({_CALLED[separator]} inside a text needs quotes)"
             )
     columns = {name: [tidy(row[place]) for row in rows[1:]] for place, name in names.items()}
-    for name in unnamed:  # of a comma at the end of each row
+    for name in unnamed:  # a comma at the end of each row makes an empty column
         if not any(columns[name]):
             del columns[name]
     return Table(path, columns, lines[1:], [name for name in unnamed if name in columns], notes)
 
 
 def _decoded(path: str, encoding: str) -> str:
-    """The text of a file, which may be gzipped."""
+    """Return the text of a file, which may be gzipped."""
     try:
         file = Path(path).expanduser()
         content = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
@@ -92,12 +92,12 @@ def _decoded(path: str, encoding: str) -> str:
     except FileNotFoundError:
         raise no_file(path) from None
     except LookupError:
-        raise InputError(f"unknown encoding {encoding!r}; known are utf-8, utf-16, latin-1, cp1252, …") from None
+        raise InputError(f"unknown encoding {encoding!r}; use utf-8, utf-16, latin-1, cp1252, …") from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not "
-            f"{encoding.upper().removesuffix('-SIG')}; say --encoding, such as cp1252, or save it as UTF-8 text"
+            f"{encoding.upper().removesuffix('-SIG')}; give --encoding, such as cp1252, or save the file as UTF-8"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -105,16 +105,16 @@ def _decoded(path: str, encoding: str) -> str:
 
 
 def _separator(text: str) -> tuple[str, tuple[str, ...]]:
-    """What stands between columns: a comma, or what the header has instead."""
+    """Find the separator of columns: a comma, or another sign if the header has that and no comma."""
     head = next((line for line in text.splitlines() if line.strip()), "")
     for sign in ("\t", ";", "|"):
         if sign in head and "," not in head:
-            return sign, (f"{_CALLED[sign]} separates the columns, since the header has no comma",)
+            return sign, (f"{_CALLED[sign]} separates the columns, because the header has no comma",)
     return ",", ()
 
 
 def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list[str]]:
-    """Names by place, and those given to columns without one; refuses a header that is none."""
+    """Return the names by column number, and the names given to columns without one; refuse a row that is no header."""
     head = [tidy(name) for name in head]
     while len(head) > 1 and not head[-1]:
         head.pop()
@@ -126,13 +126,13 @@ def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list
     for place, name in enumerate(head):
         if not name or name.startswith("Unnamed: "):
             if len(unnamed) < place:
-                raise InputError(f"{path}: column {place + 1} has no name; give it one, or take it out")
+                raise InputError(f"{path}: column {place + 1} has no name; give it one, or remove it")
             name = name or f"column {place + 1}"
             unnamed.append(name)
         if name in names.values():
             first = next(place for place, other in names.items() if other == name)
             raise InputError(
-                f"{path}: columns {first + 1} and {place + 1} are both named {name!r}; rename or take out one"
+                f"{path}: columns {first + 1} and {place + 1} are both named {name!r}; rename or remove one"
             )
         names[place] = name
     return names, unnamed

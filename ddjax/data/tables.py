@@ -14,9 +14,9 @@ from ddjax.data.texts import Numbers, no_text, read_numbers
 from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, suggest
 
-# Different texts of one column; beyond, it is no category but a name or a number with something wrong in it.
+# Most categories of a column. One with more texts holds names, or numbers with something wrong in them.
 _CATEGORIES = 100
-_LARGEST = 1e100  # beyond, squares are infinite
+_LARGEST = 1e100  # the squares of larger numbers are infinite
 
 
 def read_csv(
@@ -31,50 +31,60 @@ def read_csv(
     encoding: str = "",
     comment: str = "",
 ) -> Dataset:
-    """A table with a header, a fifth of its rows drawn for testing.
+    r"""Read a table with a header, and draw a fifth of its rows for testing.
 
-    Columns stand between commas; or between tabs, semicolons or bars, where the header has these and no comma.
+    Commas separate the columns. Tabs, semicolons or bars do if the header has them and no comma.
 
-    The target is classes or numbers as `labels.read_targets` decides. Of the other columns, numbers stay numbers, and
-    missing ones are filled with the median over the training rows; texts become one column of 0 and 1 for each found
-    in the training rows, all 0 for a missing one. Texts are compared without outer and doubled spaces.
+    The target is classes or numbers, as `labels.read_targets` decides. All other columns are inputs. Numbers stay
+    numbers; the median over the training rows replaces missing ones. Texts become one input of 0 and 1 for each text
+    found in the training rows; a missing text sets all of these to 0. Texts are compared without outer and doubled
+    spaces.
 
-    A column without a name at the front is the row number that pandas writes, and is ignored.
+    A first column without a name holds the row numbers that pandas writes, and is ignored.
 
     Args:
-      path: of the file.
-      target_column: the name of what is to be learned.
-      seed: of the split.
-      task: `classification` or `regression`; empty to decide.
-      ignore_columns: names joined by `+`, left out of the inputs.
-      input_key: a column of texts that is the only input; the texts become token ids, see `tokens.tokenize`.
-      owner_key: the column that says who holds a row. It is no input.
-      encoding: of the file; UTF-8 by default, or UTF-16 where it begins so.
-      comment: what a line begins with that is skipped, such as `#`.
+      path: path of the file.
+      target_column: name of the column with the targets.
+      seed: seed of the split.
+      task: `classification` or `regression`; empty to decide from the targets.
+      ignore_columns: names of columns to leave out of the inputs, joined by `+`.
+      input_key: column of texts that is the only input; the texts become token ids, see `tokens.tokenize`.
+      owner_key: column that says who holds a row; it is not an input.
+      encoding: encoding of the file; empty for UTF-8, or for UTF-16 if the file has its byte-order mark.
+      comment: text that begins each line to skip, such as `#`; empty to skip none.
 
     Raises:
-      InputError: a missing or unreadable file, or the column or row that does not fit.
+      InputError: if the file is missing or cannot be read, or a column or a row does not fit.
+
+    Examples:
+      >>> rows = [f"{20 + i},{'AB'[i % 2]},{'no' if i < 5 else 'yes'}" for i in range(10)]
+      >>> _ = (folder / "people.csv").write_text("\n".join(["age,town,member", *rows]))
+      >>> dataset = ddjax.data.read_csv(f"{folder}/people.csv", target_column="member", seed=0)
+      >>> dataset.classes, [(column.name, column.kind) for column in dataset.columns]
+      (('no', 'yes'), [('age', 'number'), ('town', 'category')])
+      >>> dataset.x_train.shape, dataset.x_test.shape  # one column of age, two of town
+      ((8, 3), (2, 3))
     """
     check_task(task)
     table = read_table(path, encoding, comment)
     columns = table.columns
     if not target_column:
-        raise InputError(f"{path}: --target_column must name what is to be learned: {listed([*columns], 30)}")
+        raise InputError(f"{path}: --target_column must name the column to learn: {listed([*columns], 30)}")
     if target_column not in columns:
         raise suggest("column", target_column, columns)
     ignored = dict.fromkeys(_asked(ignore_columns, columns), "asked")
     if target_column in ignored:
-        raise InputError(f"{path}: {target_column!r} is the target, and is to be ignored; leave it out of one of them")
-    ignored |= dict.fromkeys(table.unnamed, "it has no name, as the row numbers that pandas writes")
+        raise InputError(f"{path}: {target_column!r} is both --target_column and in --ignore_columns; choose one")
+    ignored |= dict.fromkeys(table.unnamed, "it has no name, like the row numbers that pandas writes")
     for name, role in ((owner_key, "owner"), (input_key, "--input_key")):
         if name and name not in columns:
             raise suggest(role, name, columns)
         if name == target_column:
-            raise InputError(f"{path}: {name!r} is the target, and cannot be the {role}")
+            raise InputError(f"{path}: {name!r} is the target and cannot also be the {role}")
     if owner_key:
         ignored[owner_key] = "it says who holds a row"
     if input_key:
-        ignored |= {name: "texts are learned from" for name in columns if name not in (input_key, target_column)}
+        ignored |= {name: "only texts are inputs" for name in columns if name not in (input_key, target_column)}
     if len(table.lines) < 5:
         raise InputError(
             f"{path}: {len(table.lines)} rows are too few to test on a fifth of them; at least 5 are needed"
@@ -89,7 +99,7 @@ def read_csv(
         if column.kind in ("number", "category"):
             notes += tuple(_leaks(column.name, columns[column.name], target_column, columns[target_column]))
     if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
-        notes += (f"{len(lost)} of the classes are in test rows only, the first {classes[min(lost)]}",)
+        notes += (f"{len(lost)} of the classes occur only in test rows, the first is {classes[min(lost)]}",)
     made = partial(
         Dataset, y_train=y[train], y_test=y[test], outputs=outputs, classes=classes, columns=tuple(about),
         owner=None if owner is None else owner[train], owners=owners,
@@ -100,7 +110,7 @@ def read_csv(
         return made(x_train=x_train, x_test=x_test, tokens=True, notes=(*notes, *more))
     if not inputs:
         raise InputError(
-            f"{path}: there is no column beside {target_column!r} to learn from"
+            f"{path}: there is no column besides {target_column!r} to learn from"
             + (f" (ignored: {listed([*ignored])})" if ignored else "")
         )
     x = np.hstack(inputs)
@@ -108,10 +118,10 @@ def read_csv(
 
 
 def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
-    """All rows of a table as inputs, for a reference set; the columns of targets and owners may be missing.
+    """Read all rows of a table as inputs, for a reference set; the columns of targets and owners may be missing.
 
     Raises:
-      InputError: what `read_csv` refuses of inputs.
+      InputError: if the file cannot be read, or `read_csv` would refuse the inputs.
     """
     table = read_table(path, wanted.encoding, wanted.comment)
     asked = _joined(wanted.ignore_columns, table.columns)
@@ -122,7 +132,7 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
         ignored |= dict.fromkeys(set(table.columns) - {key}, "no input")
     rows = np.arange(len(table.lines))
     if not len(rows):
-        raise InputError(f"{path} has no row below its header")
+        raise InputError(f"{path} has no rows below its header")
     inputs, about = _inputs(table, ignored, wanted.target_column, key, rows)
     if key:
         x, _, notes = tokenize(table.columns[key], [])
@@ -135,7 +145,7 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
 def _inputs(
     table: Table, ignored: dict[str, str], target_column: str, input_key: str, train: np.ndarray
 ) -> tuple[list[np.ndarray], list[Column]]:
-    """The inputs that columns become, and what was made of each column; `train` are the rows that may be looked at."""
+    """Make inputs of columns; return them, and the interpretation of each column, which uses only the rows `train`."""
     inputs, about = [], []
     for name, texts in table.columns.items():
         if name == target_column:
@@ -152,13 +162,14 @@ def _inputs(
 
 
 def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """`[M]` who holds each row, and their names in order: of numbers, if all are, else of texts."""
+    """Return the number of the owner of each row `[M]`, and the names in order: by value if all are numbers."""
     texts = table.columns[name]
     numbers = read_numbers(texts)
     missing = numbers.missing if numbers.mostly else no_text(texts)
     if missing.any():
         raise InputError(
-            f"{table.path}: {name!r} says who holds a row, and is missing in line {table.lines[int(missing.argmax())]}"
+            f"{table.path}: the owner {name!r} is missing in line {table.lines[int(missing.argmax())]}; fill it in, or "
+            "remove the row"
         )
     values = np.array(texts) if numbers.strange else numbers.values
     found, place = np.unique(values, return_inverse=True)
@@ -166,7 +177,7 @@ def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _joined(text: str, columns: dict[str, list[str]]) -> list[str]:
-    """Names joined by `+`."""
+    """Split names joined by `+`."""
     if text in columns:  # a name may hold a +
         return [text]
     return [name.strip() for name in text.split("+") if name.strip()]
@@ -181,7 +192,7 @@ def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
 
 
 def _target(table: Table, name: str) -> np.ndarray:
-    """`[M]` numbers or texts; none is missing."""
+    """Return the targets `[M]`, numbers or texts, after a check that none is missing."""
     texts = table.columns[name]
     numbers = read_numbers(texts)
     mostly = numbers.mostly
@@ -193,7 +204,7 @@ def _target(table: Table, name: str) -> np.ndarray:
         sign = f" ({texts[first]!r})" if texts[first] else ""
         raise InputError(
             f"{table.path}: {name!r} is missing{sign} in {missing.sum()} rows, first in line {table.lines[first]}; "
-            "take these rows out"
+            "remove these rows"
         )
     if mostly:
         return _sound(table, name, texts, numbers)
@@ -201,32 +212,32 @@ def _target(table: Table, name: str) -> np.ndarray:
 
 
 def _sound(table: Table, name: str, texts: list[str], numbers: Numbers) -> np.ndarray:
-    """Numbers without a stray text or an enormous one."""
+    """Return the numbers of a column, after a check that there is no text and no enormous number among them."""
     if numbers.strange:
         first, more = numbers.strange[0], len(numbers.strange) - 1
         raise InputError(
             f"{table.path}: column {name!r} holds numbers, but {texts[first]!r} in line {table.lines[first]}"
             + (f" and {more} more like it" if more else "")
-            + f"; write a plain number, leave it empty where it is missing, or say --ignore_columns={name}"
+            + f"; write a plain number, leave a missing one empty, or use --ignore_columns={name}"
         )
     if (enormous := np.abs(numbers.values) > _LARGEST).any():
         first = int(enormous.argmax())
         raise InputError(
             f"{table.path}: column {name!r} holds {texts[first]!r} in line {table.lines[first]}, beyond {_LARGEST:g}; "
-            "mend it, or leave it empty where it is missing"
+            "correct it, or leave a missing number empty"
         )
     return numbers.values
 
 
 def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> tuple[np.ndarray, Column]:
-    """`[rows, …]` inputs made of a column; `train` are the rows that may be looked at."""
+    """Make inputs `[rows, …]` of a column; medians and categories come only from the rows `train`."""
     numbers = read_numbers(texts)
     missing = numbers.missing if numbers.mostly else no_text(texts)
     where = f"{table.path}: column {name!r}"
     if missing.all():
-        raise InputError(f"{where} has no value; say --ignore_columns={name}")
+        raise InputError(f"{where} has no value; use --ignore_columns={name}")
     if missing[train].all():
-        raise InputError(f"{where} has no value in the training rows; say --ignore_columns={name}")
+        raise InputError(f"{where} has no value in the training rows; use --ignore_columns={name}")
     if numbers.mostly:
         values = _sound(table, name, texts, numbers)
         median = float(np.median(values[train][~missing[train]])) if missing.any() else None
@@ -235,8 +246,8 @@ def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> t
     categories = sorted({texts[row] for row in train if not missing[row]})
     if len(categories) > _CATEGORIES:
         raise InputError(
-            f"{where} has {len(categories)} different texts, the first {categories[0]!r}; at most {_CATEGORIES} can "
-            f"be categories, so mend it or say --ignore_columns={name}, or --input_key={name} to learn from the texts"
+            f"{where} has {len(categories)} different texts, the first is {categories[0]!r}, but at most {_CATEGORIES} "
+            f"can be categories; use --ignore_columns={name}, or --input_key={name} to learn from the texts"
         )
     column = Column(name, "category", int(missing.sum()), categories=tuple(categories))
     there = np.where(missing, "", texts)
@@ -244,12 +255,12 @@ def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> t
 
 
 def _leaks(name: str, texts: Sequence[str], target_column: str, target: Sequence[str]) -> list[str]:
-    """Notes on a column that gives the target away, or only counts the rows."""
+    """Write notes on a column that reveals the target or only counts the rows."""
     values = len(set(texts))
-    again = f"if it should be no input, say --ignore_columns={name}"
+    again = f"to leave it out of the inputs, use --ignore_columns={name}"
     few = 2 * values <= len(texts) and values == len(set(target))
     if texts == target or (few and values == len(set(zip(texts, target, strict=True)))):
-        return [f"column {name!r} tells {target_column!r} exactly; {again}"]
+        return [f"column {name!r} determines {target_column!r}; {again}"]
     numbers = read_numbers(texts) if values == len(texts) > 1 else None
     if numbers and (np.diff(numbers.values) == 1).all():
         return [f"column {name!r} counts the rows; {again}"]

@@ -1,4 +1,4 @@
-"""Texts of a file: tidied, and read as numbers where they are numbers."""
+"""Texts of a file: how they are tidied and read as numbers."""
 
 import re
 import unicodedata
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Usual signs of a missing value, in lower case. In a column of texts `none` and `-` may be meant.
+# Usual signs of a missing value, in lower case. In a column of texts, `none` and `-` may be values.
 _NO_TEXT = frozenset(("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"))
 _NO_NUMBER = _NO_TEXT | frozenset(("none", "-", "--", ".", "missing", "#value!", "#div/0!", "#ref!", "#num!", "nil"))
-# A number with a unit, or with separators that mean different things in different countries.
+# A number with a unit, or with separators that differ between countries.
 _LIKE_A_NUMBER = re.compile(r"[-+(]?[$€£¥]?[-+]?\d[\d.,'’ ]*([eE][-+]?\d+)?[%$€£¥)]?")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
@@ -19,10 +19,10 @@ class Numbers(NamedTuple):
     """Texts read as numbers.
 
     Attributes:
-      values: `[M]` float64, NaN where there is none.
-      missing: `[M]` whether the text is a sign of a missing value.
-      strange: positions of the texts that are neither.
-      like: how many of these look like a number, such as `34%`.
+      values: numbers `[M]` float64; NaN if a text is not a number.
+      missing: whether each text is a sign of a missing value, `[M]` bool.
+      strange: positions of the texts that are neither a number nor missing.
+      like: number of strange texts that look like a number, such as `34%`.
     """
 
     values: np.ndarray
@@ -32,25 +32,25 @@ class Numbers(NamedTuple):
 
     @property
     def mostly(self) -> bool:
-        """Whether more than half of what is there is a number, or looks like one."""
+        """Whether more than half of the texts that are not missing are numbers or look like numbers."""
         there = (~self.missing).sum()
         return bool(there) and 2 * (there - len(self.strange) + self.like) > there
 
 
 def tidy(text: str) -> str:
-    """A text without outer, doubled and invisible spaces, in one spelling of each letter (Unicode's NFC)."""
+    """Remove outer, doubled and invisible spaces, and normalize the letters (Unicode NFC)."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
     return " ".join(text.split())
 
 
 def no_text(texts: Sequence[str]) -> np.ndarray:
-    """`[M]` whether a tidied text is a sign of a missing value, in a column of texts."""
+    """Say which tidied texts of a column of texts are signs of a missing value, `[M]` bool."""
     return np.array([text.lower() in _NO_TEXT for text in texts], bool)
 
 
 def _plain(texts: Sequence[str]) -> np.ndarray | None:
-    """`[M]` finite numbers at once, where all texts are such."""
+    """Convert all texts at once to finite numbers `[M]`; `None` if some text is not one."""
     try:
         values = np.array(texts, float)
     except ValueError:
@@ -59,7 +59,7 @@ def _plain(texts: Sequence[str]) -> np.ndarray | None:
 
 
 def read_numbers(texts: Sequence[str]) -> Numbers:
-    """Reads tidied texts as numbers."""
+    """Read tidied texts as numbers."""
     missing = np.zeros(len(texts), bool)
     if (plain := _plain(texts)) is not None:
         return Numbers(plain, missing, [], 0)
@@ -70,7 +70,7 @@ def read_numbers(texts: Sequence[str]) -> Numbers:
             missing[place] = True
             continue
         try:
-            if "_" in text:  # Python reads 1_000
+            if "_" in text:  # because Python reads 1_000 as a number
                 raise ValueError
             values[place] = float(text)
         except ValueError:

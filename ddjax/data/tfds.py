@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+"""Reader, without TensorFlow, of data sets that TensorFlow Datasets has prepared."""
 
 import contextlib
 import io
@@ -16,17 +16,17 @@ from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, suggest
 from ddjax.registry import Argument
 
-_CUT = 0.95  # part of the training sounds that is not cut
+_CUT = 0.95  # share of the training sounds that are not cut
 _HELD_OUT = ("test", "validation", "val", "dev")
 
 
 class _Examples(NamedTuple):
-    """One split.
+    """Examples of one split.
 
     Attributes:
-      inputs: feature → what each example holds.
-      targets: of each example; empty where nobody asked.
-      owners: of each example; empty where nobody asked.
+      inputs: values of each input feature, by its name.
+      targets: target of each example; empty if none was requested.
+      owners: owner of each example; empty if none was requested.
     """
 
     inputs: dict[str, list[Any]]
@@ -35,21 +35,21 @@ class _Examples(NamedTuple):
 
 
 def read_tfds(wanted: Wanted, name: str) -> Dataset:
-    """A data set of TensorFlow Datasets, prepared in a format with random access (ArrayRecord).
+    """Read a data set of TensorFlow Datasets that is prepared in a format with random access (ArrayRecord).
 
-    The input and the target are its supervised keys, or what `input_key` and `target_key` name; several numeric
-    features joined by `+` are the columns of a table. The test set is the split `test`, else `validation`; without
-    both, or where its labels are hidden (−1), a fifth of `train` is drawn.
+    The input and the target are the supervised keys of the data set, or the features that `input_key` and `target_key`
+    name. Several numeric features joined by `+` are the columns of a table. The test set is the split `test`, otherwise
+    `validation` (or `val`, `dev`). If there is none with visible labels (not −1), a fifth of `train` is drawn.
 
     Images must have one size. Texts become token ids, see `tokens.tokenize`. Sounds become log-mel spectrograms, see
-    `sounds.log_mel`, cut where 95 % of the training sounds end.
+    `sounds.log_mel`; they are cut to the length that 95 % of the training sounds do not exceed.
 
     Args:
-      wanted: its `data_dir` is where TensorFlow Datasets prepares, `~/tensorflow_datasets` by default.
-      name: `NAME[/CONFIG][:VERSION]`.
+      wanted: request; its `data_dir` is the folder of prepared data sets, by default `~/tensorflow_datasets`.
+      name: name of the data set, `NAME[/CONFIG][:VERSION]`.
 
     Raises:
-      InputError: a data set that is not prepared, with what prepares it; or a feature that does not fit.
+      InputError: if the data set is not prepared (the message says how to prepare it), or a feature does not fit.
     """
     builder = _builder(wanted, name)
     info = builder.info
@@ -72,7 +72,7 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
     for each in filter(splits.__contains__, _HELD_OUT):
         read = _read(builder, each, *keys)
         if not all(np.array_equal(target, -1) for target in read.targets):
-            notes += (f"tests are on split {each!r}",) if each != "test" else ()
+            notes += (f"the test set is split {each!r}",) if each != "test" else ()
             held_out = read
             break
         if read.targets:
@@ -82,12 +82,15 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
         rows, tests = split(len(here.targets), wanted.seed)
         here, held_out = _taken(here, rows), _taken(here, tests)
     if not here.targets or not held_out.targets:
-        raise InputError(f"tfds:{name} has {len(here.targets)} examples to train and {len(held_out.targets)} to test")
+        raise InputError(
+            f"tfds:{name} has {len(here.targets)} training examples and {len(held_out.targets)} test examples; both "
+            "are needed"
+        )
     known = getattr(features[target], "names", None)
     for part, examples in ((train, here), ("the test split", held_out)):
         if known and (without := sum(int(label) < 0 for label in examples.targets)):
             raise InputError(
-                f"tfds:{name}: {without} of {len(examples.targets)} examples of {part} have no label (−1); take a "
+                f"tfds:{name}: {without} of {len(examples.targets)} examples of {part} have no label (−1); use a "
                 "configuration in which all have one"
             )
 
@@ -95,10 +98,10 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
         return np.array([_text(known[value] if known else value) for value in values])
 
     y, y_test, outputs, classes, more = read_targets(
-        named(here.targets), named(held_out.targets), (f"tfds:{name}, {target!r} of {train}", f"{target!r} to test"),
+        named(here.targets), named(held_out.targets), (f"tfds:{name}, {target!r} of {train}", f"{target!r} of test"),
         wanted.task,
     )  # fmt: skip
-    if known and set(classes) == set(known):  # in their own order
+    if known and set(classes) == set(known):  # keep the order of the data set
         order = np.argsort([known.index(each) for each in classes])
         place = np.argsort(order).astype(np.int32)
         y, y_test, classes = place[y], place[y_test], tuple(known)
@@ -115,7 +118,7 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
 
 
 def _builder(wanted: Wanted, name: str) -> Any:
-    """The builder of a data set that is prepared."""
+    """Return the builder of a prepared data set."""
     with _quiet() as said:
         import tensorflow_datasets as tfds
 
@@ -130,15 +133,15 @@ def _builder(wanted: Wanted, name: str) -> Any:
         except tfds.core.DatasetNotFoundError:
             raise InputError(
                 f"tfds:{name} is not in {where}, and TensorFlow Datasets does not know "
-                f"{'this version of it' if version else 'it'} either; look at its name and --data_dir"
+                f"{'this version of it' if version else 'it'} either; check its name and --data_dir"
             ) from None
         except ImportError as error:
-            raise InputError(f"tfds:{name} needs a package to be read: {error}; {remedy}") from None
-        except Exception as error:  # as many kinds as there are data sets
+            raise InputError(f"tfds:{name} cannot be read without another package: {error}; {remedy}") from None
+        except Exception as error:  # data sets raise many types
             raise InputError(f"tfds:{name} cannot be read: {_line(error, said)}") from None
         if not builder.info.splits:
             manual = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
-            by_hand = f"; some of it is downloaded by hand: {' '.join(manual.split())}" if manual else ""
+            by_hand = f"; some files must be downloaded by hand: {' '.join(manual.split())}" if manual else ""
             raise InputError(f"tfds:{name} is not prepared in {where}; {remedy}{by_hand}")
         try:
             builder.as_data_source(split=next(iter(builder.info.splits)))
@@ -154,7 +157,7 @@ def _builder(wanted: Wanted, name: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keeps what TensorFlow Datasets prints and logs."""
+    """Catch the output of TensorFlow Datasets and silence its log."""
     said, level = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -169,7 +172,7 @@ def _line(error: Exception, said: io.StringIO) -> str:
 
 
 def _keys(wanted: Wanted, name: str, info: Any) -> tuple[list[str], str]:
-    """The features that are inputs, and the one that is learned."""
+    """Return the names of the input features and of the target."""
     features, known = info.features, info.supervised_keys
     inputs, target = [each for each in wanted.input_key.split("+") if each], wanted.target_key
     if known and len(known) >= 2:
@@ -178,14 +181,16 @@ def _keys(wanted: Wanted, name: str, info: Any) -> tuple[list[str], str]:
             inputs = list(first) if isinstance(first, dict | list | tuple) else [first]
         target = target or (known[1] if isinstance(known[1], str) else "")
     held = f"it has {listed([f'{key} ({type(each).__name__})' for key, each in features.items()], 30)}"
-    for flag, given in (("--input_key", inputs), ("--target_key", target)):
+    for role, given in (("input", inputs), ("target", target)):
         if not given:
-            raise InputError(f"tfds:{name} does not say what it is for; name a feature by {flag}: {held}")
+            raise InputError(
+                f"tfds:{name} does not say which feature is the {role}; name one with --{role}_key: {held}"
+            )
     for key in [*inputs, target]:
         if key not in features:
             raise InputError(f"tfds:{name} has no feature {key!r}; {held}")
     if target in inputs:
-        raise InputError(f"tfds:{name}: {target!r} is both the input and what is learned")
+        raise InputError(f"tfds:{name}: {target!r} is both an input and the target; choose another --input_key")
     return inputs, target
 
 
@@ -200,7 +205,7 @@ def _read(builder: Any, split: str, inputs: list[str], target: str, owner: str) 
                     found.targets.append(example[target])
                 if owner:
                     found.owners.append(example[owner])
-        except Exception as error:  # of any decoder
+        except Exception as error:  # each decoder raises its own types
             raise InputError(
                 f"{builder.info.full_name} cannot be read: example {len(found.inputs[inputs[0]])} of {split!r}: "
                 f"{_line(error, said)}"
@@ -221,7 +226,7 @@ def _text(value: Any) -> Any:
 
 
 def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -> Dataset:
-    """A data set without targets."""
+    """Make a data set of the inputs, with empty targets."""
     none = np.empty(0)
 
     def made(x: np.ndarray, x_test: np.ndarray, **more: Any) -> Dataset:
@@ -244,7 +249,7 @@ def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -
     if rate:
         length = int(np.quantile([len(value) for value in values], _CUT, method="higher"))
         over = sum(len(value) > length for value in values)
-        cut = (f"{over:,} of {len(values):,} training sounds are longer than {length / rate:.2f} s, and are cut",)
+        cut = (f"{over:,} of {len(values):,} training sounds are longer than {length / rate:.2f} s and are cut",)
         sounds = padded(values, length)
         x_test = log_mel(padded(tests, length), rate, sounds)
         return made(log_mel(sounds, rate), x_test, notes=cut if over else ())
@@ -252,16 +257,16 @@ def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -
 
 
 def _column(name: str, key: str, feature: Any, values: list[Any]) -> np.ndarray:
-    """`[M, …]` of one feature of a table."""
+    """Return one feature of a table as columns `[M, …]`."""
     if names := getattr(feature, "names", None):
         return np.eye(len(names))[np.array(values)]
     if isinstance(values[0], bytes):
-        raise InputError(f"tfds:{name}: {key!r} holds texts and is no column of numbers; leave it out of --input_key")
+        raise InputError(f"tfds:{name}: {key!r} holds texts, not numbers; leave it out of --input_key")
     return _stacked(name, key, values).reshape(len(values), -1).astype(float)
 
 
 def _stacked(name: str, key: str, values: list[Any]) -> np.ndarray:
-    """`[M, …]` of arrays of one shape."""
+    """Stack arrays of one shape, `[M, …]`."""
     first = np.asarray(values[0])
     for row, value in enumerate(values):
         if np.shape(value) != first.shape:
@@ -270,7 +275,9 @@ def _stacked(name: str, key: str, values: list[Any]) -> np.ndarray:
                 f"example {row}; one shape is needed"
             )
     if first.dtype.kind not in "biuf":
-        raise InputError(f"tfds:{name}: {key!r} holds {first.dtype}, which is no input; name another by --input_key")
+        raise InputError(
+            f"tfds:{name}: {key!r} holds {first.dtype}, which cannot be an input; name another feature with --input_key"
+        )
     return np.stack(values) if first.ndim else np.array(values)[:, None]
 
 

@@ -1,4 +1,4 @@
-"""Texts as token ids: words, hashed, so that devices need not agree on a vocabulary first."""
+"""Token ids of texts: words are hashed, so that devices need not agree on a vocabulary first."""
 
 import re
 import zlib
@@ -6,24 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-VOCABULARY = 4096  # ids from 0 to one less; 0 is no word
+VOCABULARY = 4096  # number of ids; 0 stands for no word
 _LONGEST = 64  # words of an example that are kept
 _WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 
 def tokenize(train: Sequence[str], test: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Makes token ids of texts.
+    """Convert texts to token ids.
 
-    A text is lower-cased and cut into words and signs. The id of a word is its CRC-32, modulo 4,095, plus 1 (Weinberger
-    et al., ICML 2009): words share an id by chance, and words that no training example has have one too. The longest
-    training text sets the length, up to 64 words; shorter ones end in the id 0.
+    A text is put into lower case and split into words and punctuation marks. The id of a word is its CRC-32, modulo
+    4,095, plus 1 (hashing as in Weinberger et al., ICML 2009). Words may share an id by chance, and words that no
+    training text contains have an id too. The longest training text sets the length, at most 64 words; shorter texts
+    are padded with the id 0, and longer ones are cut.
 
     Args:
-      train: `M` texts.
-      test: `T` texts.
+      train: `M` training texts.
+      test: `T` test texts.
 
     Returns:
-      `[M, L]` and `[T, L]` int32, and notes.
+      Token ids `[M, L]` and `[T, L]` int32, and notes.
     """
     cut = [[_WORD.findall(text.lower()) for text in texts] for texts in (train, test)]
     longest = max(map(len, cut[0]), default=0)
@@ -44,9 +45,9 @@ def tokenize(train: Sequence[str], test: Sequence[str]) -> tuple[np.ndarray, np.
             array[row, : len(kept)] = ids(kept)
         arrays.append(array)
     words = len({word for text in cut[0] for word in text})
-    notes = [f"texts are cut into words, of which there are {words:,}; each is hashed to one of {VOCABULARY - 1:,} ids"]
+    notes = [f"the training texts have {words:,} different words; each is hashed to one of {VOCABULARY - 1:,} ids"]
     if empty := sum(not text for text in cut[0]):
         notes.append(f"{empty:,} of {len(cut[0]):,} training texts are empty")
     if over := sum(len(text) > length for text in cut[0]):
-        notes.append(f"{over:,} of {len(cut[0]):,} training texts have more than {length} words, and are cut there")
+        notes.append(f"{over:,} of {len(cut[0]):,} training texts have more than {length} words and are cut")
     return arrays[0], arrays[1], tuple(notes)

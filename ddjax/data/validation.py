@@ -1,4 +1,4 @@
-"""Validation examples: training examples that no device holds, to choose settings by."""
+"""Validation examples: training examples that no device holds, for the choice of settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,19 +13,20 @@ EVALUATED = ("test", "validation")
 
 
 def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: str) -> tuple[Dataset, np.ndarray]:
-    """Takes validation examples out of the training data.
+    """Remove validation examples from the training data.
 
     Args:
-      dataset: with training data of `M` examples.
-      order: `[M]` in which these are drawn; the first are taken.
-      examples: how many.
-      evaluate_on: `test`; or `validation`, and they become the data set's test set.
+      dataset: data set with `M` training examples.
+      order: random order `[M]` of the training examples; the first ones become validation examples.
+      examples: number of validation examples.
+      evaluate_on: `test`; or `validation` to make them the test set of the data set.
 
     Returns:
-      The data set without them, and the order of what is left.
+      The data set without them, and the order of the remaining training examples.
 
     Raises:
-      InputError: an unknown choice, no validation examples where they are needed, or none left for training.
+      InputError: if the choice is unknown, validation examples are needed and there are none, or no training example is
+        left.
     """
     if evaluate_on not in EVALUATED:
         raise suggest("evaluate_on", evaluate_on, EVALUATED)
@@ -35,7 +36,7 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
             f"{examples}"
         )
     if evaluate_on == "validation" and not examples:
-        raise InputError("evaluate_on 'validation' needs validation_examples; say how many")
+        raise InputError("evaluate_on 'validation' needs validation examples; set validation_examples")
     if not examples:
         return dataset, order
     held, left = order[:examples], order[examples:]
@@ -52,7 +53,7 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
 
 
 def _only(x: Any, kept: np.ndarray) -> Any:
-    """The rows `[M]` that are kept, of an array or of what is streamed."""
+    """Return the rows that the mask `kept` `[M]` selects, from an array or a `Streamed`."""
     if not isinstance(x, Streamed):
         return x[kept]
 

@@ -57,7 +57,7 @@ def build_model(
     make, whole = entry.build, input_shape
     if view != (0, 1):
         if tokens:
-            raise InputError("token ids have no columns that a view could select; --feature_views is for numbers")
+            raise InputError("token ids have no columns for feature views to select; leave out --feature_views")
         input_shape = view_shape(whole, *view)
     if tokens and not entry.tokens:
         if entry.on_tokens is None:

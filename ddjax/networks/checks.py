@@ -31,11 +31,11 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
       >>> check_network(as_network([[0.9, 0.1], [0.5, 0.5]]), stochastic="row")
       >>> check_network(as_network([[0.9, 0.1], [0.5, 0.5]]))
       Traceback (most recent call last):
-      ddjax.errors.InputError: a doubly stochastic matrix is needed here, and column 1 sums to 0.6; ...
+      ddjax.errors.InputError: the mixing matrix must be doubly stochastic, but column 1 sums to 0.6; ...
     """
     if fixed and network.changes:
         raise InputError(
-            f"{fixed} needs a fixed graph, because neighbours keep copies of one another; this graph changes"
+            f"{fixed} needs a fixed graph, because neighbours keep copies of one another, but this graph changes"
         )
     if lossless and network.loses_messages:
         raise InputError(f"{lossless} needs every message to arrive, but this network loses messages")
@@ -57,7 +57,7 @@ def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
         worst = np.abs(sums - 1).argmax()
         if axis in STOCHASTIC[stochastic] and abs(sums[worst] - 1) > tolerance:
             raise InputError(
-                f"a {stochastic} stochastic matrix is needed here, and {kind} {worst} sums to {sums[worst]:.6g}; "
+                f"the mixing matrix must be {stochastic} stochastic, but {kind} {worst} sums to {sums[worst]:.6g}; "
                 + _REMEDIES[stochastic]
             )
 

@@ -29,7 +29,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     """
     links = _links(path, devices)
     if not links and devices > 1:
-        raise InputError(f"the edge file {path!r} holds no link; write a line `i j` for each")
+        raise InputError(f"the edge file {path!r} holds no links; write one line `i j` per link")
     ends = {end for link, _ in links for end in link}
     first = int(0 not in ends and devices in ends)
     for link, number in links:
@@ -44,8 +44,8 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     loops, repeated = len(links) - len(proper), len(proper) - graph.number_of_edges()
     notes = {
         f"numbered from 1, so that 1 is device 0 and {devices} is device {devices - 1}": first,
-        f"{loops} of a device to itself, passed over": loops,
-        f"{repeated} more than once": repeated,
+        f"links of a device to itself, ignored: {loops}": loops,
+        f"repeated links: {repeated}": repeated,
     }
     graph.graph["note"] = "; ".join(note for note, holds in notes.items() if holds)
     return graph
@@ -61,7 +61,7 @@ def _links(path: str, devices: int) -> list[tuple[tuple[int, int], int]]:
             shown = repr(line.strip() if len(line) < 60 else f"{line.strip()[:60]}…")
             wanted = f"two device numbers from 0 to {devices - 1}"
             if _MORE.match(line):
-                wanted, shown = "two device numbers alone", f"{shown}; weights come from --mixing_weights"
+                wanted, shown = "only two device numbers", f"{shown}; weights come from --mixing_weights"
             raise InputError(f"{path}:{number}: expected {wanted}, got {shown}")
     return links
 

@@ -56,8 +56,8 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
       matrices: float64 arrays `[N, N]`: one, those of a cycle, or draws.
 
     Raises:
-      InputError: if no limit is known, because column-stochastic matrices change, have thousands of devices, or have
-        weights that all but vanish.
+      InputError: if no limit is known, because column-stochastic matrices change, have thousands of devices, or let a
+        push-sum weight fall below 1e-4.
     """
     rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
     if rows > 1e-4 and columns < 1e-4:  # beyond rounding
@@ -84,16 +84,16 @@ def _step_limit(matrix: scipy.sparse.csr_array) -> float:
 def _push_sum_limit(matrices: Matrices) -> float:
     """Find the `ζ` up to which distillation over push-sum is stable, once the weights have settled."""
     devices = matrices[0].shape[0]
-    reason = "which changes" if len(matrices) > 1 else f"which has over {_DENSE} devices" if devices > _DENSE else ""
+    reason = "it changes" if len(matrices) > 1 else f"it has over {_DENSE} devices" if devices > _DENSE else ""
     if not reason:
         matrix = matrices[0].toarray()
         settled = np.linalg.matrix_power(matrix, 10_000) @ np.ones(devices)
         if settled.min() < 1e-4:
-            reason = f"where weights settle as low as {settled.min():.1g}"
+            reason = f"a weight falls to {settled.min():.1g}"
     if reason:
         raise InputError(
-            f"no stable consensus step size is known for push_sum on this network, {reason}; use consensus tracking, "
-            "which needs none"
+            f"the largest stable consensus step size of push_sum is unknown on this network, because {reason}; use "
+            "consensus tracking, which needs no step size"
         )
     debiased, identity = matrix / settled[:, None], np.eye(devices)
 

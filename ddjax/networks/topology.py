@@ -178,7 +178,7 @@ def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
     """
     choice = TOPOLOGIES.parse(spec)
     if choice.entry.whole:
-        raise InputError(f"a fixed graph is needed, but {spec!r} changes from round to round")
+        raise InputError(f"topology {spec!r} changes from round to round, but a fixed graph is needed here")
     from networkx import NetworkXException  # slow to import
 
     from ddjax.networks.graphs import tidy
@@ -197,8 +197,8 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
     alone = [node for node in range(devices) if devices > 1 and not any(each.degree(node) for each in members)]
     if alone:
         raise InputError(
-            f"{len(alone)} of {devices} devices have no link, the first is {alone[0]}, so the graph is not "
-            "connected; add edges, or take as many devices as the graph has"
+            f"the graph is not connected: {len(alone)} of {devices} devices have no link, the first is device "
+            f"{alone[0]}; add edges, or use as many devices as the graph has nodes"
         )
     names = [request.weights or default_weights(each, request.stochastic) for each in members]
     matrices = [mixing_matrix(each, name) for each, name in zip(members, names, strict=True)]
@@ -233,9 +233,11 @@ def is_sparse(matrix: scipy.sparse.csr_array) -> bool:
 
 def _drawn_weights(request: Request) -> str:
     if request.product not in ("", "dense"):
-        raise InputError(f"a network that draws a graph each round is dense, so it has no product {request.product!r}")
+        raise InputError(f"a graph that is drawn in each round needs mixing product 'dense', got {request.product!r}")
     if request.weights not in ("", "metropolis_hastings"):
-        raise InputError(f"its mixing weights are metropolis_hastings, got {request.weights!r}")
+        raise InputError(
+            f"a graph that is drawn in each round needs mixing weights 'metropolis_hastings', got {request.weights!r}"
+        )
     return "metropolis_hastings"
 
 
@@ -260,7 +262,7 @@ def base_k_plus_one(request: Request, k: int) -> Topology:
     A device has at most `K` neighbours in a round (Takezawa et al., NeurIPS 2023).
     """
     if request.weights:
-        raise InputError(f"its mixing weights are its own, so leave them out, got {request.weights!r}")
+        raise InputError(f"this topology has its own mixing weights; leave out {request.weights!r}")
     return of_matrices(base_graph(request.devices, k), request)._replace(weights="base_k_plus_one")
 
 
@@ -268,7 +270,7 @@ def random_matching(request: Request) -> Topology:
     """Draw a perfect matching of the devices anew in each round."""
     _drawn_weights(request)
     if request.devices % 2:
-        raise InputError(f"expected 'random_matching' on an even number of devices, got {request.devices}")
+        raise InputError(f"a perfect matching needs an even number of devices, got {request.devices}")
     from networkx import from_edgelist  # slow to import
 
     return _relabeled(from_edgelist((i, i + 1) for i in range(0, request.devices, 2)), request)
@@ -279,7 +281,7 @@ def fresh_random_regular(request: Request, degree: int) -> Topology:
     _drawn_weights(request)
     base = build_graph(f"random_regular:{degree}", request.devices, request.seed)
     if not base.number_of_edges():
-        raise InputError("a graph without links cannot average; give D of at least 1")
+        raise InputError("a graph without links cannot average; use a degree D of at least 1")
     return _relabeled(base, request)
 
 

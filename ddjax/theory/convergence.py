@@ -42,8 +42,8 @@ def measure_distillation(
       population: population of the devices.
       state: state after any round.
       problem: problem that the devices learn from.
-      mixer: mixer without memory, for consensus `neighbors`, which keeps no `z_n`: they are the mixed soft decisions.
-        If it is `None`, all that depends on `z_n` is NaN there.
+      mixer: mixer without memory, only for consensus `neighbors`. That form keeps no `z_n`, so they are computed as the
+        mixed soft decisions. If it is `None`, quantities that depend on `z_n` are NaN for `neighbors`.
 
     Returns:
       The `Quantities` of the state.
@@ -53,7 +53,7 @@ def measure_distillation(
     """
     if problem.known is not None:
         raise InputError(
-            "convergence is measured only for devices that know the whole reference set; leave out --reference_known"
+            "convergence can be measured only if all devices know the whole reference set; leave out --reference_known"
         )
     s = population.predict(state.devices, problem.reference[:])
     mean, own = s.mean(0), state.estimate

@@ -46,7 +46,9 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
       (4, 6, 6)
     """
     if problem.known is not None:
-        raise InputError("normal equations need devices that know the whole reference set; leave out --reference_known")
+        raise InputError(
+            "normal equations exist only if all devices know the whole reference set; leave out --reference_known"
+        )
 
     def features(inputs: Any) -> np.ndarray:
         flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
@@ -106,8 +108,8 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
 def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
     """Solve for the resting point of devices whose targets are `z = F s`.
 
-    It obeys `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. With `F = 11ᵀ/N` it is `co_regularized`. If the
-    data do not determine a solution, it is the one of least norm.
+    The resting point satisfies `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. For `F = 11ᵀ/N` it is the
+    solution of `co_regularized`. If the data do not determine a solution, the result is the one of least norm.
 
     Args:
       equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`.
@@ -118,7 +120,7 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
       Coefficients `[N, P + 1, K]`.
 
     Raises:
-      InputError: if there are more unknowns than can be solved for.
+      InputError: if there are more than `LARGEST` unknowns.
     """
     outputs = equations.sides.shape[-1]
     flat = equations.sides.reshape(-1, outputs)
@@ -130,8 +132,8 @@ def joint_system(equations: NormalEquations, weight: float, following: np.ndarra
     devices, features, _ = equations.sides.shape
     if devices * features > LARGEST:
         raise InputError(
-            f"{devices} devices with {features} coefficients each have {devices * features} unknowns; resting points "
-            f"and rates are computed for at most {LARGEST}"
+            f"{devices} devices with {features} coefficients each have {devices * features} unknowns, but resting "
+            f"points and rates are computed for at most {LARGEST}; use fewer devices or fewer inputs"
         )
     joint = np.kron(np.eye(devices) - following, weight * equations.shared)
     for n, own in enumerate(equations.own):
@@ -177,7 +179,7 @@ def determined(equations: NormalEquations, weight: float) -> np.ndarray:
     In all other directions the data say nothing, and devices stay where they began.
 
     Raises:
-      InputError: if there are more unknowns than can be solved for.
+      InputError: if there are more than `LARGEST` unknowns.
     """
     devices = len(equations.own)
     return _curved(joint_system(equations, weight, np.full((devices, devices), 1 / devices)))

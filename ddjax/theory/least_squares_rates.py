@@ -25,7 +25,7 @@ def factor(
       zeta: consensus step size `ζ`, for `gradient`.
 
     Raises:
-      InputError: if there are more unknowns than can be solved for.
+      InputError: if there are more than `least_squares.LARGEST` unknowns.
     """
     identity, eigenvalues = np.eye(len(matrix)), np.linalg.eigvals(matrix)
     apart = np.delete(eigenvalues, np.argmin(np.abs(eigenvalues - 1)))

@@ -80,7 +80,7 @@ def test_natural_follows_the_owners():
 
 
 def test_nobody_knows_the_owners():
-    with pytest.raises(InputError, match=r"needs to know who holds an example"):
+    with pytest.raises(InputError, match=r"needs the owners of examples"):
         made(small()._replace(owner=None, owners=()), partition="natural")
 
 
@@ -184,7 +184,7 @@ def test_other_reference_data_are_looked_at():
     )
     made(pixels, reference_dataset=wide, reference_source="it.npz")
     wide.x_train[3, 0, 0] = 300
-    with pytest.raises(InputError, match="reach 300, beyond the uint8"):
+    with pytest.raises(InputError, match="lie in 9 … 300, which does not fit the dtype uint8"):
         made(pixels, reference_dataset=wide, reference_source="it.npz")
 
 
@@ -194,7 +194,7 @@ def test_other_reference_data_are_looked_at():
         ("age,city", "xy", ""),
         ("age,city,label", "xy", ""),
         ("age,city,owner", "xy", ""),
-        ("city,age", "xy", "columns in another order"),
+        ("city,age", "xy", "columns have another order"),
         ("age,town", "xy", "column 'city' differs"),
         ("age,city", "xyz", "column 'city' differs"),
     ],
@@ -232,7 +232,7 @@ def test_classes_can_be_missing_from_the_reference_set():
     assert len(problem.x) == 70
     with pytest.raises(InputError, match="unknown class of the reference set '7'"):
         made(dataset, reference_classes=("7",))
-    with pytest.raises(InputError, match=r"asks for 40 of class '1', and there are 30"):
+    with pytest.raises(InputError, match=r"needs 40 of class '1', but there are 30"):
         made(dataset, reference_classes=("1",), reference_size=40)
 
 

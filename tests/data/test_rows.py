@@ -6,7 +6,8 @@ import pytest
 
 from ddjax import data
 from ddjax.data import npz, synthetic
-from ddjax.data.problem import digest, prepare
+from ddjax.data.digests import digest
+from ddjax.data.problem import prepare
 from ddjax.data.rows import BLOCK, Chosen, Streamed
 from ddjax.errors import InputError
 from ddjax.networks import build_topology

@@ -32,9 +32,9 @@ def facts(dataset, **choices):
 @pytest.mark.parametrize(
     ("labels", "names", "note"),
     [
-        (Y + 1, "1 2 3", "numbered anew"),
-        (Y * 5, "0 5 10", "numbered anew"),
-        (Y - 1, "-1 0 1", "numbered anew"),
+        (Y + 1, "1 2 3", "renumbered"),
+        (Y * 5, "0 5 10", "renumbered"),
+        (Y - 1, "-1 0 1", "renumbered"),
         (Y.astype(float), "0 1 2", "--task=regression"),
         (Y[:, None], "0 1 2", ""),
         (np.eye(3)[Y], "0 1 2", "--task=regression"),
@@ -60,7 +60,7 @@ def test_a_task_is_heard(tmp_path):
     assert load_dataset(halves).y_train.dtype.kind == "f"
     with pytest.raises(InputError, match=r"holds 0\.5"):
         load_dataset(halves, task="classification")
-    with pytest.raises(InputError, match="no number to predict"):
+    with pytest.raises(InputError, match="needs numbers to predict"):
         load_dataset(archive(tmp_path / "c.npz", y=np.array(["a", "b", "c"])[Y]), task="regression")
     with pytest.raises(InputError, match="did you mean 'regression'"):
         load_dataset(path, task="regresion")
@@ -111,7 +111,7 @@ def test_the_row_numbers_of_pandas_are_ignored_and_a_leak_is_named(tmp_path):
     dataset = load_dataset(path, target_column="y")
     assert dataset.x_train.shape == (48, 2)
     assert [column.kind for column in dataset.columns] == ["ignored", "number", "number"]
-    assert "column 'code' tells 'y' exactly" in dataset.notes[1]
+    assert "column 'code' determines 'y'" in dataset.notes[1]
     assert load_dataset(path, target_column="y", ignore_columns="code").x_train.shape == (48, 1)
     with pytest.raises(InputError, match="did you mean 'code'"):
         load_dataset(path, target_column="y", ignore_columns="cod")
@@ -122,7 +122,7 @@ def test_labels_that_differ_by_spaces_are_one_class(tmp_path):
     path = table(tmp_path / "a.csv", {"a": RNG.normal(size=60), "y": names})
     dataset = load_dataset(path, target_column="y")
     assert dataset.classes == ("No", "no", "yes")
-    assert "differ in capital letters only" in dataset.notes[1]
+    assert "differ only in capital letters" in dataset.notes[1]
 
 
 def test_a_compressed_file_and_one_in_capitals(tmp_path):

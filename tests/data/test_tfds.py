@@ -147,7 +147,7 @@ def test_numbers_texts_sounds_and_a_table(folder):
 def test_hidden_labels_are_no_class(folder):
     dataset = load(folder, "hidden")
     in_order(dataset.x_test, kept("image", "test"))
-    assert dataset.notes == ("the labels of split 'test' are hidden (−1)", "tests are on split 'validation'")
+    assert dataset.notes == ("the labels of split 'test' are hidden (−1)", "the test set is split 'validation'")
     with pytest.raises(InputError, match="12 of 52 examples of train have no label"):
         load(folder, "partly")
     in_order(load(folder, "partly", unlabeled=True).x_train, kept("image", "partly"))
@@ -163,10 +163,10 @@ def test_owners_are_a_feature(folder):
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
-        ("unsaid", {}, r"does not say what it is for; name a feature by --input_key: it has .*vector \(Tensor\)"),
-        ("unsaid", {"input_key": "image"}, "name a feature by --target_key"),
+        ("unsaid", {}, r"which feature is the input; name one with --input_key: it has .*vector \(Tensor\)"),
+        ("unsaid", {"input_key": "image"}, "name one with --target_key"),
         ("unsaid", {"input_key": "imag", "target_key": "label"}, "has no feature 'imag'; it has"),
-        ("unsaid", {"input_key": "label", "target_key": "label"}, "both the input and what is learned"),
+        ("unsaid", {"input_key": "label", "target_key": "label"}, "both an input and the target"),
         ("unsaid", {"input_key": "ragged", "target_key": "label"}, "'ragged' has shape .* one shape is needed"),
         ("unsaid", {"input_key": "text+vector", "target_key": "label"}, "'text' holds texts"),
         ("pictures", {"owner_key": "speakr"}, "did you mean 'speaker'"),

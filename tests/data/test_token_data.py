@@ -60,5 +60,5 @@ def test_unknown_data_are_answered_with_the_kinds_of_files(spec):
 
 
 def test_a_target_column_belongs_to_a_table():
-    with pytest.raises(InputError, match=r"--target_column belongs to FILE\.csv, and the data set is 'digits'"):
+    with pytest.raises(InputError, match=r"--target_column is not used by 'digits'; it belongs to FILE\.csv"):
         load_dataset("digits", target_column="price")

@@ -259,7 +259,7 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
     ("spec", "product", "message"),
     [
         ("ring", "gahter", "did you mean 'gather'"),
-        ("random_matching", "gather", "draws a graph each round"),
+        ("random_matching", "gather", "drawn in each round needs mixing product"),
         ("star", "shift", "every device n hears the same n"),
     ],
 )
