@@ -94,7 +94,7 @@ def def_kt(population: Population) -> Algorithm:
         population.check(problem)
         check_unadjusted(population, "def_kt")
         if infer_task(problem.y) is not CLASSIFICATION:
-            raise InputError("def_kt is only for classes, but there are numbers to predict")
+            raise InputError("def_kt is only for classification, but the task is regression")
         check_network(problem.network, "links")
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)

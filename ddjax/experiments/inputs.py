@@ -96,5 +96,5 @@ def check_task(settings: Settings, problem: Problem) -> None:
         value = getattr(settings, name)
         if value != fields(Settings)[name].default:
             raise InputError(
-                f"--{name}={value} is only for classification, but the task of {settings.dataset} is regression; leave it out"
+                f"--{name}={value} is only for classification, but {settings.dataset} is regression; leave it out"
             )

@@ -61,7 +61,7 @@ def test_equal_shares_adjust_nothing():
 
 
 def test_numbers_to_predict_have_no_classes(tmp_path, capsys):
-    with pytest.raises(InputError, match="numbers to predict"):
+    with pytest.raises(InputError, match="only for classification"):
         ddjax.supervised_learner(lambda rngs: None, optax.sgd(RATE), task=REGRESSION, prior_adjustment=1.0)
     flags = [
         "--dataset=synthetic_regression",

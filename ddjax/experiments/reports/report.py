@@ -74,7 +74,7 @@ def report(given: Given) -> None:
     found = curves(sweep, settings.x)
     former = _former(output)
     if goals and sweep.metric != "accuracy":
-        raise InputError("--target_accuracy is only for classes, but these sweeps predict numbers; leave it out")
+        raise InputError("--target_accuracy is only for classification, but these sweeps are regression; leave it out")
     goals = goals or sweep.targets
     picked = not goals and sweep.metric == "accuracy"
     if picked:
