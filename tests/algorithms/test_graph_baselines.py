@@ -262,7 +262,7 @@ def test_quasi_global_momentum_refuses_other_steps_than_it_counts_with(optimizer
         ({"algorithm": "local_dsgd", "local_steps": 2}, "local_steps or --local_epochs, not both"),
         ({"algorithm": "dsgd", "momentum": 0.5}, "it belongs to quasi_global_momentum"),
         ({"algorithm": "relaysgd", "mixing": "choco"}, "mixing is not used by relaysgd"),
-        ({"topology": "base_k_plus_one:1", "mixing_weights": "uniform"}, "mixing weights are its own"),
+        ({"topology": "base_k_plus_one:1", "mixing_weights": "uniform"}, "has its own mixing weights"),
         ({"topology": "base_k_plus_one:0"}, "K must be a whole number of at least 1"),
     ],
 )

@@ -56,7 +56,7 @@ def test_equal_shares_adjust_nothing():
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    with pytest.raises(ValueError, match="shares of its device"):
+    with pytest.raises(ValueError, match="needs the shares of the classes"):
         learner.gradient(None, params, (x, y, None))
 
 

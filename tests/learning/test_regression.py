@@ -309,7 +309,7 @@ def test_train_on_a_table(tmp_path):
         ),
         (["--temperature=2"], "--temperature=2.0 is only for classification"),
         (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classification"),
-        (["--partition=dirichlet"], "'dirichlet' is by label"),
+        (["--partition=dirichlet"], "'dirichlet' needs labels"),
         (["--partition=shards"], "use iid, quantity or natural"),
         (
             ["--target_column=y"],
