@@ -12,21 +12,23 @@ class InputError(ValueError):
 
 
 class DivergedError(FloatingPointError):
-    """A loss or a soft decision became NaN or infinite, or a private loss rose far above its start.
+    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its start.
 
     Args:
-      round: round (counted from 1) in which it happened.
-      device: first device on which it happened.
-      loss: private loss of the device, if it is finite.
-      start: loss at the start.
+      round: number of the round in which this happened, counted from 1.
+      device: number of the first such device.
+      loss: private loss of this device, smoothed over its steps, if it is finite; otherwise NaN.
+      start: the loss at the start of the run, see `simulation.watch.Watch`.
     """
 
     def __init__(self, round: int, device: int, loss: float = math.nan, start: float = math.nan):
-        found = f"has a private loss of {loss:.3g}, which was {start:.3g} at the start,"
-        super().__init__(
-            f"device {device} {'is no longer finite' if math.isnan(loss) else found} in round {round}; "
-            "try a smaller learning rate, distillation weight or consensus step size"
-        )
+        if math.isnan(loss):
+            found = f"a loss or soft decision of device {device} is no longer finite in round {round}"
+        else:
+            found = (
+                f"the private loss of device {device} is {loss:.3g} in round {round}, but was {start:.3g} at the start"
+            )
+        super().__init__(f"{found}; try a smaller learning rate, distillation weight or consensus step size")
         self.round, self.device = round, device
 
 

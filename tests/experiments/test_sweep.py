@@ -467,7 +467,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(tmp_path, capsys, monk
     with (out / "failures.csv").open() as file:
         failures = {(row["algorithm"], float(row["learning_rate"])): row for row in csv.DictReader(file)}
     assert set(failures) == {("local", 1e9), ("dsgd", 0.1), ("dsgd", 1e9)}
-    assert "which was 2.3 at the start, in round" in failures["local", 1e9]["reason"]
+    assert "but was 2.3 at the start; try" in failures["local", 1e9]["reason"]
     assert failures["dsgd", 0.1]["reason"] == "the roof is on fire"
     results = pd.read_csv(out / "results.csv")
     assert set(zip(results.learning_rate, results.status, strict=True)) == {(0.1, "done"), (1e9, "diverged")}

@@ -371,7 +371,7 @@ def test_a_diverging_run_keeps_what_was_written_and_exits_with_3(tmp_path, capsy
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=60", "--learning_rate=1e9", f"--output_dir={out}") == 3
     error = capsys.readouterr().err
-    assert "device 0 has a private loss of" in error
+    assert "the private loss of device 0 is" in error
     assert "smaller learning rate" in error
     assert rows(out)[0]["round"] == "0"
     tables, drawn = {"config.json", "metrics.csv", "devices.csv"}, {"learning_curves.png", "network.png"}

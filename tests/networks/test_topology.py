@@ -229,7 +229,8 @@ def test_a_mistake_in_an_edge_file_is_named_with_its_line(tmp_path, content, mes
 
 def test_an_edge_file_that_is_not_there(tmp_path):
     (tmp_path / "graph.txt").symlink_to("moved.txt")
-    for path, message in ((tmp_path / "graph.txt", "is a link to 'moved.txt', which is not"), (tmp_path, "Is a direc")):
+    link = "is a link to 'moved.txt', which does not exist"
+    for path, message in ((tmp_path / "graph.txt", link), (tmp_path, "Is a direc")):
         with pytest.raises(InputError, match=message):
             build_topology(f"edges:{path}", 4)
 

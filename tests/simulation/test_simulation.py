@@ -158,7 +158,7 @@ def test_a_loss_far_above_where_it_began_is_divergence_in_its_round(problem, ste
     for rounds in (30, 43):
         run = ddjax.iterate(simulation, key=KEY, rounds=rounds, eval_every=50)
         next(run)
-        with pytest.raises(ddjax.DivergedError, match="which was") as error:
+        with pytest.raises(ddjax.DivergedError, match="but was") as error:
             next(run)
         assert (error.value.round, error.value.device) == (expected, 4)
 
