@@ -153,13 +153,6 @@ def test_a_broken_algorithm_is_caught():
     with pytest.raises(AssertionError, match=r"info.steps has shape \(2,\)"):
         check_algorithm(reports_too_little)
 
-    def predicts_labels(population):
-        local = ddjax.local(population)
-        return local._replace(predict=lambda state, x: local.predict(state, x).argmax(-1))
-
-    with pytest.raises(AssertionError, match=r"not \[N, B, K\]"):
-        check_algorithm(predicts_labels)
-
 
 @pytest.mark.parametrize(
     "call", [lambda count: jax.debug.callback(print, count), lambda count: jax.debug.print("{}", count)]

@@ -194,7 +194,7 @@ def test_mistakes_get_one_line(flags, message, tmp_path, capsys):
     ("choices", "message"),
     [
         ({"evaluate_on": "tests"}, "accepted: test, validation"),
-        ({"evaluate_on": "validation"}, "needs validation_examples"),
+        ({"evaluate_on": "validation"}, "needs validation examples; set validation_examples"),
         ({"validation_examples": 50}, "must lie in 0 … 49"),
     ],
 )
