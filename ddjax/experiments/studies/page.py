@@ -15,20 +15,24 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
-Slopes are of logarithms over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows): against
-the logarithm of the round or, marked `a round`, against the round. Means over seeds, from three on with 95 % bootstrap
-intervals, which of few seeds are too narrow. Theory holds once transients are over; *at most* bounds the quantity from
-above, so that steeper slopes agree with it. Gradients are those of a device's loss at the average soft decision z̄; of
-averaging those of the mean loss at the mean model (in the other column, of a device's own loss at its own model); of
-devices alone those of their own loss. The solution is that of each algorithm. The spectral gap of a network that
-changes is an average over rounds. Numbers are means over seeds; curves in the figures are geometric means, with bands
-from the least to the largest."""
+Slopes are those of a quantity's logarithm over the logarithm of the round or, marked `per round`, over the round. Those
+of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the windows of all curves. Numbers
+are means over seeds. From three seeds on, slopes have 95 % bootstrap intervals, which are too narrow for few seeds.
+
+Theory holds once transients are over. *At most* marks a bound from above, with which steeper slopes agree.
+
+Gradients of distillation are those of each device's loss at the average soft decision z̄. Gradients of averaging are
+those of the mean loss at the mean model; the column of own targets has those of each device's own loss at its own
+model. Gradients of devices that train alone are those of their own losses. Each algorithm is compared with its own
+solution. The spectral gap of a network that changes is an average over rounds.
+
+Curves in the figures are geometric means over seeds, with bands from the smallest value to the largest."""
 _ABOUT_END_POINTS = """\
-A *minimum* has no direction that bends down by more than a thousandth of the largest curvature (beyond the
-uncertainty: an eigenvalue lies so near), its gradient cannot lower the loss by more than a thousandth of it, against
-curvature of that size, nor does a perturbation along the direction of smallest curvature. A *saddle* has a direction
-that bends down so, and leaving along it gains more. All else is *undecided*, mostly because the gradient is still too
-large."""
+A point is *undecided* as long as its gradient, against a curvature of a thousandth of the largest, could lower the loss
+by more than a thousandth. Most undecided points are of this kind. Otherwise, a point is a *saddle* if two things hold.
+A direction bends down by more than a thousandth of the largest curvature, beyond the uncertainty (an eigenvalue lies
+within this distance). And a step along the direction of smallest curvature lowers the loss by more than a thousandth.
+A point is a *minimum* if neither holds, and undecided if only one holds."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -101,15 +105,15 @@ def _verdict(curve: dict[str, Any]) -> str:
     if curve["reached"]:
         return f"reaches the solution (to {curve['flags']['precision']})"
     if "predicted_distance" in curve and math.isclose(distance, _mean(curve["predicted_distance"]), rel_tol=0.01):
-        return "rests at the distance predicted"
+        return "rests at the predicted distance"
     fits = curve["slopes"]["distance_to_solution" if curve["solved"] else "gradient_norm_sq_max"]
     shown = [fit for fit in (fits["log-log"], fits["log-log, late"]) if fit]
     falls = [(fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING for fit in shown]
-    return f"{what} still falling" if falls and all(falls) else f"{what} not falling, no longer or not yet"
+    return f"{what} still falling" if falls and all(falls) else f"{what} not falling (no longer, or not yet)"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Without the columns that are empty in all rows."""
+    """Write a table without the columns that are empty in all rows."""
     kept = [place for place, _ in enumerate(head) if any(row[place] for row in rows)]
     return [f"| {' | '.join(line[place] for place in kept)} |" for line in (head, ["---"] * len(head), *rows)] + [""]
 
@@ -120,8 +124,8 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["lowest ratio of a device's two", "largest gradient norm", "mean loss"]
-        head += ["loss lower along it by at most"]
+        head += ["lowest ratio of the two in a device", "largest gradient norm", "mean loss"]
+        head += ["largest decrease of the loss along it"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]
     for x, groups in by_x(summary["dependence"]).items():
@@ -155,7 +159,7 @@ def _where(curves: Sequence[dict[str, Any]]) -> list[str]:
 
 def _rates(curves: Sequence[dict[str, Any]]) -> list[str]:
     """Write the section on how quickly each curve falls."""
-    head = ["curve", "squared gradient norm", "of the devices, least to most steep", "averaged over rounds"]
+    head = ["curve", "squared gradient norm", "slopes of single devices, least to most steep", "averaged over rounds"]
     head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
     rows = []
     for curve in curves:
@@ -187,7 +191,7 @@ def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"## Dependence on {x}",
         "",
-        f"Log-log slopes of what is left at the end, over {', '.join(shown)}.",
+        f"Log-log slopes of the quantities at the end, over {', '.join(shown)}.",
         "",
         *_table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows),
     ]

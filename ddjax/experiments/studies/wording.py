@@ -35,7 +35,7 @@ def slope_text(facts: dict[str, Any], name: str) -> str:
     if not known and late and abs(late["value"]) < 0.02:
         return "at rest"
     form = ".2e" if scale == "semi-log" else ".2f"
-    text = interval(fit, form) + (" a round" if scale == "semi-log" else "")
+    text = interval(fit, form) + (" per round" if scale == "semi-log" else "")
     if not known:
         return text
     return f"{text} (theory {'at most ' if known['bound'] else ''}{known['value']:{form}})"
