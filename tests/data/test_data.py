@@ -140,7 +140,7 @@ def test_npz(tmp_path):
         ({"y_train": np.ones((6, 2), int)}, r"y_train and y_test differ"),
         ({"y_train": np.ones((6, 2), int), "y_test": np.ones((2, 2), int)}, r"row 0 of int64 \[6, 2\] is not one-hot"),
         ({"y_train": np.array(["a"] * 6), "y_test": np.array(["a"] * 2)}, "only one class, a"),
-        ({"y_train": np.arange(6) - 1}, "6 different labels in 6 rows, the first is -1.*--task=regression"),
+        ({"y_train": np.arange(6) - 1}, r"6 different labels in 6 rows \(the first label is -1\).*--task=regression"),
         ({"y_train": np.array(["a", "b", "c", "d", "e", "f"]), "y_test": np.array(["a", "b"])}, "is not a name"),
         (
             {"y_test": np.array([0, 3])},
