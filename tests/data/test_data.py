@@ -131,7 +131,7 @@ def test_npz(tmp_path):
         ({"y_test": None}, "missing y_test"),
         ({"x_train": np.zeros((6, 5), np.float32)}, "x_train and x_test differ"),
         ({"x_train": np.zeros(6, np.float32)}, r"x_train must have shape \[examples"),
-        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32, first in example 0"),
+        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32; the first is in example 0"),
         ({"x_train": np.array(["a"] * 6)[:, None]}, "holds texts, so its shape must be"),
         ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
         ({"y_train": np.arange(6) / 2}, "y_train and y_test differ: float64"),
@@ -154,7 +154,7 @@ def test_npz(tmp_path):
         ({"y_train": np.array([None] * 6)}, "y_train holds Python objects"),
         ({"y_train": np.zeros(6, int)}, "only one class"),
         ({"x_train": np.full((6, 4), 1e300)}, "not finite in float32"),
-        ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "without a 0"),
+        ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "without empty axes"),
     ],
 )
 def test_a_bad_npz_is_named(tmp_path, change, message):
@@ -183,7 +183,7 @@ def test_a_reference_set_needs_no_more_than_inputs(tmp_path, x, more):
     problem = ddjax.make_problem(whole, np.ones((2, 2)) / 2, reference_dataset=inputs, reference_size=3)
     assert problem.reference.shape == (3, *whole.x_train.shape[1:])
     np.savez(tmp_path / "none.npz", y_train=np.zeros(3))
-    with pytest.raises(InputError, match="missing x_train; it holds y_train"):
+    with pytest.raises(InputError, match="missing x_train; the archive contains y_train"):
         load_dataset(str(tmp_path / "none.npz"), unlabeled=True)
 
 
