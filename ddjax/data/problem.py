@@ -196,7 +196,7 @@ def prepare(
         taken = {example.tobytes() for example in unlabeled}
         for name, some, places in (("private", dataset.x_train, rows), (evaluate_on, dataset.x_test, test)):
             if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
-                notes.append(f"{common} of the {len(places)} {name} examples have inputs that the reference set contains")
+                notes.append(f"the reference set contains the inputs of {common} of the {len(places)} {name} examples")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
         notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
     if not numbers and len(held_classes) < dataset.outputs:
