@@ -300,7 +300,7 @@ def test_csv_of_labels(tmp_path):
         ("a,b", [("34%", i) for i in range(9)], "b", "'34%' in line 2 and 8 more texts"),
         ("a,b", [('"34,000"', i) for i in range(9)], "b", "'34,000' in line 2"),
         ("a,b", [(i, i if i != 4 else "x") for i in range(9)], "b", "'b' holds numbers, except 'x' in line 6"),
-        ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "is missing ('?') in 1 rows, beginning with line 6"),
+        ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "missing ('?') in 1 rows, beginning with line 6"),
         (",b", [(i, i * i) for i in range(9)], "b", "no column besides 'b'"),
     ],
 )
