@@ -34,8 +34,9 @@ class Dataset(NamedTuple):
       x_test: test inputs `[T, …]`.
       y_test: test targets, in the same form as `y_train`.
       outputs: number `K` of classes, or of numbers to predict.
-      owner: owner of each training example `[M]`, for the partition `natural`: an index into `owners`, or, if `owners`
-        is empty, the device for which the example was generated. `None` if the owners are unknown.
+      owner: owner of each training example `[M]`, as the partition `natural` needs it: an index into `owners` or, if
+        `owners` is empty, the number of the device for which the example was generated. `None` if the owners are
+        unknown.
       tokens: whether integer inputs are token ids, which stay integers.
       scaled: whether floating-point numbers already have their intended scale, so that ddjax leaves them unchanged.
       classes: names of the labels 0 to K − 1; empty if the labels have no names.

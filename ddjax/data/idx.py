@@ -46,7 +46,7 @@ def read_idx(path: str) -> np.ndarray:
 
 
 def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
-    """Read a folder of IDX files that contain training images and labels, and test images and labels.
+    """Read a folder of IDX files: training images, training labels, test images and test labels.
 
     The name of a file shows what the file contains: `train` or `t10k` (or `test`), and `images` or `labels`. If there
     is no test set, a fifth of the examples is drawn for testing.

@@ -1,4 +1,4 @@
-"""Targets: classes, under any names, or numbers to predict."""
+"""Targets: classes with any names, or numbers to predict."""
 
 from typing import NamedTuple
 

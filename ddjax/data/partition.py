@@ -68,7 +68,7 @@ def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Gener
 
 
 def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sort examples by label; give each device two of `2 N` shards at random (McMahan et al., AISTATS 2017)."""
+    """Sort examples by label, and give each device two random shards out of `2 N` (McMahan et al., AISTATS 2017)."""
     if total < 2 * devices:
         raise InputError(f"partition 'shards' needs two examples per device, got {total} for {devices} devices")
     order = rng.permutation(len(labels))[:total]
@@ -203,7 +203,7 @@ def share_out(
         )
     if len(labels) < devices:
         raise InputError(
-            f"{len(labels)} private examples are fewer than {devices} devices; "
+            f"{len(labels)} private examples are too few for {devices} devices; "
             "use fewer devices or a smaller reference set"
         )
     total = examples_per_device * devices or len(labels)

@@ -103,8 +103,7 @@ def prepare(
       reference_classes: names of the classes from which the reference set is drawn; empty for all classes.
       reference_alpha: concentration of the Dirichlet distribution from which the class shares of the reference set are
         drawn; 0 to use the class shares of the training data.
-      reference_known: share of the reference set that each device knows; the examples that it knows are drawn at
-        random.
+      reference_known: share of the reference set that each device knows; these examples are drawn at random per device.
       reference_labels: whether the problem keeps the labels of the reference set. These labels exist only if the
         reference set is drawn from the training data, because another data set has its own classes.
       validation_examples: number of validation examples. They are drawn uniformly from the training data before all
@@ -264,11 +263,12 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
-            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
+            f"reference_size must lie in 1 … {total - 1}, fewer than the {total} training examples, "
+            f"got {reference_size}"
         )
     if not 0 <= eval_examples <= tests:
         raise InputError(
-            f"eval_examples must lie in 0 … {tests}, the number of examples to evaluate on, got {eval_examples}"
+            f"eval_examples must lie in 0 … {tests}, the number of examples for evaluation, got {eval_examples}"
         )
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
@@ -327,8 +327,8 @@ def _check_tokens(dataset: Dataset) -> None:
 def pool(problem: Problem) -> Problem:
     """Give all private examples to a single device, so that the algorithm `local` is centralized training.
 
-    Give the learner of this device `N` times the batch size of the devices, so that a round processes as many examples
-    as before.
+    Give the learner of this device `N` times the batch size of the devices, so that a round still processes the same
+    number of examples.
 
     Examples:
       >>> problem = ddjax.make_problem(dataset, network, reference_size=437)

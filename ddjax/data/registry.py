@@ -73,7 +73,7 @@ class DatasetEntry(Entry):
 
     @property
     def usage(self) -> str:
-        """Form of the path, or the name with its arguments, as help and messages show it."""
+        """Form of the path, or the name with its arguments, as the help text and messages show it."""
         return self.form or super().usage
 
 

@@ -129,9 +129,9 @@ def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
 def by_column(x: np.ndarray) -> Scaling:
     """Make the scaling that standardizes columns `[M, P]` by mean and standard deviation.
 
-    There are two exceptions. In a column with only two values, these become 0 and 1. In a column that nearly always has
-    the same value, this value becomes 0, and all other values are scaled to lie between −1 and 1, because division by
-    the standard deviation would make rare values enormous.
+    There are two exceptions. In a column with only two values, these values become 0 and 1. In a column that nearly
+    always has the same value, this value becomes 0, and all other values are scaled to lie between −1 and 1, because
+    division by the standard deviation would make rare values enormous.
     """
     offset, scale, kinds = np.zeros(x.shape[1]), np.ones(x.shape[1]), []
     for number in range(x.shape[1]):

@@ -24,7 +24,7 @@ class Table(NamedTuple):
       path: path of the file.
       columns: name of each column → its tidied texts.
       lines: line of the file in which each row begins, counted from 1.
-      unnamed: names that ddjax gave to columns without a name, which come first.
+      unnamed: names that ddjax gave to columns without a name; these columns come first.
       notes: notes on how the file was read.
     """
 
@@ -115,7 +115,7 @@ def _separator(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list[str]]:
-    """Return a dict from place to name, and the names given to unnamed columns; refuse a row that is not a header."""
+    """Return the name of each column by position, and the names given to unnamed columns; refuse an invalid header."""
     head = [tidy(name) for name in head]
     while len(head) > 1 and not head[-1]:
         head.pop()

@@ -33,12 +33,13 @@ def read_csv(
 ) -> Dataset:
     r"""Read a table with a header, and draw a fifth of its rows for testing.
 
-    Commas separate the columns, or tabs, semicolons or bars if the header contains one of these signs and no comma.
+    Columns are separated by commas, or by tabs, semicolons or bars if the header contains one of these signs and no
+    comma.
 
     `labels.read_targets` decides whether the targets are classes or numbers. All other columns are inputs. A column of
     numbers becomes one input; the median over the training rows replaces missing numbers. A column of texts becomes one
-    input with the values 0 and 1 for each text in the training rows; for a missing text, all these inputs are 0.
-    Leading, trailing and doubled spaces do not distinguish texts.
+    input with the values 0 and 1 for each text in the training rows; for a missing text, all these inputs are 0. Texts
+    that differ only in leading, trailing or doubled spaces are the same.
 
     A first column without a name is assumed to contain the row numbers that pandas writes, and is ignored.
 
@@ -76,7 +77,7 @@ def read_csv(
     ignored = dict.fromkeys(_asked(ignore_columns, columns), "asked")
     if target_column in ignored:
         raise InputError(f"{path}: --target_column and --ignore_columns both name {target_column!r}; choose one flag")
-    ignored |= dict.fromkeys(table.unnamed, "it has no name, like the row numbers that pandas writes")
+    ignored |= dict.fromkeys(table.unnamed, "it has no name, like the column of row numbers that pandas writes")
     for name, role in ((owner_key, "owner"), (input_key, "--input_key")):
         if name and name not in columns:
             raise suggest(role, name, columns)
@@ -163,7 +164,7 @@ def _inputs(
 
 
 def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the owner of each row as an index `[M]` into the names; sort the names, by value if all are numbers."""
+    """Return the owner of each row as an index `[M]`, and the owners' names, sorted by value if all are numbers."""
     texts = table.columns[name]
     numbers = read_numbers(texts)
     missing = numbers.missing if numbers.mostly else no_text(texts)

@@ -1,4 +1,4 @@
-"""Functions that tidy the texts of a file, and read texts as numbers."""
+"""Functions that tidy the texts of a file and read them as numbers."""
 
 import re
 import unicodedata

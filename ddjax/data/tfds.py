@@ -1,4 +1,4 @@
-"""Reader of data sets that TensorFlow Datasets has prepared; it does not need TensorFlow itself."""
+"""Reader of data sets that TensorFlow Datasets has prepared; the reader does not need TensorFlow."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ class _Examples(NamedTuple):
     """Examples of one split.
 
     Attributes:
-      inputs: values of each input feature, by its name.
+      inputs: name of each input feature → its values.
       targets: target of each example; empty if no target was requested.
       owners: owner of each example; empty if no owner was requested.
     """

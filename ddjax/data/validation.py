@@ -1,4 +1,4 @@
-"""Validation examples: training examples that no device holds, by which settings are chosen."""
+"""Validation examples: training examples that no device holds, used to choose settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
         raise suggest("evaluate_on", evaluate_on, EVALUATED)
     if not 0 <= examples < len(order):
         raise InputError(
-            f"validation_examples must lie in 0 … {len(order) - 1}, below the {len(order)} training examples, got "
+            f"validation_examples must lie in 0 … {len(order) - 1}, fewer than the {len(order)} training examples, got "
             f"{examples}"
         )
     if evaluate_on == "validation" and not examples:

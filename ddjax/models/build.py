@@ -35,9 +35,10 @@ def build_model(
       input_shape: shape of one example, without a batch axis.
       outputs: number `K` of classes, or of numbers to predict.
       activation: name in `ACTIVATIONS`; GELU by default, because the convergence proof needs smooth models.
-      convolution: key in `CONVOLUTIONS`; empty for the choice of `forms.convolution` for the backend.
+      convolution: key in `CONVOLUTIONS`; empty for the key that `forms.convolution` chooses for the backend.
       tokens: whether inputs are token ids, `[L]` integers.
-      view: number of the part of the columns that the model sees, and number of parts (see `views.OnView`).
+      view: number of the part of the columns that the model sees, counted from 0, and number of parts (see
+        `views.OnView`).
 
     Raises:
       InputError: a name is unknown, or the model cannot take the inputs.
@@ -86,7 +87,7 @@ def build_model(
 def micro_batch_for(name: str) -> int:
     """Return the number of examples that a model processes at a time on the backend of the ambient mesh.
 
-    It is the value for the `micro_batch` of a learner.
+    Pass this number to a learner as `micro_batch`.
 
     Examples:
       >>> from ddjax.models import micro_batch_for

@@ -21,7 +21,7 @@ class ModelEntry(Entry):
 
     Attributes:
       check: function of `input_shape` that raises `InputError` for inputs that the model cannot take.
-      convolutional: whether the model has convolutions, which decides how it is executed.
+      convolutional: whether the model has convolutions, which determines how ddjax executes the model.
       tokens: whether the model takes integer token ids instead of numbers.
       on_tokens: `build` for token ids, if the model takes both token ids and numbers; otherwise `None`.
     """

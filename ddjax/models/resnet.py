@@ -16,7 +16,7 @@ def _norm(features: int, rngs: nnx.Rngs) -> GroupNorm:
 
 
 class _Block(nnx.Module):
-    """Two 3×3 convolutions with GroupNorm, and a shortcut, projected if the shape changes (He et al. 2016)."""
+    """Two 3×3 convolutions with GroupNorm, and a shortcut that is projected if the shape changes (He et al. 2016)."""
 
     def __init__(self, in_features: int, features: int, strides: int, activation: Activation, rngs: nnx.Rngs):
         self.first = conv(in_features, features, 3, rngs, strides, use_bias=False)

@@ -30,7 +30,7 @@ class _Tokens(nnx.Module):
 
 
 class EmbeddingBag(nnx.Module):
-    """Sum of the embeddings of the tokens, divided by the square root of their number, and a linear layer.
+    """Sum of the token embeddings, divided by the square root of the number of tokens, and a linear layer.
 
     The order of the tokens does not matter, as in Joulin et al. (EACL 2017), who use the mean.
     """

@@ -342,8 +342,8 @@ def test_files_that_are_no_npz(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"reference_size": 90}, "below the 90 training examples"),
-        ({"reference_size": 88}, "2 private examples are fewer than 4 devices"),
+        ({"reference_size": 90}, "fewer than the 90 training examples"),
+        ({"reference_size": 88}, "2 private examples are too few for 4 devices"),
         ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but only 60"),
         ({"eval_examples": 31}, "0 … 30"),
         ({"partition": "dirichle"}, "did you mean 'dirichlet'"),
