@@ -80,7 +80,9 @@ def top_classes(k: int) -> Compressor:
         if len(shape) < 2:
             raise InputError("compressor top_classes is only for soft decisions; use top_k for parameters")
         if k > shape[-1]:
-            raise InputError(f"compressor top_classes:{k} keeps more than all {shape[-1]} classes; use fewer")
+            raise InputError(
+                f"compressor top_classes:{k} keeps more classes than there are ({shape[-1]}); use a smaller number"
+            )
         # The remaining mass is sent too, because an estimate may lie outside the simplex.
         return math.prod(shape[:-1]) * (k * (number_bytes() + _index_bytes(shape[-1])) + number_bytes())
 
