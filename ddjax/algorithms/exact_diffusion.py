@@ -67,7 +67,8 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     if mixer.running or mixer.compressed or not mixer.keeps_mean:
         raise InputError(
             f"exact_diffusion needs a mixing by one matrix that keeps the mean, but {mixer.name} "
-            f"{'with a compressor ' if mixer.compressed else ''}is not; use average or server without a compressor"
+            f"{'with a compressor ' if mixer.compressed else ''}is not such a mixing; use average or "
+            "server, without a compressor"
         )
 
     def init(key: jax.Array, problem: Problem) -> State:

@@ -172,9 +172,8 @@ def idkd(
         population.check(problem)
         check_lessons(problem, "idkd", joins=population)
         check_mixing(mixer, problem.network)
-        check_network(
-            problem.network, "links"
-        )  # labels are sent over the graph even if the mixer does not use the graph
+        # Labels are sent over the graph even if the mixer does not use the graph.
+        check_network(problem.network, "links")
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 

@@ -55,8 +55,11 @@ def relaysgd(population: Population) -> Algorithm:
         changes, or loses messages.
 
     Examples:
-      >>> algorithm = ddjax.relaysgd(population) >>> algorithm.message_bytes(problem).peer  # 650 parameters of 4 bytes,
-      and the count {'sum and count': 2604} >>> algorithm.check(problem) Traceback (most recent call last):
+      >>> algorithm = ddjax.relaysgd(population)
+      >>> algorithm.message_bytes(problem).peer  # 650 parameters of 4 bytes, and the count
+      {'sum and count': 2604}
+      >>> algorithm.check(problem)
+      Traceback (most recent call last):
       ddjax.errors.InputError: relaysgd needs a tree (7 links between 8 devices), but this graph has 8 links; ...
     """
     single_group(population, "relaysgd")

@@ -237,7 +237,7 @@ def test_gradient_tracking_refuses_a_mixing_that_loses_the_mean():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ring", "needs a tree \\(5 links between 6 devices\\), but this graph has 6 links"),
+        ("ring", "needs a tree (5 links between 6 devices), but this graph has 6 links"),
         ("directed_ring", "but this graph has 6 directed links"),
         ("one_peer_exponential", "needs a fixed tree"),
     ],
