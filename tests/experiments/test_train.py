@@ -194,7 +194,7 @@ def test_combinations_run(tmp_path, flags):
         (["--mixing=gossip", "--consensus=tracking"], "keeps the mean"),
         (["--mixing=push_sum", "--consensus=neighbors"], "keeps no estimate"),
         (["--choco_step_size=0.2"], "--choco_step_size is not used by distillation; it belongs to --mixing=choco"),
-        (["--compressor=top_classes:11"], "more than the 10 classes"),
+        (["--compressor=top_classes:11"], "more classes than there are (10)"),
         (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
         (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "use metropolis_hastings"),
         (["--mixing_weights=column_uniform", "--topology=star"], "the mixing matrix must be doubly stochastic"),
