@@ -181,7 +181,7 @@ def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
         (b"0,1,\n1,2,\n2,3,\n3,0,\n", ""),
         (b"\xef\xbb\xbf0 1\r\n1 2\r\n2 3\r\n3 0\r\n", ""),
         (b"% a ring\n1 2\n2 3\n3 4\n4 1\n", "numbered from 1, so that 1 is device 0 and 4 is device 3"),
-        (b"0 0\n0 1\n1 0\n1 2\n2 3\n3 0\n", "links of a device to itself, ignored: 1; repeated links: 1"),
+        (b"0 0\n0 1\n1 0\n1 2\n2 3\n3 0\n", "ignored links from a device to itself: 1; repeated links: 1"),
     ],
 )
 def test_an_edge_file_as_people_have_it_is_the_ring(tmp_path, content, note):
@@ -216,7 +216,7 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
         (b"", "holds no links; write one line `i j` per link"),
         (b"# nothing\n\n", "holds no links"),
         (b"0 1\n2 3\n", "not connected: 2 parts"),
-        (b"1 2\n2 3\n3 1\n", "1 of 4 devices have no link, the first is device 0"),
+        (b"1 2\n2 3\n3 1\n", r"1 of 4 devices have no link \(the first is device 0\)"),
     ],
 )
 def test_a_mistake_in_an_edge_file_is_named_with_its_line(tmp_path, content, message):
