@@ -205,7 +205,10 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
     [
         (b"0 1\n1 2 {'weight': 0.5}\n", ":2: expected only two device numbers, got .*weights come from --mixing_w"),
         (b"0 1 0.5\n", ":1: expected only two device numbers, got '0 1 0.5'; weights come from"),
-        (b"0 1\n\n1 9\n", ":3: device 9 is not one of 4 devices, which are numbered from 0 to 3, or from 1 to 4 in"),
+        (
+            b"0 1\n\n1 9\n",
+            ":3: device 9 is not one of the 4 devices, which are numbered from 0 to 3, or from 1 to 4 in",
+        ),
         (b"0 1\n3 4\n", ":2: device 4 is not one of 4"),
         (b"0 1\n1 -2\n", ":2: expected two device numbers from 0 to 3, got '1 -2'"),
         (b"source,target\n0,1\n", ":1: expected two device numbers from 0 to 3, got 'source,target'"),
@@ -244,7 +247,7 @@ def test_an_edge_file_that_is_not_there(tmp_path):
         ("erdos_renyi:2", 8, "", r"P must be a number from 0 to 1"),
         ("erdos_renyi:0.01", 8, "", "not connected"),
         ("random_regular:3", 7, "", "random_regular"),
-        ("hypercube", 12, "", "nearest: 8 or 16"),
+        ("hypercube", 12, "", "nearest are 8 and 16"),
         ("torus", 13, "", "product of two numbers"),
         ("star", 8, "uniform", "use metropolis_hastings"),
         ("ring", 8, "metropolis", "did you mean 'metropolis_hastings'"),
