@@ -70,6 +70,6 @@ def check_connected(matrix: scipy.sparse.csr_array) -> None:
     parts, _ = connected_components(matrix, connection="strong")
     if parts > 1:
         raise InputError(
-            f"the graph is not connected: it has {parts} parts that cannot all reach one another; add edges, or change "
-            "the seed of a random graph"
+            f"the graph is not connected: its {parts} parts cannot all reach one another; add edges, or change the "
+            "seed of a random graph"
         )

@@ -209,7 +209,7 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
             b"0 1\n\n1 9\n",
             ":3: device 9 is not one of the 4 devices, which are numbered from 0 to 3, or from 1 to 4 in",
         ),
-        (b"0 1\n3 4\n", ":2: device 4 is not one of 4"),
+        (b"0 1\n3 4\n", ":2: device 4 is not one of the 4"),
         (b"0 1\n1 -2\n", ":2: expected two device numbers from 0 to 3, got '1 -2'"),
         (b"source,target\n0,1\n", ":1: expected two device numbers from 0 to 3, got 'source,target'"),
         (b"0.0 1.0\n", ":1: expected two device numbers"),
@@ -218,7 +218,7 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
         ("0 1\n".encode("utf-16"), ":1: this is not UTF-8 text"),
         (b"", "holds no links; write one line `i j` per link"),
         (b"# nothing\n\n", "holds no links"),
-        (b"0 1\n2 3\n", "not connected: 2 parts"),
+        (b"0 1\n2 3\n", "not connected: its 2 parts"),
         (b"1 2\n2 3\n3 1\n", r"1 of 4 devices have no link \(the first is device 0\)"),
     ],
 )
