@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class DivergedError(FloatingPointError):
-    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its initial value.
+    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its first value.
 
     Args:
       round: number of the round in which this happened, counted from 1.

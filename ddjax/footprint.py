@@ -32,9 +32,8 @@ def size_on(platform: str) -> Callable[[Any], int]:
 def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
     """Estimate the bytes at the peak of a program, on all shards, beyond its inputs.
 
-    Each array counts from where it is made to where it is last used. This is more than the arrays of a program need,
-    because a compiler fuses much of the program and updates arrays in place; but it leaves out what the compiler itself
-    needs.
+    Each array counts from where it is made to where it is last used. The estimate exceeds what the arrays need, because
+    a compiler fuses much of the program and updates arrays in place. It leaves out what the compiler itself needs.
 
     Args:
       jaxpr: the program.

@@ -73,9 +73,9 @@ class Learner(NamedTuple):
     """Functions with which ONE device learns; none of them knows of other devices.
 
     A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` if all examples count the same. If `adjusts` is
-    true, it has a fourth part: `shares [K]`, the shares of the classes on the device. Reference examples `[b, …]` and
-    targets `[b, K]` are `None` if the device learns only from its private data. `known` `[b]` is passed only if the
-    device lacks some of the reference examples, which then have no part in the loss.
+    true, a minibatch has a fourth part: `shares [K]`, the shares of the classes on the device. Reference examples `[b,
+    …]` and targets `[b, K]` are `None` if the device learns only from its private data. `known` `[b]` is passed only if
+    the device lacks some of the reference examples, which then have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.

@@ -82,7 +82,7 @@ def iterate(
 
     Raises:
       InputError: if `rounds` is negative or `eval_every` is below 1.
-      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its initial value; see
+      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its first value; see
         `Watch`.
 
     Examples:

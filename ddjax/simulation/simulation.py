@@ -260,7 +260,7 @@ class Simulation:
           The state, and the totals with these rounds added.
 
         Raises:
-          DivergedError: if a loss is NaN or infinite, or far above its initial value; the error is raised after the
+          DivergedError: if a loss is NaN or infinite, or far above its first value; the error is raised after the
             round in which this happens.
         """
         state = self._place(state, self.layout)
