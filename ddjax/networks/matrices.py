@@ -52,7 +52,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """Say for each device whether it has a link to its target, `[N]` bool."""
+        """Mark the devices that have a link to their target, `[N]` bool."""
 
     @abc.abstractmethod
     def weighted(self, own: jax.Array, weights: jax.Array) -> "MixingMatrix":
@@ -134,7 +134,7 @@ class Dense(MixingMatrix):
         return jnp.where(degree > 0, target, self.devices)
 
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """Say for each device whether it has a link to its target, `[N]` bool."""
+        """Mark the devices that have a link to their target, `[N]` bool."""
         return (self.links() * self.pushes(targets)).sum(0) > 0
 
     def weighted(self, own: jax.Array, weights: jax.Array) -> "Dense":
