@@ -125,7 +125,7 @@ def miscounts(key, x, state, network):
     ("make", "message"),
     [
         (lambda: broken(mix=drifts), "the mean over devices"),
-        (lambda: broken(mix=narrows), "asks for float64"),
+        (lambda: broken(mix=narrows), "requires float64"),
         (lambda: broken(mix=miscounts), "are counted"),
         (lambda: broken(message_bytes=lambda x, leading: Traffic({"value": 2.5})), "not an int"),
     ],

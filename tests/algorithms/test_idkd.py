@@ -120,5 +120,5 @@ def test_what_idkd_cannot_do_with_is_refused():
         build(Settings(algorithm="idkd", devices=4, models="linear", rounds=4, homogenize_after=5))
     with pytest.raises(InputError, match="know the whole reference set"):
         make().check(small_problem(reference_known=0.5))
-    with pytest.raises(InputError, match="idkd has a loss of its own"):
+    with pytest.raises(InputError, match="idkd has its own loss"):
         make(prior_adjustment=1.0).check(small_problem())
