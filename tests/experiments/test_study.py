@@ -138,10 +138,10 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
     ("flags", "message"),
     [
         (["--algorithm=fedavg"], "convergence of 'fedavg' is not measured"),
-        (["--algorithm=dsgd"], "can be derived for distillation or local"),
-        (["--models=mlp"], "can be derived for distillation or local"),
-        (["--batch_size=4"], "can be derived for distillation or local"),
-        (["--topology=random_matching"], "a graph that stays; give numbers"),
+        (["--algorithm=dsgd"], "can be derived only for distillation or local"),
+        (["--models=mlp"], "can be derived only for distillation or local"),
+        (["--batch_size=4"], "can be derived only for distillation or local"),
+        (["--topology=random_matching"], "a graph that does not change; give numbers"),
         (["--local_steps=2"], "one constant sgd step"),
         (["--compressor=sign"], "plain mixing"),
         (

@@ -13,26 +13,27 @@ from ddjax.experiments.files import csv_text, replace
 from ddjax.experiments.studies.curves import Curve
 from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
 
-_FALLING = -0.1  # a log-log slope that counts as falling
+_FALLING = -0.1  # log-log slope below which a quantity counts as falling
 _ABOUT_RATES = """\
-Slopes are of logarithms over rounds {start:,} to {end:,} of the first curve (`summary.json` has all windows): against
-the logarithm of the round or, marked `a round`, against the round. Means over seeds, from three on with 95 % bootstrap
-intervals, which of few seeds are too narrow. Theory holds once transients are over; *at most* bounds the quantity from
-above, so that steeper slopes agree with it. Gradients are those of a device's loss at the average soft decision z̄; of
-averaging those of the mean loss at the mean model (in the other column, of a device's own loss at its own model); of
-devices alone those of their own loss. The solution is that of each algorithm. The spectral gap of a network that
-changes is an average over rounds. Numbers are means over seeds; curves in the figures are geometric means, with bands
-from the least to the largest."""
+Slopes are those of the logarithm of a quantity over rounds {start:,} to {end:,} of the first curve (`summary.json` has
+all windows), against the logarithm of the round or, if marked `per round`, against the round itself. They are means
+over seeds. From three seeds on, they have 95 % bootstrap intervals, which are too narrow if there are few seeds. Theory
+holds once transients are over. *At most* marks a bound from above, with which steeper slopes agree. Gradients are those
+of a device's loss at the average soft decision z̄. For averaging, they are those of the mean loss at the mean model; in
+the other column, they are those of a device's own loss at its own model. For devices that learn alone, they are those
+of their own loss. The solution is that of each algorithm. For a network that changes, the spectral gap is an average
+over rounds. Numbers are means over seeds. Curves in the figures are geometric means, with bands from the smallest to
+the largest value."""
 _ABOUT_END_POINTS = """\
-A *minimum* has no direction that bends down by more than a thousandth of the largest curvature (beyond the
-uncertainty: an eigenvalue lies so near), its gradient cannot lower the loss by more than a thousandth of it, against
-curvature of that size, nor does a perturbation along the direction of smallest curvature. A *saddle* has a direction
-that bends down so, and leaving along it gains more. All else is *undecided*, mostly because the gradient is still too
-large."""
+A *minimum* has no direction that bends down by more than a thousandth of the largest curvature, beyond the uncertainty
+(an eigenvalue lies within this distance). Its gradient cannot lower the loss by more than a thousandth against
+curvature of that size, nor can a perturbation along the direction of smallest curvature. A *saddle* has a direction
+that bends down by more than that, and a step along it lowers the loss by more than a thousandth. All other points are
+*undecided*, mostly because the gradient is still too large."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Write the tables of all curves so far into a folder, which is made if need be."""
+    """Write the tables of all curves so far into a folder, which is created if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, of_devices = [], []
     for curve in curves:
@@ -68,7 +69,7 @@ def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN and infinities by `None` for JSON, which has neither."""
+    """Replace NaN and infinities with `None` for JSON, which has neither."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -81,7 +82,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _range(slopes: Sequence[float]) -> str:
-    """Write the first and the last slope, or one if they are equal."""
+    """Write the first and the last slope, or only one of them if they are equal."""
     return " to ".join(
         dict.fromkeys(
             f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
@@ -94,22 +95,22 @@ def _number(value: float | None, form: str = ".2e") -> str:
 
 
 def _verdict(curve: dict[str, Any]) -> str:
-    """Say in words where a run ends."""
+    """Describe in words where a run ends."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
     distance, what = _mean(curve["final"]["distance_to_solution"]), "distance" if curve["solved"] else "gradients"
     if curve["reached"]:
         return f"reaches the solution (to {curve['flags']['precision']})"
     if "predicted_distance" in curve and math.isclose(distance, _mean(curve["predicted_distance"]), rel_tol=0.01):
-        return "rests at the distance predicted"
+        return "rests at the predicted distance"
     fits = curve["slopes"]["distance_to_solution" if curve["solved"] else "gradient_norm_sq_max"]
     shown = [fit for fit in (fits["log-log"], fits["log-log, late"]) if fit]
     falls = [(fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING for fit in shown]
-    return f"{what} still falling" if falls and all(falls) else f"{what} not falling, no longer or not yet"
+    return f"{what} still falling" if falls and all(falls) else f"{what} not falling (any longer or yet)"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Without the columns that are empty in all rows."""
+    """Make a table without the columns that are empty in all rows."""
     kept = [place for place, _ in enumerate(head) if any(row[place] for row in rows)]
     return [f"| {' | '.join(line[place] for place in kept)} |" for line in (head, ["---"] * len(head), *rows)] + [""]
 
@@ -187,7 +188,7 @@ def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"## Dependence on {x}",
         "",
-        f"Log-log slopes of what is left at the end, over {', '.join(shown)}.",
+        f"Log-log slopes of the quantities at the end, over {', '.join(shown)}.",
         "",
         *_table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows),
     ]
