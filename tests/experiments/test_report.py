@@ -164,7 +164,7 @@ def test_a_target_is_picked_that_all_seeds_of_two_curves_reach(sweep, tmp_path):
     assert curves.pick_target(found.cells) == [0.8]
     assert call(sweep, f"--output={tmp_path / 'out'}") == 0
     assert (tmp_path / "out" / "bytes_to_target_vs_devices-target=0.8.png").exists()
-    assert "None was named: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
+    assert "No target was given: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_x_is_given_or_found(tmp_path):
@@ -226,7 +226,7 @@ def test_what_a_report_leaves(reported):
     assert "<i>" not in text
     assert "out of &lt;memory&gt;" in text
     assert "sweep.py --devices=4,8 &lt;&amp;&gt;" in text
-    assert "Left out, as nothing is sent: local." in text
+    assert "Left out, because nothing is sent: local." in text
 
 
 @pytest.mark.slow
