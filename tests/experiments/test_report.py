@@ -249,7 +249,7 @@ def test_a_folder_that_holds_other_things_is_left_alone(sweep, tmp_path, capsys,
     for name in foreign:
         (out / name).write_text("mine")
     assert call(sweep, f"--output={out}") == 2
-    assert f"holds {foreign[0]!r}, which no report made" in one_line(capsys)
+    assert f"holds {foreign[0]!r}, which no report wrote" in one_line(capsys)
     assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(foreign, "mine")
 
 

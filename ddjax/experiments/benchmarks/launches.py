@@ -1,4 +1,4 @@
-"""Launches of a program on a GPU: which kernels lie in CUDA graphs, and which steps the host takes itself."""
+"""Launches of a program on a GPU: which kernels lie in CUDA graphs, and which steps the host performs itself."""
 
 import re
 from typing import NamedTuple

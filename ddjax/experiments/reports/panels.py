@@ -52,7 +52,7 @@ def seeds(table: pd.DataFrame) -> str:
 
 
 def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line]:
-    """Return the curves of a table with `curve`, `x`, and a measure with its half-width, at points that can be drawn."""
+    """Return the curves of a table with `curve`, `x`, and a measure with its half-width, where they can be drawn."""
     rows = rows[np.isfinite(rows[measure])]
     for axis, column in (("x", "x"), ("y", measure)):
         if axis in logarithmic:
