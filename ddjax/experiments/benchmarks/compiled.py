@@ -99,7 +99,10 @@ class Program:
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:
-        """Return the trips of a loop: the compiler's count, or else the bound in its condition, as loops count from 0."""
+        """Return the number of trips of a loop: the compiler's count or, failing that, the bound in its condition.
+
+        Loops count from 0.
+        """
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop[4]):
             return int(known[1])
         condition = self._computations[_named(loop, "condition")]

@@ -47,7 +47,7 @@ class Simulated:
         jax.block_until_ready(self._state)
         start = time.perf_counter()
         for _ in range(times):
-            self.simulation.measure(self._state)  # waits for the result, because it reads it
+            self.simulation.measure(self._state)  # waits for the result, because `measure` reads it
         return time.perf_counter() - start
 
     def _advance(self, rounds: int) -> float:

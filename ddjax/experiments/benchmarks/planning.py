@@ -1,4 +1,4 @@
-"""Planning of one row: compile its program from shapes for accelerators that are absent, and read the program."""
+"""Planning of one row: its program is compiled from shapes, for accelerators that may be absent, and then read."""
 
 import dataclasses
 import os

@@ -52,7 +52,7 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
     """Find the x axis, unless it is given, and the curves.
 
     Raises:
-      InputError: x is not a number, or it has only one value.
+      InputError: the flag x is not numeric, or it has only one value.
     """
     cells = sweep.cells
     varying = [n for n in sweep.names if n not in ("seed", "target_accuracy") and cells[n].nunique() > 1]
@@ -107,7 +107,7 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
     """Return the mean over seeds and half the width of its 95 % t-interval (NaN for fewer than two seeds).
 
     Args:
-      values: `[seeds, …]`.
+      values: `[seeds, …]` values of the seeds.
     """
     count = len(values)
     if count < 2:

@@ -92,7 +92,7 @@ def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
 def steady(cell: Cell, topology: Topology) -> bool:
     """Return whether every round is the same linear map of linear devices, except for `ζ`.
 
-    This requires one SGD step of constant size on all data, and mixing only by a `W` that does not change.
+    This requires one SGD step with a constant step size on all data, and mixing only by a `W` that does not change.
     """
     settings = cell.settings
     step = (settings.optimizer, settings.learning_rate_schedule, settings.local_steps, settings.local_epochs)

@@ -27,8 +27,8 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
       of their soft decisions, so the consensus error falls like `ζ_t²` or faster. For linear devices that end up apart,
       the consensus error and the squared gradient norm at `z̄` fall exactly like `ζ_t²`, and the distance to the
       solution falls like `ζ_t` (`least_squares.follows`). Stochastic gradients move `s̄` by the order of `η_t` per
-      round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus error then falls like `η_t² /
-      ζ_t`, if this is more than `ζ_t²`.
+      round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus error then falls like
+      `η_t² / ζ_t`, if this is more than `ζ_t²`.
     - Averaging of parameters, and `tracking` with stochastic gradients: devices differ by at most the order of `η_t`.
     - Averaging with stochastic gradients on non-convex losses: the squared gradient norm, averaged over rounds with
       weights `η_t`, is at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; for D-SGD, Lian et al.
@@ -41,7 +41,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
     averages = settings.algorithm in ("dsgd", "choco", "push_sum") and keeping
 
     def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
-        """Predict that a quantity falls like the sum of the curves, and therefore like the one that falls least."""
+        """Predict that a quantity falls like the sum of the curves, and therefore like the curve that falls least."""
         fits = [rates.slope(rounds, curve[None], inside).value for curve in curves]
         found[name] = {"scale": "log-log", "value": max(fits), "bound": bound}
 

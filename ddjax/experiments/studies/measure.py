@@ -119,7 +119,7 @@ def rounds_measured(settings: Settings, points: int) -> np.ndarray:
 
 
 def degrees(matrices: Sequence[Any]) -> list[int]:
-    """Count the others from which each device hears, in any round of a cycle or in any draw of a random graph."""
+    """Count the neighbours from which each device hears, in any round of a cycle or in any draw of a random graph."""
     heard = sum(abs(matrix) for matrix in matrices) != 0
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 

@@ -17,7 +17,7 @@ from ddjax.experiments.sweeps.worker import Greeting
 
 _LOOK_EVERY = 1.0  # seconds between two checks of the list of workers
 _FETCH = 30.0  # seconds within which a worker must hand over a result
-_DEATHS = 3  # number of workers that must die while they run a job before the job is given up
+_DEATHS = 3  # a job is given up after so many workers have died while they ran it
 
 
 class Job(NamedTuple):

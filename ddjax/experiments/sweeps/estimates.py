@@ -66,7 +66,7 @@ def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
 
 
 def operations(built: Experiment) -> float:
-    """Estimate the operations of a run: per device, 3 forward passes per training example and 1 per evaluated one."""
+    """Estimate a run's operations: per device, 3 forward passes per training example and 1 per evaluated example."""
     population, problem, settings = built.population, built.problem, built.settings
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_WARM = 0.3  # seconds that a cell without compilation spends outside training, until measured
+_WARM = 0.3  # seconds that a cell without compilation spends outside training, before any is measured
 _TRUST = 0.03  # weight of the estimates, relative to that of a measured program
 _TELLING = 0.1  # seconds of training after which an unfinished run counts as measured
 
@@ -49,8 +49,8 @@ class Forecast:
     """Time left for cells that run side by side.
 
     Training time is estimated from operations and rounds, and both parts are scaled to fit the programs that were
-    measured. Estimates of compilation are scaled to fit the time that cells that compile spent outside training. For
-    other cells, the time outside training is the average over those that have ended.
+    measured. Compilation estimates are scaled to fit the time that compiling cells spent outside training. For other
+    cells, the time outside training is the average over those that have ended.
 
     Args:
       works: program → its work.

@@ -72,7 +72,7 @@ class Cell(NamedTuple):
       name: the algorithm and a hash of the cell's settings.
       label: values of the settings that tell the cell from the others.
       settings: settings with which the cell runs.
-      values: setting → value with which the cell runs; `None` if the cell does not use the setting.
+      values: setting → value that the cell uses; `None` if the cell does not use the setting.
     """
 
     name: str
@@ -139,7 +139,7 @@ def gather(several: Iterable[Settings]) -> list[Cell]:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    """Map every setting to the value with which the run uses it, or to `None` if the run does not use it."""
+    """Map every setting to the value that the run uses, or to `None` if the run does not use the setting."""
     uses = used(settings)
     values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
     return values | ({"include": digests(settings.include)} if settings.include else {})

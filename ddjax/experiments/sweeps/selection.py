@@ -66,8 +66,9 @@ def seeds_of(cells: Iterable[Cell]) -> list[int]:
 def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: SweepSettings) -> list[Choice]:
     """Pick the best combination of each system at each number of bytes (1, 2, 5, 10, …) and for the whole run.
 
-    The value of a combination is that of the last evaluation within the number of bytes, averaged over seeds. A
-    combination cannot be picked if one of its runs diverged, failed, or had not begun to send within that number.
+    The value of a combination is the value of the column at the last evaluation within the number of bytes, averaged
+    over seeds. A combination cannot be picked if one of its runs diverged, failed, or had not begun to send within that
+    number.
 
     Raises:
       InputError: no combination of any system ran to its end, or the column was not measured.

@@ -133,11 +133,11 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
     tried = path.with_name(f"{path.name}-trials")
     trials = selection.trials(cells, settings)
     if not (path / "sweep.json").exists():
-        Store(path, [])  # raises an error if the folder cannot become that of a sweep
+        Store(path, [])  # raises an error if the folder cannot hold a sweep
     elif missing := sum(not Store(tried, trials).holds(cell) for cell in trials):
         raise InputError(
-            f"{str(path)!r} has already run picked settings on the test set, but {missing} of these trials were not "
-            "run before; name a new sweep_dir"
+            f"{str(path)!r} holds runs of picked settings on the test set, but {missing} of these trials were not run "
+            "before them; name a new sweep_dir"
         )
     print(f"trials on validation data, written to {tried}", flush=True)
     # Failures are reported there, and failed trials cannot be picked.

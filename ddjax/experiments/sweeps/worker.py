@@ -29,7 +29,7 @@ class Greeting(NamedTuple):
     Attributes:
       environment: versions and backend.
       host: name of the worker's machine.
-      accelerators: names of its accelerators, unique in the cluster; on a CPU, they contain the address of the worker.
+      accelerators: names of the worker's accelerators, unique in the cluster; on a CPU, they contain its address.
       memory: bytes that are free for cells on the host; infinite if accelerators have their own memory.
       files: path → digest, for each file that the sweep reads, as the worker sees the file.
     """
@@ -53,9 +53,7 @@ class _Process:
         self._precision = ""
         self.accelerators: list[jax.Device] = []
         self._idle: list[jax.Device] = []
-        self._latest: dict[
-            jax.Device, tuple[tuple, Simulation | None]
-        ] = {}  # accelerator → the program that it compiled last
+        self._latest: dict[jax.Device, tuple[tuple, Simulation | None]] = {}  # accelerator → its last program
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
