@@ -120,9 +120,9 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     lines = ["# Convergence study", "", f"`{summary['command']}`", "", *_where(curves), *_rates(curves)]
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
-        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["lowest ratio of a device's two", "largest gradient norm", "mean loss"]
-        head += ["loss lower along it by at most"]
+        head = ["curve", "verdicts", "smallest curvature of all (± uncertainty)", "largest curvature"]
+        head += ["lowest ratio of smallest to largest curvature", "largest gradient norm", "mean loss"]
+        head += ["largest decrease of the loss along its direction"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]
     for x, groups in by_x(summary["dependence"]).items():

@@ -29,7 +29,8 @@ class Greeting(NamedTuple):
     Attributes:
       environment: versions and backend.
       host: name of the worker's machine.
-      accelerators: names of the worker's accelerators, unique in the cluster; on a CPU, they contain its address.
+      accelerators: names of the worker's accelerators, unique in the cluster; on a CPU, each name contains the
+        worker's address.
       memory: bytes that are free for cells on the host; infinite if accelerators have their own memory.
       files: path → digest, for each file that the sweep reads, as the worker sees the file.
     """
