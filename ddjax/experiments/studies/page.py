@@ -122,7 +122,7 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature of all (± uncertainty)", "largest curvature"]
         head += ["lowest ratio of smallest to largest curvature", "largest gradient norm", "mean loss"]
-        head += ["largest decrease of the loss along its direction"]
+        head += ["largest decrease of the loss along the smallest curvature"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]
     for x, groups in by_x(summary["dependence"]).items():
