@@ -1,4 +1,4 @@
-"""Measure what simulated devices cost, or plan it for other accelerators."""
+"""Measure what simulated devices cost, or plan the cost for other accelerators."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the learning curves of several runs into one figure."""
+"""Draw the learning curves of several runs in one figure."""
 
 import sys
 

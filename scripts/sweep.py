@@ -1,4 +1,4 @@
-"""Run every combination of comma lists of flags, and write one table."""
+"""Run every combination of comma-separated lists of flags, and write one table."""
 
 import sys
 

@@ -130,7 +130,7 @@ def test_a_cluster_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--scheduler=127.0.0.1:9"], "no Dask scheduler answers at --scheduler=127.0.0.1:9"),
+        (["--scheduler=127.0.0.1:9"], "no Dask scheduler answered at --scheduler=127.0.0.1:9"),
         (["--scheduler=nosuch"], "HOST:PORT or local, got 'nosuch'"),
         (["--scheduler=local", "--shard=0/2"], "leave --shard out"),
         (["--scheduler=127.0.0.1:9", "--host_devices=2"], "--host_devices is only for this machine"),
@@ -302,14 +302,14 @@ def test_a_job_is_given_up_after_three_deaths(monkeypatch, capsys):
     assert isinstance(results.pop("job 2"), LostError)
     assert results == {"job 1": "1", "job 3": "3"}
     assert len(dispatcher.workers) == 2
-    assert capsys.readouterr().err.count("another one takes job 2") == 2
+    assert capsys.readouterr().err.count("another worker takes over job 2") == 2
 
 
 def test_two_workers_on_one_accelerator_are_one_too_many(capsys):
     results, dispatcher = dispatched(Client({"a": 1, "b": 1}), "123", shared=True)
     assert len(results) == 3
     assert sorted(one.lanes for one in dispatcher.workers.values()) == [0, 1]
-    assert "another worker has the accelerator same" in capsys.readouterr().err
+    assert "another worker uses the accelerator same" in capsys.readouterr().err
 
 
 def test_where_no_worker_can_be_used_the_first_reason_is_said(monkeypatch):

@@ -164,7 +164,7 @@ def test_a_target_is_picked_that_all_seeds_of_two_curves_reach(sweep, tmp_path):
     assert curves.pick_target(found.cells) == [0.8]
     assert call(sweep, f"--output={tmp_path / 'out'}") == 0
     assert (tmp_path / "out" / "bytes_to_target_vs_devices-target=0.8.png").exists()
-    assert "None was named: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
+    assert "No target was given: this is the largest multiple" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_x_is_given_or_found(tmp_path):
@@ -226,7 +226,7 @@ def test_what_a_report_leaves(reported):
     assert "<i>" not in text
     assert "out of &lt;memory&gt;" in text
     assert "sweep.py --devices=4,8 &lt;&amp;&gt;" in text
-    assert "Left out, as nothing is sent: local." in text
+    assert "Left out, because nothing is sent: local." in text
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_a_folder_that_holds_other_things_is_left_alone(sweep, tmp_path, capsys,
     for name in foreign:
         (out / name).write_text("mine")
     assert call(sweep, f"--output={out}") == 2
-    assert f"holds {foreign[0]!r}, which no report made" in one_line(capsys)
+    assert f"holds {foreign[0]!r}, which no report wrote" in one_line(capsys)
     assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(foreign, "mine")
 
 

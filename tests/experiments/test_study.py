@@ -138,10 +138,10 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
     ("flags", "message"),
     [
         (["--algorithm=fedavg"], "convergence of 'fedavg' is not measured"),
-        (["--algorithm=dsgd"], "can be derived for distillation or local"),
-        (["--models=mlp"], "can be derived for distillation or local"),
-        (["--batch_size=4"], "can be derived for distillation or local"),
-        (["--topology=random_matching"], "a graph that stays; give numbers"),
+        (["--algorithm=dsgd"], "can be derived only for distillation or local"),
+        (["--models=mlp"], "can be derived only for distillation or local"),
+        (["--batch_size=4"], "can be derived only for distillation or local"),
+        (["--topology=random_matching"], "a graph that does not change; give numbers"),
         (["--local_steps=2"], "one constant sgd step"),
         (["--compressor=sign"], "plain mixing"),
         (
@@ -149,7 +149,7 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
             "cannot be derived if --consensus_step_size_schedule is not constant",
         ),
         (["--learning_rate=1e-9"], "rounds at step size 1e-09"),
-        (["--precision=float64,float32"], "float64 must be that of all cells"),
+        (["--precision=float64,float32"], "must use float64 if one of them does"),
         (["--window=5"], "1 ≤ FIRST < LAST"),
         (["--window=1000000:2000000"], "fits need two measured rounds"),
         (["--consensus=gradient,trakking", "--learning_rate=0.1", "--rounds=10"], "trakking"),

@@ -179,7 +179,7 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--algorithm=local,dsdg"], "did you mean 'dsgd'"),
         (["stray"], "unexpected argument 'stray'"),
         (["--exclude=devices=4"], "no cells: all are excluded"),
-        (["--exclude=devices=5"], "fits no cell"),
+        (["--exclude=devices=5"], "matches no cell"),
         (["--exclude=device=4"], "did you mean 'devices'"),
         (["--exclude=devices"], "not FLAG=VALUE"),
         (["--exclude=devices=four"], "devices=four"),
@@ -188,12 +188,12 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--rounds=1,2", "--models=linear,mlp", "--zip=rounds,models", "--zip=models,rounds"], "zipped twice"),
         (["--seeds=0"], "--seeds takes a positive number"),
         (["--seeds=2", "--seed=1,2"], "--seeds takes a positive number"),
-        (["--shard=2/2"], "shard is i/n"),
-        (["--shard=1"], "shard is i/n"),
+        (["--shard=2/2"], "shard must be i/n"),
+        (["--shard=1"], "shard must be i/n"),
         (["--learning_rate=0.1,-1"], "cell learning_rate=-1.0: learning_rate must be at least 0"),
         (["--device_chunk=0,-1"], "device_chunk must be at least 0"),
-        (["--algorithm=dsgd", "--message_fraction=0.1,0.5"], "--message_fraction is used by no cell"),
-        (["--algorithm=local", "--exclude=topology=ring"], "fits no cell"),
+        (["--algorithm=dsgd", "--message_fraction=0.1,0.5"], "no cell uses --message_fraction"),
+        (["--algorithm=local", "--exclude=topology=ring"], "matches no cell"),
         (["--target_accuracy=70"], "numbers in (0, 1]"),
         (["--devices=4,2000"], "cell devices=2000: 1078 private examples are too few"),
         (["--precision=float32,tf32"], "only available on GPUs and TPUs"),
@@ -305,7 +305,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert call(*TINY, f"--sweep_dir={out}") == 2
-    assert "other things than a sweep" in capsys.readouterr().err
+    assert "something other than a sweep" in capsys.readouterr().err
     assert call(*TINY, f"--sweep_dir={out / 'mine.txt'}") == 2
     assert "is a file" in capsys.readouterr().err
     assert files(out) == {out / "mine.txt": b"precious"}

@@ -341,5 +341,5 @@ def test_a_sweep_in_double_precision_has_the_numbers_of_single_runs(tmp_path):
 
 def test_a_sweep_has_double_precision_alone_or_not(tmp_path, capsys):
     assert sweep(*TINY, "--precision=float32,float64", f"--sweep_dir={tmp_path / 'sweep'}") == 2
-    assert "float64 must be that of all cells of a process" in capsys.readouterr().err
+    assert "all cells of a process must use float64 if one of them does" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

@@ -1,1 +1,1 @@
-"""Benchmarks: measure what a round costs on this machine, or plan it for other accelerators."""
+"""Benchmarks, which measure what a round costs on this machine, or plan the cost for other accelerators."""

@@ -1,47 +1,48 @@
-"""Measure what a round costs on this machine, or plan it for other accelerators.
+"""Measure what a round costs on this machine, or plan the cost for other accelerators.
 
     python scripts/benchmark.py --work=local_sgd,distillation --models=linear,mlp --devices=512 --baseline=torch
     python scripts/benchmark.py --target=v5e:4 --work=distillation,evaluation --models=mlp --devices=4096
 
 The command prints a row for each combination of the lists and writes all rows as JSON. It measures each row in a fresh
-process, on random data, with the compiled loop of `train.py`. One repeat is as many rounds as take `--seconds`. A
+process, on random data, with the compiled loop of `train.py`. One repeat runs as many rounds as fit into `--seconds`. A
 *device-step* is one round of one device: one optimizer step and, with distillation and D-SGD, its mixing. The work
 `evaluation` is not a round; it tests all devices on `--test_examples` and on the reference set.
 
-- `us_per_device_step`: median over the repeats in microseconds; `us_per_device_step_repeats` lists all repeats.
-- `seconds_compile`: time to trace and compile the loop over rounds; for an evaluation, the first one included.
-- `examples_per_second`: examples that went forward and backward; a reference example counts once per device.
+- `us_per_device_step`: median over the repeats, in microseconds; `us_per_device_step_repeats` lists all repeats.
+- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, it includes the first one.
+- `examples_per_second`: examples that pass forward and backward; a reference example counts once per device.
 - `flops_per_second`, `bytes_per_second`: useful work and least traffic, as `workloads.device_step` defines them.
 - `peak_flops_per_second`, `peak_bytes_per_second`: rates of a large matrix product and of a large copy (bytes read plus
   bytes written), measured after the work, in the same process, on all of JAX's devices. Work that fits into cache may
   exceed the peak of the copy.
-- `peak_memory_bytes`: peak of the process up to the first repeat, with libraries and compilation; on a GPU, peak of its
-  arrays.
+- `peak_memory_bytes`: peak memory of the process up to the first repeat, including libraries and compilation; on a GPU,
+  peak memory of the arrays.
 - `ratio_to_parts`: time of a distillation round divided by the time of its parts: the local step of `local_sgd`, and
-  the forward and backward pass over a reference minibatch, without draw, mixing or optimizer. The parts are measured
-  beside each repeat. The figure is the median; `ratios_to_parts` lists all.
+  the forward and backward pass over a reference minibatch, without drawing, mixing or an optimizer. The parts are
+  measured beside each repeat. The figure is the median; `ratios_to_parts` lists all ratios.
 - `ratio_to_torch`: time of the loop in `torch_baseline.py` divided by the time of the same work in ddjax. Repeats
-  alternate, and each pair gives a ratio. The figure is the median; `ratios_to_torch` lists all.
+  alternate, and each pair gives a ratio. The figure is the median; `ratios_to_torch` lists all ratios.
 
 With `--target`, nothing is allocated or run. The command compiles the same programs from shapes, each in a fresh
 process. A row describes the compiled program on one chip, for one round or one evaluation. docs/accelerators.md says
-how far to trust it.
+how far to trust the rows.
 
 - `fits`: whether `held_bytes` (problem and state) and `temporary_bytes` fit into `available_bytes`. If the compiler
-  refuses the program, `refusal` holds its message, and other figures are missing. `ddjax_estimate_bytes` is the peak
-  that `train.py` predicts.
-- `estimate_ms`: estimate of a TPU's compiler, without collectives, gathers, scatters and sorts; the results of the last
-  three have `unestimated_bytes`. GPUs have no estimate: `floor_ms` is the time that `traffic_bytes` take through
-  memory.
-- `collectives`, `collective_bytes`: number of collectives and size of their results; `collective_kinds` counts by kind.
+  refuses the program, `refusal` holds the compiler's message, and other figures are missing. `ddjax_estimate_bytes` is
+  the peak that `train.py` predicts.
+- `estimate_ms`: time that a TPU's compiler estimates, without collectives, gathers, scatters and sorts; the results of
+  the last three have `unestimated_bytes`. GPUs have no estimate, so `floor_ms` is the time in which the memory can
+  transfer `traffic_bytes`.
+- `collectives`, `collective_bytes`: number of collectives and size of their results; `collective_kinds` counts the
+  collectives of each kind.
 - `kernels`: number of operations that are started; `sorts` is the number of different sorts. On GPUs,
   `kernels_in_graphs` of the `different_kernels` lie in one of `graphs` CUDA graphs, and `host_in_loop` says whether the
   host steps through a loop.
 - `forms`, `product`, `forms_picked`: how the devices of each model are executed, how `W` is multiplied, and a sentence
   that says both.
 
-`--save=FILE` keeps the rows. `--compare=FILE` names the rows that are worse than the kept ones; the exit code is 1 if
-there are any.
+`--save=FILE` stores the rows. `--compare=FILE` lists the rows that are worse than the stored ones; the exit code is 1
+if there are any.
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ from ddjax.experiments.settings import Settings
 
 
 def benchmark(given: Given) -> int:
-    """Measure or plan the rows of the command line; return 1 if a row is worse than in `--compare`."""
+    """Measure or plan the rows that the command line describes; return 1 if a row is worse than in `--compare`."""
     settings = given.take(BenchmarkSettings)
     wanted, todo = targets(settings, given.present), cases(settings)
     planned = [(target, case) for target in wanted for case in todo]
@@ -96,7 +97,7 @@ def benchmark(given: Given) -> int:
 
 
 def _rows(jobs: Sequence[tuple[Case, Callable[[], dict]]], columns: tables.Columns, output: Path) -> list[dict]:
-    """Do each job in a fresh process, print its row, and write all rows so far."""
+    """Run each job in a fresh process, print its row, and write all rows so far."""
     print(tables.line(columns, columns), flush=True)
     rows: list[dict] = []
     for number, (case, job) in enumerate(jobs, 1):

@@ -34,7 +34,7 @@ def load(path: str, planned: Sequence[tuple[Target, Case]]) -> list[dict]:
         raise InputError(f"{path!r} does not hold rows that --save wrote with a --target")
     asked = {_key({"target": target.name, **case._asdict()}) for target, case in planned}
     if not asked & {_key(row) for row in rows}:
-        raise InputError(f"{path!r} has none of the rows to compare; give the flags that it was written with")
+        raise InputError(f"{path!r} has none of the rows to compare; give the flags with which it was written")
     return rows
 
 

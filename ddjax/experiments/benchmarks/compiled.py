@@ -12,7 +12,7 @@ UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler estimates no cyc
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The kind is the first lower-case word before a parenthesis; types hold only `T(` of tiles, as in `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis; types have one only in tiles, as in `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
 _NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate
@@ -22,11 +22,11 @@ class Operation(NamedTuple):
     """One operation of an optimized program.
 
     Attributes:
-      kind: kind such as `fusion`; an asynchronous operation counts where it is done, without `-done` in its kind.
-      result: type of its result.
-      operands: names of its operands.
-      times: number of times that it runs.
-      cycles: cycles of one run by the compiler's estimate; `None` if there is none.
+      kind: kind, such as `fusion`; an asynchronous operation counts where it ends, without `-done` in its kind.
+      result: type of the result.
+      operands: names of the operands.
+      times: number of times that the operation runs.
+      cycles: cycles of one run, as the compiler estimates; `None` if there is no estimate.
       inner: kinds of the operations inside a fusion, with their counts.
     """
 
@@ -38,7 +38,7 @@ class Operation(NamedTuple):
     inner: Counter[str]
 
     def has(self, kind: str) -> bool:
-        """Tell whether the operation has this kind, or is a fusion that holds one."""
+        """Return whether the operation has this kind, or is a fusion that contains an operation of this kind."""
         return self.kind == kind or kind in self.inner
 
 
@@ -99,7 +99,10 @@ class Program:
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:
-        """Return the trips of a loop: the compiler's count, or else the bound in its condition; loops count from 0."""
+        """Return the number of trips of a loop: the compiler's count or, failing that, the bound in its condition.
+
+        Loops count from 0.
+        """
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop[4]):
             return int(known[1])
         condition = self._computations[_named(loop, "condition")]
@@ -109,11 +112,11 @@ class Program:
         return max(bounds, default=1)
 
     def cycles(self) -> int:
-        """Estimated cycles of a round."""
+        """Return the estimated cycles of a round."""
         return sum(operation.times * (operation.cycles or 0) for operation in self.operations)
 
     def unestimated_bytes(self) -> dict[str, int]:
-        """Bytes a round of the results of gathers, scatters and sorts without estimate."""
+        """Count the bytes per round of the results of gathers, scatters and sorts that have no estimate."""
         found: Counter[str] = Counter()
         for operation in self.operations:
             for kind in UNESTIMATED:

@@ -1,4 +1,4 @@
-"""Launches of a program on a GPU: which kernels lie in CUDA graphs, and which steps the host takes itself."""
+"""Launches of a program on a GPU: which kernels lie in CUDA graphs, and which steps the host performs itself."""
 
 import re
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def launches(text: str, whole: bool = False) -> Launches:
     """Read a sequence of thunks, as XLA dumps it.
 
     Args:
-      text: one thunk per line, indented by the thunks around it.
+      text: one thunk per line, indented according to its nesting.
       whole: whether to read the whole program; otherwise only the bodies of loops, which are one round in
         `Simulation.advance`.
     """

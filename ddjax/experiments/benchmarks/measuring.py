@@ -22,7 +22,7 @@ from ddjax.experiments.settings import Settings
 from ddjax.simulation import Simulation
 from ddjax.types import Algorithm, Problem
 
-_PAUSE = 0.3  # seconds; idle threads of PyTorch spin for a while
+_PAUSE = 0.3  # seconds before each run, because idle threads of PyTorch spin for a while
 PARTS = ("local_sgd", "reference_pass")  # the parts of a distillation round
 
 
@@ -31,7 +31,7 @@ class Simulated:
 
     Args:
       algorithm: algorithm to simulate.
-      problem: problem to simulate it on.
+      problem: problem on which the algorithm is simulated.
       evaluates: whether to repeat evaluations instead of rounds.
     """
 
@@ -43,15 +43,15 @@ class Simulated:
         self.seconds_compile = self.run(1 if evaluates else 0)
 
     def _evaluate(self, times: int) -> float:
-        """Return the seconds of so many evaluations."""
+        """Run so many evaluations, and return the seconds that they take."""
         jax.block_until_ready(self._state)
         start = time.perf_counter()
         for _ in range(times):
-            self.simulation.measure(self._state)  # waits for the result, because it reads it
+            self.simulation.measure(self._state)  # waits for the result, because `measure` reads it
         return time.perf_counter() - start
 
     def _advance(self, rounds: int) -> float:
-        """Return the seconds of so many rounds."""
+        """Run so many rounds, and return the seconds that they take."""
         self._done += rounds
         state, totals = jax.block_until_ready((self._state, self.simulation.zeros()))
         start = time.perf_counter()
@@ -60,7 +60,7 @@ class Simulated:
 
 
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
-    """Build a PyTorch loop that does the same work on the same hardware; it maps rounds to seconds."""
+    """Build a PyTorch loop that does the same work on the same hardware, as a function from rounds to seconds."""
     import torch  # an optional extra
 
     from ddjax.experiments.benchmarks import torch_baseline
@@ -85,7 +85,7 @@ def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
 
 
 def calibrate(run: Callable[[int], float], seconds: float) -> int:
-    """Find the number of rounds that take so many seconds; the calls also warm up."""
+    """Find the number of rounds that take `seconds`; the calls also warm up the loop."""
     run(1)
     rounds = 1
     while (elapsed := run(rounds)) < seconds / 4:
@@ -100,7 +100,7 @@ def peaks() -> tuple[float, float]:
     each = NamedSharding(Mesh(devices, ("devices",)), PartitionSpec("devices"))
     matrices = jax.device_put(np.random.default_rng(0).random((len(devices), side, side), np.float32), each)
     multiply = jax.jit(lambda a: a @ a)
-    # Copy into memory that is allocated already: fresh pages cost several times the copy.
+    # Copy into memory that is allocated already: fresh pages cost several times as much as the copy.
     source = jax.device_put(np.ones((len(devices), length // len(devices)), np.float32), each)
     target = jax.device_put(np.zeros_like(source), each)
     copy = jax.jit(lambda source, target: source.copy(), donate_argnums=1, keep_unused=True)
@@ -133,7 +133,7 @@ def peak_memory() -> int:
 
 
 def measure(settings: BenchmarkSettings, where: Settings, case: Case) -> dict:
-    """Measure one row of the JSON; runs in a fresh process.
+    """Measure one row of the JSON; this function runs in a fresh process.
 
     Args:
       settings: settings of the benchmark.

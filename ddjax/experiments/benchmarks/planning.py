@@ -1,4 +1,4 @@
-"""Planning of one row: compile it from shapes for accelerators that are not here, and read the program."""
+"""Planning of one row: its program is compiled from shapes, for accelerators that may be absent, and then read."""
 
 import dataclasses
 import os
@@ -51,7 +51,7 @@ def shapes(case: Case, network: Network) -> Problem:
 
 
 def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
-    """Build the simulation of a row on a mesh of accelerators that are not here.
+    """Build the simulation of a row on a mesh of accelerators that may be absent.
 
     Raises:
       InputError: the algorithm refuses the network.
@@ -69,7 +69,7 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
 
 
 def plan(target: Target, case: Case) -> dict:
-    """Compile one row of the JSON; runs in a fresh process.
+    """Compile one row of the JSON; this function runs in a fresh process.
 
     Args:
       target: accelerators to compile for.
@@ -116,11 +116,11 @@ def _prepare(target: Target, case: Case, folder: str) -> None:
 
 
 def read(target: Target, case: Case, compiled: jax.stages.Compiled, folder: Path) -> dict[str, Any]:
-    """Read the figures of a compiled program; those that a target does not have are `None`.
+    """Read the figures of a compiled program; figures that a target does not have are `None`.
 
     Args:
-      target: accelerators that it was compiled for.
-      case: work that it does.
+      target: accelerators for which the program was compiled.
+      case: work that the program does.
       compiled: compiled program.
       folder: folder into which a GPU's compiler wrote the launches.
     """

@@ -1,4 +1,4 @@
-"""Settings of a benchmark, and the rows that they ask for."""
+"""Settings of a benchmark, and the rows that they describe."""
 
 import dataclasses
 import importlib.util
@@ -15,7 +15,7 @@ from ddjax.experiments.settings import Settings
 from ddjax.models import MODELS, parse_models
 from ddjax.networks import TOPOLOGIES
 
-_lists = partial(setting, section="Work to measure or plan (each a comma list)")
+_lists = partial(setting, section="Work to measure or plan (comma-separated lists)")
 _how = partial(setting, section="Measurement")
 WHERE = ("host_devices", "coordinator_address", "num_processes", "process_id")
 _planned = partial(setting, section="Planning for other accelerators")
@@ -37,7 +37,7 @@ class BenchmarkSettings:
         "float32", "Precision of the products: float32, tf32 or bfloat16, with the consensus in float32."
     )
 
-    reference_batch_size: int = _how(64, f"Reference examples of a distillation round, fewer than {REFERENCE_SIZE}.")
+    reference_batch_size: int = _how(64, f"Reference examples per distillation round, fewer than {REFERENCE_SIZE}.")
     examples_per_device: int = _how(PRIVATE_EXAMPLES, "Private examples per device.", minimum=1)
     test_examples: int = _how(10_000, "Test examples per evaluation.", minimum=1)
     baseline: str = _how(
@@ -47,9 +47,9 @@ class BenchmarkSettings:
     seconds: float = _how(0.3, "Approximate duration of one repeat, in seconds.")
     output: str = _how("", "JSON file to write, which must not exist; default runs/benchmark-<time>.json.")
 
-    target: str = _planned("", "Comma list of accelerators to compile for; nothing is run.", registry=TARGETS)
-    save: str = _planned("", "JSON file to keep the rows in, for a later --compare; replaces an older file.")
-    compare: str = _planned("", "JSON file of rows to compare with; the exit code is 1 if any row got worse.")
+    target: str = _planned("", "Accelerators to compile for, separated by commas; nothing is run.", registry=TARGETS)
+    save: str = _planned("", "JSON file in which to store the rows for a later --compare; replaces an older file.")
+    compare: str = _planned("", "JSON file of rows for comparison; the exit code is 1 if any row got worse.")
     tolerance: float = _planned(0.1, "Fraction by which a figure may grow before it counts as worse.", minimum=0.0)
 
     device_chunk: int = _how(0, fields(Settings)["device_chunk"].help, minimum=0)
@@ -65,10 +65,10 @@ def benchmark_fields() -> dict[str, Field]:
 
 
 def cases(settings: BenchmarkSettings) -> list[Case]:
-    """Return the rows that the settings ask for.
+    """Return the rows that the settings describe.
 
     Raises:
-      InputError: a flag is wrong, or flags do not go together.
+      InputError: a flag is wrong, or flags conflict.
     """
     for name, field in fields(settings).items():
         field.check(getattr(settings, name))
@@ -94,9 +94,9 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         if work == "evaluation" and settings.baseline:
             raise InputError("--baseline=torch has no work 'evaluation'; leave out one of them")
         if TOPOLOGIES.parse(graph).entry.whole:
-            raise InputError(f"topology {graph!r} changes over rounds; take a fixed one")
+            raise InputError(f"topology {graph!r} changes over rounds; use one that does not")
         if precision == "float64":
-            raise InputError("precision float64 is not benchmarked; take float32, tf32 or bfloat16")
+            raise InputError("precision float64 is not benchmarked; use float32, tf32 or bfloat16")
         case = Case(
             work,
             spec,
@@ -122,14 +122,14 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
 
 
 def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]:
-    """Return the accelerators to compile for; none if the benchmark measures on this machine.
+    """Return the accelerators to compile for; empty if the benchmark measures on this machine.
 
     Args:
       settings: settings of the benchmark.
       given: names of the flags on the command line.
 
     Raises:
-      InputError: a target is unknown, its compiler is not installed, or flags do not go together.
+      InputError: a target is unknown, its compiler is not installed, or flags conflict.
     """
     if not settings.target:
         if "target" in given:
@@ -142,12 +142,12 @@ def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]
     found = [target(spec) for spec in dict.fromkeys(settings.target.split(","))]
     tpus = [each.name for each in found if each.platform == "tpu"]
     if tpus and "tf32" in settings.precision.split(","):
-        raise InputError(f"precision tf32 is only available on GPUs, but {tpus[0]} is a TPU; take float32 or bfloat16")
+        raise InputError(f"precision tf32 is only available on GPUs, but {tpus[0]} is a TPU; use float32 or bfloat16")
     return found
 
 
 def _counts(settings: BenchmarkSettings, name: str) -> list[int]:
     given = getattr(settings, name)
     if not all(part.isdecimal() and 0 < int(part) < 2**31 for part in given.split(",")):
-        raise InputError(f"{name} takes positive whole numbers joined by commas, got {given!r}")
+        raise InputError(f"{name} takes positive whole numbers separated by commas, got {given!r}")
     return [int(part) for part in given.split(",")]

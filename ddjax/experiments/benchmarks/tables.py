@@ -88,7 +88,7 @@ PLANNED: Columns = {
     "form": (13, _form),
     "compile": (7, _WORK["compile"][1]),
     "fits": (5, lambda row: "yes" if row["fits"] else "NO"),
-    "GB a chip": (16, _memory),
+    "GB per chip": (16, _memory),
     "ms": (8, _time),
     "+ MB": (6, _unestimated),
     "collectives": (13, _collectives),

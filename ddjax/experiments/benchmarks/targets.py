@@ -1,4 +1,4 @@
-"""Accelerators that a run can be planned for: XLA compiles for them if their compiler is installed."""
+"""Accelerators for which a run can be planned: XLA compiles for accelerators whose compiler is installed."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ class Target(NamedTuple):
       available_bytes: memory per chip that programs and their arrays can use.
       bytes_per_second: largest memory bandwidth per chip.
       clock: cycles per second; `None` if the compiler estimates no cycles.
-      package: Python package that compiles for them.
+      package: Python package that compiles for these accelerators.
       extra: extra of ddjax that installs the package.
     """
 
@@ -81,7 +81,8 @@ def target(spec: str) -> Target:
     """Return the target of a specification such as `v5e:4`.
 
     Raises:
-      InputError: the target is unknown, or its compiler is not installed or not the version that JAX needs.
+      InputError: the target is unknown, its compiler is not installed, or the compiler does not have the version that
+        JAX needs.
     """
     found = TARGETS.parse(spec).build()
     install = f"pip install -e '.[{found.extra}]'"
@@ -115,7 +116,7 @@ def environment(target: Target, folder: str) -> dict[str, str]:
     if target.platform == "tpu":
         return {
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no chip for processes to contend for
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # otherwise libtpu asks for it over the network
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # otherwise libtpu requests it over the network
             "TPU_LOG_DIR": "disabled",
             "TPU_MIN_LOG_LEVEL": "3",
             "TPU_SKIP_MDS_QUERY": "1",

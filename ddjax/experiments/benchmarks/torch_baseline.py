@@ -1,6 +1,6 @@
 """Baseline of `benchmark.py --baseline=torch`: a plain PyTorch loop over devices that does the same work.
 
-Each device has its own `nn.Module` and optimizer; devices learn one after another. The modules have ddjax's
+Each device has its own `nn.Module` and optimizer; devices train one after another. The modules have ddjax's
 architectures and attribute names, so that a test can copy the parameters and compare a step. Images are channels-first.
 """
 
@@ -44,7 +44,7 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Convolution 5×5×16, average pool, 5×5×32, average pool, dense 64."""
+    """Two convolutions, 5×5×16 and 5×5×32, each with an average pool, and a dense layer of 64 units."""
 
     def __init__(self, input_shape: Sequence[int], classes: int):
         super().__init__()
@@ -62,7 +62,7 @@ class CNN(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions with GroupNorm around a shortcut."""
+    """Two 3×3 convolutions with GroupNorm, and a shortcut around them."""
 
     def __init__(self, in_features: int, features: int, strides: int):
         super().__init__()
@@ -83,7 +83,7 @@ class Block(nn.Module):
 
 
 class ResNet14(nn.Module):
-    """A 3×3 stem, three stages of two blocks with 16, 32 and 64 channels, mean pool."""
+    """A 3×3 stem, three stages of two blocks with 16, 32 and 64 channels, and a mean pool."""
 
     def __init__(self, input_shape: Sequence[int], classes: int):
         super().__init__()
@@ -116,17 +116,17 @@ class Device(NamedTuple):
 
 
 class Network:
-    """Devices that do the rounds of `work`: `local_sgd`, `distillation` (consensus `gradient`) or `dsgd`.
+    """Devices that run rounds of `work`.
 
     Args:
-      work: which of them.
+      work: `local_sgd`, `distillation` (with the form `gradient` of consensus) or `dsgd`.
       models: architecture of each device.
-      problem: with the same number of private examples on every device, images as `[H, W]` or `[H, W, C]`.
-      mixing_matrix: `W`, an array or of `scipy.sparse`.
-      classes: `K`.
-      batch_size: private examples of a step, drawn with replacement.
-      reference_batch_size: reference examples of a round, without.
-      learning_rate: of SGD.
+      problem: problem with the same number of private examples on every device, and images as `[H, W]` or `[H, W, C]`.
+      mixing_matrix: `W`, an array or a matrix of `scipy.sparse`.
+      classes: number of classes `K`.
+      batch_size: private examples per step, drawn with replacement.
+      reference_batch_size: reference examples per round, drawn without replacement.
+      learning_rate: learning rate of SGD.
       distillation_weight: `ρ`.
       consensus_step_size: `ζ`.
       device: `cpu` or `cuda`.
@@ -180,7 +180,7 @@ class Network:
         return torch.randperm(len(self.reference), device=self.reference.device)[: self.reference_batch_size]
 
     def round(self) -> None:
-        """Do one round of all devices."""
+        """Run one round of all devices."""
         if self.work == "distillation":
             self._distill()
             return
@@ -212,7 +212,7 @@ class Network:
             nn.utils.vector_to_parameters(mixed, device.model.parameters())
 
     def run(self, rounds: int) -> float:
-        """Do so many rounds; return their seconds."""
+        """Run so many rounds, and return the seconds that they take."""
         start = time.perf_counter()
         for _ in range(rounds):
             self.round()

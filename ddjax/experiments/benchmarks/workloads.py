@@ -27,7 +27,7 @@ LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
 
 
 class Case(NamedTuple):
-    """Work of one row; `None` if the work does not use a field, 0 or an empty text if a form is picked."""
+    """Work of one row; fields that the work does not use are `None`, and forms to be picked are 0 or an empty text."""
 
     work: str
     models: str
@@ -50,15 +50,15 @@ class Case(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example: CIFAR-10's with a `resnet14`, otherwise MNIST's."""
+        """Shape of one example: CIFAR-10's with a `resnet14`, otherwise MNIST's."""
         return (32, 32, 3) if "resnet14" in self.models else (28, 28)
 
     def network(self) -> Topology:
-        """Build the graph that messages are mixed over; a ring if the work mixes nothing."""
+        """Build the graph over which messages are mixed; a ring if the work mixes nothing."""
         return build_topology(self.topology or "ring", self.devices, product=self.mixing_product)
 
     def graph(self) -> Topology:
-        """Build the graph of `network`, but always as links, so that no `[N, N]` array is made."""
+        """Build the graph of `network`, but always from links, so that no `[N, N]` array is made."""
         by_links = self.mixing_product if self.mixing_product not in ("", "dense") else "gather"
         return build_topology(self.topology or "ring", self.devices, product=by_links)
 
@@ -116,13 +116,13 @@ def reference_pass(inner: Learner, micro_batch: int) -> Learner:
 
 
 def reference_passes(population: Population, reference_batch_size: int) -> Algorithm:
-    """Build an algorithm in whose rounds every device only takes the step of a `reference_pass`."""
+    """Build an algorithm in which every device only takes the step of a `reference_pass` in each round."""
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), population.init(key))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
-        # A moving window needs no draw, and leaves the compiler nothing constant to move out of the loop.
+        # A moving window needs no draw, and gives the compiler nothing constant to move out of the loop.
         start = state.round % (REFERENCE_SIZE - reference_batch_size + 1)
         reference = problem.reference[start + jnp.arange(reference_batch_size)]
         targets = jnp.full((population.size, reference_batch_size, CLASSES), 1 / CLASSES)
@@ -159,7 +159,7 @@ def algorithm(work: str, case: Case) -> Algorithm:
 
 
 def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
-    """Describe the forms of execution for a row; see `picked.describe`."""
+    """Describe the forms of execution for a row (see `picked.describe`)."""
     models = []
     with jax.set_mesh(simulation.mesh):
         for name, size in case.groups:
@@ -174,13 +174,13 @@ def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
 def device_step(case: Case) -> tuple[float, float]:
     """Count the useful operations and the least bytes of traffic per device, in a round or an evaluation.
 
-    Both are means over the devices. A multiply-add counts as two operations. Counted are the products and convolutions
-    of a plain forward pass, the gradients of their weights, the gradients of their inputs (except in the first layer),
-    and the mixing over the existing links. Elementwise work does not count, nor does extra work of another formulation
-    of a layer.
+    Both are means over the devices. A multiply-add counts as two operations. The operations are the products and
+    convolutions of a plain forward pass, the gradients of their weights, the gradients of their inputs (except in the
+    first layer), and the mixing over the existing links. Elementwise work does not count, nor does the extra work of
+    another formulation of a layer.
 
     Traffic counts parameters and gradients, each read and written once; minibatches, read once (the reference minibatch
-    once for all devices); and in the mixing, the messages of a device and its neighbours, read once, and the result,
+    once for all devices); and, in the mixing, the messages of a device and its neighbours, read once, and the result,
     written once. Activations do not count, because they may stay in cache. An evaluation is a forward pass over the
     test set and the reference set; it reads parameters once, and inputs once for all devices.
     """

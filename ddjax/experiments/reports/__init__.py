@@ -1,1 +1,1 @@
-"""Reports of sweeps."""
+"""Reports on sweeps."""

@@ -1,4 +1,4 @@
-"""Curves made of the cells of sweeps, told apart and summed up over seeds."""
+"""Curves that are made from the cells of sweeps, told apart, and summarized over seeds."""
 
 import math
 import re
@@ -20,14 +20,15 @@ _EXECUTION = {name for name, field in fields(Settings).items() if field.section 
 
 
 class Curves(NamedTuple):
-    """Curves made of cells.
+    """Curves that are made from cells.
 
     Attributes:
       x: flag on the x axis; empty for none.
       naming: flags whose values tell curves apart.
       labels: labels of the curves.
-      cells: the cells with `curve`, its number, and `x`, a number, NaN if the cell does not use the flag.
-      looks: looks of the curves, see `looks.looks`.
+      cells: the cells, with two more columns: `curve`, the number of the curve, and `x`, a number (NaN if the cell does
+        not use the flag).
+      looks: looks of the curves (see `looks.looks`).
     """
 
     x: str
@@ -43,7 +44,7 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def _settled(cells: pd.DataFrame, name: str, by: list[str]) -> bool:
-    """Return whether cells that are alike in the flags `by` are alike in another flag."""
+    """Return whether cells with the same values of the flags `by` also have the same value of the flag `name`."""
     return len(cells.drop_duplicates([*by, name])) == (len(cells.drop_duplicates(by)) if by else 1)
 
 
@@ -51,7 +52,7 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
     """Find the x axis, unless it is given, and the curves.
 
     Raises:
-      InputError: x is not a number, or has only one value.
+      InputError: the flag x is not numeric, or it has only one value.
     """
     cells = sweep.cells
     varying = [n for n in sweep.names if n not in ("seed", "target_accuracy") and cells[n].nunique() > 1]
@@ -78,7 +79,7 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
 
 
 def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
-    """Choose the looks of the curves by their systems and by what is not at its default in them."""
+    """Choose the looks of the curves by their systems and by the settings that are not at their defaults."""
     known = fields(Settings)
     told = []
     for kind in kinds.to_dict("records"):
@@ -88,10 +89,10 @@ def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
 
 
 def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
-    """Say what tells each row from the others; a blank flag is not used."""
+    """Describe what tells each row from the others; a flag that is blank is not used."""
     kinds = kinds.replace({"algorithm": {"dsgd": "D-SGD"}})
     for name in naming:
-        ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # of paths
+        ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # without folders
         if len(set(ends.values())) == len(ends):
             kinds[name] = kinds[name].map(ends)
     labels = []
@@ -103,10 +104,10 @@ def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
 
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
-    """Return the mean over seeds and half the width of its 95 % t-interval, NaN for fewer than two seeds.
+    """Return the mean over seeds and half the width of its 95 % t-interval (NaN for fewer than two seeds).
 
     Args:
-      values: `[seeds, …]`.
+      values: `[seeds, …]` values of the seeds.
     """
     count = len(values)
     if count < 2:
@@ -118,8 +119,8 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
 def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     """Return a row per curve and x: how many cells are `done`, `diverged` and `failed`, and each measure.
 
-    A measure has its `± measure`, and its `least measure` and `most measure` over seeds. Bytes to a target (`to …`) are
-    NaN unless all seeds that ran met it.
+    For each measure, a row also has `± measure` (see `interval`), and the `least measure` and `most measure` over
+    seeds. Bytes to a target (`to …`) are NaN unless all seeds that ran met the target.
     """
     rows = []
     for (curve, x), group in cells.groupby(["curve", "x"], dropna=False):
@@ -135,14 +136,14 @@ def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
 
 
 def _range(values: np.ndarray) -> tuple[Any, Any]:
-    """Return the least and the largest value over seeds, `[seeds, …]`; NaN if there is none."""
+    """Return the smallest and the largest of `[seeds, …]` values over seeds; NaN if there are none."""
     return (values.min(0), values.max(0)) if len(values) else (math.nan, math.nan)
 
 
 def pick_target(cells: pd.DataFrame) -> list[float]:
     """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x; only curves that send count.
 
-    If only one curve sends, the target is what that one reaches.
+    If only one curve sends, the target is the largest multiple that this curve reaches.
     """
     ran = cells[(cells["status"] != "failed") & ~cells["curve"].isin(silent_curves(cells))]
     least = ran.fillna({"accuracy": 0}).groupby(["curve", "x"], dropna=False)["accuracy"].min()
@@ -159,7 +160,7 @@ def reach(sweep: Sweep, found: Curves, goals: list[float]) -> Curves:
 
 
 def over_rounds(sweep: Sweep, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per curve and round at which all its seeds were evaluated: the metric, and mean `megabytes`."""
+    """Return a row per curve and round at which all its seeds were evaluated, with the metric and mean `megabytes`."""
     metric = sweep.metric
     parts = []
     for curve, group in cells[cells["status"] == "done"].groupby("curve"):
@@ -176,6 +177,6 @@ def over_rounds(sweep: Sweep, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def silent_curves(cells: pd.DataFrame) -> set[int]:
-    """Return the curves that communicate nothing."""
+    """Return the numbers of the curves that communicate nothing."""
     sent = cells.groupby("curve")["megabytes"].max()
     return set(sent.index[sent == 0])

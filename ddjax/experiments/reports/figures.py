@@ -1,4 +1,4 @@
-"""Figures of a report: curves with their intervals, as SVG for a page, as PDF and PNG for papers."""
+"""Figures of a report: curves with their intervals, as SVG for a page, and as PDF and PNG for papers."""
 
 import io
 import math
@@ -11,16 +11,16 @@ import numpy as np
 
 from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, Line2D, literal, looks, style, ticker
 
-_MARKERS = "osD^vP*X"  # one more than colours, so that few curves share both
-_DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the styles
-_ROOM = 0.1  # how far intervals stretch an axis beyond the seeds, as a share of what these take
+_MARKERS = "osD^vP*X"  # one marker more than colours, so that few curves share both
+_DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the line styles, for SVG
+_ROOM = 0.1  # how far intervals may stretch an axis beyond the seeds, as a share of their range
 _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8.5,
     "legend.fontsize": 8,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
-    "pdf.fonttype": 42,  # TrueType, which publishers ask for
+    "pdf.fonttype": 42,  # TrueType, which publishers require
 }
 
 
@@ -29,11 +29,11 @@ class Line(NamedTuple):
 
     Attributes:
       curve: number of the curve.
-      x: `[points]`.
+      x: `[points]` values on the x axis.
       mean: `[points]` means over seeds.
       half: `[points]` half the width of the interval; NaN for none.
-      least: `[points]` least values over seeds; `None` if they are not known.
-      most: `[points]` largest values over seeds.
+      least: `[points]` smallest values over seeds; `None` if they are not known.
+      most: `[points]` largest values over seeds; `None` if they are not known.
     """
 
     curve: int
@@ -48,12 +48,12 @@ class Panel(NamedTuple):
     """Figure to be drawn.
 
     Attributes:
-      name: name of its files.
+      name: name of the figure's files.
       labels: labels of the x and the y axis, with units.
       lines: the curves, at least one.
       caption: caption on the page.
       logarithmic: the logarithmic axes: `x`, `y` or both.
-      ticks: the values of x, drawn as points with bars; `None` if there are many, drawn with a band.
+      ticks: values of x, at which points with bars are drawn; `None` for many values, over which a band is drawn.
       base: base of a logarithmic x axis.
     """
 
@@ -71,8 +71,8 @@ class Drawing(NamedTuple):
 
     Attributes:
       svg: an `<svg>` element without a legend; the parts of curve K are in groups with `data-curve="K"`.
-      files: ending → content, with a legend.
-      points: (curve, x and y in the SVG's units, text about the point).
+      files: file extension → content, with a legend.
+      points: for each point, the curve, x and y in the SVG's units, and a text about the point.
     """
 
     svg: str
@@ -92,7 +92,7 @@ def say(mean: float, half: float = math.nan) -> str:
 
 
 def swatch(look: int) -> str:
-    """Return a short line of this look, as an `<svg>` element."""
+    """Return a short line with this look, as an `<svg>` element."""
     color, dashes = COLORS[look % len(COLORS)], _DASHES[look // len(COLORS) % len(_DASHES)]
     path = f'<path d="M0 4h28" stroke="{color}" stroke-width="3" stroke-dasharray="{dashes}"/>'
     return f'<svg viewBox="0 0 28 8" aria-hidden="true">{path}</svg>'
@@ -104,17 +104,17 @@ def draw(panel: Panel, names: Sequence[str], chosen: Sequence[int] | None = None
     Args:
       panel: what to draw.
       names: names of all curves, by their numbers.
-      chosen: looks of all curves, see `looks`; by default they follow from the names, which begin with the system.
+      chosen: looks of all curves (see `looks`); by default, looks follow from the names, which begin with the system.
     """
     chosen = chosen or looks([(system, rest) for system, _, rest in (name.partition(", ") for name in names)])
     entries = [literal(textwrap.fill(names[line.curve], 44)) for line in panel.lines]
     longest = max(len(row) for entry in entries for row in entry.split("\n"))
-    columns = max(1, min(len(entries), 58 // (longest + 9)))  # about 58 letters fit, a handle takes nine
+    columns = max(1, min(len(entries), 58 // (longest + 9)))  # about 58 letters fit; a handle takes nine
     # Columns are as high as the highest entries in them.
     rows = sum(max(entry.count("\n") + 1 for entry in entries[at::columns]) for at in range(columns)) / columns
     rows = rows * math.ceil(len(entries) / columns)
     with style(_RC | {"svg.hashsalt": panel.name}):
-        # 72 dots an inch: Matplotlib's display coordinates are then the SVG's.
+        # With 72 dots per inch, Matplotlib's display coordinates are the SVG's.
         fig = Figure(figsize=(3.4, 2.4), dpi=72, layout="constrained")
         axis = fig.subplots()
         handles = [_draw_line(axis, line, chosen[line.curve], panel.ticks is None) for line in panel.lines]
@@ -131,14 +131,14 @@ def draw(panel: Panel, names: Sequence[str], chosen: Sequence[int] | None = None
 
 
 def save(fig: Figure, **options: Any) -> bytes:
-    """Return a figure as a file."""
+    """Return the content of a figure's file."""
     buffer = io.BytesIO()
     fig.savefig(buffer, **options)
     return buffer.getvalue()
 
 
 def _draw_line(axis: Axes, line: Line, look: int, fine: bool) -> Line2D:
-    """Draw a curve, all in one group, and return what stands for it in a legend."""
+    """Draw a curve as one group, and return the line that represents it in a legend."""
     color = COLORS[look % len(COLORS)]
     (drawn,) = axis.plot(
         line.x,
@@ -171,7 +171,7 @@ def _scale(axis: Axes, panel: Panel) -> None:
     _bound(axis, panel)
     if "y" in panel.logarithmic:
         low, high = axis.get_ylim()
-        if high < 1.5 * low:  # as of values that differ by rounding
+        if high < 1.5 * low:  # for example, for values that differ by rounding
             axis.set_ylim(low / 1.5, high * 1.5)
         _log_ticks(axis.yaxis)
     if panel.ticks is not None:
@@ -183,7 +183,7 @@ def _scale(axis: Axes, panel: Panel) -> None:
 
 
 def _bound(axis: Axes, panel: Panel) -> None:
-    """Keep wide intervals, as of two seeds, from stretching the y axis: what lies far outside the seeds is cut."""
+    """Cut intervals far outside the seeds, so that wide ones, such as those of two seeds, do not stretch the y axis."""
     least = np.concatenate([line.mean if line.least is None else line.least for line in panel.lines])
     most = np.concatenate([line.mean if line.most is None else line.most for line in panel.lines])
     ends = [line.mean + sign * line.half for line in panel.lines for sign in (-1, 1)]
@@ -217,7 +217,7 @@ def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
 
 
 def _log_ticks(axis: Axis) -> None:
-    """Set few and short ticks, on any range."""
+    """Set few ticks with short labels, for any range."""
     low, high = axis.get_view_interval()
     narrow = ticker.MaxNLocator(4) if high < 4 * low else ticker.LogLocator(subs=(1, 2, 5))
     axis.set_major_locator(narrow if high < 100 * low else ticker.LogLocator())
@@ -233,7 +233,7 @@ def _points(axis: Axes, line: Line, labels: tuple[str, str], height: float) -> I
 
 
 def svg_element(svg: str, name: str) -> str:
-    """Turn an SVG file into an element of a page with other figures: without a size, with names of its own."""
+    """Turn an SVG file into an element for a page with other figures: without a size, and with unique identifiers."""
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'\bid="curve-(\d+)"', r'data-curve="\1"', svg)

@@ -1,4 +1,4 @@
-"""Figure of a report with the network of each curve, its devices coloured by their scores at the end."""
+"""Figure of a report with the network of each curve, in which devices are coloured by their final scores."""
 
 import json
 import math
@@ -28,15 +28,18 @@ from ddjax.experiments.reports.read import Sweep
 from ddjax.learning import TASKS
 from ddjax.networks import build_topology
 
-_CURVES, _SIDE = 24, 1.75  # most panels, and the side of one in inches
+_CURVES, _SIDE = 24, 1.75  # largest number of panels, and the side of a panel in inches
 
 
 def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
-    """Draw the network of each curve at the largest x, for its smallest seed; `None` if no scores of devices are kept.
+    """Draw the network of each curve at the largest x, for its smallest seed.
 
     Args:
-      sweep: what was measured.
-      found: its curves.
+      sweep: measurements of the sweep.
+      found: curves of the sweep.
+
+    Returns:
+      The figure; `None` if no scores of devices are stored, or if there are too many curves.
 
     Raises:
       InputError: a table of scores is damaged.
@@ -84,7 +87,7 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
     where = f" at {found.x} = {cells['x'].max():,g}" if found.x and cells["x"].notna().any() else ""
     caption = (
         f"Devices after the last round{where}, for the smallest seed of each curve: brighter is better. Lines are the "
-        "links of the graph, or lead to the server; links.csv of a run of train.py has the bytes over each."
+        "links of the graph, or lead to the server; a run of train.py writes the bytes over each link to links.csv."
     )
     panel = Panel(name, ("the network", "devices"), [], caption)
     return panel, Drawing(svg_element(svg, name), files, [])
@@ -95,7 +98,7 @@ def _told(worst: str) -> tuple[tuple[str, str], ...]:
 
 
 def _links(folder: Path, flags: dict[str, Any], devices: int) -> Links:
-    """Find by which links the devices of a cell sent messages: those of the graph, to a server, or none."""
+    """Find the links over which the devices of a cell sent messages: those of the graph, those to a server, or none."""
     try:
         ways = json.loads((folder / "summary.json").read_text()).get("message_bytes", {})
     except (OSError, ValueError, AttributeError):
@@ -111,7 +114,7 @@ def _links(folder: Path, flags: dict[str, Any], devices: int) -> Links:
             union = sum(abs(matrix) for matrix in matrices).tocoo()
             linked = union.row != union.col
             ends = np.stack([union.col[linked], union.row[linked]], 1)
-        except (InputError, KeyError, ValueError):  # as of an edge file that is gone
+        except (InputError, KeyError, ValueError):  # for example, an edge file is gone
             ends = none
     else:
         ends = none

@@ -21,7 +21,7 @@ MARK = '<meta name="generator" content="ddjax report.py">'
 
 
 def _html(head: Sequence[str], rows: Iterable[Sequence[str | tuple[str, float]]], sortable: bool = False) -> str:
-    """Return a table; a cell is its text, or its text and the number to sort it by."""
+    """Return a table; a cell of the table is its text, or its text and the number by which it is sorted."""
     cell = '<button type="button">{}</button>' if sortable else "{}"
     lines = ["".join(f'<th scope="col">{cell.format(html.escape(name))}</th>' for name in head)]
     for row in rows:
@@ -63,7 +63,7 @@ def _results(metric: str, found: Curves, table: pd.DataFrame, goals: list[float]
 
 
 def _settings(sweep: Sweep, found: Curves) -> str:
-    """Return a table of the flags that tell no curves apart, with the values that were used."""
+    """Return a table of the flags that do not tell curves apart, with the values that were used."""
     rows = []
     for name in sweep.names:
         values = [value for value in sweep.cells[name].unique() if value]
@@ -100,7 +100,7 @@ def _summary(sweep: Sweep, found: Curves, table: pd.DataFrame) -> str:
 def page(
     sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], drawn: list[tuple[Panel, Drawing]], title: str
 ) -> str:
-    """Return the report as one HTML file; the figures that it links to are beside it."""
+    """Return the report as one HTML file; the figures to which it links are in the same folder."""
     buttons = [
         f'<button type="button" data-toggles="{curve}" aria-pressed="true">{swatch(look)}'
         f"<span>{html.escape(label)}</span></button>"

@@ -1,4 +1,4 @@
-"""Figures that a report has."""
+"""Choice of the figures that a report has."""
 
 import math
 
@@ -16,7 +16,7 @@ _SHARES = 41  # points of a curve over devices
 
 
 def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
-    """Return for each measure of a cell its axis label, its caption, and whether its axis is logarithmic."""
+    """Return, for each measure of a cell, its axis label, its caption, and whether its axis is logarithmic."""
     label, (name, scale) = sweep.measured, AXES[sweep.metric]
     return {
         sweep.metric: (f"mean {label}", f"Mean {label} over devices, after the last round.", scale == "log"),
@@ -27,25 +27,25 @@ def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
         ),
         "disagreement": (
             "disagreement",
-            "Disagreement after the last round: mean over devices of the squared distance of soft decisions from their "
-            "average (zero is not drawn).",
+            "Disagreement after the last round: the mean over devices of the squared distance of soft decisions from "
+            "their average (zero is not drawn).",
             True,
         ),
         "time": (
             "time (µs per device-step)",
-            "Time of training per device and step, without compilation. Cells that ran side by side share the machine.",
+            "Training time per device and step, without compilation. Cells that ran side by side shared the machine.",
             False,
         ),
     }
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things, as in `2 seeds`."""
+    """Write a number of things, as in `2 seeds`."""
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """Say how many seeds the curves have."""
+    """Write how many seeds the curves have."""
     counts = table.loc[table["done"] > 0, "done"]
     least, most = counts.min(), counts.max()
     return (f"{least} to " if least < most else "") + count(most, "seed")
@@ -70,12 +70,12 @@ def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line
 
 
 def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], picked: bool) -> list[Panel]:
-    """Every figure that has something to show; `picked` says that nobody named the goals."""
+    """Make every figure that has something to show; `picked` means that the user has not given the goals."""
     several = f" Mean of {seeds(table)}; {{}}: 95 % t-interval over seeds."
     how = several if table["done"].max() > 1 else " One seed, so no interval."
     silent = silent_curves(found.cells)
     names = ", ".join(found.labels[curve] for curve in silent)
-    quiet = f" Left out, as nothing is sent: {names}." if names else ""
+    quiet = f" Left out, because nothing is sent: {names}." if names else ""
     ticks = np.sort(found.cells.loc[found.cells["status"] == "done", "x"].dropna().unique())
     made = _against_x(sweep, found, table, ticks, goals, picked, quiet, how.format("bars"))
     made += _over_rounds(sweep, found, ticks, quiet, how.format("bands"))
@@ -94,7 +94,7 @@ def _against_x(
     how: str,
 ) -> list[Panel]:
     x, free = found.x, table[table["x"].isna()]
-    if x:  # what does not use x, at each of its values
+    if x:  # a curve that does not use x is drawn at each of its values
         table = pd.concat([table.dropna(subset="x"), *(free.assign(x=tick) for tick in ticks)]).sort_values("x")
     else:
         table = free.assign(x=free["curve"])
@@ -104,11 +104,11 @@ def _against_x(
     drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(sweep).items()]
     for goal in goals:
         text = (
-            f"Sent per device, a server's share counted, at the first evaluation with a mean accuracy of {goal:g}; "
-            "drawn where every seed met it."
+            f"Sent per device, including a server's share, up to the first evaluation with a mean accuracy of {goal:g};"
+            " drawn where every seed met this target."
         )
         if picked:
-            text += " None was named: this is the largest multiple of 0.05 that two curves (or the only one) meet so."
+            text += " No target was given: this is the largest multiple of 0.05 that two curves (or the only one) met."
         drawn.append(("bytes_to_target", f"to {goal:g}", sending, f"MB per device to {goal:g}", text + quiet, "y"))
     return [
         Panel(
@@ -136,14 +136,14 @@ def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how
         lines = _lines(rows.assign(x=rows["round"]), metric, log_y)
         rounds.append(Panel(f"{metric}_vs_rounds{end}", ("round", f"mean {label}"), lines, f"{text}.{how}", log_y))
         lines = _lines(rows.assign(x=rows["megabytes"])[~rows["curve"].isin(silent)], metric, "x" + log_y)
-        text += f", against what was sent, a server's share counted.{quiet}{how}"
+        text += f", against the MB sent per device, including a server's share.{quiet}{how}"
         axes = ("sent (MB per device)", f"mean {label}")
         sent.append(Panel(f"{metric}_vs_bytes{end}", axes, lines, text, "x" + log_y))
     return rounds + sent
 
 
 def _over_devices(sweep: Sweep, found: Curves, ticks: np.ndarray, how: str) -> list[Panel]:
-    """Draw the scores of all devices at the end, sorted, where the sweep has kept them."""
+    """Draw the final scores of all devices in sorted order, if the sweep has stored them."""
     cells = found.cells[(found.cells["status"] == "done") & found.cells.index.isin(sweep.folders)]
     x, log_y = found.x, "y" * (AXES[sweep.metric][1] == "log")
     share = np.linspace(0, 1, _SHARES)

@@ -20,15 +20,15 @@ class Sweep(NamedTuple):
     """Measurements of sweeps.
 
     Attributes:
-      metric: what devices were tested for: `accuracy` or `mse`.
+      metric: metric by which devices were tested: `accuracy` or `mse`.
       about: `sweep.json` of each sweep.
       names: names of the flags.
-      cells: a row per cell that ran, by its name: `status` (done, diverged or failed), `reason`, every flag as text.
-        A done cell also has, at its end, the metric (a mean over devices), the score of its `worst_device`,
-        `disagreement`, `time`, and `megabytes` sent per device (a server's share counted).
+      cells: a row per cell that ran, by the name of the cell: `status` (done, diverged or failed), `reason`, and every
+        flag as text. The row of a done cell also has final values: the metric (a mean over devices), the score of the
+        `worst_device`, `disagreement`, `time`, and `megabytes` sent per device (including a server's share).
       evaluations: a row per evaluation of a done cell: `cell`, `round`, and the same numbers except `time`.
       targets: mean accuracies of `--target_accuracy`.
-      folders: the folder of each cell that kept the scores of its devices, by its name.
+      folders: cell name → folder, for each cell that stored the scores of its devices.
     """
 
     metric: str
@@ -41,7 +41,7 @@ class Sweep(NamedTuple):
 
     @property
     def measured(self) -> str:
-        """Metric with the kinds of examples that it was measured on, as in `test accuracy`."""
+        """Metric with the kinds of examples on which it was measured, as in `test accuracy`."""
         kinds = self.cells.get("evaluate_on", [])
         return looks.measured(self.metric, [kind for kind in kinds if kind] or ["test"])
 
@@ -53,7 +53,7 @@ def _reading(path: Path) -> Iterator[Path]:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; a folder that sweep.py wrote is needed") from None
+        raise InputError(f"{str(path)!r} is missing; name a folder that sweep.py wrote") from None
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from None
 
@@ -62,10 +62,10 @@ def _table(path: Path, *needed: str) -> pd.DataFrame:
     with path.open(newline="", encoding="utf-8-sig") as file:
         head, *rows = csv.reader(file, strict=True)
     if len(head) == 1 and ";" in head[0]:
-        raise ValueError("a spreadsheet has saved it with semicolons; the sweep's own command makes it anew")
+        raise ValueError("a spreadsheet has saved it with semicolons; the command of the sweep writes it again")
     if missing := set(needed) - set(head):
         raise ValueError(f"it has no column {min(missing)!r}")
-    if any(len(row) != len(head) for row in rows):  # pandas would fill it up
+    if any(len(row) != len(head) for row in rows):  # pandas would fill the row up
         raise ValueError("a row is cut short")
     return pd.DataFrame(rows, columns=head, dtype=str)
 
@@ -97,10 +97,10 @@ def _read(folder: Path) -> Sweep:
     with _reading(folder / "failures.csv") as path:
         others = _table(path, "cell", "status", "reason").set_index("cell")[["status", "reason", *names]]
     if metric == "accuracy" and not evaluations[metric].between(0, 1).all():
-        raise InputError(f"{str(folder / 'results.csv')!r} has an accuracy outside of 0 to 1")
+        raise InputError(f"{str(folder / 'results.csv')!r} has an accuracy outside 0 to 1")
     measures = evaluations.groupby("cell").last().drop(columns="round").assign(time=time)
     cells = cells.join(measures)
-    if metric == "mse":  # stored by a version that took these for done
+    if metric == "mse":  # stored by an earlier version, which took diverged cells for done
         rose = measures[metric] > FACTOR * evaluations.groupby("cell")[metric].first()
         lost = rose.index[rose]
         cells.loc[lost, "status"] = "diverged"
@@ -112,15 +112,15 @@ def _read(folder: Path) -> Sweep:
 
 
 def _common(metrics: Iterable[str]) -> str:
-    """Return the one metric that all have; raise `InputError` if there are several."""
+    """Return the metric that all sweeps have; raise `InputError` if there are several metrics."""
     first, *others = dict.fromkeys(metrics)
     if others:
-        raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; report them apart")
+        raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; write a report on each kind")
     return first
 
 
 def read(folders: Sequence[Path]) -> Sweep:
-    """Read sweeps as one; a cell that several sweeps have counts once.
+    """Read several sweeps as one; a cell that is in several sweeps counts once.
 
     Raises:
       InputError: a file is missing or damaged, no cell is done, or cells have different metrics.
@@ -132,10 +132,10 @@ def read(folders: Sequence[Path]) -> Sweep:
     cells[names] = cells[names].fillna("")
     place = {name: number for number, name in enumerate(name for sweep in about for name in sweep["cells"])}
     cells = cells.assign(place=cells.index.map(place), lost=cells["status"] != "done")
-    cells = cells.sort_values(["place", "lost"])  # as planned, and what one sweep lacks from another that has it
+    cells = cells.sort_values(["place", "lost"])  # in the order of the plan, a done cell before a lost one
     cells = cells[~cells.index.duplicated()]
     if not (cells["status"] == "done").any():
-        raise InputError(f"no cell is done: {str(folders[0] / 'failures.csv')!r} has the reasons")
+        raise InputError(f"no cell is done; {str(folders[0] / 'failures.csv')!r} has the reasons")
     evaluations = pd.concat([sweep.evaluations for sweep in sweeps]).drop_duplicates(["cell", "round"])
     targets = sorted({target for sweep in sweeps for target in sweep.targets})
     kept = {name: path for sweep in reversed(sweeps) for name, path in sweep.folders.items()}

@@ -1,12 +1,12 @@
-"""Report of sweeps: a page that opens anywhere, and its figures for papers.
+"""Report on sweeps: a page that opens anywhere, and its figures for papers.
 
     python scripts/report.py SWEEP_DIR... --output=FOLDER
 
-It writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG. A
-*curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
-curve's seeds with its 95 % t-interval. A flag that follows from x and the flags before it (such as one that is set
-together with them) names no curves. A curve that does not use x is drawn at each of its values. Diverged cells are in
-no mean.
+The command writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG.
+A *curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
+curve's seeds with its 95 % t-interval. A flag that follows from x and the flags before it (such as a flag that is set
+together with them) is not part of a curve's name. A curve that does not use x is drawn at each value of x. Diverged
+cells are left out of all means.
 """
 
 import dataclasses
@@ -34,18 +34,18 @@ _report = partial(setting, section="Report")
 class ReportSettings:
     """Settings of a report."""
 
-    output: str = _report("", "Folder to write into, new or a former report's; default SWEEP_DIR/report.")
+    output: str = _report("", "Folder to write into, new or with an earlier report; default SWEEP_DIR/report.")
     target_accuracy: str = _report(
-        "", "Mean accuracies, as in 0.6,0.7, to which bytes are counted; default the sweep's."
+        "", "Mean accuracies, as in 0.6,0.7, up to which bytes are counted; by default, those of the sweep."
     )
-    x: str = _report("", "Numeric flag to draw against; default devices, or else the first with several values.")
+    x: str = _report("", "Numeric flag of the x axis; by default, devices or else the first with several values.")
 
 
 def _former(output: Path) -> set[str]:
-    """Return the names of the files of a former report in the folder.
+    """Return the names of the files of an earlier report in the folder.
 
     Raises:
-      InputError: it is not a folder, or holds other files.
+      InputError: the path is not a folder, or the folder holds other files.
     """
     if not output.exists():
         return set()
@@ -56,16 +56,16 @@ def _former(output: Path) -> set[str]:
     text = index.read_text(encoding="utf-8") if index.is_file() else ""
     own = {index.name, *re.findall(r'<a href="([^"/]+)">', text)} if MARK in text else set()
     if foreign := sorted(there - own):
-        raise InputError(f"output {str(output)!r} holds {foreign[0]!r}, which no report made; name a new folder")
+        raise InputError(f"output {str(output)!r} holds {foreign[0]!r}, which no report wrote; name a new folder")
     return there
 
 
 def report(given: Given) -> None:
-    """Report the sweeps in the folders that the command line names."""
+    """Write a report on the sweeps in the folders that the command line names."""
     settings, arguments = given.take(ReportSettings), given.arguments
     if not arguments or (len(arguments) > 1 and not settings.output):
         raise InputError(
-            "name the folder of a sweep; of several, --output as well: report.py SWEEP_DIR... --output=FOLDER"
+            "name the folder of a sweep, or several folders and --output: report.py SWEEP_DIR... --output=FOLDER"
         )
     folders = [Path(argument).expanduser() for argument in arguments]
     output = Path(settings.output).expanduser() if settings.output else folders[0] / "report"
@@ -90,7 +90,7 @@ def report(given: Given) -> None:
     text = page(sweep, found, table, goals, drawn, title)
     files = {f"{panel.name}.{end}": content for panel, drawing in drawn for end, content in drawing.files.items()}
     output.mkdir(parents=True, exist_ok=True)
-    # In this order all that is there is named in the page at any time, so that an interrupted report can be made anew.
+    # In this order, the page names all files in the folder at any time, so that an interrupted report can be repeated.
     for name in former - {"report.html", *files}:
         (output / name).unlink()
     replace(output / "report.html", text)
@@ -101,5 +101,5 @@ def report(given: Given) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
-    summary = "Reports sweeps: python scripts/report.py SWEEP_DIR... --name=value …"
+    summary = "Write a report on sweeps: python scripts/report.py SWEEP_DIR... --name=value …"
     return run(report, fields(ReportSettings), summary, argv, arguments="SWEEP_DIR...")

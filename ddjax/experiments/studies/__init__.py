@@ -1,1 +1,1 @@
-"""Studies of convergence, measured beside what theory predicts."""
+"""Studies of convergence, which compare measurements with what theory predicts."""

@@ -1,4 +1,4 @@
-"""Curves of a study, and properties of each that are known before it is run."""
+"""Curves of a study, and properties of the curves that are known before they are run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ class Curve(NamedTuple):
     """One combination of settings, over its seeds.
 
     Attributes:
-      label: settings that tell it from the others.
+      label: settings that tell the curve from the others.
       cells: one cell per seed.
-      rounds: `[T]` rounds at which it was measured.
-      values: name → `[S, T]`.
-      devices: name → `[S, T, N]`.
-      facts: its facts for the summary, by name.
+      rounds: `[T]` measured rounds.
+      values: quantity → `[S, T]` values for `S` seeds.
+      devices: quantity → `[S, T, N]` values of the devices.
+      facts: facts about the curve for the summary, by name.
     """
 
     label: str
@@ -38,12 +38,12 @@ class Curve(NamedTuple):
 
 
 def measure_of(cell: Cell) -> Callable | None:
-    """Return the measure of the algorithm of a cell; `None` if there is none."""
+    """Return the function that measures the convergence of a cell's algorithm; `None` if there is none."""
     return ALGORITHMS.parse(cell.settings.algorithm).entry.measure
 
 
 def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
-    """Group the indices of cells that differ only in one setting."""
+    """Group the indices of cells that differ only in the setting `name`."""
     groups: dict[str, list[int]] = {}
     for place, cell in enumerate(cells):
         groups.setdefault(str({**cell.values, name: None}), []).append(place)
@@ -51,25 +51,25 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: Problem) -> bool:
-    """Say whether the solution is known: linear devices, squared loss and distance, not too many coefficients."""
+    """Return whether the solution is known: linear devices, squared loss and distance, and few enough coefficients."""
     models = {name.split(":")[0] for name in cell.settings.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
     return models == {"linear"} and infer_task(problem.y) is REGRESSION and unknowns <= least_squares.LARGEST
 
 
 def weight(cell: Cell) -> float:
-    """Return `ρ`; 0 for devices that learn alone or average parameters."""
+    """Return `ρ`, or 0 for devices that learn alone or average parameters."""
     return cell.settings.distillation_weight if measure_of(cell) is measure_distillation else 0.0
 
 
 def whole(cell: Cell) -> bool:
-    """Say whether each step uses all data."""
+    """Return whether each step uses all data."""
     distils = measure_of(cell) is measure_distillation
     return not cell.settings.batch_size and not (distils and cell.settings.reference_batch_size)
 
 
 def reached(cell: Cell, distance: np.ndarray) -> bool:
-    """Say whether the solution counts as reached, within the precision of the cell.
+    """Return whether the solution counts as reached, within the precision of the cell.
 
     Args:
       cell: a cell of the curve.
@@ -79,20 +79,20 @@ def reached(cell: Cell, distance: np.ndarray) -> bool:
 
 
 def plain(settings: Settings) -> bool:
-    """Say whether soft decisions are mixed only by `W`."""
+    """Return whether soft decisions are mixed only by `W`."""
     return settings.mixing == "average" and not settings.compressor
 
 
 def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
-    """Compute the `learning_rate` or `consensus_step_size` in `[T]` rounds, as a share of its first value."""
+    """Compute the `learning_rate` or `consensus_step_size` in `[T]` rounds, as a fraction of its first value."""
     factor = schedule(getattr(settings, f"{name}_schedule")).step_sizes(1.0, settings.rounds)
     return np.broadcast_to(factor(rounds), rounds.shape)
 
 
 def steady(cell: Cell, topology: Topology) -> bool:
-    """Say whether every round is the same linear map of linear devices, except for `ζ`.
+    """Return whether every round is the same linear map of linear devices, except for `ζ`.
 
-    That takes one constant SGD step on all data, and mixing only by one `W`.
+    This requires one SGD step with a constant step size on all data, and mixing only by a `W` that does not change.
     """
     settings = cell.settings
     step = (settings.optimizer, settings.learning_rate_schedule, settings.local_steps, settings.local_epochs)

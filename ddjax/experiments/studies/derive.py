@@ -1,4 +1,4 @@
-"""Step sizes and numbers of rounds, derived from the curvature of the problem and the spectrum of the graph."""
+"""Derivation of step sizes and numbers of rounds from the curvature of the problem and the spectrum of the graph."""
 
 import dataclasses
 import math
@@ -16,22 +16,22 @@ from ddjax.experiments.sweeps.forecast import Work
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.theory import least_squares, least_squares_rates, rates
 
-_MOST_ROUNDS = 10_000_000  # derived rounds that are run without --rounds
+_MOST_ROUNDS = 10_000_000  # largest derived number of rounds that is run
 
 
 def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, float], list[str], Work]:
-    """Build each cell of a curve once, so that mistakes show, and fill in step size and rounds where they are 0.
+    """Build each cell of a curve once, so that mistakes show, and derive the step size and rounds if they are 0.
 
     Args:
       cells: one cell per seed.
       peak: floating-point operations per second of a matrix product, for the estimates.
 
     Returns:
-      The cells, the derived settings by name, a description of their data in lines for the console, and estimates of
-      their time.
+      The cells, the derived settings by name, lines for the console that describe the data, and estimates of the time
+      that the cells take.
 
     Raises:
-      InputError: settings that are wrong, or from which nothing can be derived.
+      InputError: a setting is wrong, or nothing can be derived from the settings.
     """
     wanted = [name for name in ("learning_rate", "rounds") if not getattr(cells[0].settings, name)]
     steps, rounds, lines = [], [], []
@@ -44,9 +44,9 @@ def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, f
         solved = settings.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
         if not (solved and steady(cell, built.topology)):
             raise InputError(
-                f"--{' and --'.join(wanted)} can be derived for distillation or local, at most "
+                f"--{' and --'.join(wanted)} can be derived only for distillation or local with at most "
                 f"{least_squares.LARGEST} coefficients of linear devices, squared loss, one constant sgd step on all "
-                "data, plain mixing and a graph that stays; give numbers"
+                "data, plain mixing and a graph that does not change; give numbers"
             )
         if "rounds" in wanted and settings.consensus_step_size_schedule != "constant":
             raise InputError(
@@ -61,8 +61,8 @@ def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, f
             needed = math.log(1e-10 if settings.precision == "float64" else 1e-5) / math.log(factor)
             if needed > _MOST_ROUNDS:
                 raise InputError(
-                    f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, because data and "
-                    "graph are ill-conditioned; give --rounds"
+                    f"{cell.label} needs about {needed:,.0f} rounds at step size {steps[-1]:.3g}, because the data "
+                    "and the graph are ill-conditioned; give --rounds"
                 )
             rounds.append(math.ceil(needed))
     derived = {"learning_rate": min(steps, default=0.0), "rounds": max(rounds, default=0)}
@@ -74,6 +74,6 @@ def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, f
 
 
 def form(cell: Cell, built: Experiment) -> tuple[str, np.ndarray, float]:
-    """Return the form of consensus, `W` and `ζ`; `local` counts as the form `neighbors`, with targets of no weight."""
+    """Return the form of consensus, `W` and `ζ`; `local` counts as `neighbors` with targets that have no weight."""
     consensus = cell.settings.consensus if cell.settings.algorithm == "distillation" else "neighbors"
     return consensus, built.topology.matrices[0].toarray(), built.consensus_step_size or 0.0

@@ -13,7 +13,7 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 
 def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
-    """Draw the figures of a study; yields name, caption and figure."""
+    """Draw the figures of a study; yield the name, the caption and the figure of each."""
     looks = [
         {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         for number in range(len(curves))
@@ -25,14 +25,14 @@ def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[
         if any(np.isfinite(values).all(0).any() for values in shown):
             yield name, label.capitalize(), _over_rounds(curves, summary, looks, shown, name, label)
     several = [curve for curve in curves if (np.ptp(curve.devices["gradient_norm_sq"], axis=-1) > 0).any()]
-    if 0 < len(several) <= 12:  # a mean model is one
+    if 0 < len(several) <= 12:  # a mean model has the same norm on all devices
         yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
     for x, groups in by_x(summary["dependence"]).items():
         yield f"left_vs_{x.replace(' ', '_')}", f"Quantities at the end against {x}", _dependence(x, groups)
 
 
 def _positive(values: Any) -> np.ndarray:
-    """Replace values that a logarithmic axis cannot show by NaN."""
+    """Replace values that a logarithmic axis cannot show with NaN."""
     values = np.asarray(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
@@ -45,7 +45,7 @@ def _over_rounds(
     name: str,
     quantity: str,
 ) -> Figure:
-    """Draw the geometric mean over seeds, a band from least to largest, and the fitted line in its window."""
+    """Draw the geometric mean over seeds, a band from the smallest to the largest value, and the fit in its window."""
     fig = Figure(figsize=(7.2, 4.2 + 0.2 * len(curves)), layout="constrained")
     axis = fig.subplots()
     for curve, facts, look, values in zip(curves, summary["curves"], looks, shown, strict=True):
@@ -72,7 +72,7 @@ def _over_rounds(
 
 
 def _of_devices(curves: Sequence[Curve]) -> Figure:
-    """Draw a panel per curve, with a line per device and seed, coloured by its number of neighbours."""
+    """Draw a panel per curve, with a line per device and seed, coloured by the device's number of neighbours."""
     columns = min(len(curves), 3)
     rows = math.ceil(len(curves) / columns)
     fig = Figure(figsize=(1.2 + 3.2 * columns, 0.8 + 2.6 * rows), layout="constrained")

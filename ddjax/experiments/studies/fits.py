@@ -12,7 +12,7 @@ from ddjax.theory import rates
 
 
 def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: str = "log-log") -> dict | None:
-    """Fit a slope; `None` if the values are not positive and finite."""
+    """Fit a slope; return `None` if the values are not positive and finite."""
     try:
         return rates.slope(x, values, inside, scale)._asdict()
     except InputError:
@@ -20,7 +20,7 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
 
 
 def above_rounding(curve: Curve, name: str) -> np.ndarray:
-    """Return a quantity `[S, T]`, with NaN where rounding may keep it from falling by its factor per round."""
+    """Return the `[S, T]` values of a quantity, with NaN where rounding may keep it from falling at its rate."""
     values = curve.values[name]
     if "predicted_rate" not in curve.facts:
         return values
@@ -49,7 +49,7 @@ def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
 def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:
     """Fit how the quantities at the end depend on the spectral gap of the graph and on the number of devices.
 
-    The slopes are log-log, over at least three curves that differ in nothing else. Curves that reach the solution are
+    Log-log slopes are fitted over at least three curves that differ in nothing else. Curves that reach the solution are
     left out.
     """
     names = ("gradient_norm_sq_mean", "consensus_error", "distance_to_solution")

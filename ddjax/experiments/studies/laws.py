@@ -14,32 +14,34 @@ from ddjax.theory import rates
 
 
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Predict slopes by quantity: `scale`, `value`, and whether it is a `bound` that slopes may lie below.
+    """Predict the slope of each quantity: its `scale`, its `value`, and whether the value is an upper `bound`.
 
-    Powers of steps have their slopes taken in the same rounds, for `(1 + t/τ)^−a` has its own only later. What is said
-    of consensus errors of stochastic methods are orders argued here, not theorems.
+    For powers of step sizes, the slope is fitted in the same rounds as the measured one, because `(1 + t/τ)^−a` reaches
+    its own slope only later. Statements about consensus errors of stochastic methods are orders that are argued here,
+    not theorems.
 
-    - `tracking` of linear devices on all data, with constant steps: the distance shrinks by `least_squares.factor`, and
-      squares by its square.
-    - The `gradient` form with `ζ_t` that falls so that its sum grows without end, and long enough for `mean_n z_n` to
-      have followed (`ζ_0 τ ≥ 10` of `1/t`). On all data devices differ by `ζ_t` times what their soft decisions do, so
-      the consensus error falls like `ζ_t²` or faster, and, of linear devices that end up apart, just so, the squared
-      gradient norm at `z̄` with it and the distance to the solution like `ζ_t` (`least_squares.follows`). Stochastic
-      gradients move `s̄` by the order of `η_t` a round, which `mean_n z_n` averages over `1/ζ_t` rounds: `η_t² / ζ_t`,
-      if that is more.
-    - Averaging of parameters, and `tracking` by stochastic gradients: devices differ by at most the order of `η_t`.
-    - Squared gradient norm under averaging with stochastic gradients, not convex, averaged over rounds with weights
-      `η_t`: at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; of D-SGD Lian et al. 2017, Koloskova
-      et al. 2020), of `t^−a` in the end `t^−min(a, 1 − a)`.
+    - `tracking` with linear devices on all data and constant steps: in each round, the distance shrinks by the factor
+      `least_squares_rates.factor`, and squared quantities shrink by its square.
+    - The `gradient` form, with `ζ_t` that falls so that its sum grows without end, in runs that are long enough for
+      `mean_n z_n` to have followed (for `1/t`, `ζ_0 τ ≥ 10`). On all data, devices differ by `ζ_t` times the difference
+      of their soft decisions, so the consensus error falls like `ζ_t²` or faster. For linear devices that end up apart,
+      the consensus error and the squared gradient norm at `z̄` fall exactly like `ζ_t²`, and the distance to the
+      solution falls like `ζ_t` (`least_squares.follows`). Stochastic gradients move `s̄` by the order of `η_t` per
+      round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus error then falls like
+      `η_t² / ζ_t`, if this is more than `ζ_t²`.
+    - Averaging of parameters, and `tracking` with stochastic gradients: devices differ by at most the order of `η_t`.
+    - Averaging with stochastic gradients on non-convex losses: the squared gradient norm, averaged over rounds with
+      weights `η_t`, is at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; for D-SGD, Lian et al.
+      2017 and Koloskova et al. 2020). If `η_t` falls like `t^−a`, this order is `t^−min(a, 1 − a)` in the end.
     """
     settings, found = cell.settings, {}
     distils = settings.algorithm == "distillation" and plain(settings)
-    # The bounds are for mixing that keeps the mean.
+    # The bounds hold for mixing that keeps the mean.
     keeping = resolve(settings).mixing in ("average", "choco", "push_sum") and not facts.get("loses_messages")
     averages = settings.algorithm in ("dsgd", "choco", "push_sum") and keeping
 
     def law(name: str, *curves: np.ndarray, bound: bool = False) -> None:
-        """Let the quantity fall like the sum of these, so like the one that falls least."""
+        """Predict that a quantity falls like the sum of the curves, and therefore like the curve that falls least."""
         fits = [rates.slope(rounds, curve[None], inside).value for curve in curves]
         found[name] = {"scale": "log-log", "value": max(fits), "bound": bound}
 
@@ -66,7 +68,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
 
 
 def _unending(settings: Settings, facts: dict[str, Any]) -> bool:
-    """Say whether `ζ_t` falls with an infinite sum that is large in this run already."""
+    """Return whether `ζ_t` falls and its infinite sum is already large in this run."""
     known = schedule(settings.consensus_step_size_schedule)
     if known.power == 1:
         return facts["consensus_step_size"] * known.tau(settings.rounds) >= 10

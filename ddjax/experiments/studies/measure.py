@@ -53,15 +53,15 @@ def run_curve(
     first: Any = None
     for cell in cells:
         display.begin(cell, cells[0].name, fresh=first is None)
-        # On several shards hyperparameters are constants of the program, and default ones may differ with the graph.
+        # On several shards, hyperparameters are constants of the program, and their defaults may depend on the graph.
         built = build(cell.settings, like=first and first.simulation if jax.device_count() == 1 else None)
-        if first is None:  # one function and one population for all seeds, since they are compiled for one
+        if first is None:  # all seeds share one function and one population, for which the program is compiled
             first, measure = built, _measure(cell, built, closed_form(cell, built.problem))
         with execution.precision(cell.settings):
             begun = time.monotonic()
             state, one, apart = _run_seed(cell, built, points, measure, facts)
             trained = time.monotonic() - begun
-            if cell is cells[0]:  # which compiles as it runs; how long that takes is not known
+            if cell is cells[0]:  # this cell compiles as it runs; how long that takes is only estimated
                 trained = max(trained - compiling(built), trained / 10)
             if study.endpoints:
                 kind = measure_of(cell)
@@ -89,7 +89,7 @@ def run_curve(
 def _run_seed(
     cell: Cell, built: Experiment, points: np.ndarray, measure: Callable, facts: dict[str, Any]
 ) -> tuple[Any, Values, Values]:
-    """Run one seed and add to `facts`; returns its last state, its measurements, and its measurements per device."""
+    """Run one seed, add to `facts`, and return the last state, the measurements, and the measurements per device."""
     key, simulation = jax.random.key(cell.settings.seed), built.simulation
     state, (quantities, found_coefficients) = simulation.record(key, simulation.init(key), points, measure)
     found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
@@ -119,7 +119,7 @@ def rounds_measured(settings: Settings, points: int) -> np.ndarray:
 
 
 def degrees(matrices: Sequence[Any]) -> list[int]:
-    """Count the others that each device hears of, in any round of a cycle or in any draw of a random graph."""
+    """Count the neighbours from which each device hears, in any round of a cycle or in any draw of a random graph."""
     heard = sum(abs(matrix) for matrix in matrices) != 0
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
@@ -145,8 +145,8 @@ def _measure(cell: Cell, built: Experiment, solved: bool) -> Callable:
 def against(cell: Cell, built: Experiment, coefficients: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Compute distances to the solution, and predictions for a run with constant steps on all data.
 
-    The predictions are `predicted_distance`, at which devices come to rest, and, if they come to rest at the solution,
-    `predicted_rate`, the logarithm of the factor by which the distance shrinks per round.
+    The predictions are `predicted_distance`, the distance at which devices come to rest, and, if they come to rest at
+    the solution, `predicted_rate`, the logarithm of the factor by which the distance shrinks per round.
     """
     settings = cell.settings
     equations, rho = least_squares.normal_equations(built.problem, coefficients.shape[-1]), weight(cell)
@@ -169,11 +169,11 @@ def against(cell: Cell, built: Experiment, coefficients: np.ndarray) -> tuple[np
 
 
 def window(rounds: np.ndarray, given: str) -> tuple[int, int]:
-    """Return the first and the last round of the fits: `--window`, or the last nine tenths of the run."""
+    """Return the first and the last round of the fits: those of `--window`, or of the last nine tenths of the run."""
     last = int(rounds[-1])
     if not given:
         return max(last // 10, 1), last
     first, _, end = given.partition(":")
     if not (first.isdecimal() and end.isdecimal() and 0 < int(first) < int(end)):
-        raise InputError(f"window is FIRST:LAST with 1 ≤ FIRST < LAST, in rounds, as in 100:1000, got {given!r}")
+        raise InputError(f"window must be FIRST:LAST with 1 ≤ FIRST < LAST, in rounds, as in 100:1000, got {given!r}")
     return int(first), int(end)

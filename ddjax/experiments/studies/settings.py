@@ -9,7 +9,7 @@ from ddjax.experiments.fields import Field, Role, fields, setting
 from ddjax.experiments.sweeps.plan import WHOLE, SweepSettings, list_fields
 
 _study = partial(setting, section="The study")
-# By default, a study is of linear least squares on all data at once.
+# By default, a study solves linear least squares, with all data in each step.
 DEFAULTS = {
     "dataset": "synthetic_regression",
     "models": "linear",
@@ -21,10 +21,10 @@ DEFAULTS = {
     "rounds": "0",
 }
 _HELP = {
-    "learning_rate": "eta; 0 derives it from the problem's curvature and the graph's spectrum, for linear devices with "
-    "squared loss, a constant sgd step on all data, plain mixing and a graph that stays.",
-    "rounds": "Communication rounds; 0 for as many as those devices need to a relative distance of 1e-10 (float64) or "
-    "1e-5.",
+    "learning_rate": "eta; 0 derives eta from the problem's curvature and the graph's spectrum, for linear devices "
+    "with squared loss, a constant sgd step on all data, plain mixing and a graph that does not change.",
+    "rounds": "Communication rounds; 0 for as many as such devices (see --learning_rate) need to reach a relative "
+    "distance of 1e-10 (float64) or 1e-5.",
 }
 
 
@@ -32,8 +32,8 @@ _HELP = {
 class StudySettings:
     """Settings of a study as a whole."""
 
-    points: int = _study(60, "Largest number of measured rounds, evenly spaced on a logarithmic scale.", minimum=2)
-    window: str = _study("", "FIRST:LAST, rounds of the fits; by default the last nine tenths of the run.")
+    points: int = _study(60, "Largest number of rounds to measure, evenly spaced on a logarithmic scale.", minimum=2)
+    window: str = _study("", "FIRST:LAST, the rounds of the fits; by default, the last nine tenths of the run.")
     endpoints: int = _study(
         0,
         "Largest number of devices of each seed that are examined at the end (curvature, perturbation); with "
@@ -60,10 +60,10 @@ def check_algorithm(name: str) -> None:
 
 
 def study_fields() -> dict[str, Field]:
-    """Make the flags of a study: its own, some of a sweep, and lists of the settings that matter to it.
+    """Make the flags of a study: its own flags, some flags of a sweep, and lists of the settings that affect a study.
 
-    A study writes no run and evaluates nothing on the test set. Settings that only algorithms without measures use are
-    left out.
+    A study stores no run and evaluates nothing on the test set. Settings that are used only by algorithms whose
+    convergence is not measured are left out.
     """
     own = fields(StudySettings)
     sweep = {name: field for name, field in fields(SweepSettings).items() if name in ("seeds", "zip", "exclude")}
@@ -78,5 +78,5 @@ def study_fields() -> dict[str, Field]:
 
 
 def whole_settings(values: dict) -> dict:
-    """Select the settings of the whole study among the values of its flags."""
+    """Select the settings of the study as a whole from the values of its flags."""
     return {name: values[name] for name in WHOLE if name in values}

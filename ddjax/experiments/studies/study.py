@@ -1,10 +1,10 @@
-"""Studies of convergence: the quantities of the theory, measured exactly at log-spaced rounds, with fitted rates.
+"""Studies of convergence: the quantities of the theory are measured exactly at log-spaced rounds, and rates are fitted.
 
     python scripts/convergence.py --topology=ring,directed_ring --consensus=tracking --precision=float64
 
-A study takes the flags of train.py, as comma lists like sweep.py. A *curve* is one combination of them, over its seeds.
-It writes into --output_dir: convergence.csv (a row per curve, seed and round), devices.csv (a row per device as well),
-summary.json, summary.md, and figures (PNG and PDF).
+A study takes the flags of train.py, as comma-separated lists like those of sweep.py. A *curve* is one combination of
+flags, over its seeds. The study writes into --output_dir: convergence.csv (a row per curve, seed and round),
+devices.csv (a row per device as well), summary.json, summary.md, and figures (PNG and PDF).
 """
 
 import datetime
@@ -42,7 +42,7 @@ from ddjax.experiments.sweeps.progress import Display
 
 
 def planned_cells(given: Given) -> list[Cell]:
-    """Make the cells of a study, as those of a sweep with other defaults."""
+    """Make the cells of a study: those of a sweep with other defaults."""
     lists = DEFAULTS | {name: given.values[name] for name in LISTED if name in given.present}
     cells = plan.cells(lists, whole_settings(given.values), given.take(SweepSettings))
     for cell in cells:
@@ -74,7 +74,7 @@ def _summary(found: Sequence[Curve], planned: int, study: StudySettings) -> dict
 
 
 def study(given: Given) -> int:
-    """Run the study that the command line describes; returns the exit code."""
+    """Run the study that the command line describes, and return the exit code."""
     settings = given.take(StudySettings)
     settings.check()
     cells = planned_cells(given)
@@ -88,7 +88,7 @@ def study(given: Given) -> int:
 
 
 def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
-    """Run cells and write the results into a folder; returns the exit code."""
+    """Run cells, write the results into a folder, and return the exit code."""
     peak = estimates.peak(jax.devices()[0])
     curves = [prepare([cells[place] for place in places], peak) for places in alike(cells, "seed")]
     for group, *_ in curves:
@@ -96,7 +96,7 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
         first, last = window(points, settings.window)
         if ((points >= first) & (points <= last)).sum() < 2:
             raise InputError(
-                f"fits need two measured rounds from {first} to {last}; give more --points or another --window"
+                f"fits need two measured rounds from {first} to {last}; increase --points or give another --window"
             )
     for line in dict.fromkeys(line for _, _, lines, _ in curves for line in lines):
         print(f"  {line}", flush=True)
@@ -120,6 +120,6 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with the arguments of the process, or with `argv`; returns its exit code."""
-    text = "Measure convergence against theory: python scripts/convergence.py --name=value,value …"
+    """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
+    text = "Measure convergence and compare it with theory: python scripts/convergence.py --name=value,value …"
     return run(study, study_fields(), text, argv)

@@ -1,1 +1,1 @@
-"""Sweeps: every combination of comma lists of settings, with one table of results."""
+"""Sweeps, which run every combination of comma-separated lists of settings, with one table of results."""

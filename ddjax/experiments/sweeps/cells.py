@@ -1,4 +1,4 @@
-"""Run of one cell of a sweep, on any machine."""
+"""Code that runs one cell of a sweep, on any machine."""
 
 import json
 import traceback
@@ -20,15 +20,15 @@ class Stopped(Exception):
 
 
 class Outcome(NamedTuple):
-    """End of a cell.
+    """Outcome of a cell.
 
     Attributes:
       result: the result in a few words.
-      texts: texts to be stored, by name of the file; none if the cell failed.
-      rows: rows of its table.
-      files: digests of the files that its data and its graph were read from, by path.
-      reason: why it failed.
-      trace: traceback of an error that is not the user's mistake.
+      texts: file name → text to be stored; empty if the cell failed.
+      rows: rows of the cell's table.
+      files: path → digest, for each file from which the cell's data or graph is read.
+      reason: why the cell failed; empty if it did not fail.
+      trace: traceback of an error that is not the user's mistake; otherwise empty.
       trained: seconds of training; `None` if the cell did not run to its end.
     """
 
@@ -55,12 +55,12 @@ def run(
     progress: Callable[[Progress], None],
     seen: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> tuple[Outcome, Simulation | None]:
-    """Run a cell and store nothing.
+    """Run a cell without storing anything.
 
     Args:
       settings: settings of the cell.
-      mesh: accelerators on which it runs.
-      like: simulation of another cell of the same program there, if there was one.
+      mesh: accelerators on which the cell runs.
+      like: simulation of another cell with the same program on these accelerators, if there was one.
       progress: called about every half second; it may raise `Stopped`.
       seen: called with each row of the table.
 
@@ -68,7 +68,7 @@ def run(
       The outcome, even if the cell fails, and the compiled simulation.
 
     Raises:
-      Stopped: raised by `progress`.
+      Stopped: `progress` raised this exception.
     """
     rows: list[dict[str, Any]] = []
     compiling, trained = 0.0, None

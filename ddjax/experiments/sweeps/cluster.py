@@ -1,4 +1,4 @@
-"""Cells of a sweep, run on the workers of a Dask cluster; only this process writes the folder of the sweep."""
+"""Cells of a sweep that run on the workers of a Dask cluster; only this process writes to the folder of the sweep."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.sweeps.queue import Program, longest
 from ddjax.experiments.sweeps.store import COLLECT_EVERY, Store
 
-_ANSWER = 10  # seconds that a scheduler has to answer
+_ANSWER = 10  # seconds within which a scheduler must answer
 
 
 class Cluster:
-    """Workers of a Dask cluster; a context that releases them at its end.
+    """Workers of a Dask cluster, as a context manager that releases them at its end.
 
     Args:
       address: address of the scheduler, or `local` for workers on this machine that end with the sweep.
-      threads: number of cells that `local` runs at a time on a CPU.
-      todo: the cells.
+      threads: number of cells that `local` runs at the same time on a CPU.
+      todo: the cells to run.
       precision: precision of the worker processes.
       store: store of the cells.
 
@@ -54,11 +54,11 @@ class Cluster:
         self._close()
 
     def count(self) -> int:
-        """Return the number of cells that run at a time on the present workers."""
+        """Return how many cells the current workers run at the same time."""
         return sum(one.lanes for one in self._dispatcher.workers.values())
 
     def environment(self) -> dict[str, Any]:
-        """Versions and backend of a worker."""
+        """Return the versions and the backend of a worker."""
         return next(one.greeting.environment for one in self._dispatcher.workers.values() if one.greeting)
 
     def peak(self) -> float:
@@ -66,7 +66,7 @@ class Cluster:
         return self._map([Job("a measurement", worker.peak, (self._precision,))])[0]
 
     def measure(self, cells: Sequence[Cell]) -> list[Estimate]:
-        """Estimate what each of the cells takes; see `estimates.measure`."""
+        """Estimate the time and memory that each cell takes (see `estimates.measure`)."""
         return self._map([Job(f"cell {cell.label}", worker.measure, (cell, self._precision)) for cell in cells])
 
     def _map(self, jobs: list[Job]) -> list[Any]:
@@ -98,7 +98,7 @@ class Cluster:
             job.about.cells.appendleft(job.arguments[0])
             display.back(running.pop(job.arguments[0].name).arguments[0])
 
-        # Workers report at most once a second: JAX reports more often than the clients of a scheduler should hear.
+        # Workers report at most once a second: JAX reports more often than a scheduler should notify its clients.
         self._client.subscribe_topic(topic, lambda event: self._dispatcher.say(event[1]))
         try:
             for job, said in self._dispatcher.each(take, back):
@@ -129,13 +129,13 @@ def _files(cell: Cell) -> tuple:
 
 
 def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
-    """Connect to a cluster; whatever must be closed afterwards goes onto the stack."""
+    """Connect to a cluster, and push whatever must be closed afterwards onto the stack."""
     try:
         import distributed  # an optional extra
     except ImportError:
         raise InputError("--scheduler needs Dask, which is not installed: pip install -e '.[dask]'") from None
     for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported here, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported here, in one line each
     at: Any = address
     if address == "local":
         at = distributed.LocalCluster(
@@ -155,7 +155,7 @@ def _connect(address: str, threads: int, opened: contextlib.ExitStack) -> Any:
 
 
 def _ask(address: str) -> None:
-    """Raise `InputError` if no scheduler answers; a client would try for minutes."""
+    """Raise `InputError` if no scheduler answers; a client would keep trying for minutes."""
     from distributed import Security
     from distributed.comm import get_address_host_port
     from distributed.core import rpc
@@ -170,9 +170,9 @@ def _ask(address: str) -> None:
         raise InputError(f"--scheduler takes HOST:PORT or local, got {address!r}: {error}") from None
     try:
         kind = asyncio.run(asyncio.wait_for(identity(), _ANSWER))["type"]
-    except Exception as error:  # whatever is there may answer anything
+    except Exception as error:  # whatever listens at the address may answer anything
         cause = " ".join(str(error).split())
         cause = cause and f" ({cause})"
-        raise InputError(f"no Dask scheduler answers at --scheduler={address} in {_ANSWER} s{cause}") from None
+        raise InputError(f"no Dask scheduler answered at --scheduler={address} within {_ANSWER} s{cause}") from None
     if kind != "Scheduler":
         raise InputError(f"--scheduler={address} is the address of a Dask {kind.lower()}, not of the scheduler")

@@ -1,4 +1,4 @@
-"""Dispatcher of jobs to the workers of a Dask cluster, one job per accelerator; jobs of dead workers go to others."""
+"""Dispatcher of jobs to Dask workers, one job per accelerator; other workers take over the jobs of dead workers."""
 
 import collections
 import contextlib
@@ -15,20 +15,20 @@ from tqdm import tqdm
 from ddjax.errors import InputError
 from ddjax.experiments.sweeps.worker import Greeting
 
-_LOOK_EVERY = 1.0  # seconds between two looks at the list of workers
-_FETCH = 30.0  # seconds that a worker has to hand over a result
-_DEATHS = 3  # number of workers that may die while they run a job, before it is given up
+_LOOK_EVERY = 1.0  # seconds between two checks of the list of workers
+_FETCH = 30.0  # seconds within which a worker must hand over a result
+_DEATHS = 3  # a job is given up after so many workers have died while they ran it
 
 
 class Job(NamedTuple):
-    """Call for a worker to make.
+    """Function call that a worker makes.
 
     Attributes:
-      name: name of the job, by which deaths are counted.
+      name: name of the job; deaths are counted per name.
       call: function of the module `worker`.
       arguments: arguments of the function.
       memory: bytes that the job takes.
-      about: anything that the caller attaches to it.
+      about: anything that the caller attaches to the job.
     """
 
     name: str
@@ -42,18 +42,20 @@ class LostError(Exception):
     """Several workers died, one after another, while they ran a job."""
 
     def __init__(self) -> None:
-        super().__init__(f"{_DEATHS} workers died, one after another, while they ran it; was their memory too small?")
+        super().__init__(
+            f"{_DEATHS} workers died, one after another, while they ran this job; was their memory too small?"
+        )
 
 
 class Worker:
     """Record of a worker.
 
     Attributes:
-      address: its address in Dask.
-      greeting: description that it gave of itself; `None` before, and if it is not used.
-      refused: why it is not used; empty if it is.
-      jobs: jobs that it runs.
-      last: attachment (`Job.about`) of the last job that it ended.
+      address: address of the worker in Dask.
+      greeting: description that the worker gave of itself; `None` until then, or if the worker is not used.
+      refused: why the worker is not used; empty if it is used.
+      jobs: jobs that the worker runs.
+      last: attachment (`Job.about`) of the last job that ended on the worker.
     """
 
     def __init__(self, address: str):
@@ -65,16 +67,16 @@ class Worker:
 
     @property
     def lanes(self) -> int:
-        """Number of jobs that it runs at a time."""
+        """Number of jobs that the worker runs at the same time."""
         return len(self.greeting.accelerators) if self.greeting else 0
 
 
 class Dispatcher:
-    """Workers of a cluster, including those that come later.
+    """Dispatcher of jobs to the workers of a cluster, including workers that join later.
 
     Args:
       client: client of the cluster.
-      address: address of its scheduler, for messages.
+      address: address of the cluster's scheduler, for messages.
       hello: job that greets a worker.
       check: called with each greeting; raises `InputError` if the worker must not be used.
     """
@@ -82,9 +84,9 @@ class Dispatcher:
     def __init__(self, client: Any, address: str, hello: Job, check: Callable[[Greeting], None]):
         self._client, self._address, self._hello, self._check = client, address, hello, check
         self.workers: dict[str, Worker] = {}
-        self._tasks: dict[Any, tuple[Worker, Job]] = {}  # future → where it runs, and what
+        self._tasks: dict[Any, tuple[Worker, Job]] = {}  # future → its worker and its job
         self._deaths: collections.Counter[str] = collections.Counter()
-        self._heard: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # a finished future, or a message
+        self._heard: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # finished futures and messages
         self._looked, self._alone = -_LOOK_EVERY, False
 
     def room(self, worker: Worker) -> float:
@@ -98,18 +100,18 @@ class Dispatcher:
         return greeting.memory - sum(beside) if beside else math.inf
 
     def say(self, message: Any) -> None:
-        """Let `each` yield a message; any thread may call this."""
+        """Let `each` yield a message; any thread may call this method."""
         self._heard.put((None, message))
 
     def each(self, take: Callable[[Worker], Job | None], back: Callable[[Job], None]) -> Iterator[tuple[Any, Any]]:
-        """Run jobs until there are no more, and wait while there is no worker.
+        """Run jobs until none is left; while there is no worker, wait for one.
 
         Args:
-          take: returns the next job for a worker with an idle accelerator, or `None`.
-          back: called with a job whose worker died; `take` should return it again.
+          take: returns the next job for a worker with an idle accelerator, or `None` if there is no such job.
+          back: called with a job whose worker died; `take` should return that job again.
 
         Yields:
-          A job that has ended, with its result or the exception that it raised; or `None` and a message.
+          A job that has ended, with its result or the exception that it raised; or `None`, with a message.
 
         Raises:
           InputError: no worker can be used, or the scheduler is gone.
@@ -128,12 +130,12 @@ class Dispatcher:
                 future, message = self._heard.get(timeout=_LOOK_EVERY)
                 if future is None:
                     yield None, message
-                elif future in self._tasks:  # else it was given up
+                elif future in self._tasks:  # otherwise, the job was given up
                     yield from self._end(future, back)
 
     def stop(self) -> None:
-        """Give up the jobs that run."""
-        with contextlib.suppress(Exception):  # the scheduler may be gone, which has given it up by then
+        """Give up the running jobs."""
+        with contextlib.suppress(Exception):  # if the scheduler is gone, so are the jobs
             self._client.cancel(list(self._tasks))
         self._tasks.clear()
 
@@ -145,7 +147,7 @@ class Dispatcher:
         return InputError(f"the scheduler at {self._address} is gone; finished cells are kept")
 
     def _submit(self, worker: Worker, job: Job) -> None:
-        # On this worker only: on another one, an accelerator would have two jobs.
+        # The job must run on this worker: on another one, an accelerator would have two jobs.
         future = self._client.submit(
             job.call, *job.arguments, pure=False, workers=[worker.address], allow_other_workers=False
         )
@@ -154,7 +156,7 @@ class Dispatcher:
         future.add_done_callback(lambda future: self._heard.put((future, None)))
 
     def _look(self, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
-        """Greet workers that have come, and give the jobs of those that have died to others."""
+        """Greet new workers, and pass the jobs of dead workers on to others."""
         self._looked = time.monotonic()
         try:
             alive = set(self._client.nthreads())
@@ -172,7 +174,7 @@ class Dispatcher:
         if refused and len(refused) == len(self.workers):
             raise InputError(f"no worker of {self._address} can be used; {refused[0].refused}")
         if not (alive or self._alone):
-            _note(f"there is no worker; waiting for one: dask worker {self._address} --memory-limit=0")
+            _note(f"there is no worker; start one with: dask worker {self._address} --memory-limit=0")
         self._alone = not alive
 
     def _end(self, future: Any, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
@@ -196,21 +198,21 @@ class Dispatcher:
             yield job, result
 
     def _lose(self, future: Any, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
-        """Give a job whose worker died to another worker, unless that happened too often."""
+        """Pass on a job whose worker died, unless too many workers have died while they ran it."""
         worker, job = self._tasks.pop(future)
         worker.jobs.remove(job)
         if job is self._hello:
-            self.workers.pop(worker.address, None)  # to be greeted again, if it comes again
+            self.workers.pop(worker.address, None)  # so that the worker is greeted again if it comes back
             return
         self._deaths[job.name] += 1
         if self._deaths[job.name] < _DEATHS:
-            _note(f"the worker {worker.address} is gone; another one takes {job.name}")
+            _note(f"the worker {worker.address} is gone; another worker takes over {job.name}")
             back(job)
         else:
             yield job, LostError()
 
     def _greeted(self, worker: Worker, said: Any) -> None:
-        """Take a worker into use, or print why not."""
+        """Start to use a worker, or print why it is not used."""
         try:
             if isinstance(said, Exception):
                 raise said
@@ -218,7 +220,7 @@ class Dispatcher:
             taken = {name for other in self.workers.values() if other.greeting for name in other.greeting.accelerators}
             if shared := taken.intersection(said.accelerators):
                 raise InputError(
-                    f"another worker has the accelerator {min(shared)}; set CUDA_VISIBLE_DEVICES for each worker"
+                    f"another worker uses the accelerator {min(shared)}; set CUDA_VISIBLE_DEVICES for each worker"
                 )
             worker.greeting = said
         except Exception as error:
@@ -228,5 +230,5 @@ class Dispatcher:
 
 
 def _note(text: str) -> None:
-    """Print a line on stderr, above the bar if there is one."""
+    """Print a line on stderr, above the progress bar if there is one."""
     tqdm.write(f"sweep.py: {text}", file=sys.stderr)

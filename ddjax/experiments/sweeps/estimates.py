@@ -17,18 +17,18 @@ from ddjax.experiments.usage import used
 from ddjax.simulation import memory
 from ddjax.simulation.operations import products
 
-_COMPILE = 0.015  # seconds that an equation of the traced program takes to compile
-_ROUND, _SHARE = 3e-4, 0.25  # seconds that a round takes to start, and share of the peak speed that its products reach
+_COMPILE = 0.015  # seconds of compilation per equation of the traced program
+_ROUND, _SHARE = 3e-4, 0.25  # seconds to start a round, and share of the peak speed that its products reach
 
 
 class Estimate(NamedTuple):
     """Estimate for one cell.
 
     Attributes:
-      operations: floating-point operations of all its rounds.
-      compiling: seconds that its program takes to compile.
+      operations: floating-point operations of all rounds of the cell.
+      compiling: seconds that the cell's program takes to compile.
       memory: bytes at the peak of a round.
-      files: digests of the files that its data and its graph are read from, by path.
+      files: path → digest, for each file from which the cell's data or graph is read.
       lines: description of the data, for the console.
     """
 
@@ -43,7 +43,7 @@ def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
     """Build a cell and estimate its operations and memory on an accelerator.
 
     Raises:
-      InputError: the cell cannot be built, or needs more memory than there is.
+      InputError: the cell cannot be built, or it needs more memory than there is.
     """
     try:
         built = build(cell.settings, sharding.mesh([accelerator]))
@@ -55,7 +55,7 @@ def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
 
 
 def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
-    """Guess the seconds of training that a cell takes for its operations, and for its rounds.
+    """Guess the seconds that the training of a cell takes: for its operations, and for its rounds.
 
     Args:
       operations: floating-point operations of all rounds.
@@ -66,7 +66,7 @@ def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
 
 
 def operations(built: Experiment) -> float:
-    """Estimate the operations of a run: per device three forward passes per training example, one per evaluated one."""
+    """Estimate a run's operations: per device, 3 forward passes per training example and 1 per evaluated example."""
     population, problem, settings = built.population, built.problem, built.settings
     devices = jax.eval_shape(population.init, jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
@@ -80,7 +80,7 @@ def operations(built: Experiment) -> float:
 
 
 def compiling(built: Experiment) -> float:
-    """Guess the seconds that the program of an experiment takes to compile, from its number of equations."""
+    """Guess the seconds that an experiment's program takes to compile, from the number of its equations."""
     return _COMPILE * _equations(built.simulation.traced.jaxpr.jaxpr)
 
 

@@ -1,4 +1,4 @@
-"""Time left of a sweep or a study, from estimates that are corrected by what was measured."""
+"""Forecast of the time left in a sweep or a study, from estimates that are corrected by measurements."""
 
 import dataclasses
 import statistics
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_WARM = 0.3  # seconds of a cell beside training where nothing is compiled, before any was measured
-_TRUST = 0.03  # weight of the estimates against a measured program
-_TELLING = 0.1  # seconds of training from which on a run that is not over counts as measured
+_WARM = 0.3  # seconds that a cell without compilation spends outside training, before any is measured
+_TRUST = 0.03  # weight of the estimates, relative to that of a measured program
+_TELLING = 0.1  # seconds of training after which an unfinished run counts as measured
 
 
 class Work(NamedTuple):
@@ -17,7 +17,7 @@ class Work(NamedTuple):
 
     Attributes:
       cells: number of cells.
-      parts: estimated seconds of training of one cell, for its operations and for its rounds.
+      parts: estimated seconds of training of one cell: for its operations, and for its rounds.
       compiling: estimated seconds that the program takes to compile.
     """
 
@@ -28,13 +28,13 @@ class Work(NamedTuple):
 
 @dataclasses.dataclass
 class _Run:
-    """A cell that runs.
+    """Running cell.
 
     Attributes:
-      program: its program.
-      fresh: whether the program is compiled for it.
-      begun: time at which it began, in seconds.
-      share: share of its rounds that are done.
+      program: program of the cell.
+      fresh: whether the program is compiled for this cell.
+      begun: time at which the cell began, in seconds.
+      share: share of the cell's rounds that are done.
       trained: seconds of training so far.
     """
 
@@ -46,44 +46,44 @@ class _Run:
 
 
 class Forecast:
-    """Time left of cells that are run side by side.
+    """Time left for cells that run side by side.
 
-    Training is estimated from operations and rounds, and both parts are scaled to fit the programs that were measured.
-    Estimates of compilation are scaled to what cells that compile took beside training. For other cells, the time
-    beside training is the average of those that are over.
+    Training time is estimated from operations and rounds, and both parts are scaled to fit the programs that were
+    measured. Compilation estimates are scaled to fit the time that compiling cells spent outside training. For other
+    cells, the time outside training is the average over those that have ended.
 
     Args:
       works: program → its work.
-      lanes: number of cells that run at a time.
+      lanes: number of cells that run at the same time.
     """
 
     def __init__(self, works: Mapping[Any, Work], lanes: int = 1):
         self._works, self._lanes = works, max(lanes, 1)
         self._waiting = {program: work.cells for program, work in works.items()}
         self._running: dict[str, _Run] = {}
-        self._training: dict[Hashable, list[float]] = {}  # program → seconds of training of cells that are over
+        self._training: dict[Hashable, list[float]] = {}  # program → seconds of training of cells that have ended
         self._compilations: list[tuple[float, float]] = []  # estimated and measured seconds
-        self._beside: list[float] = []  # seconds beside training of cells that did not compile
+        self._beside: list[float] = []  # seconds outside training, for cells that did not compile
         self._compiled: set[Hashable] = set()
 
     def begin(self, name: str, program: Hashable, fresh: bool, now: float) -> None:
-        """Take note that a cell begins at `now`, in seconds."""
+        """Record that a cell begins at `now`, in seconds."""
         self._waiting[program] -= 1
         self._compiled.add(program)
         self._running[name] = _Run(program, fresh, now)
 
     def follow(self, name: str, share: float, trained: float) -> None:
-        """Take note that a share of a cell's rounds is done, after seconds of training."""
+        """Record that a share of a cell's rounds is done, after `trained` seconds of training."""
         run = self._running[name]
         run.share, run.trained = share, trained
 
     def end(self, name: str, now: float, trained: float | None = None) -> None:
-        """Take note that a cell has ended at `now`.
+        """Record that a cell has ended at `now`.
 
         Args:
           name: name of the cell.
           now: the time in seconds.
-          trained: seconds that it trained; `None` if it did not run to its end.
+          trained: seconds that the cell trained; `None` if it did not run to its end.
         """
         run = self._running.pop(name)
         if trained is not None:
@@ -95,7 +95,7 @@ class Forecast:
                 self._beside.append(beside)
 
     def back(self, name: str) -> None:
-        """Take note that a cell waits again."""
+        """Record that a cell is waiting again."""
         self._waiting[self._running.pop(name).program] += 1
 
     def left(self, now: float) -> float:
@@ -120,7 +120,7 @@ class Forecast:
         return max([total / self._lanes, *ends])
 
     def _slower(self, now: float) -> float:
-        """Compute the factor by which compilations are slower than estimated; a late one counts while it lasts."""
+        """Compute the factor by which compilations are slower than estimated, including running ones that are late."""
         factor = _ratio(self._compilations) if self._compilations else 1.0
         compiling = [run for run in self._running.values() if run.fresh and not run.share]
         late = [(self._works[run.program].compiling, now - run.begun) for run in compiling]
@@ -128,7 +128,7 @@ class Forecast:
         return _ratio([*self._compilations, *late]) if late else factor
 
     def _expected(self) -> dict[Hashable, float]:
-        """Expect the seconds of training of one cell, by program."""
+        """Predict the seconds of training of one cell, for each program."""
         known = {program: statistics.fmean(seconds) for program, seconds in self._training.items()}
         for run in self._running.values():
             if run.program not in known and run.share and run.trained > _TELLING:
@@ -139,7 +139,7 @@ class Forecast:
         }
 
     def _factors(self, known: Mapping[Hashable, float]) -> np.ndarray:
-        """Fit factors of the two parts of the estimates, by least squares of relative errors, drawn towards 1."""
+        """Fit a factor for each part of the estimates, by least squares on relative errors, regularized towards 1."""
         rows = [np.array(self._works[program].parts) / seconds for program, seconds in known.items() if seconds > 0]
         matrix = np.vstack([*rows, _TRUST * np.eye(2)])
         target = np.concatenate([np.ones(len(rows)), np.full(2, _TRUST)])
@@ -147,5 +147,5 @@ class Forecast:
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Divide the sum of what was measured by the sum of its estimates."""
+    """Divide the sum of the measured values by the sum of their estimates."""
     return sum(measured for _, measured in pairs) / max(sum(estimated for estimated, _ in pairs), 1e-9)

@@ -1,4 +1,4 @@
-"""Frontier: the score of each system at each number of bytes, with settings picked for that number."""
+"""Frontier: the score of each system at each number of bytes, with the settings that were picked for that number."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from ddjax.experiments.looks import AXES, measured
 from ddjax.experiments.reports.figures import Line, Panel, draw
 from ddjax.learning import TASKS
 
-_SYSTEM = ("algorithm", "consensus")  # lines of a figure; other settings tell figures apart
+_SYSTEM = ("algorithm", "consensus")  # settings that tell lines apart; other settings tell figures apart
 
 
 def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     """Draw the table of `selection.test_table`, with a figure per data set, number of devices and so on.
 
-    A system that sends nothing is a level line.
+    A system that sends nothing is drawn as a horizontal line.
 
     Returns:
-      The content of each file, by name.
+      The content of each file, by file name.
     """
     label, scale = measured(metric, ["test"]), AXES[metric][1]
     told = list(tested.columns[: list(tested.columns).index("bytes_budget")])
@@ -27,7 +27,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     worst = f"{metric}_{TASKS[metric].worst}"
     made: dict[str, bytes] = {}
     for place in _places(tested, around):
-        # A system that does not use a setting, such as local with the graph, belongs to each of its values.
+        # A system that does not use a setting (as `local` does not use the graph) belongs to each value of the setting.
         here = [tested[name].isna() | (tested[name] == value) for name, value in place.items()]
         rows = tested[pd.concat(here, axis=1).all(axis=1)] if here else tested
         systems = list(rows.groupby(system, dropna=False, sort=False))
@@ -36,7 +36,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
         for column, said in ((f"{metric}_mean", f"mean {label}"), (worst, f"worst device's {label}")):
             lines = [_line(number, each, column, rows) for number, (_, each) in enumerate(systems)]
             name = f"frontier{'_worst' if column == worst else ''}{end}"
-            while f"{name}.png" in made:  # two data files in different folders may have one name
+            while f"{name}.png" in made:  # two data files in different folders may have the same name
                 name += "_"
             logarithmic = "x" * bool((rows["bytes_sent_total"] > 0).any()) + "y" * (scale == "log")
             panel = Panel(name, ("sent by all (MB)", said), lines, "", logarithmic)
@@ -45,7 +45,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
 
 
 def _places(tested: pd.DataFrame, around: list[str]) -> list[dict[str, Any]]:
-    """List the combinations of settings that have a figure: those that are no part of a larger one."""
+    """List the combinations of settings that have a figure: those that are not part of a larger combination."""
     if not around:
         return [{}]
     records = tested[around].drop_duplicates().to_dict("records")
@@ -54,7 +54,7 @@ def _places(tested: pd.DataFrame, around: list[str]) -> list[dict[str, Any]]:
 
 
 def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Line:
-    """Make the line of a system; one that sends nothing has one level over the bytes of all."""
+    """Make the line of a system; if the system sends nothing, the line is horizontal, over the bytes of all others."""
     rows = rows.drop_duplicates("bytes_sent_total").sort_values("bytes_sent_total")
     sent = rows["bytes_sent_total"].to_numpy(float) / 1e6
     if sent[-1] == 0 and (all["bytes_sent_total"] > 0).any():
@@ -64,5 +64,5 @@ def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Li
 
 
 def _short(value: object) -> str:
-    """Write a value as part of the name of a file."""
+    """Format a value as part of a file name."""
     return "".join(letter if letter.isalnum() else "_" for letter in str(value).rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Cells of a sweep, run side by side in this process, with one lane per accelerator."""
+"""Cells of a sweep that run side by side in this process, with one lane per accelerator."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ class Lanes:
       settings: settings of execution.
 
     Raises:
-      InputError: settings that are wrong, or not for this backend.
+      InputError: a setting is wrong, or this backend does not support it.
     """
 
     def __init__(self, settings: Settings):
@@ -34,11 +34,11 @@ class Lanes:
         self._accelerators = jax.local_devices()
 
     def count(self) -> int:
-        """Return the number of cells that run at a time."""
+        """Return how many cells run at the same time."""
         return len(self._accelerators)
 
     def environment(self) -> dict[str, Any]:
-        """Versions and backend of this process."""
+        """Return the versions and the backend of this process."""
         return records.environment()
 
     def peak(self) -> float:
@@ -46,12 +46,12 @@ class Lanes:
         return estimates.peak(self._accelerators[0])
 
     def measure(self, cells: Sequence[Cell]) -> Iterator[estimates.Estimate]:
-        """Estimate what each of the cells takes; see `estimates.measure`."""
+        """Estimate the time and memory that each cell takes (see `estimates.measure`)."""
         return (estimates.measure(cell, self._accelerators[0]) for cell in cells)
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
         """Run all cells, with one lane per accelerator, and collect the tables every minute."""
-        # Each accelerator has memory of its own, and on a CPU all lanes share the host's.
+        # Each accelerator has its own memory, but on a CPU all lanes share the host's memory.
         queue = Queue(programs, memory.available() if jax.default_backend() == "cpu" else math.inf)
         used = self._accelerators[: sum(len(program.cells) for program in programs)]
         with ThreadPoolExecutor(len(used)) as lanes:
@@ -68,7 +68,7 @@ class Lanes:
 
 
 def lane(accelerator: jax.Device, queue: Queue, store: Store, display: Display) -> None:
-    """Run cell after cell on one accelerator; cells of one program in a row compile it once."""
+    """Run cell after cell on one accelerator; consecutive cells with the same program compile it only once."""
     mesh, last = sharding.mesh([accelerator]), None
     simulation: Simulation | None = None
     with jax.default_device(accelerator):
@@ -92,7 +92,7 @@ def _run(
     store: Store,
     display: Display,
 ) -> tuple[str, float | None, Simulation | None]:
-    """Run and store a cell; returns its result, its seconds of training, and the compiled simulation."""
+    """Run and store a cell, and return its result, its seconds of training, and the compiled simulation."""
     if store.holds(cell):
         return "done by another process", None, like
 

@@ -1,4 +1,4 @@
-"""Cells of a sweep: the product of comma lists of settings, without excluded combinations."""
+"""Cells of a sweep: the product of comma-separated lists of settings, without excluded combinations."""
 
 import dataclasses
 import hashlib
@@ -22,29 +22,34 @@ _sweep = partial(setting, section="The sweep")
 class SweepSettings:
     """Settings of a sweep as a whole."""
 
-    seeds: int = _sweep(1, "Number of seeds, counted from --seed; or list the seeds there.")
+    seeds: int = _sweep(1, "Number of seeds, counted up from --seed; or list the seeds in --seed.")
     zip: tuple[str, ...] = _sweep(
-        (), "Lists whose values go together instead of being combined, as in devices,rounds; may be repeated."
+        (), "Lists whose values are paired instead of combined, as in devices,rounds; may be repeated."
     )
     exclude: tuple[str, ...] = _sweep((), "Cells to leave out, as in algorithm=dsgd,devices=1024; may be repeated.")
-    sweep_dir: str = _sweep("", "Folder of the sweep, new or its own; default runs/sweep-<hash of the cells>.")
+    sweep_dir: str = _sweep(
+        "", "Folder of the sweep, new or from an earlier start; default runs/sweep-<hash of the cells>."
+    )
     shard: str = _sweep(
-        "0/1", "i/n: this process is number i, from 0, of n processes on one folder; it runs every n-th cell."
+        "0/1",
+        "i/n: this process is number i, counted from 0, of n processes that share a folder; it runs every n-th cell.",
     )
     scheduler: str = _sweep(
         "",
-        "host:port of a Dask scheduler whose workers run the cells, each started by `dask worker HOST:PORT "
-        "--memory-limit=0`; or local. Needs pip install -e '.[dask]'.",
+        "HOST:PORT of a Dask scheduler whose workers run the cells (start each worker with `dask worker HOST:PORT "
+        "--memory-limit=0`), or local. Needs pip install -e '.[dask]'.",
     )
     select: str = _sweep(
         "",
-        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then opens "
-        "the test set once. Values of --algorithm and of lists in the sections Data and Devices and network are "
+        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then uses "
+        "the test set once. Values of --algorithm and of lists in the sections 'Data' and 'Devices and network' are "
         "compared; the best values of all other lists are picked.",
     )
-    select_per: str = _sweep("", "Further lists whose values are compared and not picked, joined by commas: consensus.")
-    trials: int = _sweep(0, "Number of combinations that each system tries, drawn at random; 0 for all.")
-    trial_seeds: int = _sweep(0, "Number of seeds of each trial, the first ones; 0 for all.")
+    select_per: str = _sweep(
+        "", "Further lists whose values are compared, not picked, separated by commas, as in consensus."
+    )
+    trials: int = _sweep(0, "Number of combinations that are tried for each system, drawn at random; 0 for all.")
+    trial_seeds: int = _sweep(0, "Number of seeds of each trial, counted from the first; 0 for all.")
 
 
 LISTED = {name: field for name, field in fields(Settings).items() if field.sweep is Sweep.LIST}
@@ -52,22 +57,22 @@ WHOLE = {name: field for name, field in fields(Settings).items() if field.sweep 
 
 
 def list_fields() -> dict[str, Field]:
-    """Make the flags of a sweep that come from `Settings`: comma lists, and settings of the sweep as a whole."""
+    """Make the flags of a sweep from `Settings`: comma-separated lists, and settings of the sweep as a whole."""
     lists = {name: dataclasses.replace(field, kind=str, default=str(field.default)) for name, field in LISTED.items()}
     return {
-        name: dataclasses.replace(field, section=f"{field.section} (comma lists)")
+        name: dataclasses.replace(field, section=f"{field.section} (comma-separated lists)")
         for name, field in (lists | WHOLE).items()
     }
 
 
 class Cell(NamedTuple):
-    """One run.
+    """One run of a sweep.
 
     Attributes:
-      name: the algorithm and a hash of all its settings.
-      label: values of the settings that tell it from the other cells.
-      settings: its settings as run.
-      values: setting → value as run; `None` if the run does not use the setting.
+      name: the algorithm and a hash of the cell's settings.
+      label: values of the settings that tell the cell from the others.
+      settings: settings with which the cell runs.
+      values: setting → value that the cell uses; `None` if the cell does not use the setting.
     """
 
     name: str
@@ -85,13 +90,13 @@ class Cell(NamedTuple):
 def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
     """Make the cells of a sweep, each once, with seeds innermost.
 
-    A cell drops each setting that its algorithm does not use, and of cells that are then alike only one is left:
-    `--algorithm=local,dsgd --topology=ring,torus` is three cells.
+    A cell drops each setting that its algorithm does not use, and cells that are then alike become one cell:
+    `--algorithm=local,dsgd --topology=ring,torus` makes three cells.
 
     Args:
-      lists: setting → its values as given, joined by commas.
+      lists: setting → its values as given, separated by commas.
       whole: settings of the sweep as a whole, such as `target_accuracy`, by name.
-      sweep: seeds, lists that go together, exclusions.
+      sweep: seeds, lists whose values are paired, and exclusions.
 
     Raises:
       InputError: a list, a zip or an exclusion is wrong, or no cell is left.
@@ -112,18 +117,18 @@ def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettin
         if not outside:
             kept.append(settings)
     if idle := [text for text in excluded if text not in matched]:
-        raise InputError(f"--exclude={idle[0]} fits no cell of this sweep")
+        raise InputError(f"--exclude={idle[0]} matches no cell of this sweep")
     if not kept:
         raise InputError("this sweep has no cells: all are excluded")
     found = gather(kept)
     for name in texts:
         if not LISTED[name].shared and all(cell.values[name] is None for cell in found):
-            raise InputError(f"--{name} is used by no cell; it belongs to {users(name)}")
+            raise InputError(f"no cell uses --{name}; it belongs to {users(name)}")
     return found
 
 
 def gather(several: Iterable[Settings]) -> list[Cell]:
-    """Make the cells with these settings, each once, with labels that tell them apart."""
+    """Make one cell for each of these settings, without duplicates, with labels that tell the cells apart."""
     found: dict[str, tuple[Settings, dict[str, Any]]] = {}
     for settings in several:
         values = _values(settings)
@@ -134,7 +139,7 @@ def gather(several: Iterable[Settings]) -> list[Cell]:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    """Map every setting to its value as run; `None` if the run does not use it."""
+    """Map every setting to the value that the run uses, or to `None` if the run does not use the setting."""
     uses = used(settings)
     values = {name: getattr(settings, name) if name in uses else None for name in LISTED}
     return values | ({"include": digests(settings.include)} if settings.include else {})
@@ -144,41 +149,44 @@ def _seeds(listed: list[str], count: int) -> list[str]:
     if count == 1:
         return listed
     if len(listed) > 1 or not listed[0].isdecimal() or not 0 < count < 2**31:
-        raise InputError(f"--seeds takes a positive number, and --seed then the first, got {count} and {listed}")
+        raise InputError(
+            f"--seeds takes a positive number, and --seed then takes the first seed, got {count} and {listed}"
+        )
     return [str(int(listed[0]) + number) for number in range(count)]
 
 
 def process_precision(cells: Iterable[Cell]) -> str:
-    """Find the precision that a process starts with: float64 if the cells have it, else float32.
+    """Find the precision with which a process starts: float64 if the cells use it, otherwise float32.
 
     Raises:
-      InputError: some cells have float64 and others do not; JAX has float64 only for a whole process.
+      InputError: some cells use float64 and others do not, but JAX can use float64 only in a whole process.
     """
     precisions = {cell.settings.precision for cell in cells}
     if "float64" not in precisions:
         return "float32"
     if len(precisions) > 1:
         raise InputError(
-            f"precision float64 must be that of all cells of a process, got {', '.join(sorted(precisions))}"
+            f"all cells of a process must use float64 if one of them does, got {', '.join(sorted(precisions))}"
         )
     return "float64"
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse `--shard` into number and count; raise `InputError` if it is anything else."""
+    """Parse `--shard` into the shard's number and the number of shards; raise `InputError` if it is malformed."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise InputError(f"shard is i/n with i from 0 to n - 1, as in 0/4, got {text!r}")
+        raise InputError(f"shard must be i/n with i from 0 to n - 1, as in 0/4, got {text!r}")
     return int(number), int(count)
 
 
 def check_scheduler(settings: SweepSettings, host_devices: int) -> None:
-    """Raise `InputError` if `--scheduler` is given with a setting that is not for a cluster."""
+    """Raise `InputError` if `--scheduler` is combined with a setting that does not apply to a cluster."""
     if settings.scheduler and parse_shard(settings.shard)[1] > 1:
         raise InputError("--shard is for processes that share a folder; with --scheduler, leave --shard out")
     if settings.scheduler not in ("", "local") and host_devices:
         raise InputError(
-            "--host_devices is only for this machine; `dask worker --nthreads` sets the number of cells of a worker"
+            "--host_devices is only for this machine; `dask worker --nthreads` sets how many cells a worker runs at "
+            "the same time"
         )
 
 
@@ -186,8 +194,8 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
     """Find the column that `--select` names; empty for a sweep that picks nothing.
 
     Raises:
-      InputError: `--select` is not `COLUMN@validation`, there are no validation examples, or a setting does not go with
-        `--select` or needs it.
+      InputError: `--select` is not `COLUMN@validation`, there are no validation examples, or another setting needs
+        `--select` or conflicts with it.
     """
     if not sweep.select:
         for name in ("select_per", "trials", "trial_seeds"):
@@ -199,13 +207,15 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
     measures += [f"ensemble_{metric}" for metric in TASKS]
     if data != "validation":
         raise InputError(
-            f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: settings that are "
-            "picked on the test set make its figures too good"
+            f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: if settings are "
+            "picked on the test set, its figures are too good"
         )
     if column not in measures:
         raise suggest("column to select by", column, measures)
     if any(not cell.settings.validation_examples for cell in cells):
-        raise InputError("--select picks on validation data; say how many examples with --validation_examples")
+        raise InputError(
+            "--select picks settings on validation data; set the number of its examples with --validation_examples"
+        )
     if any(cell.settings.evaluate_on != "test" for cell in cells):
         raise InputError("--select sets --evaluate_on by itself; leave --evaluate_on out")
     for name in ("trials", "trial_seeds"):
@@ -217,7 +227,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """List, for each list or several zipped lists, the settings that its values make."""
+    """List the settings that the values of each list, or of each group of zipped lists, make."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")
@@ -230,7 +240,7 @@ def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[st
         lengths = {name: len(lists[name]) for name in names}
         if len(set(lengths.values())) > 1:
             counts = " and ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise InputError(f"--zip={text} needs lists of one length, but {counts} values")
+            raise InputError(f"--zip={text} needs lists of the same length, but {counts} values")
     axes = []
     for name in lists:
         names = together.get(name, [name])
@@ -258,7 +268,7 @@ def _exclusion(text: str) -> dict[str, Any]:
 def cell_name(values: Mapping[str, Any]) -> str:
     """Name a cell by its algorithm and a hash of the settings that differ from their defaults.
 
-    A new setting, at its default, renames no cell.
+    A setting that is added later does not rename the cells that have its default.
     """
     own = {
         name: value

@@ -11,23 +11,23 @@ from ddjax.experiments.sweeps.forecast import Forecast
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.experiments.units import duration
 
-_SAY_EVERY = 30.0  # seconds between two lines where stderr is no terminal and no cell ends
+_SAY_EVERY = 30.0  # seconds between two lines if stderr is not a terminal and no cell ends
 
 
 class Display:
-    """Live progress on stderr: one line that is redrawn on a terminal, else a line per cell and one every 30 seconds.
+    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, a line per cell and every 30 seconds.
 
     Args:
       total: number of cells of the sweep, or of this shard.
-      done: number of those that were done before.
-      forecast: time left of the others.
-      now: the time in seconds, on a clock that never goes back.
+      done: number of these cells that were done before.
+      forecast: forecast of the time left for the other cells.
+      now: returns the time in seconds, on a clock that never goes back.
     """
 
     def __init__(self, total: int, done: int, forecast: Forecast, now: Callable[[], float] = time.monotonic):
         self._lock, self._now, self._start = threading.Lock(), now, now()
         self._total, self._done, self._forecast = total, done, forecast
-        self._running: dict[str, str] = {}  # name → what it does
+        self._running: dict[str, str] = {}  # name → what the cell is doing
         self._said = self._start
         self._bar = tqdm(
             total=1.0,
@@ -42,8 +42,8 @@ class Display:
 
         Args:
           cell: the cell.
-          program: its program, as the forecast knows it.
-          fresh: whether the program is compiled for it.
+          program: program of the cell, as the forecast knows it.
+          fresh: whether the program is compiled for this cell.
         """
         with self._lock:
             self._forecast.begin(cell.name, program, fresh, self._now())
@@ -65,8 +65,8 @@ class Display:
 
         Args:
           cell: the cell.
-          result: how it ended.
-          trained: seconds of training; `None` if it did not run to its end.
+          result: the result in a few words.
+          trained: seconds of training; `None` if the cell did not run to its end.
         """
         with self._lock:
             self._running.pop(cell.name, None)
@@ -76,7 +76,7 @@ class Display:
             self._say(f"{self._cells()}, {self._left()}; {cell.label}: {result}")
 
     def back(self, cell: Cell) -> None:
-        """Show that a cell waits again, because its worker died."""
+        """Show that a cell is waiting again because its worker died."""
         with self._lock:
             self._running.pop(cell.name)
             self._forecast.back(cell.name)

@@ -1,4 +1,4 @@
-"""Cells of a sweep that are left to do, shared by the lanes."""
+"""Queue of the cells of a sweep that are left to run, shared by the lanes."""
 
 import collections
 import threading
@@ -12,11 +12,11 @@ class Program:
     """Cells that one compiled program can run, with estimates.
 
     Attributes:
-      cells: cells that are left to do.
-      memory: bytes of one of them at the peak of a round.
-      parts: estimated seconds of training of one cell on one accelerator, for its operations and for its rounds.
+      cells: cells that are left to run.
+      memory: bytes that one cell takes at the peak of a round.
+      parts: estimated seconds of training of one cell on one accelerator: for its operations, and for its rounds.
       compiling: estimated seconds that the program takes to compile.
-      seconds: estimated seconds of one cell in all, with its share of the compilation.
+      seconds: estimated total seconds of one cell, including its share of the compilation.
     """
 
     def __init__(self, cells: Sequence[Cell], memory: int, parts: tuple[float, float], compiling: float = 0.0):
@@ -26,11 +26,11 @@ class Program:
 
 
 class Queue:
-    """Cells that are left to do, shared by the lanes.
+    """Queue of the cells that are left to run, shared by the lanes.
 
     Args:
       programs: the programs, with their cells.
-      budget: bytes that the cells that run at a time may take together; a single cell may always run.
+      budget: bytes that all running cells may take together; a single cell may always run.
     """
 
     def __init__(self, programs: Sequence[Program], budget: float):
@@ -40,10 +40,10 @@ class Queue:
         self._stopped = False
 
     def take(self, last: Program | None) -> tuple[Program, Cell] | None:
-        """Take the next cell, and wait for memory if need be; `None` if no cell is left.
+        """Take the next cell, and wait for memory if necessary; `None` if no cell is left.
 
-        It is a cell of the program that the lane compiled last. If that has none left, it is one of the program with
-        the most to do, with preference for programs that no other lane runs.
+        The next cell belongs to the program that the lane compiled last. If that program has no cells left, the next
+        cell belongs to the program with the most work left, with preference for programs that no other lane runs.
         """
         with self._changed:
             while not self._stopped and (left := [program for program in self._programs if program.cells]):
@@ -57,13 +57,13 @@ class Queue:
             return None
 
     def done(self, program: Program) -> None:
-        """Take note that a cell of the program has ended."""
+        """Record that a cell of the program has ended."""
         with self._changed:
             self._running.remove(program)
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Hand out no more cells, and let `check` end those that run."""
+        """Hand out no more cells, and let `check` end the running ones."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -75,6 +75,6 @@ class Queue:
 
 
 def longest(programs: Sequence[Program], last: Program | None, room: float) -> Program | None:
-    """Find the program with the longest cells among those that fit into `room` bytes; `last` wins a tie."""
+    """Find the program with the longest cells among the programs that fit into `room` bytes; `last` wins a tie."""
     fitting = [program for program in programs if program.cells and program.memory <= room]
     return max(fitting, key=lambda program: (program.seconds, program is last), default=None)

@@ -1,4 +1,4 @@
-"""Selection of the settings of each system on validation data; the test set is only for picked settings."""
+"""Selection of the settings of each system on validation data; only picked settings are run on the test set."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from ddjax.experiments.reports.curves import interval
 from ddjax.experiments.sweeps.plan import LISTED, Cell, SweepSettings, gather
 from ddjax.learning import TASKS
 
-# Lists in these sections are compared; values of lists in other sections are picked.
+# Values of lists in these sections are compared; values of lists in other sections are picked.
 _COMPARED = ("Data", "Devices and network")
 
 
@@ -23,13 +23,13 @@ class Choice(NamedTuple):
     """Settings that were picked for one system at one number of bytes.
 
     Attributes:
-      system: setting → value, for the settings that tell the system from others, `algorithm` among them.
+      system: setting → value, for the settings that tell the system from others, including `algorithm`.
       budget: bytes that all devices and the server may send together; infinite for the whole run.
       trials: number of combinations of settings that were tried.
       lost: number of these combinations in which a run diverged or failed.
-      value: value of the criterion, a mean over the seeds of the trials.
+      value: value of the criterion, averaged over the seeds of the trials.
       picked: setting → picked value, for the settings that had several values in the trials.
-      cell: one of the trials with these settings.
+      cell: one of the trials with the picked settings.
     """
 
     system: dict[str, Any]
@@ -42,7 +42,7 @@ class Choice(NamedTuple):
 
 
 def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
-    """Make the cells that run on validation data: all of a sweep, or `--trials` combinations of each system."""
+    """Make the cells that run on validation data: all cells of a sweep, or `--trials` combinations per system."""
     seeds = seeds_of(cells)[: sweep.trial_seeds or None]
     kept: list[Cell] = []
     for group in _grouped(cells, _system(sweep)).values():
@@ -54,20 +54,21 @@ def trials(cells: Sequence[Cell], sweep: SweepSettings) -> list[Cell]:
 
 
 def metric_of(column: str) -> str:
-    """Find the metric of a column, `accuracy` or `mse`."""
+    """Find the metric of a column: `accuracy` or `mse`."""
     return column.removeprefix("ensemble_").partition("_")[0]
 
 
 def seeds_of(cells: Iterable[Cell]) -> list[int]:
-    """List the seeds of a sweep, the smallest first."""
+    """List the seeds of a sweep in ascending order."""
     return sorted({cell.settings.seed for cell in cells})
 
 
 def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: SweepSettings) -> list[Choice]:
-    """Pick the best combination of each system at each number of bytes: 1, 2, 5, 10, … and for the whole run.
+    """Pick the best combination of each system at each number of bytes (1, 2, 5, 10, …) and for the whole run.
 
-    The value of a combination is that of the last evaluation within the bytes, averaged over seeds. A combination in
-    which a run diverged or failed cannot be picked, nor one that has not begun to send within the bytes.
+    The value of a combination is the value of the column at the last evaluation within the number of bytes, averaged
+    over seeds. A combination cannot be picked if one of its runs diverged, failed, or had not begun to send within that
+    number.
 
     Raises:
       InputError: no combination of any system ran to its end, or the column was not measured.
@@ -95,18 +96,18 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
             lost = len(combinations) - len(whole)
             found.append(Choice(system, budget, len(combinations), lost, values[best], picked, whole[best][0]))
     if not found:
-        raise InputError(f"no trial ran to its end with a {column}; failures.csv of the trials says why")
+        raise InputError(f"no trial ran to its end with a {column}; see failures.csv of the trials")
     return found
 
 
 def finals(choices: Iterable[Choice], seeds: Sequence[int]) -> list[Cell]:
-    """Make the cells that open the test set: the picked settings, with every seed."""
+    """Make the cells that run on the test set: the picked settings, with every seed."""
     settings = (choice.cell.settings for choice in choices)
     return gather(dataclasses.replace(one, evaluate_on="test", seed=seed) for one in settings for seed in seeds)
 
 
 def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
-    """Make a table with a row per choice: system, bytes, trials, picked settings, value on validation data."""
+    """Make a table with a row per choice: system, bytes, trials, picked settings, and value on validation data."""
     rows = [
         choice.system
         | {"bytes_budget": choice.budget, "trials": choice.trials, "lost": choice.lost, "validation": choice.value}
@@ -119,14 +120,14 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
 def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, column: str) -> pd.DataFrame:
     """Make a table with a row per choice: mean, worst device and bytes on the test set.
 
-    Columns with `±` are half-widths of 95 % t-intervals over seeds. Runs that diverged or failed are counted as `lost`
-    and are in no mean.
+    A column whose name begins with `±` holds the half-widths of 95 % t-intervals over seeds. Runs that diverged or
+    failed are counted as `lost` and left out of the means.
 
     Args:
       choices: the picked settings.
       seeds: seeds of the cells that `finals` makes.
       results: results of these cells.
-      column: column by which settings were picked; the table has it, too.
+      column: column by which settings were picked; the table includes it, too.
     """
     metric = metric_of(column)
     worst = f"{metric}_{TASKS[metric].worst}"
@@ -136,7 +137,7 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
         there = finals([choice], seeds)
         whole = [tables[cell.name] for cell in there if _sound(tables.get(cell.name), cell, f"{metric}_mean")]
         within = [table[table["bytes_sent_total"] <= choice.budget] for table in whole]
-        # A run that has not begun to send is not trained.
+        # A run that had not begun to send within the number of bytes was not trained.
         ends = [some.iloc[-1] for some, table in zip(within, whole, strict=True) if len(some) > 1 or len(table) == 1]
         row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends), "lost": len(there) - len(whole)}
         for name in dict.fromkeys((f"{metric}_mean", worst, column, "bytes_sent_total")):
@@ -146,25 +147,25 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
 
 
 def uneven(choices: Sequence[Choice]) -> str:
-    """Say that systems had different numbers of trials; empty if all had the same."""
+    """Write a note that systems had different numbers of trials; empty if all had the same number."""
     counts = {_named(choice.system): choice.trials for choice in choices}
     if len(set(counts.values())) < 2:
         return ""
     told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"systems had different numbers of trials: {told}; --trials={min(counts.values())} would give all the same"
+    return f"systems had different numbers of trials: {told}; --trials={min(counts.values())} would make them equal"
 
 
 Key = Callable[[Cell], tuple]
 
 
 def _system(sweep: SweepSettings) -> Key:
-    """Make the key of the system of a cell and its surroundings, such as data and graph."""
+    """Make a function that maps a cell to its system and its surroundings, such as data and graph."""
     names = _compared(sweep)
     return lambda cell: tuple((name, cell.values[name]) for name in names)
 
 
 def _picked(sweep: SweepSettings) -> Key:
-    """Make the key of the settings of a cell that are picked."""
+    """Make a function that maps a cell to those of its settings that are picked."""
     apart = {*_compared(sweep), "seed"} | {name for name, field in LISTED.items() if field.role is Role.EVALUATION}
     return lambda cell: tuple((name, value) for name, value in cell.values.items() if name not in apart)
 
@@ -195,7 +196,7 @@ def _sound(table: pd.DataFrame | None, cell: Cell, column: str) -> bool:
 
 
 def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
-    """List 1, 2, 5, 10, … between the smallest and the largest number of bytes that any run sends."""
+    """List the numbers 1, 2, 5, 10, … between the smallest and the largest number of bytes that any run sends."""
     sent = pd.concat([table["bytes_sent_total"] for table in tables])
     sent = sent[sent > 0]
     if sent.empty:
@@ -206,7 +207,7 @@ def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
 
 
 def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
-    """Average over seeds the last evaluation within the bytes; NaN if a run has sent nothing yet."""
+    """Average over seeds the last evaluation within the number of bytes; NaN if a run had sent nothing by then."""
     within = [table[table["bytes_sent_total"] <= budget] for table in tables]
     if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
         return math.nan
@@ -214,6 +215,6 @@ def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
 
 
 def _named(system: Mapping[str, Any]) -> str:
-    """Write a system in words."""
+    """Describe a system in words."""
     others = [f"{name}={value}" for name, value in system.items() if name != "algorithm" and value not in (None, "")]
     return " ".join([str(system["algorithm"]), *others])

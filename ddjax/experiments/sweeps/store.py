@@ -1,7 +1,7 @@
-"""Folder of a sweep: its plan, a folder per finished cell, and the tables made of them.
+"""Folder of a sweep: its plan, a folder per finished cell, and the tables made from the cells.
 
-Files and folders are written under another name and then renamed, so each of them is complete. A sweep may therefore be
-killed at any time, and several processes may share the folder.
+Each file or folder is written under another name and then renamed, so that it is always complete. A sweep may therefore
+be killed at any time, and several processes may share the folder.
 """
 
 import json
@@ -21,7 +21,7 @@ from ddjax.experiments.sweeps.cells import Outcome, failed
 from ddjax.experiments.sweeps.plan import Cell, cell_name
 from ddjax.experiments.sweeps.tables import read_tables
 
-COLLECT_EVERY = 60.0  # seconds between two tables while cells finish
+COLLECT_EVERY = 60.0  # seconds between two updates of the tables while cells run
 
 
 class Store:
@@ -32,10 +32,11 @@ class Store:
       cells: all cells of the sweep, whichever process runs them.
 
     Attributes:
-      cells: the cells, with their names in the folder, which an earlier version may have given them.
+      cells: the cells, with their names in the folder, which an earlier version may have chosen.
 
     Raises:
-      InputError: the path is a file, or the folder holds another sweep, other things, or a damaged cell.
+      InputError: the path is a file or a broken link, or the folder holds another sweep, other files, or a damaged
+        cell.
     """
 
     def __init__(self, path: Path, cells: Sequence[Cell]):
@@ -45,7 +46,7 @@ class Store:
         if path.is_symlink() and not path.exists():
             raise InputError(f"sweep_dir {str(path)!r} is a link to {os.readlink(path)!r}, which does not exist")
         if path.is_dir() and any(path.glob("[!.]*")) and not (path / "sweep.json").exists():
-            raise InputError(f"sweep_dir {str(path)!r} holds other things than a sweep; name a new folder")
+            raise InputError(f"sweep_dir {str(path)!r} holds something other than a sweep; name a new folder")
         former = {cell_name(_flags(saved)): name for name, saved in self._plan().items()}
         self.cells = [cell._replace(name=former.get(cell.name, cell.name)) for cell in cells]
         self._check()
@@ -58,17 +59,17 @@ class Store:
         strange = [settings for name, settings in saved.items() if name not in names]
         if strange and names < set(saved):
             raise InputError(
-                f"sweep_dir {str(path)!r} has {len(strange)} cells that this sweep leaves out; name a new one (a sweep "
-                "may grow, but keeps its cells)"
+                f"sweep_dir {str(path)!r} has {len(strange)} cells that this sweep leaves out; name a new folder (a "
+                "sweep may grow, but it keeps its cells)"
             )
         if strange:
             raise InputError(
-                f"sweep_dir {str(path)!r} holds another sweep, with a cell of {_nearest(strange[0], self.cells)}; name "
-                "a new one (a sweep may grow, but keeps its cells)"
+                f"sweep_dir {str(path)!r} holds another sweep, in which a cell has {_nearest(strange[0], self.cells)}; "
+                "name a new folder (a sweep may grow, but it keeps its cells)"
             )
 
     def _plan(self) -> dict[str, dict[str, Any]]:
-        """Read the cells of the sweep in the folder, by name; none before it is created."""
+        """Read the cells of the sweep in the folder, by name; empty before the folder is created."""
         try:
             plan = json.loads((self.path / "sweep.json").read_text())["cells"]
             return {name: {"algorithm": "", **settings} for name, settings in plan.items()}
@@ -79,7 +80,7 @@ class Store:
             raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
 
     def _saved_digests(self) -> dict[str, str]:
-        """Read the digest of each file that finished cells have read, as it was then."""
+        """Read the digest that each file had when a finished cell read it, by path."""
         found: dict[str, str] = {}
         for cell in filter(self.holds, self.cells):
             where = self._folder(cell.name) / "config.json"
@@ -92,13 +93,13 @@ class Store:
         return found
 
     def check_data(self, digests: Mapping[str, str]) -> None:
-        """Refuse a cell whose data or graph come from a file that has changed since other cells were run.
+        """Refuse a cell whose data or graph comes from a file that has changed since other cells were run.
 
         Args:
-          digests: digests of the files that the cell reads, by path.
+          digests: path → digest, for each file that the cell reads.
 
         Raises:
-          InputError: the file has changed.
+          InputError: a file has changed.
         """
         for path, now in digests.items():
             if self._digests.setdefault(path, now) != now:
@@ -108,11 +109,11 @@ class Store:
                 )
 
     def holds(self, cell: Cell) -> bool:
-        """Say whether a cell is finished."""
+        """Return whether a cell is finished."""
         return self._folder(cell.name).is_dir()
 
     def create(self, command: str, environment: Mapping[str, Any]) -> None:
-        """Make the folder and write its plan; raise `InputError` if another process has begun another sweep there."""
+        """Create the folder and write the plan; raise `InputError` if another process has begun another sweep there."""
         self._check()
         self.path.mkdir(parents=True, exist_ok=True)
         cells = {cell.name: cell.values | {"target_accuracy": cell.settings.target_accuracy} for cell in self.cells}
@@ -121,13 +122,13 @@ class Store:
         (self.path / "cells").mkdir(exist_ok=True)
 
     def scalars(self, cell: Cell) -> Scalars:
-        """Open the TensorBoard records of a cell, if they are wanted, and remove those of a start that was killed."""
+        """Open the TensorBoard records of a cell, if requested, and remove those of a start that was killed."""
         folder = self.path / "tensorboard" / cell.name
         shutil.rmtree(folder, ignore_errors=True)
         return Scalars(folder if cell.settings.tensorboard else None, cell.values)
 
     def keep(self, cell: Cell, outcome: Outcome) -> str:
-        """Store the outcome of a cell; returns its result in a few words."""
+        """Store the outcome of a cell, and return its result in a few words."""
         try:
             self.check_data(outcome.files)
         except InputError as error:
@@ -139,7 +140,7 @@ class Store:
         return outcome.result
 
     def put(self, cell: Cell, texts: Mapping[str, str]) -> None:
-        """Store the texts of a finished cell, by name of the file, either all or none."""
+        """Store the texts of a finished cell, given by file name: either all of them or none."""
         fresh = self.path / "cells" / f".{cell.name}-{uuid.uuid4().hex[:8]}"
         try:
             fresh.mkdir()
@@ -148,21 +149,22 @@ class Store:
             try:
                 fresh.rename(self._folder(cell.name))
             except OSError:
-                if not self.holds(cell):  # else another process was quicker, with the same numbers
+                if not self.holds(cell):  # otherwise, another process stored the same numbers first
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         self._failure(cell.name).unlink(missing_ok=True)
 
     def fail(self, cell: Cell, reason: str, trace: str) -> None:
-        """Record why a cell could not be run; the next start of the sweep tries it again."""
+        """Record why a cell could not be run; the next start of the sweep tries the cell again."""
         self._failure(cell.name).parent.mkdir(exist_ok=True)
         files.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
-        """Write the tables of all cells in the folder; returns the table of failures.
+        """Write the tables of all cells in the folder, and return the table of failures.
 
-        If another process has stored a cell meanwhile, write them again, so that the last process leaves them complete.
+        If another process has stored a cell in the meantime, write the tables again, so that the last process leaves
+        them complete.
         """
         while True:
             before = self._present()
@@ -189,7 +191,7 @@ def _flags(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(settings: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """Name the settings in which a cell differs from the one in `cells` that is most like it."""
+    """List up to three settings in which a cell differs from the cell in `cells` that is most like it."""
     others = [
         [
             f"{name}={value}, here {cell.values.get(name)}"

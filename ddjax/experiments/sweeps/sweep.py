@@ -1,9 +1,10 @@
-"""Sweep over every combination of comma lists of flags, with one table of results.
+"""Sweep over every combination of comma-separated lists of flags, with one table of results.
 
     python scripts/sweep.py --algorithm=local,dsgd,distillation --devices=8,32,128 --seeds=5 --sweep_dir=runs/sizes
 
-It writes into --sweep_dir: results.csv and results.parquet (a row per cell and evaluation, a column per flag),
-timings.csv, failures.csv, and a folder per cell. After a stop, the same command goes on. `report.py` draws the figures.
+The sweep writes into --sweep_dir: results.csv and results.parquet (a row per cell and evaluation, a column per flag),
+timings.csv, failures.csv, and a folder per cell. After a stop, the same command continues the sweep. `report.py` draws
+the figures.
 """
 
 import contextlib
@@ -40,23 +41,23 @@ class Place(Protocol):
     """Place that runs cells: this process or a cluster."""
 
     def count(self) -> int:
-        """Return the number of cells that run at a time."""
+        """Return how many cells run at the same time."""
 
     def environment(self) -> Mapping[str, Any]:
-        """Versions and backend of the place."""
+        """Return the versions and the backend of the place."""
 
     def peak(self) -> float:
         """Measure the floating-point operations per second of a matrix product on one accelerator."""
 
     def measure(self, cells: Sequence[Cell]) -> Iterable[Estimate]:
-        """Estimate what each of the cells takes; raise `InputError` if a cell cannot be run."""
+        """Estimate the time and memory that each cell takes; raise `InputError` if a cell cannot be run."""
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
         """Run all cells, and collect the tables every minute."""
 
 
 def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
-    """Find the folder of a sweep: `--sweep_dir`, or a name made of its cells and of what is asked of them."""
+    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from the text `asked`."""
     names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
@@ -65,7 +66,7 @@ def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
 
 
 def check(cells: Sequence[Cell]) -> None:
-    """Check the settings of every cell; raise `InputError` with the label of the cell."""
+    """Check the settings of every cell; raise `InputError` with the label of a cell whose settings are wrong."""
     for cell in cells:
         try:
             cell.settings.check()
@@ -75,7 +76,7 @@ def check(cells: Sequence[Cell]) -> None:
 
 
 def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Program]:
-    """Group cells by compiled program, with estimates, and print how their data were understood."""
+    """Group cells by compiled program, with estimates, and print a description of their data."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(cell.program, []).append(cell)
@@ -87,7 +88,7 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
         settings, lines = group[0].settings, estimate.lines
         parts = estimates.parts(estimate.operations, settings.rounds, speed)
         programs.append(Program(group, estimate.memory, parts, estimate.compiling))
-        if (settings.dataset, *lines[:2]) not in said:  # not again for each number of devices
+        if (settings.dataset, *lines[:2]) not in said:  # printed once, not for each number of devices
             said.add((settings.dataset, *lines[:2]))
             print("\n".join([settings.dataset, *(f"  {line}" for line in lines)]), flush=True)
     return programs
@@ -95,7 +96,7 @@ def group_programs(cells: Sequence[Cell], store: Store, place: Place) -> list[Pr
 
 @contextlib.contextmanager
 def opened(scheduler: str, host_devices: int, todo: Sequence[Cell], precision: str, store: Store) -> Iterator[Place]:
-    """Open this process or a Dask cluster as the place of a sweep, as long as the context lasts."""
+    """Open this process or a Dask cluster as the place of a sweep, for as long as the context lasts."""
     if scheduler and todo:
         with Cluster(scheduler, host_devices or execution.cores(), todo, precision, store) as cluster:
             yield cluster
@@ -111,11 +112,11 @@ def planned(given: Given, settings: SweepSettings) -> list[Cell]:
 
 
 def sweep(given: Given) -> int:
-    """Run the sweep that the command line describes; returns the exit code."""
+    """Run the sweep that the command line describes, and return the exit code."""
     settings = given.take(SweepSettings)
     cells = planned(given, settings)
     plan.check_scheduler(settings, given.values["host_devices"])
-    Scalars(Path() if given.values["tensorboard"] else None)  # is it installed?
+    Scalars(Path() if given.values["tensorboard"] else None)  # raises an error if TensorBoard is not installed
     column = plan.selection_column(settings, cells)
     if column:
         return _selected(cells, column, given, settings)
@@ -123,8 +124,8 @@ def sweep(given: Given) -> int:
 
 
 def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepSettings) -> int:
-    """Run trials on validation data, pick the best, and run these on the test set."""
-    from ddjax.experiments.sweeps import selection  # this and the next are slow to import
+    """Run trials on validation data, pick the best settings, and run these on the test set."""
+    from ddjax.experiments.sweeps import selection  # this module and the next are slow to import
     from ddjax.experiments.sweeps.frontier import frontier
 
     asked = f"{settings.select} {settings.select_per} {settings.trials} {settings.trial_seeds}"
@@ -132,14 +133,14 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
     tried = path.with_name(f"{path.name}-trials")
     trials = selection.trials(cells, settings)
     if not (path / "sweep.json").exists():
-        Store(path, [])  # refuses a folder that cannot become a sweep's
+        Store(path, [])  # raises an error if the folder cannot hold a sweep
     elif missing := sum(not Store(tried, trials).holds(cell) for cell in trials):
         raise InputError(
-            f"{str(path)!r} has opened the test set for the settings that it picked, and {missing} of these trials "
-            "were not run then; name a new sweep_dir"
+            f"{str(path)!r} holds runs of picked settings on the test set, but {missing} of these trials were not run "
+            "before them; name a new sweep_dir"
         )
     print(f"trials on validation data, written to {tried}", flush=True)
-    # What failed is said there, and cannot be picked.
+    # Failures are reported there, and failed trials cannot be picked.
     _, trials = execute(trials, tried, given, settings)
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
     seeds = selection.seeds_of(cells)
@@ -154,21 +155,21 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
     for table in (picked, tested):
         print(table[table["bytes_budget"] == math.inf].drop(columns="bytes_budget").to_string(index=False))
     gone = sorted({cell.settings.algorithm for cell in trials} - {choice.system["algorithm"] for choice in choices})
-    none = f"no trial of {', '.join(gone)} ran to its end, so it has no row" if gone else ""
+    none = f"the tables have no rows for {', '.join(gone)}, because no trial ran to its end" if gone else ""
     for note in filter(None, (none, selection.uneven(choices), _lost(tested))):
         print(f"note: {note}")
     return 3 if gone else code
 
 
 def _lost(tested: pd.DataFrame) -> str:
-    """Say which runs with picked settings were lost; empty if there are none."""
+    """Write a note on the runs with picked settings that diverged or failed; empty if there are none."""
     whole = tested[(tested["bytes_budget"] == math.inf) & (tested["lost"] > 0)]
     told = ", ".join(f"{row.algorithm} {row.lost}" for row in whole.itertuples())
-    return f"runs on the test set that diverged or failed are in no mean: {told}" if told else ""
+    return f"runs on the test set that diverged or failed are left out of the means: {told}" if told else ""
 
 
 def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> tuple[int, list[Cell]]:
-    """Run cells into a folder; returns the exit code, and the cells with the names that they have there."""
+    """Run cells into a folder, and return the exit code and the cells with their names in the folder."""
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
     check(cells)
@@ -206,7 +207,7 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with the arguments of the process, or with `argv`; returns its exit code."""
-    summary = "Run every combination of comma lists of flags: python scripts/sweep.py --name=value,value …"
-    kept = "finished cells are kept, and the same command goes on"
+    """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
+    summary = "Run every combination of comma-separated lists of flags: python scripts/sweep.py --name=value,value …"
+    kept = "finished cells are kept, and the same command continues the sweep"
     return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv, kept=kept)

@@ -1,4 +1,4 @@
-"""Tables of a sweep, made of the folders of its cells."""
+"""Tables of a sweep, made from the folders of its cells."""
 
 import csv
 import json
@@ -23,9 +23,9 @@ def read_tables(
     """Read results, timings and failures, in the order of the plan.
 
     Args:
-      plan: settings of each cell, by name; another process may have added cells.
+      plan: cell name → settings; another process may have added cells.
       folder_of: maps the name of a cell to its folder.
-      failure_of: maps the name of a cell to the file that says why it failed.
+      failure_of: maps the name of a cell to the file that says why the cell failed.
 
     Raises:
       InputError: a file is damaged.
@@ -58,7 +58,7 @@ def read_tables(
                 reason = json.loads(where.read_text())["reason"]
                 failures.append({"cell": name, "status": "failed"} | settings | {"reason": reason})
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            if not where.exists():  # a failed cell that another process has finished meanwhile
+            if not where.exists():  # another process has finished this failed cell in the meantime
                 continue
             place = where if where.parent.name == "failed" else folder
             raise InputError(f"{str(where)!r} is damaged; remove {str(place)!r} to run that cell again") from None
@@ -67,12 +67,12 @@ def read_tables(
 
 
 def _typed(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
-    """Make a table of cell, status, a column per flag (missing if the flag is not used), and `more` columns."""
+    """Make a table of cell, status, one column per flag (empty if the flag is not used), and `more` columns."""
     types = {name: _TYPES[field.kind] for name, field in fields(Settings).items() if field.kind in _TYPES}
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["cell", "status", *types, *more])
     return frame.astype({name: types.get(name, "string") for name in frame.columns})
 
 
 def _number(text: str) -> float:
-    """Parse a number exactly, which pandas does not promise; an empty text is NaN."""
+    """Parse a number exactly, which pandas does not guarantee; an empty text becomes NaN."""
     return int(text) if text.isdecimal() else float(text or "nan")

@@ -1,4 +1,4 @@
-"""Part of a sweep that runs on a Dask worker: its threads share its accelerators, and each of these runs one cell."""
+"""Part of a sweep that runs on a Dask worker, whose threads share its accelerators; each accelerator runs one cell."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from ddjax.experiments.sweeps.cells import Outcome, Stopped
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.simulation import Progress, Simulation, memory
 
-_SAY_EVERY = 1.0  # seconds between two messages on how far a cell is
+_SAY_EVERY = 1.0  # seconds between two messages about the progress of a cell
 
 
 class Greeting(NamedTuple):
@@ -28,10 +28,11 @@ class Greeting(NamedTuple):
 
     Attributes:
       environment: versions and backend.
-      host: name of its machine.
-      accelerators: names of its accelerators, unique in the cluster; on a CPU they contain the address of the worker.
-      memory: bytes of the host that are free for cells; infinite if accelerators have memory of their own.
-      files: digests of the files that the sweep reads, as the worker sees them, by path.
+      host: name of the worker's machine.
+      accelerators: names of the worker's accelerators, unique in the cluster; on a CPU, each name contains the
+        worker's address.
+      memory: bytes that are free for cells on the host; infinite if accelerators have their own memory.
+      files: path → digest, for each file that the sweep reads, as the worker sees the file.
     """
 
     environment: dict[str, Any]
@@ -42,9 +43,10 @@ class Greeting(NamedTuple):
 
 
 class _Process:
-    """Accelerators of this process, each lent to one thread at a time.
+    """Accelerators of this process, each of which one thread uses at a time.
 
-    A thread waits while all are lent, or while cells of another precision run: JAX has one precision per process.
+    A thread waits while all accelerators are in use, or while cells of another precision run, because JAX has one
+    precision per process.
     """
 
     def __init__(self) -> None:
@@ -52,11 +54,11 @@ class _Process:
         self._precision = ""
         self.accelerators: list[jax.Device] = []
         self._idle: list[jax.Device] = []
-        self._latest: dict[jax.Device, tuple[tuple, Simulation | None]] = {}  # the program that each compiled last
+        self._latest: dict[jax.Device, tuple[tuple, Simulation | None]] = {}  # accelerator → its last program
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
-        """Lend an accelerator, preferably one that has compiled `program`, and the simulation that it has compiled."""
+        """Yield an accelerator, preferably one that has compiled `program`, and the simulation that it has compiled."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready(precision))
             if precision != self._precision:
@@ -73,7 +75,7 @@ class _Process:
                 self._changed.notify_all()
 
     def remember(self, accelerator: jax.Device, program: tuple, simulation: Simulation | None) -> None:
-        """Keep the simulation that an accelerator compiled last, for the next cell of its program."""
+        """Keep the simulation that an accelerator compiled last, for the next cell with the same program."""
         self._latest[accelerator] = program, simulation
 
     def _ready(self, precision: str) -> bool:
@@ -94,7 +96,7 @@ _process = _Process()
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the command that has made this worker; Dask calls this when it preloads the module."""
+    """Leave Ctrl-C to the command that started this worker; Dask calls this function when it preloads the module."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -105,17 +107,18 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
     Args:
       sample: cells that together name all files that the sweep reads.
       precision: precision of the processes of the sweep.
-      versions: versions of the client, by package.
+      versions: package → version on the client.
 
     Raises:
-      InputError: versions differ from those of the client, the backend lacks the precision, or a file is missing.
+      InputError: a version differs from the client's, the backend does not support the precision, or a file is missing
+        or differs.
     """
     with _process.lent(precision):
         environment = records.environment()
         own = environment["versions"]
         if other := {name: there for name, there in versions.items() if own[name] != there}:
             differing = ", ".join(f"{name} {own[name]} instead of {there}" for name, there in other.items())
-            raise InputError(f"it has {differing}; install what the client has")
+            raise InputError(f"it has {differing}; install the client's versions")
         files: dict[str, str] = {}
         for cell in sample:
             files |= _files(cell)
@@ -125,7 +128,7 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
 
 
 def _files(cell: Cell) -> dict[str, str]:
-    """Compute the digests of the files of a cell; raise `InputError` if one is missing or an included one differs."""
+    """Compute the digests of the files of a cell; raise `InputError` if one is missing or an included file differs."""
     try:
         extensions.include(cell.settings.include)
         if cell.settings.include and extensions.digests(cell.settings.include) != cell.values["include"]:
@@ -134,12 +137,12 @@ def _files(cell: Cell) -> dict[str, str]:
     except (OSError, InputError) as error:
         reason = f"{error.filename!r}: {error.strerror}" if isinstance(error, OSError) else error
         raise InputError(
-            f"{reason}; workers need the client's files under the same paths, here as seen from {os.getcwd()!r}"
+            f"{reason}; workers need the client's files under the same paths, and this worker runs in {os.getcwd()!r}"
         ) from None
 
 
 def _names(accelerators: Sequence[jax.Device]) -> list[str]:
-    """Name accelerators so that two workers that share one give it the same name."""
+    """Name accelerators so that two workers that share an accelerator give it the same name."""
     if jax.default_backend() == "cpu":
         return [f"{_dask().address} {device.id}" for device in accelerators]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -154,7 +157,7 @@ def peak(precision: str) -> float:
 
 
 def measure(cell: Cell, precision: str) -> estimates.Estimate:
-    """Estimate what a cell takes on this worker; see `estimates.measure`."""
+    """Estimate the time and memory that a cell takes on this worker (see `estimates.measure`)."""
     with _process.lent(precision) as (accelerator, _):
         return estimates.measure(cell, accelerator)
 
@@ -165,10 +168,10 @@ def run(cell: Cell, precision: str, topic: str) -> Outcome:
     Args:
       cell: the cell.
       precision: precision of the processes of the sweep.
-      topic: Dask topic on which the client hears of rounds.
+      topic: Dask topic under which rounds are reported to the client.
 
     Raises:
-      Stopped: the client has given the cell up, or is gone.
+      Stopped: the client has given up the cell, or is gone.
     """
     with _process.lent(precision, cell.program) as (accelerator, like):
         mesh = sharding.mesh([accelerator])
