@@ -89,7 +89,7 @@ def data_lines(built: Experiment) -> list[str]:
 def _held_out(examples: dict[str, Any]) -> str:
     """Describe the examples that no device holds: test examples and validation examples."""
     if examples["evaluated_on"] == "validation":
-        return f"{examples['test']:,} validation; the test set is not opened"
+        return f"{examples['test']:,} validation; the test set is not used"
     kept = f"{examples['validation']:,} validation, not used here, " if examples["validation"] else ""
     return f"{kept}{examples['test']:,} test"
 
