@@ -208,7 +208,7 @@ def digest(settings: Settings) -> str:
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
-    """Return the settings that are inputs of the compiled program; missing values become the mixer's defaults."""
+    """Return the settings that are inputs of the compiled program; the mixer's defaults fill missing values."""
     names = [name for name, field in fields(Settings).items() if field.role is Role.HYPERPARAMETER]
     usual = _usual(entry, settings)
     return {name: getattr(settings, name) or usual.get(name, getattr(settings, name)) for name in names}
@@ -300,7 +300,7 @@ def _population(
     steps = population.steps_per_round(problem.private_indices.shape[1])
     if settings.rounds * steps >= 2**31:
         raise InputError(
-            f"{settings.rounds} rounds of {steps} steps exceed the largest step count, 2^31 - 1; run fewer"
+            f"{settings.rounds} rounds of {steps} steps exceed the largest step count, 2^31 - 1; run fewer rounds"
         )
     # Optax counts steps, but a schedule counts rounds.
     optimizer = OPTIMIZERS.parse(settings.optimizer).build(lambda count: rate(count // steps))

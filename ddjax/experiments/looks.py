@@ -57,12 +57,7 @@ __all__ = [
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES: tuple[Any, ...] = (
-    "-",
-    "--",
-    "-.",
-    (0, (3, 1, 1, 1, 1, 1)),
-)  # the next style begins when the colours are used up
+STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)))  # one per pass through the colours
 # The systems of each colour, in the order of styles. Systems that are often compared differ in colour.
 _SYSTEMS = (
     ("distillation", "fedct_neighbors", "idkd", "def_kt"),
@@ -83,7 +78,7 @@ def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
     """Choose the looks of curves by number: look `k` has colour `k % 7` and style `k // 7`.
 
     A system has the same look in every figure. Of several curves of one system, the curve with the shortest
-    description has this look. The other curves take free looks that follow from their descriptions, so that a curve
+    description has that look. The other curves take free looks that follow from their descriptions, so that a curve
     mostly has the same look in other figures.
 
     Args:

@@ -208,7 +208,7 @@ def draw_devices(
       models: `[N]` names of the devices' models; each model has its own mark.
       norm: scale of the colours.
       colormap: name of the colour map.
-      worst: `min` or `max`, whichever score is the worst; the worst device gets a circle.
+      worst: `min` or `max`, whichever is the worst score; the worst device gets a circle.
       side: side of the panel in inches.
     """
     devices = len(scores)

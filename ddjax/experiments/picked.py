@@ -71,7 +71,7 @@ def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], me
 
 
 def _product(simulation: Simulation, messages: PyTree) -> str | None:
-    """Return the form of the product with `W`; if leaves differ, join by `+`; `None` for graphs drawn each round."""
+    """Return the forms of the product with `W`, joined by `+`; `None` for graphs that are drawn each round."""
     network = simulation.problem.network
     network = network.matrices if isinstance(network, Cycle) else network
     if isinstance(network, Dense):

@@ -254,7 +254,7 @@ def _version(config: Mapping[str, Any]) -> str:
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
     """Refuse to resume a run that had other settings, unless the differences change none of its numbers.
 
-    If a later version added a setting, the run counts as having had its default.
+    A setting that a later version added counts as having had its default in the run.
 
     Args:
       settings: settings to resume the run with.

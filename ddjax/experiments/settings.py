@@ -74,8 +74,8 @@ class Settings(ProblemSettings):
     )
     compressor: str = _mixing(
         "",
-        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number of "
-        "entries, or a fraction below 1. Default: none; in choco top_k:0.01 for parameters, top_k:0.1 for decisions.",
+        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number or, "
+        "below 1, a fraction of entries. Default: none; choco has top_k:0.01 (parameters), top_k:0.1 (soft decisions).",
         registry=COMPRESSORS,
     )
     choco_step_size: float = _mixing(

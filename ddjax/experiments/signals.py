@@ -111,7 +111,7 @@ def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) ->
             while (number := heard()) and time.monotonic() - start < _ECHO:
                 pass
         if number:
-            line = f"{script}: {said(number)}; ended at once; what was written is kept\n"
+            line = f"{script}: {said(number)}; ended at once, and what was written is kept\n"
             with contextlib.suppress(OSError):
                 os.write(2, ("\n" * os.isatty(2) + line).encode())
             os._exit(128 + number)

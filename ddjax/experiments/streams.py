@@ -52,7 +52,7 @@ class _Stream:
     def _lose(self, error: Exception) -> None:
         self._lost = True
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            # The buffer goes there, and so does everything that is written until the process ends.
+            # The null device takes the buffer, and everything that is written until the process ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

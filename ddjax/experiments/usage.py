@@ -111,7 +111,7 @@ def check_used(settings: Settings) -> None:
     if "homogenize_after" in uses and settings.homogenize_after > settings.rounds:
         raise InputError(
             f"homogenize_after {settings.homogenize_after} lies beyond the last of the {settings.rounds} rounds, so "
-            f"{settings.algorithm} would be dsgd; lower it or run more --rounds"
+            f"{settings.algorithm} would be dsgd; lower it or raise --rounds"
         )
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
