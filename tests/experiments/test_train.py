@@ -257,7 +257,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert call(*FAST, f"--output_dir={out}") == 2
-    assert "not empty; name a new one, or go on with --resume" in capsys.readouterr().err
+    assert "not empty; name a new one, or continue with --resume" in capsys.readouterr().err
     assert call(*FAST, f"--output_dir={out}", "--resume") == 2
     assert "no run to resume" in capsys.readouterr().err
     assert call(*FAST, f"--output_dir={out / 'mine.txt'}") == 2
