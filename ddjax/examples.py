@@ -106,7 +106,8 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
     place of arrays, the result has shapes, too.
 
     Args:
-      problem: problem with NumPy or JAX arrays, which are the same in every process or already on this mesh.
+      problem: problem with NumPy or JAX arrays. They are the same in every process, unless they are already on this
+        mesh.
       mesh: mesh with the axis `devices`.
       groups: numbers of devices per architecture, in order; each group is spread evenly over the accelerators.
     """

@@ -37,8 +37,8 @@ def def_kt(population: Population) -> Algorithm:
     local steps and sends its model `θ`. The receiver, whose own model is `φ`, takes the same number of steps on its own
     data. In these steps, both models learn from the labels and from each other: `θ` follows the gradient of
     `−log p_θ(y) + KL(p_φ ‖ p_θ)`, and `φ` follows that of the same loss with `θ` and `φ` exchanged. Finally, the
-    receiver keeps the received model, and the sender keeps the model that it sent. A message contains the parameters.
-    Optimizer state is not sent; a received model starts with a fresh optimizer.
+    receiver keeps the trained `θ` and drops its own model `φ`; the sender keeps `θ` as it was sent. A message contains
+    the parameters. Optimizer state is not sent; a received model starts with a fresh optimizer.
 
     In the paper, any two devices may form a pair; the topology `complete` allows this.
 

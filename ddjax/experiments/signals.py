@@ -59,7 +59,9 @@ def said(number: int) -> str:
 
 @contextlib.contextmanager
 def handled(script: str, ends: bool) -> Iterator[None]:
-    """Let a signal end a command cleanly: it raises `Interrupted`, or sets `asked` if the command polls.
+    """Let a signal end a command cleanly.
+
+    The signal raises `Interrupted` or, if the command polls, makes `asked` return the number of the signal.
 
     Ignored signals stay ignored, as under nohup. Outside the main thread, this function changes nothing.
 

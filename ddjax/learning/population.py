@@ -124,7 +124,7 @@ class Population:
           devices: a stacked `Device` for each group.
           problem: problem with the private data.
           reference: `[b, …]` the reference minibatch.
-          targets: `[N, b, K]`; `None` to learn only from the private data.
+          targets: `[N, b, K]` targets on the reference minibatch; `None` to learn only from the private data.
           active: `[N]` bool, the devices that take part; all devices if `None`. The other devices do not change, but
             cost the same.
           correct: function that changes the gradient before each update; it must not close over a traced array.

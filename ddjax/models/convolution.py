@@ -2,8 +2,8 @@
 
 On a CPU, XLA runs a convolution 10 to 60 times slower than necessary if the convolution is inside a loop, or if `vmap`
 turns it into a grouped convolution; matrix products keep their speed in both cases. Here, a convolution is `fold ∘
-product ∘ spread`. *Spread* places the cells that a window sees side by side, as channels. *Fold*, the transpose of
-*spread*, adds each channel to the cell where it was seen. For each kernel axis, the convolution uses either *spread* or
+product ∘ spread`. *Spread* collects the cells in a window and stacks them as channels. *Fold*, its transpose, adds each
+channel back to the cell from which *spread* takes it. For each kernel axis, the convolution uses either *spread* or
 *fold*. Spreading both axes is im2col. *Row-out* spreads only the columns of the kernel, computes the results of all
 kernel rows in one product, and folds these results. *Row-out* moves less memory if there are many channels.
 """

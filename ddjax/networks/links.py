@@ -115,7 +115,7 @@ class Links(MixingMatrix):
         return total
 
     def multiply(self, x: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]` on one shard."""
+        """Multiply `W` by `x` `[N, …]`, the columns that one shard holds."""
 
         def hear(slots: jax.Array) -> jax.Array:
             senders = jnp.take(self.senders, slots, mode="clip")  # padding reads any sender, with weight 0

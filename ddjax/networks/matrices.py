@@ -23,7 +23,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def multiply(self, x: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]` on one shard."""
+        """Multiply `W` by `x` `[N, …]`, the columns that one shard holds."""
 
     @property
     @abc.abstractmethod

@@ -32,7 +32,7 @@ class Watch(NamedTuple):
     start: jax.Array
 
     def follow(self, info: Info) -> "Watch":
-        """Return the watch after one more round."""
+        """Return the watch, updated with the losses of one more round."""
         kept = _KEPT ** info.steps.astype(self.level.dtype)
         loss = info.loss / jnp.maximum(info.steps, 1)
         return self._replace(level=kept * self.level + (1 - kept) * loss)

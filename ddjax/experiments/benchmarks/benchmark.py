@@ -30,9 +30,9 @@ how far to trust the rows.
 - `fits`: whether `held_bytes` (problem and state) and `temporary_bytes` fit into `available_bytes`. If the compiler
   refuses the program, `refusal` holds the compiler's message, and other figures are missing. `ddjax_estimate_bytes` is
   the peak that `train.py` predicts.
-- `estimate_ms`: time that a TPU's compiler estimates, without collectives, gathers, scatters and sorts; the results of
-  the last three have `unestimated_bytes`. GPUs have no estimate, so `floor_ms` is the time in which the memory can
-  transfer `traffic_bytes`.
+- `estimate_ms`: time that a TPU's compiler estimates. It leaves out collectives, gathers, scatters and sorts;
+  `unestimated_bytes` is the size of the results of the gathers, scatters and sorts. GPUs have no estimate, so
+  `floor_ms` is the time in which the memory can transfer `traffic_bytes`.
 - `collectives`, `collective_bytes`: number of collectives and size of their results; `collective_kinds` counts the
   collectives of each kind.
 - `kernels`: number of operations that are started; `sorts` is the number of different sorts. On GPUs,

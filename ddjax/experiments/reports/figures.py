@@ -138,7 +138,7 @@ def save(fig: Figure, **options: Any) -> bytes:
 
 
 def _draw_line(axis: Axes, line: Line, look: int, fine: bool) -> Line2D:
-    """Draw a curve as one group, and return the line that represents it in a legend."""
+    """Draw a curve whose parts share one id in the SVG, and return the line that represents the curve in a legend."""
     color = COLORS[look % len(COLORS)]
     (drawn,) = axis.plot(
         line.x,

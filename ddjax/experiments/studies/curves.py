@@ -92,7 +92,7 @@ def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
 def steady(cell: Cell, topology: Topology) -> bool:
     """Return whether every round is the same linear map of linear devices, except for `ζ`.
 
-    This requires one SGD step with a constant step size on all data, and mixing only by a `W` that does not change.
+    This holds only if each round takes one SGD step on all data with a constant step size, and mixes with the same `W`.
     """
     settings = cell.settings
     step = (settings.optimizer, settings.learning_rate_schedule, settings.local_steps, settings.local_epochs)

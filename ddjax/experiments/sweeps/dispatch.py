@@ -24,7 +24,7 @@ class Job(NamedTuple):
     """Function call that a worker makes.
 
     Attributes:
-      name: name of the job; deaths are counted per name.
+      name: name of the job; workers that die while they run it are counted under this name.
       call: function of the module `worker`.
       arguments: arguments of the function.
       memory: bytes that the job takes.

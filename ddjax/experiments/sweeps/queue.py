@@ -42,8 +42,9 @@ class Queue:
     def take(self, last: Program | None) -> tuple[Program, Cell] | None:
         """Take the next cell, and wait for memory if necessary; `None` if no cell is left.
 
-        The next cell belongs to the program that the lane compiled last. If that program has no cells left, the next
-        cell belongs to the program with the most work left, with preference for programs that no other lane runs.
+        The next cell belongs to the program that the lane compiled last. If that program has no cells left, the lane
+        takes a program that no other lane runs, if there is one; among these, it takes the program with the most work
+        left.
         """
         with self._changed:
             while not self._stopped and (left := [program for program in self._programs if program.cells]):

@@ -32,7 +32,7 @@ class Store:
       cells: all cells of the sweep, whichever process runs them.
 
     Attributes:
-      cells: the cells, with their names in the folder, which an earlier version may have chosen.
+      cells: the cells, under their names in the folder; an earlier version of ddjax may have chosen other names.
 
     Raises:
       InputError: the path is a file or a broken link, or the folder holds another sweep, other files, or a damaged
