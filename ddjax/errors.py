@@ -12,13 +12,13 @@ class InputError(ValueError):
 
 
 class DivergedError(FloatingPointError):
-    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its start.
+    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its first value.
 
     Args:
       round: number of the round in which this happened, counted from 1.
       device: number of the first such device.
       loss: private loss of this device, smoothed over its steps, if it is finite; otherwise NaN.
-      start: the loss at the start of the run, see `simulation.watch.Watch`.
+      start: loss at the start of the run (see `simulation.watch.Watch`).
     """
 
     def __init__(self, round: int, device: int, loss: float = math.nan, start: float = math.nan):
@@ -33,7 +33,7 @@ class DivergedError(FloatingPointError):
 
 
 def no_file(path: str) -> InputError:
-    """Make the error for a path without a file, or for a link whose file does not exist."""
+    """Make the error for a path without a file, or for a symbolic link whose target does not exist."""
     full = os.path.expanduser(path)
     if os.path.islink(full):
         return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which does not exist")
@@ -51,14 +51,14 @@ def suggest(kind: str, given: str, accepted: Iterable[str]) -> InputError:
 def check_number(
     name: str, value: Any, minimum: float = 0.0, maximum: float = math.inf, *, positive: bool = False
 ) -> None:
-    """Refuse a number that is out of bounds or not a number.
+    """Refuse a number that is out of bounds or NaN.
 
     Args:
       name: name of the setting, for the message.
       value: a number; anything else, such as a schedule or a traced value, passes.
       minimum: the least value, included unless `positive`.
       maximum: the largest value, included.
-      positive: whether the least value is refused.
+      positive: whether the least value is excluded.
 
     Raises:
       InputError: the number is out of bounds.

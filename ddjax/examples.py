@@ -1,4 +1,4 @@
-"""Examples on accelerators: flat, row-major, and private ones on the shard of the device that holds them."""
+"""Examples on accelerators: flat and row-major, with private examples on the shard of the device that holds them."""
 
 import dataclasses
 import math
@@ -21,8 +21,8 @@ from ddjax.types import Problem
 class Examples:
     """Examples `[M, …]`, stored flat, because on a TPU each row of an image would fill a tile.
 
-    Row numbers index it like the array, and give examples in their own shape. Within `sharding.by_device`, spread
-    examples are only the rows of this shard, under the same row numbers.
+    Row numbers index this object like the array, and return examples in their own shape. Within `sharding.by_device`,
+    spread examples contain only the rows of this shard, under the same row numbers.
 
     Attributes:
       rows: `[M, D]`; `[M]` for labels.
@@ -82,7 +82,7 @@ def flat(x: Any) -> Examples:
 
 
 def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
-    """Bring the examples of some devices to the shards that compute these devices.
+    """Bring the examples of some devices to the shards that execute these devices.
 
     Args:
       held: `[C, n_max]` rows of these devices.
@@ -100,13 +100,13 @@ def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
 def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Problem:
     """Put a problem on a mesh.
 
-    Private examples lie with the devices that hold them, everything else whole on each accelerator.
+    Each accelerator gets the private examples of its devices, and a whole copy of everything else.
 
-    A process only reads the private examples of its own devices. If the problem has shapes (`jax.ShapeDtypeStruct`) in
-    place of arrays, so does the result.
+    A process reads only the private examples of its own devices. If the problem has shapes (`jax.ShapeDtypeStruct`) in
+    place of arrays, the result has shapes, too.
 
     Args:
-      problem: problem with NumPy or JAX arrays, the same in every process, or already on this mesh.
+      problem: problem with NumPy or JAX arrays, which are the same in every process or already on this mesh.
       mesh: mesh with the axis `devices`.
       groups: numbers of devices per architecture, in order; each group is spread evenly over the accelerators.
     """
@@ -133,10 +133,10 @@ class Layout(NamedTuple):
     """Places of private examples on several shards.
 
     Attributes:
-      indices: `[N, n_max]`, `Problem.private_indices` in the stored order.
+      indices: `[N, n_max]`, `Problem.private_indices` renumbered for the stored order.
       source: `[M']` row of the problem for each stored row, with `M' / S` rows per shard; `None` if only shapes are
         known.
-      total: `M'`.
+      total: number `M'` of stored rows.
       groups: see `place_problem`.
     """
 
@@ -165,7 +165,7 @@ def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...])
 
     Args:
       indices: `Problem.private_indices`, an array or its shape.
-      counts: `Problem.private_counts`, an array or its shape; with a shape every device counts as full.
+      counts: `Problem.private_counts`, an array or its shape; if it is a shape, every device counts as full.
       shards: number of shards.
       groups: see `place_problem`.
     """

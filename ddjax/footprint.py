@@ -15,8 +15,8 @@ def nbytes(shape: Any) -> int:
 def size_on(platform: str) -> Callable[[Any], int]:
     """Return the function that counts the bytes of an array on a backend.
 
-    A TPU fills up the last two axes to whole tiles of 8 × 128. If that would more than double an array, the compiler
-    puts other axes last, so the array counts as twice its numbers.
+    A TPU pads the last two axes to whole tiles of 8 × 128. If padding would more than double an array, the compiler
+    puts other axes last, so the array then counts as twice its size without padding.
     """
 
     def tiled(shape: Any) -> int:
@@ -32,13 +32,13 @@ def size_on(platform: str) -> Callable[[Any], int]:
 def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
     """Estimate the bytes at the peak of a program, on all shards, beyond its inputs.
 
-    Each array counts from where it is made to where it is last used. That is more than the program needs, because a
-    compiler fuses much of it and updates in place, but it leaves out the compiler's own needs.
+    Each array counts from where it is made to where it is last used. The estimate exceeds what the arrays need, because
+    a compiler fuses much of the program and updates arrays in place. It leaves out what the compiler itself needs.
 
     Args:
       jaxpr: the program.
       shards: number of shards over which `shard_map` spreads its part.
-      size: function that counts the bytes of one array, see `size_on`.
+      size: function that counts the bytes of one array (see `size_on`).
     """
     last: dict[Var, int] = {}
     for number, equation in enumerate(jaxpr.eqns):

@@ -1,7 +1,7 @@
-"""Forms of execution, picked for speed from the backend, the shapes and the mesh.
+"""Forms of execution, picked for speed by backend, shapes and mesh.
 
-On CPUs the rules were measured. On TPUs and GPUs they follow from the limits of a chip, and were checked against the
-programs that the compilers make (`scripts/benchmark.py --target`). Flags force each of them.
+The rules for CPUs were measured. The rules for TPUs and GPUs follow from the limits of a chip, and were checked against
+the programs that the compilers make (`scripts/benchmark.py --target`). A flag can force each form.
 """
 
 import os
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """What the rules assume about one accelerator of its kind.
+    """Assumptions of the rules about one kind of accelerator.
 
     Attributes:
       flops: operations per second of a matrix product in full float32 precision.
       bandwidth: bytes per second of its memory.
-      gather: passes over its rows that a sum over links takes per neighbour; a guess.
-      shift: passes that a sum over hops takes per neighbour. On a TPU both parts of a shifted array are read as a
-        whole.
+      gather: passes over its rows that a sum over links makes per neighbour (a guess).
+      shift: passes over its rows that a sum over hops makes per neighbour. On a TPU, both parts of a shifted array are
+        read as a whole.
     """
 
     flops: float
@@ -30,22 +30,22 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
-_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes; with more there are fewer turns
+_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes of temporary memory; more bytes mean fewer turns
 _TILE = 8  # rows of a tile on a TPU
 
 
 def mixing_product(
     platform: str, devices: int, heard: float, message: int, shards: int, circulant: bool, itemsize: int = 4
 ) -> str:
-    """Pick the fastest product of a sparse mixing matrix with the values that the devices hold.
+    """Pick the fastest form of the product of a sparse mixing matrix with the values that the devices hold.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.
       devices: `N`.
       heard: mean number of neighbours that a device hears.
-      message: `P`, numbers that each device holds.
+      message: number `P` of values that each device holds.
       shards: number of accelerators that share the work.
-      circulant: whether every device `n` hears the same `n + h`, for example in a ring.
+      circulant: whether every device `n` hears `n + h` for the same numbers `h`, for example in a ring.
       itemsize: bytes of a number.
 
     Returns:
@@ -67,8 +67,9 @@ def mixing_product(
 def convolution(platform: str) -> str:
     """Pick the form of a convolution whose kernels differ between devices: `products` of matrices, or `native`.
 
-    On a CPU products are 10 to 60 times faster. On a GPU a native one is grouped, keeps the loop over rounds out of a
-    CUDA graph, and moves half the bytes; that products are faster is a guess. On a TPU they take twice the time.
+    On a CPU, products are 10 to 60 times faster. On a GPU, a native convolution is grouped, keeps the loop over rounds
+    out of a CUDA graph, and moves half the bytes; that products are faster is a guess. On a TPU, products take twice
+    the time.
     """
     return "native" if platform == "tpu" else "products"
 
@@ -76,20 +77,20 @@ def convolution(platform: str) -> str:
 def micro_batch(platform: str, convolutional: bool) -> int:
     """Pick the number of examples that a model takes at a time, the `micro_batch` of a learner; 0 for all.
 
-    On CPUs it was measured: few enough examples stay in cache.
+    The number for CPUs was measured; so few examples stay in cache.
     """
     return 8 if convolutional and platform == "cpu" else 0
 
 
-# Size of a chunk on a CPU, measured: bytes of parameters that stay in the cache of a core, and the least number of
-# devices that is worth starting a step for.
+# Size of a chunk on a CPU, as measured: bytes of parameters that stay in the cache of a core, and the least number of
+# devices for which starting a step is worthwhile.
 _CHUNK_BYTES, _CHUNK_DEVICES = 2**19, 4
 
 
 def device_chunk(platform: str, convolutional: bool, parameter_bytes: int) -> int | None:
     """Pick the number of devices that one accelerator vectorizes at a time, the `chunk` of a group.
 
-    `None` means as many as fit in memory, see `at_a_time`.
+    `None` means as many as fit in memory (see `at_a_time`).
     """
     if platform != "cpu":
         return None
@@ -104,15 +105,15 @@ def at_a_time(platform: str, count: int, bytes_each: float) -> int:
     return fitting // _TILE * _TILE or fitting
 
 
-# Contents of CUDA graphs: what XLA puts there by default, and loops and conditionals.
+# Contents of CUDA graphs: what XLA puts there by default, plus loops and conditionals.
 _GRAPHED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 
 
 def loop_options(platform: str) -> dict[str, str]:
     """Return compiler options for the loop over rounds.
 
-    On a GPU the whole loop becomes one CUDA graph. Otherwise the host waits for the loop condition in each round before
-    it starts the next one. If the user sets command buffers in `XLA_FLAGS`, that setting stays.
+    On a GPU, the whole loop becomes one CUDA graph. Otherwise, the host would wait for the loop condition in each round
+    before it starts the next round. If the user sets command buffers in `XLA_FLAGS`, that setting stays in effect.
     """
     if platform != "gpu" or "xla_gpu_enable_command_buffer" in os.environ.get("XLA_FLAGS", ""):
         return {}
@@ -120,10 +121,10 @@ def loop_options(platform: str) -> dict[str, str]:
 
 
 def matmul_precision(platform: str, precision: str) -> str:
-    """Return JAX's name of the precision of matrix products.
+    """Return JAX's name for the precision of matrix products.
 
-    On a GPU the names of algorithms are exact; "tensorfloat32" means float32 in some kernels there, and "bfloat16"
-    means TF32. A TPU has passes in bfloat16: one for `bfloat16`, three for `tf32`, six for `float32`.
+    On a GPU, the names of algorithms are exact, whereas "tensorfloat32" means float32 in some kernels, and "bfloat16"
+    means TF32. A TPU makes passes in bfloat16: one for `bfloat16`, three for `tf32`, and six for `float32`.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.

@@ -2,8 +2,8 @@
 
 Each part is registered once, with its usage, the bounds of its arguments and its settings.
 
-A specification is a name with its arguments after colons, such as `watts_strogatz:4:0.1`. To add your own part, add an
-`Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networks.TOPOLOGIES`, …) in a file that
+A specification is a name followed by arguments, each after a colon, such as `watts_strogatz:4:0.1`. To add your own
+part, add an `Entry` to the registry of its kind (`ddjax.mixing.MIXERS`, `ddjax.networks.TOPOLOGIES`, …) in a file that
 `--include=FILE.py` imports.
 """
 
@@ -19,7 +19,7 @@ Parser = Callable[[str], Any]
 
 
 def whole(minimum: int = 0, maximum: int = 2**31 - 1) -> Parser:
-    """Make a parser of whole numbers with inclusive bounds; it raises `ValueError` with what is accepted."""
+    """Make a parser of whole numbers with inclusive bounds; its `ValueError` says what is accepted."""
     accepted = f"a whole number of at least {minimum}" if maximum == 2**31 - 1 else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
@@ -55,9 +55,9 @@ class Argument(NamedTuple):
     """Argument of a specification.
 
     Attributes:
-      name: its placeholder in the usage, such as `K`.
-      parse: `(text) → value`; raises `ValueError` with what is accepted, such as `must be a positive number`.
-      optional: whether it may be left out, together with all that follow it.
+      name: placeholder in the usage, such as `K`.
+      parse: `(text) → value`; raises a `ValueError` that says what is accepted, such as `must be a positive number`.
+      optional: whether the argument may be left out, together with all arguments that follow.
     """
 
     name: str
@@ -70,11 +70,12 @@ class Entry:
     """Named part.
 
     Attributes:
-      name: the name that a specification begins with.
-      build: makes the part; its inputs besides the arguments depend on the kind.
-      arguments: the arguments in a specification, in order. If the last one is a `str`, it takes the rest of the
+      name: name with which a specification begins.
+      build: function that makes the part; its inputs besides the arguments depend on the kind of part.
+      arguments: the arguments in a specification, in order. If the last argument is a `str`, it takes the rest of the
         specification, colons included.
-      uses: settings that matter if the part is chosen. A setting that entries name is unused if none of them is chosen.
+      uses: settings that matter if the part is chosen. A setting that some entries name is unused unless one of these
+        entries is chosen.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All settings that it names."""
+        """All settings that the entry names."""
         return (*self.taken, *self.uses)
 
     @property
@@ -106,7 +107,7 @@ class ConfiguredEntry(Entry):
     """Named part that is built from settings.
 
     Attributes:
-      settings: map from a parameter of `build` to the name of the setting that fills it in.
+      settings: map from each parameter of `build` to the name of the setting that supplies its value.
     """
 
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -121,12 +122,12 @@ E = TypeVar("E", bound=Entry)
 
 
 class Choice(NamedTuple, Generic[E]):
-    """Specification that was parsed.
+    """Parsed specification.
 
     Attributes:
       spec: the text.
       entry: the entry that it names.
-      arguments: values of the arguments; those that were left out are missing at the end.
+      arguments: values of the arguments; arguments that were left out are missing at the end.
     """
 
     spec: str
@@ -170,7 +171,7 @@ class Registry(Generic[E]):
         """Register an entry.
 
         Raises:
-          InputError: the name is taken, or a specification cannot hold it.
+          InputError: the name is taken or has characters that a specification cannot hold, or the registry is closed.
         """
         if not entry.name.replace("_", "a").isalnum():
             raise InputError(
@@ -187,7 +188,7 @@ class Registry(Generic[E]):
         self._closed = True
 
     def __getitem__(self, name: str) -> E:
-        """Return the entry of that name; raise `InputError` with the nearest known name if there is none."""
+        """Return the entry with this name; an `InputError` for an unknown name suggests the nearest known name."""
         if name not in self._entries:
             raise suggest(self.kind, name, self._entries)
         return self._entries[name]

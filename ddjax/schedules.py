@@ -13,8 +13,8 @@ class Schedule(NamedTuple):
 
     Attributes:
       step_sizes: `(initial, rounds) → optax.Schedule`, the step size in round `t` (counted from 0) of a run.
-      stretches: whether it depends on the length of the run.
-      power: `a` if it finally falls like `t^−a`, 0 if it is constant, `None` if it reaches zero.
+      stretches: whether the schedule depends on the length of the run.
+      power: `a` if the step size finally falls like `t^−a`, 0 if it is constant, `None` if it reaches zero.
       tau: `(rounds) → float`, the number of rounds after which `1 + t/τ` has doubled.
     """
 
@@ -28,14 +28,15 @@ SCHEDULES: Registry[Entry] = Registry("schedule")
 
 
 def constant() -> Schedule:
-    """Make the schedule that always is `initial`."""
+    """Make the schedule that always equals `initial`."""
     return Schedule(lambda initial, rounds: optax.constant_schedule(initial), stretches=False, power=0.0)
 
 
 def inverse_power(power: float, tau: float | None = None) -> Schedule:
     """Make the schedule `initial / (1 + t/τ)^a`.
 
-    For `1/2 < a ≤ 1` its sum diverges and the sum of its squares converges, which the convergence claim requires.
+    For `1/2 < a ≤ 1`, the sum of the step sizes diverges and the sum of their squares converges, as the convergence
+    claim requires.
 
     Args:
       power: `a > 0`.

@@ -1,8 +1,9 @@
-"""The device axis over several accelerators, hosts, or host devices of one CPU: a `jax.sharding.Mesh` of one axis.
+"""Layout of the device axis over accelerators, hosts or host devices of a CPU: a `jax.sharding.Mesh` of one axis.
 
-The layout never changes a result, except for the order of a few sums over devices. One shard computes all that belongs
-to one device. If the number of devices does not divide evenly, padding is added, and removed before anything sees it.
-The mesh is ambient (`jax.set_mesh`, called by `Simulation`); without one everything runs on one accelerator.
+The layout never changes a result, except for the order of a few sums over devices. A single shard computes everything
+that belongs to a device. If the number of devices does not divide evenly, padding is added, and is removed before any
+other code sees it. The mesh is ambient (`jax.set_mesh`, called by `Simulation`); without a mesh, everything runs on one
+accelerator.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from ddjax.types import PyTree
 
 AXIS = "devices"
 
-# Entries that host devices exchange at a time: few enough to stay in cache, enough to be worth starting an exchange.
+# Entries that host devices exchange at a time: few enough to stay in cache, but enough to make an exchange worthwhile.
 _BLOCK = 2**18
 
 
@@ -56,7 +57,8 @@ def spread(mesh: Mesh) -> NamedSharding:
 def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
     """Return the layout of each leaf (an array or its shape) between compiled calls: spread along its leading axis.
 
-    A leaf whose leading axis does not divide evenly is kept whole on every accelerator. Inside a call it is spread too.
+    A leaf whose leading axis does not divide evenly is kept whole on every accelerator; inside a call, it is spread,
+    too.
     """
 
     def layout(leaf) -> NamedSharding:
@@ -67,13 +69,13 @@ def stacked(mesh: Mesh, tree: PyTree) -> PyTree:
 
 
 def place(tree: PyTree, layout: PyTree) -> PyTree:
-    """Put arrays on a mesh; every process must give the same arrays.
+    """Put arrays on a mesh; every process must pass the same arrays.
 
-    If one of them is a shape (`jax.ShapeDtypeStruct`), all become shapes, so no accelerator is needed.
+    If any array is a shape (`jax.ShapeDtypeStruct`), all become shapes, so no accelerator is needed.
 
     Args:
       tree: pytree of arrays.
-      layout: one sharding for all, or a sharding for each.
+      layout: one sharding for all arrays, or a pytree with a sharding for each.
     """
 
     def put(leaf: Any, layout: jax.sharding.Sharding) -> Any:
@@ -82,7 +84,7 @@ def place(tree: PyTree, layout: PyTree) -> PyTree:
         there = isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(layout, leaf.ndim)
         if there or layout.is_fully_addressable:
             return jax.device_put(leaf, layout)
-        # `device_put` would gather the array from every process, to compare them.
+        # `device_put` would gather the array from every process, to compare the copies.
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, layout, lambda index: host[index])
 
@@ -92,7 +94,7 @@ def place(tree: PyTree, layout: PyTree) -> PyTree:
 
 
 def on_host(x: Any) -> np.ndarray:
-    """Copy an array into NumPy in every process; parts that other processes hold are gathered."""
+    """Copy an array to NumPy in every process; parts that other processes hold are gathered."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         mesh: Any = x.sharding.mesh  # type: ignore[attr-defined]
         x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
@@ -104,12 +106,12 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
 
     Args:
       function: `(shared, *arguments)`, which takes leaves `[n, …]` for any `n`, treats each device independently, and
-        returns leaves `[n, …]`. It closes over no traced array.
-      shared: values that are the same for all devices; each shard takes its own part of examples that are spread.
+        returns leaves `[n, …]`. It must not close over a traced array.
+      shared: values that are the same for all devices; of examples that are spread, each shard takes its own part.
       arguments: pytrees with leaves `[N, …]`.
 
     Raises:
-      ValueError: examples are spread for other numbers of devices.
+      ValueError: private examples are spread for groups with other numbers of devices.
     """
     shards = shard_count()
     if shards == 1:
@@ -123,8 +125,8 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
     for node in jax.tree.leaves(shared, is_leaf=is_spread):
         if is_spread(node) and devices not in node.layout:
             raise ValueError(
-                f"private examples lie on the shards for groups of {node.layout} devices, and {devices} devices are "
-                "mapped; the state of an algorithm has `devices`, a stacked pytree for each group of one architecture"
+                f"private examples are spread for groups of {node.layout} devices, but {devices} devices are mapped; "
+                "the state of an algorithm must have `devices`, a stacked pytree for each group of one architecture"
             )
     split = jax.tree.map(lambda node: P(AXIS) if is_spread(node) else P(), shared, is_leaf=is_spread)
     specs = (split, *(P(AXIS) for _ in arguments))
@@ -133,17 +135,17 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
 
 
 def extended(x: jax.Array, before: int, after: int) -> jax.Array:
-    """Extend the rows of this shard by rows of the shards before and after, around the end; called within `by_device`.
+    """Extend the rows of this shard by rows of the shards before and after it, cyclically; called within `by_device`.
 
     Args:
-      x: rows of this shard; every shard has the same number.
-      before: number of rows to put before them, at most the number of rows on all shards.
-      after: number of rows to put after them, with the same limit.
+      x: rows of this shard; every shard has the same number of rows.
+      before: number of rows to put before these rows, at most the number of rows on all shards.
+      after: number of rows to put after these rows, with the same limit.
     """
     shards, rows = shard_count(), len(x)
 
     def others(count: int, distance: int) -> list[jax.Array]:
-        """Collect rows of other shards: whole shards and a part of one, each a step further away."""
+        """Collect rows of other shards, each one step further away: all rows, or part of the rows of the last shard."""
         parts = []
         while count > 0:
             part = (x[:count] if distance > 0 else x[-count:]) if count < rows else x
@@ -158,11 +160,11 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
 def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
     """Call `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
 
-    This takes two exchanges of `x`. Gathering it would move several times as much, and keep all of it on every
-    accelerator. On a CPU the exchanges are done in place, one block of columns at a time.
+    This takes two exchanges of `x`. Gathering `x` would move several times as much, and would keep all of `x` on every
+    accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
 
     Args:
-      function: function that treats all columns alike and returns `[N, …]`. It closes over no traced array.
+      function: function that treats all columns alike and returns `[N, …]`. It must not close over a traced array.
       shared: other inputs, such as a mixing matrix.
       x: `[N, …]`.
     """

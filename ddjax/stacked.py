@@ -9,7 +9,7 @@ from ddjax.types import PyTree
 
 
 def expand(scalars: jax.Array, x: jax.Array) -> jax.Array:
-    """Reshape scalars, one for each index of the leading axes of `x`, so that they multiply it."""
+    """Reshape scalars, one for each index of the leading axes of `x`, so that they can be multiplied with `x`."""
     return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
 
 
@@ -19,7 +19,7 @@ def select(chosen: jax.Array, a: PyTree, b: PyTree) -> PyTree:
 
 
 def flatten(x: PyTree) -> jax.Array:
-    """Concatenate all leaves, `[N, P]`."""
+    """Concatenate all leaves into an array `[N, P]`."""
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(x)], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The few types that every layer uses: problem, learner, mixer, algorithm."""
+"""The few types that every layer uses: problem, learner, mixer and algorithm."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,24 +15,25 @@ def working_dtype() -> np.dtype:
 
 
 class Problem(NamedTuple):
-    """Data that the devices learn from; an argument of every jitted function, never a captured constant.
+    """Data from which the devices learn; an argument of every jitted function, never a captured constant.
 
-    There are `N` devices, `M` private examples in all, `R` reference and `T` test examples; an input has shape `[…]`.
-    All floating-point arrays have the `working_dtype`.
+    There are `N` devices, `M` private examples in all, `R` reference examples and `T` test examples; an input has shape
+    `[…]`. All floating-point arrays have the `working_dtype`.
 
     Attributes:
       x: `[M, …]` private inputs of all devices, pooled.
       y: `[M]` labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` rows of `x` that device `n` holds, padded on the right.
-      private_counts: `[N]` number of these rows that count, so that unequal devices cost no copies.
+      private_counts: `[N]` number of these rows that count; the rest is padding, so that devices with unequal numbers
+        need no copies.
       reference: `[R, …]` the public reference set.
       network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to the
         values it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
-      y_test: `[T]` or `[T, K]` their targets.
-      known: `[N, R]` bool, the reference examples that device `n` has; `None` if each has all.
-      reference_labels: `[R]` or `[R, K]` targets, for an algorithm that learns from them; otherwise `None`, so that
-        no algorithm can see them by mistake.
+      y_test: `[T]` or `[T, K]` targets of the test inputs.
+      known: `[N, R]` bool, the reference examples that device `n` has; `None` if each device has all examples.
+      reference_labels: `[R]` or `[R, K]` targets of the reference examples, for an algorithm that learns from them;
+        otherwise `None`, so that no algorithm can see them by mistake.
     """
 
     x: jax.Array
@@ -55,12 +56,12 @@ class Device(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Report of a local step, all measured before the step.
+    """Report of a local step, measured before the step.
 
     Attributes:
       loss: `[]` private loss.
       distillation_loss: `[]` mean divergence from the targets (without its weight `ρ`).
-      soft_decisions: `[b, K]` on the reference minibatch; `None` without targets.
+      soft_decisions: `[b, K]` soft decisions on the reference minibatch; `None` without targets.
     """
 
     loss: jax.Array
@@ -69,12 +70,12 @@ class StepInfo(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """How ONE device learns; nothing in it knows of other devices.
+    """Functions with which ONE device learns; none of them knows of other devices.
 
     A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` if all examples count the same. If `adjusts` is
-    true, the fourth part is `shares [K]`, the shares of the classes on the device. Reference examples `[b, …]` and
-    targets `[b, K]` are `None` if the device only learns from its private data. `known` `[b]` is given only if the
-    device lacks some of the reference examples; those have no part in the loss.
+    true, a minibatch has a fourth part: `shares [K]`, the shares of the classes on the device. Reference examples `[b,
+    …]` and targets `[b, K]` are `None` if the device learns only from its private data. `known` `[b]` is passed only if
+    the device lacks some of the reference examples, which then have no part in the loss.
 
     Attributes:
       init: `(key) → Device`.
@@ -123,7 +124,7 @@ class MixerState(NamedTuple):
 
     Attributes:
       rows: a pytree whose leaves begin with the `leading` axes of `x`; distillation gathers and scatters it with the
-        reference rows of a round, so mixers need not know of rows.
+        reference rows of a round, so that mixers need not know of rows.
       rest: everything that does not belong to rows.
     """
 
@@ -132,11 +133,11 @@ class MixerState(NamedTuple):
 
 
 class Mixer(NamedTuple):
-    """How the values that devices hold are combined over the network.
+    """Rule by which the values that devices hold are combined over the network.
 
-    `x` is a pytree whose leaves are `[N, …]`. For soft decisions the second axis is the reference example (`leading` is
-    2); for parameters there is no such axis (`leading` is 1). Values that a mixer keeps per device or row have those
-    leading axes.
+    `x` is a pytree whose leaves are `[N, …]`. For soft decisions, the second axis is over reference examples (`leading`
+    is 2); for parameters, there is no such axis (`leading` is 1). Values that a mixer keeps per device or row have
+    those leading axes.
 
     Attributes:
       init: `(x, leading) → MixerState`.
@@ -145,12 +146,13 @@ class Mixer(NamedTuple):
       name: name for messages.
       weights: requirement on `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A
         doubly stochastic matrix meets all of them.
-      keeps_mean: whether it preserves the mean over devices, which `tracking` needs.
+      keeps_mean: whether the mixer preserves the mean over devices, which `tracking` needs.
       fixed_graph: whether neighbours must stay the same.
       lossless: whether every message must arrive.
-      running: whether `x` must be a running value, mixed again and again, and not a fresh one each round.
-      linear: whether it is multiplication by `W`, so that eigenvalues tell what is stable.
-      uses_graph: whether it uses the network at all.
+      running: whether `x` must be a running value that is mixed again and again, rather than a fresh value in each
+        round.
+      linear: whether mixing is multiplication by `W`, so that eigenvalues determine what is stable.
+      uses_graph: whether the mixer uses the network at all.
       compressed: whether messages lose something that their sender keeps, like those of `mixing.encoded`.
     """
 
@@ -175,7 +177,7 @@ class Info(NamedTuple):
       loss: `[N]` private loss, summed over the optimizer steps that a device took.
       distillation_loss: `[N]` divergence from the targets, summed in the same way.
       steps: `[N]` number of optimizer steps.
-      messages: number of messages sent.
+      messages: numbers of messages sent.
     """
 
     loss: jax.Array
@@ -185,18 +187,20 @@ class Info(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """Whole algorithm, as pure functions over all devices at once.
+    """Complete algorithm, as pure functions over all devices at once.
 
     Attributes:
       init: `(key, problem) → state`. A state has at least the field `round` (`[]`, rounds done). If devices have
-        several architectures, it also has `devices`, a stacked pytree for each; private examples are spread by these.
+        several architectures, it also has `devices`, a stacked pytree for each architecture, which determines how
+        private examples are spread.
       round: `(key, state, problem) → (state, Info)`; every round has its own `key`.
       predict: `(state, x [B, …]) → [N, B, K]` soft decisions of every device.
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
-      check: `(problem)`, on the host; raises `InputError` for a problem that it cannot handle. `Simulation` calls it.
-      start: `(state, problem) → state`, on the host after `init`, for work that cannot be compiled; by default it
-        changes nothing. A compiled program must not call back to the host: it would wait for a thread that waits in a
-        collective.
+      check: `(problem)`, called on the host by `Simulation`; raises `InputError` for a problem that the algorithm
+        cannot handle.
+      start: `(state, problem) → state`, on the host after `init`, for work that cannot be compiled; by default, it
+        changes nothing. A compiled program must not call back to the host, because it would wait for a thread that
+        waits in a collective operation.
     """
 
     init: Callable[[jax.Array, Problem], Any]

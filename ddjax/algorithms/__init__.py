@@ -1,6 +1,6 @@
-"""Algorithms: each has a local phase and mixes one quantity.
+"""Algorithms, each of which has a local phase and mixes one quantity.
 
-Each module has a function of the same name, such as `ddjax.algorithms.dsgd.dsgd`. `ddjax.dsgd` is this function.
+Each module contains a function of the same name. For example, `ddjax.algorithms.dsgd.dsgd` is also `ddjax.dsgd`.
 """
 
 from ddjax.algorithms import (

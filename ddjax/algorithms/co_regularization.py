@@ -13,7 +13,7 @@ from ddjax.types import Algorithm, Info, Problem, Traffic, working_dtype
 
 
 class State(NamedTuple):
-    """The solution.
+    """Solution of co-regularized least squares.
 
     Attributes:
       round: `[]` number of rounds done.
@@ -32,22 +32,22 @@ def co_regularization(population: Population, *, distillation_weight: float, rid
     the predictions are not confined to the simplex. Let `A_n, y_n` be the `m_n` examples of device `n`, and `X` the `R`
     reference inputs. The solution minimizes
 
-    `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ν/2 ‖θ_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m`.
+    `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ν/2 ‖θ_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, where `θ̄ = mean_m θ_m`.
 
-    Brefeld, Gärtner, Scheffer, Wrobel (ICML 2006) minimize sums instead of means. For linear kernels this is
-    `Σ_n [‖A_n θ_n − y_n‖² + ν' ‖θ_n‖²] + λ Σ_{n,m} ‖X θ_n − X θ_m‖²`. If all devices hold `m` examples, the two
-    problems are the same with `ν' = m ν` and `λ = ρ m / (2 N R)`, because
-    `Σ_{n,m} ‖p_n − p_m‖² = 2N Σ_n ‖p_n − p̄‖²`. If devices hold different numbers of examples, the paper weights each
-    device by its examples, while devices have equal weights here. The paper's models are views of the same examples
-    with different features or kernels; here each device has its own examples.
+    Brefeld, Gärtner, Scheffer, Wrobel (ICML 2006) minimize sums instead of means. For linear kernels, their objective
+    is `Σ_n [‖A_n θ_n − y_n‖² + ν' ‖θ_n‖²] + λ Σ_{n,m} ‖X θ_n − X θ_m‖²`. If all devices hold `m` examples, the two
+    problems are the same with `ν' = m ν` and `λ = ρ m / (2 N R)`, because `Σ_{n,m} ‖p_n − p_m‖² = 2N Σ_n ‖p_n − p̄‖²`.
+    If devices hold different numbers of examples, the paper weights each device by its examples, whereas devices have
+    equal weights here. The paper's models see the same examples through different features or kernels; here, each
+    device has its own examples.
 
     Args:
       population: one linear model per device. Only the number and the shapes of the models are used.
       distillation_weight: `ρ`.
-      ridge: `ν ≥ 0`, which applies to the bias too.
+      ridge: `ν ≥ 0`, which also applies to the bias.
 
     Raises:
-      InputError: if a model is not linear, or `ν` is negative.
+      InputError: a model is not linear, or `ν` is negative.
 
     Examples:
       >>> algorithm = ddjax.co_regularization(population, distillation_weight=1.0)
@@ -76,18 +76,18 @@ def co_regularization(population: Population, *, distillation_weight: float, rid
 
 
 def linear_shapes(population: Population, algorithm: str) -> tuple[int, int, int]:
-    """Shapes `N, K, P` of linear devices. Raise `InputError` if a model is not linear."""
+    """Return the shapes `N, K, P` of linear models; raise `InputError` if a model is not linear."""
     groups = jax.eval_shape(population.init, jax.random.key(0))
     if any(set(group.params) != {"dense"} for group in groups):
         raise InputError(
-            f"{algorithm} needs linear models that see all features; give --models=linear, without --feature_views"
+            f"{algorithm} needs linear models that see all features; use --models=linear without --feature_views"
         )
     _, outputs, features = groups[0].params["dense"]["kernel"].shape
     return population.size, outputs, features
 
 
 def linear_predictions(coefficients: jax.Array, x: jax.Array) -> jax.Array:
-    """Predictions `[N, B, K]` from coefficients `[N, P + 1, K]`, whose last row is the bias, and inputs `[B, …]`."""
+    """Predict `[N, B, K]` from inputs `[B, …]` and coefficients `[N, P + 1, K]`, whose last row is the bias."""
     return jnp.einsum("bp,npk->nbk", x.reshape(x.shape[0], -1), coefficients[:, :-1]) + coefficients[:, None, -1]
 
 

@@ -1,4 +1,4 @@
-"""Co-regularized least squares by exchanged predictions: linear models that solve, predict, and solve again."""
+"""Co-regularized least squares by exchange of predictions: devices solve linear models, predict, and solve again."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       coefficients: `[N, P + 1, K]` `θ_n` of each device; the last row is the bias.
       alone: `[N, P + 1, K]` contribution of a device's own examples to its solution.
-      following: `[N, P + 1, P + 1]` matrix that maps the others' predictions to their contribution.
+      following: `[N, P + 1, P + 1]` matrix that maps the other devices' predictions to their contribution.
     """
 
     round: jax.Array
@@ -35,22 +35,24 @@ def corlsr(population: Population, *, distillation_weight: float, ridge: float =
 
     The objective is that of `co_regularization`, but the examples stay on their devices. In a round, every device sends
     its predictions `p_n = X θ_n` on all `R` reference examples to the server, which sends back their mean. A device
-    removes its own part from the mean. It then solves its problem given the mean `q_n` of the others' predictions:
+    removes its own contribution from this mean, which leaves the mean `q_n` of the other devices' predictions. Then it
+    solves for `θ_n`:
 
-    `(H_n + ν I + ρ' G) θ_n = A_nᵀ y_n/m_n + ρ'/R Xᵀ q_n`, `ρ' = ρ (1 − 1/N)`, `H_n = A_nᵀA_n/m_n`, `G = XᵀX/R`.
+    `(H_n + ν I + ρ' G) θ_n = A_nᵀ y_n/m_n + ρ'/R Xᵀ q_n`, where `ρ' = ρ (1 − 1/N)`, `H_n = A_nᵀA_n/m_n`, `G = XᵀX/R`.
 
-    This is block coordinate descent in which all devices solve at the same time instead of one after another. It
-    converges at a linear rate. The limit is the solution of `co_regularization` if `ν > 0` or if the private data
-    determine the solution, and some minimizer otherwise. Initially, `θ_n` is the solution for `q_n = 0`. A message has
-    `R · K` numbers in either direction. Without the server, each device would send one message to every other device.
+    The method is block coordinate descent, except that all devices solve at the same time instead of one after another.
+    It converges at a linear rate. If `ν > 0` or the private data determine the solution, the limit is the solution of
+    `co_regularization`; otherwise it is one of the minimizers. Initially, `θ_n` is the solution for `q_n = 0`. A
+    message in either direction contains `R · K` numbers. Without the server, each device would send one message to
+    every other device.
 
     Args:
       population: linear models. Only their number and shapes are used.
       distillation_weight: `ρ`.
-      ridge: `ν ≥ 0`, which applies to the bias too.
+      ridge: `ν ≥ 0`, which also applies to the bias.
 
     Raises:
-      InputError: if a model is not linear, there is only one device, or `ν` is negative.
+      InputError: a model is not linear, there is only one device, or `ν` is negative.
 
     Examples:
       >>> algorithm = ddjax.corlsr(population, distillation_weight=1.0)
@@ -60,7 +62,7 @@ def corlsr(population: Population, *, distillation_weight: float, ridge: float =
     check_number("ridge", ridge)
     devices, outputs, features = linear_shapes(population, "corlsr")
     if devices < 2:
-        raise InputError("corlsr needs at least two devices, which learn from each other's predictions")
+        raise InputError("corlsr needs at least two devices, because each learns from the predictions of the others")
 
     def init(key: jax.Array, problem: Problem) -> State:
         coefficients = jnp.zeros((devices, features + 1, outputs))

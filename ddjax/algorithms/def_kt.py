@@ -1,4 +1,4 @@
-"""Def-KT: pairs of neighbours train their two models together, on the data of one of them; no reference set."""
+"""Def-KT: each pair of neighbours trains both its models on the data of one of the two, without a reference set."""
 
 from functools import partial
 from typing import NamedTuple
@@ -33,19 +33,20 @@ class State(NamedTuple):
 def def_kt(population: Population) -> Algorithm:
     """Def-KT, mutual knowledge transfer (Li, Li, Varshney, IEEE Internet of Things Journal 2021).
 
-    A round draws disjoint pairs of neighbours. The other devices rest. The sender of a pair takes its local steps and
-    sends its model `θ`. The receiver, whose own model is `φ`, takes the same number of steps on its own data. In these
-    steps both models learn from the labels and from each other: `θ` follows the gradient of `−log p_θ(y) + KL(p_φ ‖
-    p_θ)`, and `φ` likewise. Finally, the receiver keeps the received model, and the sender keeps the model that it
-    sent. A message is the parameters. Optimizer state is not sent; a received model starts with a fresh one.
+    In each round, disjoint pairs of neighbours are drawn, and the other devices rest. The sender of a pair takes its
+    local steps and sends its model `θ`. The receiver, whose own model is `φ`, takes the same number of steps on its own
+    data. In these steps, both models learn from the labels and from each other: `θ` follows the gradient of
+    `−log p_θ(y) + KL(p_φ ‖ p_θ)`, and `φ` follows that of the same loss with `θ` and `φ` exchanged. Finally, the
+    receiver keeps the received model, and the sender keeps the model that it sent. A message contains the parameters.
+    Optimizer state is not sent; a received model starts with a fresh optimizer.
 
-    In the paper any device may be paired with any other. Use the topology `complete` for this.
+    In the paper, any two devices may form a pair; the topology `complete` allows this.
 
     Args:
       population: devices of one architecture.
 
     Raises:
-      InputError: if the devices have several architectures.
+      InputError: the devices have several architectures.
 
     Examples:
       >>> algorithm = ddjax.def_kt(population)
@@ -101,10 +102,11 @@ def def_kt(population: Population) -> Algorithm:
 
 
 def draw_pairs(key: jax.Array, network: NetworkRound) -> jax.Array:
-    """Draw disjoint pairs of neighbours: the receiver `[N]` of each device's message, or `N` if it sends none.
+    """Draw disjoint pairs of neighbours; return `[N]` the receiver of each device's message, or `N` for no message.
 
-    Every device draws an out-neighbour and a lot. It offers its model to that neighbour if its own lot is the larger
-    one, unless another device offers it a model. A device accepts the offer with the largest lot.
+    Every device draws an out-neighbour and a random number. A device offers its model to that neighbour if its own
+    number is larger than the neighbour's. It withdraws this offer if another device offers it a model. A device accepts
+    the offer from the device with the largest number.
     """
     choosing, lots = jax.random.split(key)
     chosen = network.sent.push_targets(choosing)
@@ -119,7 +121,7 @@ def draw_pairs(key: jax.Array, network: NetworkRound) -> jax.Array:
 
 
 def _mutual(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Loss `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` stack the one-hot label and `q`."""
+    """Compute the loss `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` contains the one-hot label and `q`."""
     return soft_cross_entropy(outputs, targets[:, 0]) + _distance(outputs, targets[:, 1])
 
 
@@ -128,7 +130,7 @@ def _distance(outputs: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _teach(learner: Learner, population: Population, steps: int, shared: tuple, own: Device, n, held, count, received):
-    """Take the steps of ONE receiver, and return the trained version of the model that it received."""
+    """Take the steps of ONE receiver, and return the received model after these steps."""
     key, done, x, y = shared
     drawn = minibatches(jax.random.fold_in(key, n), held, count, population.batch_size, population.local_epochs)
 

@@ -24,8 +24,9 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       estimate: `[N, R, K]` `z`, each device's estimate of the network's mean soft decision. Initially it is uniform
-        over classes, or zero for regression. `None` for `neighbors`, which keeps no estimate.
-      previous: `[N, R, K]` `s^prev`, the soft decision when the example was last drawn; only for `tracking`.
+        over classes, or zero for regression. With `neighbors`, which keeps no estimate, it is `None`.
+      previous: `[N, R, K]` `s^prev`, the soft decision from the round in which the example was last drawn; `None`
+        except with `tracking`.
       mixer: the mixer's state.
     """
 
@@ -46,23 +47,23 @@ def distillation(
 ) -> Algorithm:
     """Distributed distillation with synchronous rounds (Bistritz, Mann, Bambos, NeurIPS 2020).
 
-    A round draws a reference minibatch `B` with a key that all devices share, takes the local steps with the targets
-    `z_n(B)`, and mixes over the network. Let `s_n` be the soft decisions from the forward pass of the last local step.
-    The rows of `z` in `B` are updated by one of two rules:
+    In a round, the devices draw a reference minibatch `B` with a key that they share, take their local steps with the
+    targets `z_n(B)`, and mix over the network. Let `s_n` be the soft decisions from the forward pass of the last local
+    step. The rows of `z` that belong to `B` are updated by one of two rules:
 
-    - `gradient`: `z_n ← Σ_m W[n, m] z_m + ζ_t (s_n − z_n)`, the form of the paper's convergence proof.
-    - `tracking`: `z_n ← Σ_m W[n, m] (z_m + s_m − s_m^prev)`, which keeps `mean_n z_n = mean_n s_n^prev` whatever the
-      step sizes (dynamic average consensus, Zhu and Martínez 2010, adapt-then-combine as in Nedić, Olshevsky, Shi
-      2017).
+    - `gradient`: `z_n ← Σ_m W[n, m] z_m + ζ_t (s_n − z_n)`, the rule in the paper's convergence proof.
+    - `tracking`: `z_n ← Σ_m W[n, m] (z_m + s_m − s_m^prev)`, which preserves `mean_n z_n = mean_n s_n^prev` for all
+      step sizes. This is dynamic average consensus (Zhu and Martínez 2010) in the adapt-then-combine form of Nedić,
+      Olshevsky, Shi 2017.
 
-    The third form, `neighbors`, has no `z`. Its targets are `Σ_m W[n, m] s_m(B)`, exchanged before the local steps.
-    Targets over classes are clipped to [0, 1], because `z` may temporarily leave this interval. One message has `b · K`
-    numbers.
+    The third form, `neighbors`, has no `z`. Its targets are `Σ_m W[n, m] s_m(B)`; the devices exchange the soft
+    decisions before the local steps. Targets over classes are clipped to [0, 1], because `z` may temporarily leave this
+    interval. A message contains `b · K` numbers.
 
-    Devices may know different parts of the reference set (`Problem.known`). Then `z` of an example estimates the mean
-    soft decision of the `k` devices that know it. The other devices pass the estimate on, but they do not learn from
-    it, and their `s_n − z_n`, or `s_n − s_n^prev`, counts as zero. In `tracking`, the change of each of the `k` devices
-    is multiplied by `N / k`.
+    Devices may know different parts of the reference set (`Problem.known`). In this case, `z` for an example is an
+    estimate of the mean soft decision of the `k` devices that know the example. The other devices pass the estimate on,
+    but they do not learn from it, and their difference `s_n − z_n` (or `s_n − s_n^prev`) counts as zero. In `tracking`,
+    the change of each of the `k` devices is multiplied by `N / k`.
 
     Args:
       population: the devices; their architectures may differ.
@@ -73,8 +74,8 @@ def distillation(
       consensus_step_size: `ζ`, a number or a schedule over rounds; only for `gradient`.
 
     Raises:
-      InputError: if `consensus` is unknown or does not work with the mixer. `init` raises it if `b` is outside 1 … R,
-        and `check` raises it for an unsuitable network or step size.
+      InputError: `consensus` is unknown or does not work with the mixer. `init` raises this error if `b` is outside 1 …
+        R, and `check` raises it for an unsuitable network or step size.
 
     Examples:
       >>> algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=32)
@@ -92,7 +93,8 @@ def distillation(
         size = problem.reference.shape[0]
         if not 1 <= reference_batch_size <= size:
             raise InputError(
-                f"reference_batch_size must lie in 1 … {size}, the reference set, got {reference_batch_size}"
+                f"reference_batch_size must lie in 1 … {size} (the size of the reference set), got "
+                f"{reference_batch_size}"
             )
         spec = message(problem)
         outputs = spec.shape[-1]
@@ -101,7 +103,7 @@ def distillation(
             round=jnp.zeros((), jnp.int32),
             devices=population.init(key),
             estimate=None if consensus == "neighbors" else start,
-            previous=jnp.copy(start) if consensus == "tracking" else None,  # two buffers, since both are donated
+            previous=jnp.copy(start) if consensus == "tracking" else None,  # two buffers, because both are donated
             mixer=mixer.init(start, 2),
         )
 
@@ -176,8 +178,8 @@ def distillation(
 
 
 def _check_form(consensus: str, mixer: Mixer) -> None:
-    """Refuse an unknown form of consensus, or one that does not work with the mixer."""
-    CONSENSUS[consensus]  # is it known?
+    """Refuse a form of consensus that is unknown or does not work with the mixer."""
+    CONSENSUS[consensus]  # raises `InputError` if the form is unknown
     if consensus == "tracking" and not mixer.keeps_mean:
         raise InputError(
             f"tracking needs a mixing that keeps the mean over devices, but {mixer.name} does not; "
@@ -185,18 +187,18 @@ def _check_form(consensus: str, mixer: Mixer) -> None:
         )
     if consensus == "neighbors" and mixer.running:
         raise InputError(
-            f"mixing {mixer.name} needs a running estimate, but consensus neighbors keeps none; use tracking or "
-            "gradient"
+            f"mixing {mixer.name} needs a running estimate, but consensus neighbors keeps no estimate; use "
+            "tracking or gradient"
         )
 
 
 def _weights(mixer: Mixer, consensus: str) -> str:
-    """Name the sums of `W` that must be 1. Rows are enough for an average that is computed anew each round."""
+    """Name the sums of `W` that must be 1; row sums are enough for an average that is computed anew in each round."""
     return "row" if consensus == "neighbors" and not mixer.running and mixer.uses_graph else mixer.weights
 
 
 def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: Network) -> None:
-    """Refuse a `ζ` that is unstable at the start of the run."""
+    """Refuse a step size `ζ` that makes the start of the run unstable."""
     first = float(step_size(0) if callable(step_size) else step_size)
     check_number("consensus_step_size", first)
     limit = 1.0
@@ -208,7 +210,7 @@ def _check_step_size(step_size: optax.ScalarOrSchedule, mixer: Mixer, network: N
     if first >= limit:
         remedy = ", or lazy mixing weights" if mixer.linear and mixer.weights == "doubly" else ""
         raise InputError(
-            f"consensus_step_size {first:g} is unstable here: it must be below {limit:.3g}; use a smaller one{remedy}"
+            f"consensus_step_size {first:g} is unstable here: it must be below {limit:.3g}; use a smaller value{remedy}"
         )
 
 
@@ -235,5 +237,6 @@ _ENTRY = AlgorithmEntry(
 )
 ALGORITHMS.add(_ENTRY)
 # All devices send their soft decisions on the round's reference examples, and a server sends back the mean. The mean is
-# the target of one step on the sum of both losses. `fedmd` sends logits, and minimizes the two losses in turn.
+# the target of one step on the sum of both losses. In `fedmd`, devices send logits, and they minimize one loss after
+# the other.
 ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

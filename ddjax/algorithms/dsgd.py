@@ -1,4 +1,4 @@
-"""Decentralized SGD: devices of one architecture that mix their parameters."""
+"""Decentralized SGD: devices of one architecture mix their parameters."""
 
 from typing import NamedTuple
 
@@ -29,23 +29,23 @@ class State(NamedTuple):
 def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     """Decentralized SGD (Lian et al., NeurIPS 2017, algorithm 1): local steps, then `θ_n ← Σ_m W[n, m] θ_m`.
 
-    This is adapt-then-combine: devices mix the parameters after this round's local steps. Lian et al. write
+    This is the order adapt-then-combine: devices mix the parameters after this round's local steps. Lian et al. use
     combine-then-adapt, `θ_n ← Σ_m W[n, m] θ_m − η g_n`, with the gradient at the unmixed `θ_n`. They note that both
-    orders work. All devices start from common parameters, and optimizer state is not sent. One message is the
-    parameters. The mixer and the local phase select a published algorithm:
+    orders work. All devices start from common parameters, and optimizer state is not sent. A message contains the
+    parameters. The mixer and the local phase determine which published algorithm this is:
 
     - `weighted_average()` gives D-SGD.
     - `choco(compressor, γ)` gives CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2).
     - `push_sum()` gives stochastic gradient push (Assran et al., ICML 2019, algorithm 1, synchronous). Every device
-      trains at, and predicts with, its de-biased parameters.
-    - One local epoch per round gives local D-SGD, `--algorithm=local_dsgd`.
+      trains and predicts with its de-biased parameters.
+    - One local epoch per round gives local D-SGD (`--algorithm=local_dsgd`).
 
     Args:
       population: devices of one architecture.
       mixer: operation that mixes the parameters.
 
     Raises:
-      InputError: if the devices have several architectures.
+      InputError: the devices have several architectures.
 
     Examples:
       >>> algorithm = ddjax.dsgd(population, ddjax.weighted_average())

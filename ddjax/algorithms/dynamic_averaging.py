@@ -37,8 +37,9 @@ class Balancing(NamedTuple):
     """Rule by which the coordinator polls devices.
 
     Attributes:
-      due: `(N) → float`, number of violations since the last average of all devices that triggers the next one.
-      grown: `(count, N) → int`, number of devices in the balancing set after the next polls, from the number before.
+      due: `(N) → float`, number of violations after which all devices average, counted since they last did so.
+      grown: `(count, N) → int`, number of devices in the balancing set after the next polls, given the number before
+        them.
     """
 
     due: Callable[[int], float]
@@ -47,7 +48,7 @@ class Balancing(NamedTuple):
 
 BALANCING: Registry[Entry] = Registry("balancing")
 BALANCING.add(Entry("one", lambda: Balancing(float, lambda count, size: count + 1)))
-# Polls all devices at once if the set would otherwise come to hold half of them.
+# All devices are polled at once if the set would otherwise grow to at least half of them.
 BALANCING.add(
     Entry(
         "hedge",
@@ -63,34 +64,37 @@ def dynamic_averaging(
     """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
 
     Every `check_every` rounds, each device checks the local condition `‖θ_n − r‖² ≤ Δ`. A device that violates it sends
-    its parameters to the coordinator. The coordinator averages the parameters that it has, those of the set `B`. While
-    this average violates the condition too, the coordinator polls other devices, drawn uniformly, for their parameters.
-    Then the devices in `B` receive the average. Whenever `B` contains all devices, their average becomes the new `r`.
-    All devices have equal weights and start from common parameters, the first `r`. Optimizer state is not sent.
+    its parameters to the coordinator. The coordinator averages the parameters of the set `B` of devices whose
+    parameters it has received. As long as this average also violates the condition, the coordinator polls other,
+    uniformly drawn devices for their parameters. Then the devices in `B` receive the average. Whenever `B` contains all
+    devices, their average becomes the new `r`. All devices have equal weights and start from common parameters, which
+    are the first `r`. Optimizer state is not sent.
 
     The paper leaves open how many devices are polled at a time:
 
-    - `one`: one device. Once the count of violations reaches `N`, `B` becomes all devices and the count starts again,
-      as in the paper.
-    - `hedge`: two devices for each device in `B`, or all the others if `B` would come to hold half of the devices.
-      Violations are not counted.
-    - `full`: any violation makes `B` all devices.
+    - `one`: one device. Once the count of violations reaches `N`, `B` becomes the set of all devices, and the count
+      restarts, as in the paper.
+    - `hedge`: two devices for each device in `B`, or all the other devices if `B` would otherwise grow to at least half
+      of the devices. Violations are not counted.
+    - `full`: all the other devices, as soon as there is a violation.
 
     `hedge` and `full` are the two methods of the authors' library, DLplatform. There, violations arrive one after
-    another, and a second one joins the balancing of the first. Here, all violations of a round arrive together.
+    another, and a second violation joins the balancing that the first one started. Here, all violations of a round
+    arrive together.
 
-    The messages up, `violation` and `answer`, carry parameters. A `poll` down has one byte. An `average` down carries
-    parameters and one byte, which says whether they are the new `r`.
+    The messages to the coordinator, `violation` and `answer`, contain parameters. A `poll` of a device has one byte. An
+    `average` contains parameters and one byte, which says whether these parameters are the new `r`.
 
     Args:
       population: devices of one architecture.
-      threshold: `Δ ≥ 0`. With 0 all devices average at every check (periodic averaging); with infinity they never do.
+      threshold: `Δ ≥ 0`. With 0, all devices average at every check (periodic averaging); with infinity, they never
+        average.
       check_every: `b`, number of rounds between two checks.
       balancing: a name in `BALANCING`.
 
     Raises:
-      InputError: if the devices have several architectures, `Δ` is negative, `check_every` is below 1, or `balancing`
-        is unknown.
+      InputError: the devices have several architectures, `Δ` is negative, `check_every` is below 1, or `balancing` is
+        unknown.
 
     Examples:
       >>> algorithm = ddjax.dynamic_averaging(population, threshold=0.5, check_every=5)
@@ -121,7 +125,7 @@ def dynamic_averaging(
         violating = distance(params, reference) > threshold
         violations = state.violations + violating.sum(dtype=jnp.int32)
         full = violations >= due(population.size)
-        # Violators come first, then the others in the order of polling.
+        # Violating devices come first, then the other devices in the order of polling.
         order = jnp.argsort(jnp.where(violating, -1.0, jax.random.uniform(key, (population.size,))))
         place = jnp.zeros_like(order).at[order].set(jnp.arange(population.size))
 

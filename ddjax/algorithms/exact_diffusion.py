@@ -32,16 +32,17 @@ class State(NamedTuple):
 def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     """Exact diffusion (Yuan, Ying, Zhao, Sayed, IEEE Transactions on Signal Processing 2019): adapt, correct, combine.
 
-    `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, `θ_n ← Σ_m W̄[n, m] φ_m` with `W̄ = (I + W) / 2`. Initially `ψ`
-    is `θ`. The three steps together are D² (Tang, Lian, Yan, Zhang, Liu, ICML 2018), `θ_n ← Σ_m W̄[n, m] (2 θ_m −
-    θ_m^last − η (g_m − g_m^last))`. D² uses `W` itself, so the eigenvalues of `W` must be above −1/3. An even ring with
-    `metropolis_hastings` weights does not meet this condition; `W̄` has no eigenvalue below 0. `W` must be symmetric
-    and must not change. Otherwise the recursion can grow without bound, whatever the step size.
+    In a round, `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, and `θ_n ← Σ_m W̄[n, m] φ_m`, where
+    `W̄ = (I + W) / 2`. Initially, `ψ_n^last` is `θ_n`. Together, the three steps are D² (Tang, Lian, Yan, Zhang, Liu,
+    ICML 2018) with `W̄`: `θ_n ← Σ_m W̄[n, m] (2 θ_m − θ_m^last − η (g_m − g_m^last))`. The paper on D² uses `W` itself,
+    so the eigenvalues of `W` must be above −1/3. An even ring with `metropolis_hastings` weights does not meet this
+    condition, whereas `W̄` has no eigenvalue below 0. `W` must be symmetric and must not change. Otherwise, the
+    recursion can grow without bound for any step size.
 
     With another optimizer or several local steps, `ψ_n` is the result of the local phase that starts at `θ_n`. The
-    correction applies to the whole phase, not to each step. With several steps, the devices therefore come to rest
+    correction applies to the whole phase, not to each step. With several steps, the devices therefore stop at a point
     where their changes over a round, not their gradients, sum to zero. Optimizer state is not sent. All devices start
-    from common parameters. One message is the parameters.
+    from common parameters. A message contains the parameters.
 
     The mixer must keep the mean and have no memory: `average` and `server` qualify. Compressed messages make the
     recursion grow, and so does a changing `W`.
@@ -51,8 +52,8 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
       mixer: operation that mixes the parameters by `W`.
 
     Raises:
-      InputError: if the devices have several architectures, or the mixer is unsuitable. `check` raises it if the
-        network changes, loses messages or is not symmetric.
+      InputError: the devices have several architectures, or the mixer is unsuitable. `check` raises this error if the
+        network changes, loses messages, or is not symmetric.
 
     Examples:
       >>> algorithm = ddjax.exact_diffusion(population, ddjax.weighted_average())
@@ -66,13 +67,14 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     if mixer.running or mixer.compressed or not mixer.keeps_mean:
         raise InputError(
             f"exact_diffusion needs a mixing by one matrix that keeps the mean, but {mixer.name} "
-            f"{'with a compressor ' if mixer.compressed else ''}is not; use average or server, without a compressor"
+            f"{'with a compressor ' if mixer.compressed else ''}is not such a mixing; use average or "
+            "server, without a compressor"
         )
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
         params = devices[0].params
-        adapted = jax.tree.map(jnp.copy, params)  # two buffers, since both are donated
+        adapted = jax.tree.map(jnp.copy, params)  # two buffers, because both are donated
         return State(jnp.zeros((), jnp.int32), devices, adapted, mixer.init(params, 1))
 
     def round(key: jax.Array, state: State, problem: Problem) -> tuple[State, Info]:
@@ -95,7 +97,7 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
         if not mixer.uses_graph:
             return
         if problem.network.changes:
-            raise InputError("exact_diffusion needs a fixed graph, but this one changes; use gradient_tracking")
+            raise InputError("exact_diffusion needs a fixed graph, but this graph changes; use gradient_tracking")
         (matrix,) = problem.network.sample_matrices()
         if abs(matrix - matrix.T).max() > 1e-6:
             raise InputError(

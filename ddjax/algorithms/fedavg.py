@@ -28,18 +28,18 @@ class State(NamedTuple):
 def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1).
 
-    In each round, the server draws `m = max(C · N, 1)` devices, rounded down, and sends them its parameters. From
-    these, and with a fresh optimizer, each device takes its local epochs (`E`, `population.local_epochs`) or local
-    steps. The server averages the results with the weights `n_k / Σ n_k`, the shares of the examples of the drawn
-    devices. (This is the form of the paper's later versions.) A message is the parameters, in either direction. Every
-    device predicts with the server's parameters.
+    In each round, the server draws `m = max(⌊C · N⌋, 1)` devices and sends them its parameters. Each of these devices
+    starts from the server's parameters with a fresh optimizer, and takes its local epochs (`E`,
+    `population.local_epochs`) or local steps. The server averages the results with the weights `n_k / Σ n_k`, where
+    `n_k` is the number of examples of a drawn device. (This is the form in the paper's later versions.) A message in
+    either direction contains the parameters. Every device predicts with the server's parameters.
 
     Args:
-      population: devices of one architecture. With `local_epochs=1` and `batch_size=0` the algorithm is FedSGD.
+      population: devices of one architecture. With `local_epochs=1` and `batch_size=0`, the algorithm is FedSGD.
       fraction: `C` in (0, 1], the fraction of the devices that take part in a round.
 
     Raises:
-      InputError: if the devices have several architectures, or `C` is outside (0, 1].
+      InputError: the devices have several architectures, or `C` is outside (0, 1].
 
     Examples:
       >>> algorithm = ddjax.fedavg(population, fraction=0.25)
@@ -52,10 +52,10 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
 def fedprox(population: Population, *, fraction: float = 1.0, proximal_weight: float) -> Algorithm:
     """FedProx (Li et al., MLSys 2020, algorithm 2): `fedavg` with a pull toward the server's parameters.
 
-    A device takes its local steps on `F_n(θ) + μ/2 ‖θ − θ_server‖²`, so `μ (θ − θ_server)` is added to each gradient.
-    As in the authors' code, the server draws devices uniformly and weights them by their example counts. The paper
-    draws them in proportion to these counts and weights them equally. There are no slow devices: each takes all its
-    steps.
+    A device takes its local steps on `F_n(θ) + μ/2 ‖θ − θ_server‖²`, so each gradient has the additional term
+    `μ (θ − θ_server)`. As in the authors' code, the server draws devices uniformly and weights them by their example
+    counts. The paper draws them in proportion to these counts and weights them equally. There are no slow devices: each
+    device takes all its steps.
 
     Args:
       population: devices of one architecture.
@@ -63,7 +63,7 @@ def fedprox(population: Population, *, fraction: float = 1.0, proximal_weight: f
       proximal_weight: `μ ≥ 0`; with 0 the algorithm is `fedavg`.
 
     Raises:
-      InputError: if the devices have several architectures, `C` is outside (0, 1], or `μ` is negative.
+      InputError: the devices have several architectures, `C` is outside (0, 1], or `μ` is negative.
 
     Examples:
       >>> algorithm = ddjax.fedprox(population, fraction=0.25, proximal_weight=0.1)
@@ -109,10 +109,10 @@ def _federated(name: str, population: Population, fraction: float, proximal_weig
 
 
 def clients_per_round(population: Population, fraction: float) -> int:
-    """Count the devices in a round, `max(C · N, 1)` rounded down. Raise `InputError` if `C` is outside (0, 1]."""
+    """Count the devices in a round, `max(⌊C · N⌋, 1)`; raise `InputError` if `C` is outside (0, 1]."""
     if not 0 < fraction <= 1:
         raise InputError(f"client_fraction must lie in (0, 1], got {fraction:g}")
-    # The small addition is needed because 0.29 × 100 falls short of 29 in floating point.
+    # The small addition is needed because 0.29 × 100 is below 29 in floating point.
     return max(int(fraction * population.size + 1e-9), 1)
 
 
@@ -122,7 +122,7 @@ def repeated(tree: PyTree, count: int) -> PyTree:
 
 
 def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) -> Info:
-    """`Info` of a round in which the devices `chosen` `[m]` of `size` trained, with one message in each direction."""
+    """Describe a round in which the devices `chosen` `[m]` of `size` train and one message goes in each direction."""
 
     def of_all(values: jax.Array) -> jax.Array:
         return jnp.zeros(size, values.dtype).at[chosen].set(values, unique_indices=True)
@@ -133,7 +133,7 @@ def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) ->
 
 
 def predict_as_server(group: Group, size: int) -> Callable:
-    """`Algorithm.predict` for `size` devices that all have the server's parameters, `state.params`."""
+    """Make `Algorithm.predict` for `size` devices that all have the server's parameters, `state.params`."""
 
     def predict(state, x: jax.Array) -> jax.Array:
         s = group.learner.predict(group.learner.restart(state.params), x)

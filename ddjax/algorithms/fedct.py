@@ -14,7 +14,7 @@ from ddjax.mixing.registry import OVER_LINKS
 from ddjax.networks import NetworkRound, check_network
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
 
-# Number of examples labelled at a time, because soft decisions on a large public set would fill the memory.
+# Number of examples labelled at a time. Soft decisions on a large public set would fill the memory.
 _BLOCK = 1024
 
 
@@ -40,10 +40,10 @@ def fedct(population: Population) -> Algorithm:
     """Federated co-training, FedCT (Abourayya et al., AAAI 2025, algorithm 1), with a server.
 
     The local steps of a round use minibatches of the device's own examples `D_n`. After the first exchange, each
-    minibatch also holds the same number of pseudo-labelled public examples `P_n`. Then every device sends its label of
-    each of the `R` reference examples, and the server sends back the majority label of each, which gives the new `P_n`.
-    The smallest label wins a tie. A round is the paper's communication period. A message has `R` labels of one byte
-    each, or of two bytes if there are more than 256 classes.
+    minibatch also contains the same number of pseudo-labelled public examples `P_n`. After the local steps, every
+    device sends a label for each of the `R` reference examples. The server sends back the majority label of each
+    example, and these labels make the new `P_n`. The smallest label wins a tie. A round is the paper's communication
+    period. A message contains `R` labels of one byte each, or of two bytes each if there are more than 256 classes.
 
     Args:
       population: the devices; their architectures may differ.
@@ -72,7 +72,7 @@ def fedct(population: Population) -> Algorithm:
 def fedct_neighbors(population: Population) -> Algorithm:
     """FedCT without a server: each device counts its own vote and those of its neighbours.
 
-    The weights of the mixing matrix have no effect; only its links are used.
+    Only the links of the mixing matrix are used; its weights have no effect.
 
     Args:
       population: the devices; their architectures may differ.
@@ -87,7 +87,7 @@ def fedct_neighbors(population: Population) -> Algorithm:
         heard = network.received.links().astype(working_dtype())
         alike = network.received.weighted(jnp.ones(population.size), heard)
         shares = alike.product_with(jax.nn.one_hot(labels, classes))
-        # All weights of a device are 1 / votes, so the quotients are whole numbers up to rounding.
+        # All weights of a device are 1 / (number of votes), so the quotients are whole numbers up to rounding errors.
         return jnp.round(shares / alike.own_weights[:, None, None]).argmax(-1)
 
     def sent(network: NetworkRound) -> Traffic:
@@ -138,7 +138,7 @@ def _co_training(name: str, population: Population, vote: Vote, sent: Callable, 
 
 
 def _labels_bytes(population: Population, problem: Problem) -> int:
-    """Size in bytes of a message: one label for each reference example."""
+    """Size in bytes of a message, which contains one label for each reference example."""
     return problem.reference.shape[0] * (1 if population.outputs_count(problem) <= 256 else 2)
 
 

@@ -1,4 +1,4 @@
-"""FedMD: devices alternate between the mean of their logits on public examples and their own data."""
+"""FedMD: devices learn alternately from the mean of their logits on public examples and from their own data."""
 
 import dataclasses
 from typing import NamedTuple
@@ -35,24 +35,24 @@ def fedmd(
 ) -> Algorithm:
     """FedMD (Li and Wang 2019, algorithm 1), with optional pretraining.
 
-    A round draws `b` public examples. Every device sends its logits `f_n` on them, and the server sends back the mean.
-    The devices first *digest* the mean: they make passes over these examples to minimize the mean absolute error
-    `|f_n − f̄|`. Then they *revisit* their own data: they take their local steps. In regression, devices send their
-    predictions.
+    In a round, `b` public examples are drawn. Every device sends its logits `f_n` on these examples, and the server
+    sends back the mean `f̄`. The devices first *digest* the mean: they make passes over these examples to minimize the
+    mean absolute error `|f_n − f̄|`. Then they *revisit* their own data: they take their local steps. In regression,
+    devices send their predictions instead of logits.
 
-    Before the first exchange, devices can learn from the labelled reference set, and then from their own data. They
-    take steps on minibatches drawn with replacement, at the learning rate of the first round. These steps and their
-    losses count toward the first round. No messages are sent for them.
+    Before the first exchange, devices can learn first from the labelled reference set and then from their own data.
+    They take steps on minibatches drawn with replacement, at the learning rate of the first round. These steps and
+    their losses count toward the first round. No messages are sent during these steps.
 
     Args:
       population: the devices; their architectures may differ.
       reference_batch_size: `b`, number of public examples drawn without replacement in each round.
       distillation_epochs: number of passes over these examples.
-      pretraining_steps: number of steps on the labelled reference set, which need `Problem.reference_labels`.
+      pretraining_steps: number of steps on the reference set, whose labels are `Problem.reference_labels`.
       warmup_steps: number of steps on a device's own data after the pretraining steps.
 
     Raises:
-      InputError: if a number of steps is negative.
+      InputError: a number of steps is negative.
 
     Examples:
       >>> algorithm = ddjax.fedmd(population, reference_batch_size=32)
@@ -69,7 +69,7 @@ def fedmd(
     def steps_on(
         key: jax.Array, devices: tuple[Device, ...], problem: Problem, count: int
     ) -> tuple[tuple[Device, ...], jax.Array]:
-        """Take `count` steps, and return the devices and `[N]` the sums of the losses before each step."""
+        """Take `count` steps; return the devices and `[N]` the sum of the losses before each step."""
 
         def step(devices: tuple[Device, ...], number: jax.Array):
             devices, phase = stepping.train(jax.random.fold_in(key, number), jnp.int32(0), devices, problem)
@@ -81,7 +81,7 @@ def fedmd(
     def before_exchanges(
         key: jax.Array, devices: tuple[Device, ...], problem: Problem
     ) -> tuple[tuple[Device, ...], jax.Array, jax.Array]:
-        """Pretrain and warm up, and return the devices, `[N]` sums of losses and `[]` the number of steps."""
+        """Pretrain and warm up; return the devices, `[N]` the sum of the losses, and `[]` the number of steps."""
         loss = jnp.zeros(population.size)
         public_key, private_key = jax.random.split(key)
         if pretraining_steps:
@@ -93,7 +93,7 @@ def fedmd(
         return devices, loss, jnp.int32(pretraining_steps + warmup_steps)
 
     def public(problem: Problem) -> Problem:
-        """Problem in which every device holds the labelled reference set."""
+        """Make a problem in which every device's private data are the labelled reference set."""
         size = problem.reference.shape[0]
         return problem._replace(
             x=problem.reference,
@@ -143,8 +143,8 @@ def fedmd(
         check_lessons(problem, "fedmd", reference_batch_size, classes=False)
         if pretraining_steps and problem.reference_labels is None:
             raise InputError(
-                "pretraining_steps need the labels of the reference set, but this one has none; leave out "
-                "--pretraining_steps or --reference_dataset"
+                "pretraining_steps needs the labels of the reference set, but this reference set has no labels; leave "
+                "out --pretraining_steps or --reference_dataset"
             )
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)

@@ -1,4 +1,4 @@
-"""Gossip learning: models that walk over the network."""
+"""Gossip learning: models travel over the network, and the devices merge and train them."""
 
 from typing import Any, NamedTuple
 
@@ -15,17 +15,17 @@ from ddjax.stacked import expand, stacked_bytes, unflatten
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
-# Largest age, so that the sum of two ages fits in an int32.
+# Largest age. The sum of two ages fits in an int32.
 _OLDEST = 2**30 - 1
 
 
 class Messages(NamedTuple):
-    """Messages on their way: those that each device sent in the last `S` rounds; slot `t mod S` holds round `t`.
+    """Messages that each device sent in the last `S` rounds; slot `t mod S` contains the messages of round `t`.
 
     Attributes:
       params: pytree with leaves `[N, S, …]`, parameters at the time of sending.
       age: `[N, S]` int32, age at the time of sending.
-      target: `[N, S]` int32, receiver; `N` if there is none.
+      target: `[N, S]` int32, receiver; `N` if there is no receiver.
       due: `[N, S]` int32, round in which the message arrives.
     """
 
@@ -41,10 +41,10 @@ class State(NamedTuple):
     Attributes:
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      age: `[N]` int32, number of examples that a device's parameters have learned from, counted with repetitions.
-      turn: `[N]` int32; a device pushes in the rounds `turn`, `turn + push_period`, …; `()` if it pushes in every
-        round.
-      under_way: `Messages` of the last `message_delay + 1` rounds; `()` without delay.
+      age: `[N]` int32, number of examples on which a device's parameters have been trained, including repetitions.
+      turn: `[N]` int32, first round in which each device pushes; it pushes again every `push_period` rounds. `()` if
+        all devices push in every round.
+      under_way: `Messages` of the last `message_delay + 1` rounds; `()` if there is no delay.
     """
 
     round: jax.Array
@@ -65,34 +65,37 @@ def gossip(
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
     In a round (the paper's period), every device pushes its current parameters and age to one out-neighbour, drawn
-    uniformly. A receiver handles its messages one at a time, in random order. For each, it merges the models,
-    `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`, and then takes its local steps, which increase the age. Ages count
-    examples, as in the paper. A device that receives no message does not train in that round, and a device that
-    receives two trains twice; a round has `N` updates in total. A lost message changes nothing.
+    uniformly. A receiver handles its messages one at a time, in random order. For each message, it merges the received
+    model `θ'` of age `t'` with its own, `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`. It then takes its local
+    steps, which increase the age. Ages count examples, as in the paper. A device that receives no message does not
+    train in that round, and a device that receives two messages trains twice; a round has `N` updates in total. A lost
+    message changes nothing.
 
-    With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of the
-    period, which is drawn once. With a `message_delay`, a message arrives `d` rounds after it was sent, with the
-    content of that time. `d` is drawn for each message uniformly from `0 … message_delay`, so messages may overtake one
-    another. A message is counted, and may be lost, when it is sent.
+    With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of every
+    period; this round is drawn once per device. With a `message_delay`, a message arrives `d` rounds after it was sent,
+    and its content does not change on the way. The delay `d` is drawn uniformly from `0 … message_delay` for each
+    message, so messages may overtake one another. A message is counted, and may be lost, when it is sent.
 
-    The subsampled variant sends a random part of the parameters, drawn anew for each message, and merges only this
-    part. The part follows from a seed. The bias is drawn like the other parameters. A message has this part and the age
-    (4 bytes). All devices start from common parameters. Optimizer state is not sent.
+    In the subsampled variant, a message contains only a random part of the parameters, drawn anew for each message, and
+    the receiver merges only this part. A seed determines the part, so no indices are sent. The bias is drawn like the
+    other parameters. A message also contains the age (4 bytes). All devices start from common parameters. Optimizer
+    state is not sent.
 
-    Learning rates decrease over rounds. With `schedule_by_age` they decrease over the age of the model, counted in
-    local phases. With the schedule `inverse_time:1` the step size is then `η/t`, the paper's choice for linear models,
-    where `t` counts minibatches including the current one (or examples, if gradients are summed over a minibatch).
+    Learning rates decrease with the number of rounds. With `schedule_by_age`, they decrease instead with the age of the
+    model, counted in local phases. The schedule `inverse_time:1` then gives the step size `η/t`, where `t` counts
+    minibatches including the current one (or examples, if gradients are summed over a minibatch). This is the paper's
+    choice for linear models.
 
     Args:
       population: devices of one architecture.
       message_fraction: fraction of the parameters in a message, in (0, 1].
-      schedule_by_age: whether learning rates decrease over the age of a model.
+      schedule_by_age: whether learning rates decrease with the age of the model.
       push_period: number of rounds between two pushes of a device, at least 1.
       message_delay: longest delay of a message, in rounds. The state keeps the messages of `message_delay + 1` rounds.
 
     Raises:
-      InputError: if the devices have several architectures, there is only one device, the fraction is outside (0, 1],
-        the period is below 1, or the delay is negative.
+      InputError: the devices have several architectures, there is only one device, the fraction is outside (0, 1], the
+        period is below 1, or the delay is negative.
 
     Examples:
       >>> algorithm = ddjax.gossip(population, message_fraction=0.1)
@@ -126,7 +129,7 @@ def gossip(
         return State(jnp.zeros((), jnp.int32), devices, age, turn, under_way)
 
     def send(key: jax.Array, state: State, targets: jax.Array) -> tuple[Any, PyTree, jax.Array, jax.Array]:
-        """Messages under way; and parameters `[A, …]`, ages `[A]` and receivers `[A]` of those that can arrive now."""
+        """Return messages under way, and parameters `[A, …]`, ages `[A]` and receivers `[A]` of possible arrivals."""
         params = state.devices[0].params
         if not message_delay:
             return (), params, state.age, targets
@@ -142,7 +145,7 @@ def gossip(
         return under_way, *shown
 
     def merge(key: jax.Array, params: PyTree, age: jax.Array, received: PyTree, other: jax.Array, hears: jax.Array):
-        """Merge the model of every device with at most one message."""
+        """Merge at most one message into the model of every device."""
         weight = jnp.where(age + other > 0, other / jnp.maximum(age + other, 1), 0.5)
         weight = jnp.where(hears, weight, 0)
         count, total = sent_parameters()
@@ -163,7 +166,7 @@ def gossip(
         if push_period > 1:
             pushed = jnp.where(state.round % push_period == state.turn, pushed, population.size)
         under_way, params, age, targets = send(jax.random.fold_in(keys.mix, 3), state, network.arriving(pushed))
-        # Sorted by receiver; the senders of one receiver are in random order.
+        # Senders are sorted by receiver; the senders to one receiver are in random order.
         senders = jnp.lexsort((jax.random.uniform(ordering, targets.shape), targets))
         inbox = jnp.bincount(targets, length=population.size)
         first = jnp.cumsum(inbox) - inbox

@@ -19,7 +19,8 @@ class State(NamedTuple):
     Attributes:
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      correction: `c_n`, stacked like the parameters: estimate of the network's mean gradient minus the device's own.
+      correction: `c_n`, stacked like the parameters: estimate of the network's mean gradient, minus the device's own
+        gradient.
       mixer: the mixer's state for parameters and `y` together.
     """
 
@@ -32,24 +33,25 @@ class State(NamedTuple):
 def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     """D-SGD with gradient tracking: `θ_n ← Σ_m W[n, m] (θ_m − η y_m)`, `y_n ← Σ_m W[n, m] y_m + g_n^new − g_n^old`.
 
-    Published as DSGT (Pu and Nedić, Mathematical Programming 2021) and GT-DSGD (Koloskova, Lin, Stich, NeurIPS 2021).
-    The mean of `y` always equals the mean of the last gradients. Let `c_n = Σ_m W[n, m] y_m − g_n^old`, initially 0. A
-    device steps along `y_n = g_n + c_n` and sends both `θ` and `y`, which are mixed in the same way. With several local
-    steps, `c_n` is the same in all of them, and `g_n` is their mean gradient. The optimizer receives `y` as the
-    gradient; its state is not sent. All devices start from common parameters. One message has the parameters and `y`,
-    twice the bytes of D-SGD. A compressor treats them as one vector.
+    The algorithm was published as DSGT (Pu and Nedić, Mathematical Programming 2021) and GT-DSGD (Koloskova, Lin,
+    Stich, NeurIPS 2021). The mean of `y` always equals the mean of the last gradients. Let
+    `c_n = Σ_m W[n, m] y_m − g_n^old`, which is initially 0. A device steps along `y_n = g_n + c_n` and sends both `θ`
+    and `y`, which are mixed in the same way. With several local steps, `c_n` is the same in all steps, and `g_n` is the
+    mean of their gradients. The optimizer receives `y` as the gradient; its state is not sent. All devices start from
+    common parameters. A message contains the parameters and `y`, so it is twice as large as in D-SGD. A compressor
+    treats the two as one vector.
 
-    Every mixer that keeps the mean works, including those that need a running value (`choco`, `push_sum`), because `y`
-    is a running value. Among the mixers that compress, only `choco` sends the compression error later; with others `y`
-    drifts.
+    Every mixer that preserves the mean works, including those that need a running value (`choco`, `push_sum`), because
+    `y` is a running value. Among the mixers that compress, only `choco` sends the compression error later; with the
+    other mixers, `y` drifts.
 
     Args:
       population: devices of one architecture.
       mixer: operation that mixes parameters and `y`.
 
     Raises:
-      InputError: if the devices have several architectures, or the mixer compresses or does not keep the mean. `check`
-        raises it if the network loses messages.
+      InputError: the devices have several architectures, or the mixer never sends its compression errors or does not
+        preserve the mean. `check` raises this error if the network loses messages.
 
     Examples:
       >>> algorithm = ddjax.gradient_tracking(population, ddjax.weighted_average())
@@ -59,8 +61,8 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     single_group(population, "gradient_tracking")
     if mixer.compressed:
         raise InputError(
-            f"gradient_tracking drifts if messages of {mixer.name} are compressed, because the error is never sent; "
-            "compress with --mixing=choco"
+            f"gradient_tracking drifts if messages of {mixer.name} are compressed, because the compression "
+            "error is never sent; use --mixing=choco to compress"
         )
     if not mixer.keeps_mean:
         raise InputError(

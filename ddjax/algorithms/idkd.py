@@ -1,4 +1,4 @@
-"""IDKD: D-SGD whose devices, at one round, add public examples that their neighbourhood labels with confidence."""
+"""IDKD: D-SGD in which devices add, in one of the rounds, public examples that confident neighbours have labelled."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ddjax.networks import Links, MixingMatrix, NetworkRound, check_network
 from ddjax.registry import ConfiguredEntry
 from ddjax.types import Algorithm, Device, Info, Learner, Mixer, MixerState, Problem, Traffic, working_dtype
 
-# Tolerance for the difference of two shares.
+# Tolerance for the difference between two shares.
 _ROUNDING = 1e-6
 
 
@@ -28,7 +28,7 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       mixer: the mixer's state.
-      labels: `[N, R, K]` soft labels of the reference examples; 0 if there is no label.
+      labels: `[N, R, K]` soft labels of the reference examples; 0 for examples without a label.
       taken: `[N, R]` bool, whether the device has a label for the reference example.
     """
 
@@ -40,11 +40,11 @@ class State(NamedTuple):
 
 
 class Detector(NamedTuple):
-    """Rule by which a device detects the reference examples that resemble its own.
+    """Rule by which a device detects the reference examples that resemble its own examples.
 
     Attributes:
-      score: `(learner, device, x [B, …]) → [B]`, higher for a stronger resemblance.
-      calibrated: whether the threshold is `roc_threshold` instead of a given number.
+      score: `(learner, device, x [B, …]) → [B]`, a score that is higher for a stronger resemblance.
+      calibrated: whether the threshold comes from `roc_threshold` and not from a setting.
     """
 
     score: Callable[[Learner, Device, jax.Array], jax.Array]
@@ -78,20 +78,20 @@ def idkd(
     detector: str = "msp",
     confidence_threshold: float = 0.98,
 ) -> Algorithm:
-    """In-distribution knowledge distillation (Ravikumar, Saha, Roy, TMLR 2023): D-SGD on data that become more alike.
+    """In-distribution knowledge distillation (Ravikumar, Saha, Roy, TMLR 2023): D-SGD on data that become more similar.
 
-    After `homogenize_after` rounds of `dsgd`, every device sends, once, its soft decisions on the reference examples
-    that it is confident about. These are meant to be the examples within the distribution of its data. The soft label
-    of an example is the mean of the soft decisions that the device and its confident neighbours give it. From then on,
-    the device draws its minibatches from its own examples and these together. One label has `K` numbers, and 4 bytes
-    for the number of the example.
+    After `homogenize_after` rounds of `dsgd`, every device sends its soft decisions once, on the reference examples
+    about which it is confident. These examples should be the ones within the distribution of its data. The soft label
+    of an example is the mean of the soft decisions of the confident devices in the neighbourhood, which includes the
+    device itself. From then on, the device draws its minibatches from its own examples and the labelled examples
+    together. A label is sent as `K` numbers and the number of its example (4 bytes).
 
-    The `detector` decides which examples a device is confident about:
+    The `detector` decides about which examples a device is confident:
 
-    - `msp`: those whose maximum softmax probability `max_k s_n(x)_k` exceeds the threshold.
-    - `msp_roc`: the same with a threshold for each device, the one that best separates its private examples from the
-      reference examples (`roc_threshold`).
-    - `energy_roc`: like `msp_roc`, with `log Σ_k exp f_n(x)_k` of the logits.
+    - `msp`: the examples whose maximum softmax probability `max_k s_n(x)_k` exceeds the threshold.
+    - `msp_roc`: the same, but with a separate threshold for each device. This threshold separates its private examples
+      from the reference examples as well as possible (`roc_threshold`).
+    - `energy_roc`: like `msp_roc`, but with the score `log Σ_k exp f_n(x)_k`, where `f_n` are the logits.
 
     Args:
       population: devices of one architecture.
@@ -101,8 +101,8 @@ def idkd(
       confidence_threshold: threshold of `msp`, in [0, 1].
 
     Raises:
-      InputError: if the devices have several architectures, `homogenize_after` is below 1, the detector is unknown, or
-        the threshold is outside [0, 1].
+      InputError: the devices have several architectures, `homogenize_after` is below 1, the detector is unknown, or the
+        threshold is outside [0, 1].
 
     Examples:
       >>> algorithm = ddjax.idkd(population, ddjax.weighted_average(), homogenize_after=40)
@@ -122,7 +122,7 @@ def idkd(
         return State(begun.round, begun.devices, begun.mixer, labels, jnp.zeros(shape, bool))
 
     def told_apart(devices: tuple[Device, ...], problem: Problem) -> jax.Array:
-        """Whether each reference example scores as high as the device's own examples, `[N, R]` bool."""
+        """Return `[N, R]` bool, whether the score of each reference example reaches the device's `roc_threshold`."""
 
         def one(learner: Learner, shared: tuple, device: Device, n, held, count):
             x, reference = shared
@@ -172,21 +172,22 @@ def idkd(
         population.check(problem)
         check_lessons(problem, "idkd", joins=population)
         check_mixing(mixer, problem.network)
-        check_network(problem.network, "links")  # labels are sent over the graph even if the mixer does not use it
+        # Labels are sent over the graph even if the mixer does not use the graph.
+        check_network(problem.network, "links")
 
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
 
 def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> jax.Array:
-    """Threshold `t` that maximizes Youden's index, the share of private scores `≥ t` minus that of public scores.
+    """Find the threshold `t` that maximizes Youden's index, the share of private minus that of public scores `≥ t`.
 
     Args:
       private: `[n_max]` scores of the private examples, padded on the right.
-      count: `[]` number of scores without the padding.
+      count: `[]` number of private scores without the padding.
       public: `[R]` scores of the public examples.
 
     Returns:
-      `[]` the largest maximizing `t`; infinity if the index is positive at no threshold.
+      `[]` the largest `t` that maximizes the index; infinity if the index is not positive at any threshold.
     """
     private = jnp.where(jnp.arange(len(private)) < count, private, -jnp.inf)
     thresholds = jnp.sort(jnp.concatenate([private, public]), descending=True)
@@ -195,13 +196,13 @@ def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> ja
         return (len(scores) - jnp.searchsorted(jnp.sort(scores), thresholds)) / count
 
     gain = share(private, count) - share(public, len(public))
-    gain = jnp.where(jnp.isfinite(thresholds), gain, 0)  # leaves out the padding
-    best = (gain >= gain.max() - _ROUNDING).argmax()  # the first of those that are equal up to rounding
+    gain = jnp.where(jnp.isfinite(thresholds), gain, 0)  # excludes the padding
+    best = (gain >= gain.max() - _ROUNDING).argmax()  # the first of the gains that are maximal up to rounding
     return jnp.where(gain.max() > _ROUNDING, thresholds[best], jnp.inf)
 
 
 def _by_link(matrix: MixingMatrix, counts: jax.Array) -> jax.Array:
-    """Distribute the number of messages of each sender, `[N]`, over its links."""
+    """Assign the number of messages of each sender, `counts` `[N]`, to each of its links."""
     return matrix.links() * (counts[matrix.senders] if isinstance(matrix, Links) else counts)
 
 

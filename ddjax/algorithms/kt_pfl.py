@@ -1,4 +1,4 @@
-"""KT-pFL: a server learns from whose soft decisions each device should learn."""
+"""KT-pFL: a server learns how much each device should learn from the soft decisions of each other device."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class State(NamedTuple):
     Attributes:
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      coefficients: `[N, N]` `c[n, m]`, the weight with which device `n` learns from `m`; initially `1 / N`.
+      coefficients: `[N, N]` `c[n, m]`, the weight with which device `n` learns from device `m`; initially `1 / N`.
     """
 
     round: jax.Array
@@ -39,18 +39,19 @@ def kt_pfl(
     In a round, devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
     then takes one gradient step on its knowledge coefficients. For each device the objective is
     `mean_b ‖s_n − Σ_m c[n, m] s_m‖² + ρ Σ_m (c[n, m] − 1 / N)²`. The server sets negative coefficients to 0 and divides
-    the others by their sum. It sends each device its own mixture `z_n = Σ_m c[n, m] s_m`. The devices make passes over
-    these examples to minimize the cross-entropy `−Σ z_n log s_n`. Soft decisions have temperature 1.
+    the coefficients of each device by their sum. It sends each device its own mixture, `z_n = Σ_m c[n, m] s_m`. The
+    devices make passes over the public examples to minimize the cross-entropy `−Σ z_n log s_n`. Soft decisions are
+    computed at temperature 1.
 
     Args:
       population: the devices; their architectures may differ.
       reference_batch_size: `b`, number of public examples drawn without replacement in each round.
       distillation_epochs: number of passes over these examples.
-      knowledge_step_size: step size of the server's gradient step; with 0 the mixture is the mean.
+      knowledge_step_size: step size of the server's gradient step; with 0, the mixture is the mean.
       knowledge_penalty: `ρ`, which keeps the coefficients near `1 / N`.
 
     Raises:
-      InputError: if the step size or the penalty is negative.
+      InputError: the step size or the penalty is negative.
 
     Examples:
       >>> algorithm = ddjax.kt_pfl(population, reference_batch_size=32)

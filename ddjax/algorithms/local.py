@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 def local(population: Population) -> Algorithm:
-    """No communication: every device learns only from its own data, from its own initial parameters.
+    """No communication: every device starts from its own initial parameters and learns only from its own data.
 
     Args:
       population: the devices; their architectures may differ.

@@ -37,20 +37,20 @@ def quasi_global_momentum(
 ) -> Algorithm:
     """QG-DSGDm (Lin, Karimireddy, Stich, Jaggi, ICML 2021, algorithm 1): D-SGD with quasi-global momentum.
 
-    Local steps follow `g_n + β m̂_n`, and then the parameters are mixed. The momentum follows their change over the
-    round, `m̂_n ← β m̂_n + (1 − β) (θ_n^before − θ_n^after) / (η τ)`. It is initially 0 and is not sent. `τ` is the
-    number of local steps of the device, 1 in the paper; `m̂_n` is the same in all of them. As in the paper's
-    experiments, both places use the same `β` (its `μ = β`). All devices start from common parameters. One message is
-    the parameters. Any mixer works.
+    Local steps follow `g_n + β m̂_n`, and then the parameters are mixed. The momentum follows the change of the
+    parameters over the round, `m̂_n ← β m̂_n + (1 − β) (θ_n^before − θ_n^after) / (η τ)`, where `τ` is the number of
+    local steps of the device (1 in the paper). The momentum is the same in all these steps; it is initially 0 and is
+    not sent. As in the paper's experiments, both formulas use the same `β` (`μ = β` in the paper). All devices start
+    from common parameters. A message contains the parameters. Any mixer works.
 
     Args:
       population: devices of one architecture, which take plain SGD steps.
       mixer: operation that replaces `Σ_m W[n, m] ·`.
-      learning_rate: `η`, learning rate of these steps, a positive number or a schedule over rounds.
+      learning_rate: `η`, the learning rate of these steps: a positive number, or a schedule over rounds.
       momentum: `β` in [0, 1].
 
     Raises:
-      InputError: if the devices have several architectures, or a number is out of bounds. `check` raises it if the
+      InputError: the devices have several architectures, or a number is out of bounds. `check` raises this error if the
         devices have another optimizer or learning rate.
 
     Examples:
@@ -108,8 +108,8 @@ def _check_steps(learner: Learner, rate: float) -> None:
         for found, g in zip(jax.tree.leaves(params), jax.tree.leaves(gradient), strict=True):
             if not np.allclose(found, -rate * g, rtol=0, atol=1e-3 * rate):
                 raise InputError(
-                    "quasi_global_momentum adds its momentum to plain SGD, but these devices take other steps than "
-                    f"those of SGD with learning rate {rate:g}; use the optimizer sgd"
+                    "quasi_global_momentum adds its momentum to plain SGD, but the steps of these devices are "
+                    f"not those of SGD with learning rate {rate:g}; use the optimizer sgd"
                 )
 
 

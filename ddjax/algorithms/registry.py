@@ -7,7 +7,7 @@ from typing import Any
 from ddjax.registry import ConfiguredEntry, Registry
 from ddjax.types import Mixer
 
-# Settings of local training, which every algorithm that trains uses.
+# Settings of local training, for every algorithm that trains.
 TRAINING = (
     "optimizer",
     "learning_rate",
@@ -32,11 +32,11 @@ class AlgorithmEntry(ConfiguredEntry):
 
     Attributes:
       mixes: quantity that the mixer receives, `parameters` or `soft_decisions`; empty if there is no mixer.
-      weights: `(mixer, settings) → str`, sums of the mixing matrix that must be 1, a key of
+      weights: `(mixer, settings) → str`, the requirement on the sums of the mixing matrix: a key of
         `networks.checks.STOCHASTIC`.
       fixed: settings that the name implies, with their values, such as the mixing of `choco`.
       pooled: whether the algorithm runs on the pooled data, as one device.
-      measure: function of `theory.convergence` that measures the algorithm; `None` if there is none.
+      measure: function in `theory.convergence` that measures the algorithm; `None` if there is no such function.
     """
 
     mixes: str = ""

@@ -1,4 +1,4 @@
-"""RelaySGD: on a tree, devices relay sums of parameters, so that each device counts exactly once."""
+"""RelaySGD: on a tree, devices relay sums of parameters, so that each device is counted exactly once."""
 
 from typing import NamedTuple
 
@@ -38,21 +38,21 @@ class State(NamedTuple):
 def relaysgd(population: Population) -> Algorithm:
     """RelaySGD (Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, NeurIPS 2021, algorithm 1; RelaySum/Model).
 
-    After its local steps, device `n` sends a sum to each neighbour `m`. It is the sum of its own parameters and the
-    last sums received from all neighbours except `m`, together with the number of devices in it. Then `θ_n` becomes the
-    sum of its own parameters and the sums just received, divided by `N`. Devices whose parameters have not arrived yet
-    count with the common initial parameters. Hence `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device `d` links away
-    are `d − 1` rounds old. The graph is a tree, so no parameters return to their sender. Mixing weights have no effect.
-    A device keeps the last message of each neighbour.
+    After its local steps, device `n` sends each neighbour `m` the sum of its own parameters and the last sums that it
+    received from all neighbours except `m`. It also sends the number of devices in this sum. Then `θ_n` becomes the sum
+    of the device's own parameters and the sums just received, divided by `N`. For a device whose parameters have not
+    arrived yet, the common initial parameters are added. Hence `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device
+    `d` links away are `d − 1` rounds old. The graph is a tree, so no parameters return to their sender. Mixing weights
+    have no effect. A device keeps the last message of each neighbour.
 
-    Optimizer state is not sent. One message has a sum of parameters and a count (4 bytes).
+    Optimizer state is not sent. A message contains a sum of parameters and a count (4 bytes).
 
     Args:
       population: devices of one architecture.
 
     Raises:
-      InputError: if the devices have several architectures. `check` raises it if the network is not a tree, changes or
-        loses messages.
+      InputError: the devices have several architectures. `check` raises this error if the network is not a tree,
+        changes, or loses messages.
 
     Examples:
       >>> algorithm = ddjax.relaysgd(population)
@@ -60,7 +60,7 @@ def relaysgd(population: Population) -> Algorithm:
       {'sum and count': 2604}
       >>> algorithm.check(problem)
       Traceback (most recent call last):
-      ddjax.errors.InputError: relaysgd needs a tree, so 7 links between 8 devices, but this graph has 8 links; ...
+      ddjax.errors.InputError: relaysgd needs a tree (7 links between 8 devices), but this graph has 8 links; ...
     """
     single_group(population, "relaysgd")
     devices_count = population.size
@@ -82,7 +82,7 @@ def relaysgd(population: Population) -> Algorithm:
         (devices,), phase = population.train(keys.train, state.round, state.devices, problem)
         network = problem.network.at_round(keys.graph, state.round)
         receivers, senders = network.sent.endpoints(links)
-        back = jnp.lexsort((receivers, senders))  # the link the other way
+        back = jnp.lexsort((receivers, senders))  # the link in the opposite direction
 
         def heard(messages: jax.Array) -> jax.Array:
             return jax.ops.segment_sum(messages, receivers, devices_count, indices_are_sorted=True)
@@ -125,7 +125,7 @@ def _check_tree(network: Network) -> None:
     if (links != links.T).nnz or directed != expected:
         what = f"{directed} directed links" if (links != links.T).nnz else f"{directed // 2} links"
         raise InputError(
-            f"relaysgd needs a tree, so {expected // 2} links between {network.devices} devices, but this graph has "
+            f"relaysgd needs a tree ({expected // 2} links between {network.devices} devices), but this graph has "
             f"{what}; use binary_tree, path or star, or an edge file with a spanning tree"
         )
 

@@ -36,14 +36,15 @@ def _controlled(key: jax.Array, gradient: PyTree, params: PyTree, drift: PyTree)
 def scaffold(population: Population, *, fraction: float = 1.0, server_step_size: float = 1.0) -> Algorithm:
     """SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1, option II of the control variates).
 
-    In each round, the server draws `m = max(C · N, 1)` devices, rounded down, and sends them `x` and `c`. A device
-    starts at `y_n = x` with a fresh optimizer and takes its `K` local steps along `g_n(y_n) − c_n + c`. Then it sets
+    In each round, the server draws `m = max(⌊C · N⌋, 1)` devices and sends them `x` and `c`. A device starts at
+    `y_n = x` with a fresh optimizer and takes its `K` local steps along `g_n(y_n) − c_n + c`. Then it sets
     `c_n⁺ ← c_n − c + (x − y_n) / (K η)` and sends `y_n − x` and `c_n⁺ − c_n`. The server adds `η_g` times the mean of
     the former to `x`, and `m/N` times the mean of the latter to `c`. Devices have equal weights. Control variates are
-    initially zero. A message has parameters and a control variate, in either direction. Every device predicts with `x`.
+    initially zero. A message in either direction contains parameters and a control variate. Every device predicts with
+    `x`.
 
-    With SGD at a constant step size, `c_n⁺` is the mean of the local gradients `g_n` over the steps. It is computed in
-    this way, so it is also defined for other optimizers and schedules.
+    With SGD at a constant step size, `c_n⁺` is the mean of the local gradients `g_n` over the steps. ddjax always
+    computes `c_n⁺` as this mean, which is also defined for other optimizers and schedules.
 
     Args:
       population: devices of one architecture.
@@ -51,7 +52,7 @@ def scaffold(population: Population, *, fraction: float = 1.0, server_step_size:
       server_step_size: `η_g ≥ 0`.
 
     Raises:
-      InputError: if the devices have several architectures, `C` is outside (0, 1], or `η_g` is negative.
+      InputError: the devices have several architectures, `C` is outside (0, 1], or `η_g` is negative.
 
     Examples:
       >>> algorithm = ddjax.scaffold(population, fraction=0.25)

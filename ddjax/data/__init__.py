@@ -1,6 +1,6 @@
-"""Data sets, and how their examples are shared out. No code outside this package knows a data set by name."""
+"""Data sets, and their division among devices. No code outside this package refers to a data set by name."""
 
-# Help lists the data sets in the order of these imports.
+# The help text lists the data sets in the order of these imports.
 # isort: off
 from ddjax.data import digits, synthetic, tfds, npz, tables, libsvm, idx, images
 

@@ -10,11 +10,11 @@ class Column(NamedTuple):
 
     Attributes:
       name: name in the header.
-      kind: `number`, `category` (one input of 0 and 1 per text), `text` or `ignored`.
+      kind: `number`, `category` (one input per text, with the values 0 and 1), `text` or `ignored`.
       missing: number of rows without a value.
-      filled: number that replaces missing values, the median over the training rows; `None` if no number is missing.
-      categories: texts of a category in sorted order.
-      why: reason why the column is ignored.
+      filled: number that replaces missing values: the median over the training rows; `None` if no number is missing.
+      categories: texts of a `category` column, in sorted order.
+      why: reason why the column is ignored; empty if it is used.
     """
 
     name: str
@@ -32,15 +32,16 @@ class Dataset(NamedTuple):
       x_train: training inputs `[M, …]`: floating-point numbers, integers or token ids.
       y_train: training targets: int32 labels `[M]` in `[0, K)`, or floating-point numbers `[M, K]` or `[M]`.
       x_test: test inputs `[T, …]`.
-      y_test: test targets, in the form of `y_train`.
+      y_test: test targets, in the same form as `y_train`.
       outputs: number `K` of classes, or of numbers to predict.
-      owner: owner of each training example `[M]`, for the partition `natural`: an index into `owners`, or, if `owners`
-        is empty, the device that the example was made for. `None` if the owners are not known.
+      owner: owner of each training example `[M]`, as the partition `natural` needs it: an index into `owners` or, if
+        `owners` is empty, the number of the device for which the example was generated. `None` if the owners are
+        unknown.
       tokens: whether integer inputs are token ids, which stay integers.
-      scaled: whether floating-point numbers already have their intended scale, so that they stay as they are.
-      classes: names of the labels 0 to K − 1; empty if they have none.
-      columns: interpretation of each column of a table except the target.
-      notes: sentences about facts that a user may not expect.
+      scaled: whether floating-point numbers already have their intended scale, so that ddjax leaves them unchanged.
+      classes: names of the labels 0 to K − 1; empty if the labels have no names.
+      columns: interpretation of each column of a table, except the target column.
+      notes: notes on facts that a user may not expect.
       owners: names of the owners, such as speakers, in sorted order.
     """
 
@@ -59,6 +60,6 @@ class Dataset(NamedTuple):
 
 
 def unlabeled(x: np.ndarray, **more: Any) -> Dataset:
-    """Make a data set of inputs `[M, …]` only, for a reference set. Targets are zeros, and the test set is empty."""
+    """Make a data set of inputs `[M, …]` alone, for a reference set. All targets are 0, and the test set is empty."""
     y = np.zeros(len(x), np.int32)
     return Dataset(x, y, x[:0], y[:0], outputs=1, **more)

@@ -11,14 +11,15 @@ from ddjax.data.rows import blocks
 
 
 def digest(dataset: Dataset, reference: Dataset | None = None) -> str:
-    """Compute the digest of a data set as it is before standardization.
+    """Compute the digest of a data set before standardization.
 
     Args:
-      dataset: data set; its inputs, targets and owners count.
-      reference: data set that the reference set is drawn from; its training inputs count. `None` if there is none.
+      dataset: data set; its inputs, targets and owners enter the digest.
+      reference: data set from which the reference set is drawn; its training inputs enter the digest. `None` if there
+        is no such data set.
 
     Returns:
-      The digest of `digest_arrays`.
+      16 hexadecimal digits, as in `digest_arrays`.
 
     Examples:
       >>> ddjax.data.digest(dataset) == ddjax.data.digest(dataset._replace(notes=("made by hand",)))
@@ -57,7 +58,7 @@ def digest_path(path: str | Path) -> str:
       16 hexadecimal digits (BLAKE2b).
 
     Raises:
-      OSError: if a file is missing or cannot be read.
+      OSError: a file is missing or cannot be read.
 
     Examples:
       >>> for name in ("a.txt", "b.txt"):

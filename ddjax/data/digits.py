@@ -7,7 +7,7 @@ from ddjax.data.registry import DATASETS, DatasetEntry, Wanted
 
 
 def digits(wanted: Wanted) -> Dataset:
-    """UCI handwritten digits, which come with scikit-learn: 1,797 images 8×8, a fifth of them for testing."""
+    """Load the UCI handwritten digits from scikit-learn: 1,797 images of 8×8 pixels, a fifth of them for testing."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

@@ -20,7 +20,7 @@ def read_idx(path: str) -> np.ndarray:
     """Read the array in an IDX file, which may be gzipped.
 
     Raises:
-      InputError: if there is no such file, or it does not have this format.
+      InputError: the file does not exist, or is not in the IDX format.
     """
     file = Path(path).expanduser()
     try:
@@ -46,13 +46,13 @@ def read_idx(path: str) -> np.ndarray:
 
 
 def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
-    """Read a folder with IDX files of training images and labels, and of test images and labels.
+    """Read a folder of IDX files: training images, training labels, test images and test labels.
 
-    The name of a file tells its content: `train` or `t10k` (or `test`), and `images` or `labels`. If there is no test
-    set, a fifth of the examples is drawn for testing.
+    The name of a file shows what the file contains: `train` or `t10k` (or `test`), and `images` or `labels`. If there
+    is no test set, a fifth of the examples is drawn for testing.
 
     Raises:
-      InputError: if a file is missing, exists twice or is malformed; the message names it.
+      InputError: a file is missing, duplicated or malformed; the message names the file.
     """
     files: dict[tuple[str, str], Path] = {}
     for file in sorted(Path(path).expanduser().iterdir()):
@@ -60,21 +60,22 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
             continue
         if key in files:
             raise InputError(
-                f"{path} holds both {files[key].name} and {file.name} for {' '.join(key)}; keep one data set per folder"
+                f"{path} contains both {files[key].name} and {file.name} for {' '.join(key)}; "
+                "keep one data set per folder"
             )
         files[key] = file
     splits = ("train", "test") if any(split == "test" for split, _ in files) else ("train",)
     arrays: dict[tuple[str, str], np.ndarray] = {}
     for key in ((each, part) for each in splits for part in ("images", "labels")):
         if key not in files:
-            raise InputError(f"{path} has no IDX file of {' '.join(key)}; it holds {_held(files)}")
+            raise InputError(f"{path} has no IDX file of {' '.join(key)}; it contains {_held(files)}")
         arrays[key] = read_idx(str(files[key]))
     for each in splits:
         x, y = arrays[each, "images"], arrays[each, "labels"]
         if y.ndim != 1 or x.ndim < 2 or len(x) != len(y) or not len(y):
             raise InputError(
-                f"{files[each, 'labels']} has shape {list(y.shape)}, which does not fit the images {list(x.shape)}; "
-                "one label per image is needed"
+                f"{files[each, 'labels']} has shape {list(y.shape)}, which does not match the shape {list(x.shape)} of "
+                "the images; one label per image is needed"
             )
     x, y = arrays["train", "images"], arrays["train", "labels"]
     notes: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
     if x.shape[1:] != x_test.shape[1:]:
         raise InputError(
             f"{path}: training images have shape {list(x.shape[1:])}, but test images have shape "
-            f"{list(x_test.shape[1:])}; one shape is needed"
+            f"{list(x_test.shape[1:])}; all images must have the same shape"
         )
     targets = read_targets(y, y_test, (f"{path}: training labels", f"{path}: test labels"), wanted.task)
     return Dataset(
@@ -97,7 +98,7 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
 
 
 def _key(file: Path) -> tuple[str, str] | None:
-    """Return the split and the part that a file holds; `None` for another file."""
+    """Return the split and the part that an IDX file contains; `None` for any other file."""
     name = file.name.lower()
     if "idx" not in name or name.startswith("."):
         return None

@@ -16,13 +16,14 @@ _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "vali
 
 
 def read_images(wanted: Wanted, path: str) -> Dataset:
-    """Read images from one folder per class; these folders lie in `train` and `test` (or `val`), or in `path` itself.
+    """Read images from one folder per class; these folders are in `train` and `test` (or `val`), or in `path` itself.
 
-    All images must have one size. They become grey if all of them are grey, and red, green and blue otherwise. If
-    there is no `test` folder, a fifth of the images is drawn for testing: from `train` if it holds the class folders.
+    All images must have the same size. They are read as greyscale if all of them are greyscale, and as RGB otherwise.
+    If there is no `test` folder, a fifth of the images is drawn for testing, from `train` if it contains the class
+    folders.
 
     Raises:
-      InputError: if there is no image, an image cannot be read, or images differ in size.
+      InputError: there is no image, an image cannot be read, or the images differ in size.
     """
     root = Path(path).expanduser()
     notes: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
         x, y = _arrays(files, path), np.array(labels)
         x, y, x_test, y_test = x[rows], y[rows], x[test_rows], y[test_rows]
     if not len(y_test):
-        raise InputError(f"{path}: {len(files)} images are too few to test on a fifth of them; at least 5 are needed")
+        raise InputError(f"{path}: {len(files)} images are too few to use a fifth for testing; at least 5 are needed")
     targets = read_targets(y, y_test, (f"{path}: training folders", f"{path}: test folders"), "classification")
     return Dataset(
         x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,
@@ -68,12 +69,12 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _listed(root: Path) -> tuple[list[Path], list[str]]:
-    """List the images in the class folders of `root`, and the class of each."""
+    """List the images in the class folders of `root`, and the class of each image."""
     found = [(file, folder.name) for folder in _folders(root) for file in _images(folder)]
     if not found:
         raise InputError(
             f"{root} has no folder with images ({', '.join(_ENDINGS[:3])}, …); put the images of each class in a "
-            "folder of their own"
+            "separate folder"
         )
     return [file for file, _ in found], [name for _, name in found]
 
@@ -95,13 +96,13 @@ def _arrays(files: list[Path], path: str) -> np.ndarray:
         if other != size:
             raise InputError(
                 f"{path}: images have different sizes, {size[0]}×{size[1]} in {files[0].name} and "
-                f"{other[0]}×{other[1]} in {file.name}; resize them to one size"
+                f"{other[0]}×{other[1]} in {file.name}; resize all images to the same size"
             )
     for file, (_, mode) in zip(files, looks, strict=True):
         if mode[0] in "IF":
             raise InputError(
-                f"{file} has more than 8 bits per value (Pillow's mode {mode}); save it with 8 bits, or put the "
-                "images into a .npz"
+                f"{file} has more than 8 bits per value (Pillow's mode {mode}); save it with 8 bits, or save the "
+                "images in a .npz file"
             )
     mode = "L" if {mode for _, mode in looks} <= {"1", "L", "LA"} else "RGB"
     x = np.empty((len(files), size[1], size[0], *((3,) if mode == "RGB" else ())), np.uint8)

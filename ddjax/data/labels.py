@@ -1,4 +1,4 @@
-"""Targets: classes, whatever their names, or numbers to predict."""
+"""Targets: classes with any names, or numbers to predict."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ from ddjax.data.texts import read_numbers, tidy
 from ddjax.errors import InputError, suggest
 
 TASKS = ("classification", "regression")
-# Without a task, floating-point numbers that look like labels are classes only if they have at most _MOST different
-# values, each of them _OFTEN on average.
+# If no task is set, floating-point numbers that look like labels are classes only if they have at most _MOST different
+# values, and each value occurs at least _OFTEN times on average.
 _MOST, _OFTEN = 20, 5
 
 
@@ -32,32 +32,32 @@ def check_task(task: str) -> None:
 def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], task: str = "") -> Targets:
     """Decide whether targets are classes or numbers to predict, and number the classes.
 
-    Texts, truth values and integers are classes. One-hot rows are classes too, and so are floating-point numbers with
-    the values 0 to K − 1, 1 to K, or −1 and 1; a note says so. (scikit-learn's `type_of_target` does the same for all
-    whole numbers.) Other floating-point numbers are predicted. Classes are numbered in sorted order, so labels may
-    begin anywhere and have gaps.
+    Texts, Boolean values and integers are classes. One-hot rows are also classes, as are floating-point numbers with
+    the values 0 to K − 1, 1 to K, or −1 and 1; a note reports this. (scikit-learn's `type_of_target` treats all whole
+    numbers as classes.) All other floating-point numbers are numbers to predict. Classes are numbered in sorted order,
+    so labels may start at any number and have gaps.
 
     Args:
-      train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, truth values, integers or floating-point numbers.
+      train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, Boolean values, integers or floating-point numbers.
       test: test targets `[T, …]` of the same kind.
-      names: names of both for messages.
+      names: names of the training and test targets, for messages.
       task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:
-      InputError: if targets do not fit the task, there is only one class, classes have fewer than two training
+      InputError: the targets do not suit the task, there is only one class, the classes have fewer than two training
         examples on average, or a class occurs only in the test targets.
     """
     check_task(task)
     train, test = _plain(train, names[0]), _plain(test, names[1])
     notes: list[str] = []
     if train.ndim == 2 and task != "regression" and _one_hot(train) and _one_hot(test):
-        notes.append("one-hot rows are taken as classes; --task=regression predicts them as numbers")
+        notes.append("one-hot rows are read as classes; to predict them as numbers, use --task=regression")
         train, test = train.argmax(1), test.argmax(1)
     if train.ndim == 2 and (task == "classification" or train.dtype.kind != "f") and task != "regression":
         row = int(np.argmax((train != 0).sum(1) != 1))
         raise InputError(
-            f"{names[0]}: classes must be [examples] or one-hot rows, but row {row} of {train.dtype} "
-            f"{list(train.shape)} is not one-hot; for numbers to predict, use --task=regression"
+            f"{names[0]}: classes must have shape [examples] or be one-hot rows, but row {row} of {train.dtype} "
+            f"{list(train.shape)} is not one-hot; to predict numbers, use --task=regression"
         )
     numeric = train.dtype.kind in "iuf"
     if task == "regression":
@@ -82,12 +82,12 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
                         "classes, use --task=classification"
                     )
                 return _numbers(train, test, names, notes)
-            notes.append("whole-number targets are taken as classes; --task=regression predicts them as numbers")
+            notes.append("whole-number targets are read as classes; to predict them as numbers, use --task=regression")
     return _classes(train, test, names, notes)
 
 
 def _plain(y: np.ndarray, name: str) -> np.ndarray:
-    """Drop an axis of length 1, and tidy texts; if all of them are numbers, return these."""
+    """Drop a second axis of length 1, and tidy texts; convert the texts to numbers if all of them are numbers."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "S":
@@ -107,7 +107,7 @@ def _plain(y: np.ndarray, name: str) -> np.ndarray:
         return np.array(whole if max(map(abs, whole), default=0) < 2**63 else texts).reshape(y.shape)
     if numbers.mostly:
         row = numbers.strange[0] if numbers.strange else int(numbers.missing.argmax())
-        raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; correct it or remove the row")
+        raise InputError(f"{name} holds {texts[row]!r} (row {row}) among numbers; correct this value or remove the row")
     return np.array(texts).reshape(y.shape)
 
 
@@ -116,7 +116,7 @@ def _one_hot(y: np.ndarray) -> bool:
 
 
 def _count(y: np.ndarray) -> bool:
-    """Say whether whole floating-point numbers look like labels."""
+    """Return whether whole floating-point numbers look like labels."""
     values = np.unique(y)
     consecutive = values[0] in (0, 1) and (np.diff(values) == 1).all()
     return bool(
@@ -139,8 +139,8 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
         raise InputError(f"{names[0]} holds only one class, {_called(values[0])}; at least two are needed")
     if 2 * len(values) > len(train):
         raise InputError(
-            f"{names[0]} holds {len(values)} different labels in {len(train)} rows, the first is "
-            f"{_called(values[0])}; a class needs at least two examples on average" + _remedy(train)
+            f"{names[0]} holds {len(values)} different labels in {len(train)} rows (the first label is "
+            f"{_called(values[0])}); classes need at least two examples on average" + _remedy(train)
         )
     unknown = ~np.isin(test, values)
     if unknown.any():
@@ -155,7 +155,7 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
     alike: dict[str, str] = {}
     for name in called:
         if (other := alike.setdefault(name.casefold(), name)) != name:
-            notes.append(f"the classes {other!r} and {name!r} differ only in capital letters")
+            notes.append(f"the classes {other!r} and {name!r} differ only in capitalization")
     if train.dtype.kind in "iuf" and not np.array_equal(values, np.arange(len(values))):
         notes.append(f"the labels {listed(called)} are renumbered from 0 to {len(values) - 1}")
     place = np.searchsorted(values, test)
@@ -174,5 +174,5 @@ def _called(value: object) -> str:
 
 
 def listed(names: tuple[str, ...] | list[str], most: int = 6) -> str:
-    """Join the first few names by commas."""
+    """Join the first few names with commas."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

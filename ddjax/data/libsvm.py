@@ -26,8 +26,8 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
     """Read a file with one line `target column:value …` per example; an omitted column is 0.
 
     Columns are numbered from 1, or from 0 if a file has a column 0. The test set is a file in the same folder whose
-    name has an additional `.t` (`a9a.t` for `a9a`; `a.t.libsvm` or `a.libsvm.t` for `a.libsvm`). If there is none, a
-    fifth of the examples is drawn for testing. Both files may be compressed (`.gz`, `.bz2`).
+    name has an additional `.t` (`a9a.t` for `a9a`; `a.t.libsvm` or `a.libsvm.t` for `a.libsvm`). If there is no such
+    file, a fifth of the examples is drawn for testing. Both files may be compressed (`.gz`, `.bz2`).
 
     Args:
       path: path of the file.
@@ -35,7 +35,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
       task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:
-      InputError: if there is no such file, or a line is malformed; the message names the line.
+      InputError: the file does not exist, or a line is malformed; the message names the line.
     """
     from sklearn.datasets import load_svmlight_files
 
@@ -66,7 +66,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
     if beside is None:
         notes = (note(len(y)),)
         if len(y) < 5:
-            raise InputError(f"{path}: {len(y)} rows are too few to test on a fifth of them; at least 5 are needed")
+            raise InputError(f"{path}: {len(y)} rows are too few to use a fifth for testing; at least 5 are needed")
         train, test = split(len(y), seed)
         x, y, x_test, y_test = x[train], y[train], x[test], y[test]
     else:
@@ -82,7 +82,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
 
 
 def _beside(file: Path) -> Path | None:
-    """Find the test file of a training file; `None` if there is none."""
+    """Return the test file that belongs to a training file; `None` if there is no test file."""
     whole = file.name
     packed = next((end for end in _OPEN if whole.lower().endswith(end)), "")
     name = whole[: len(whole) - len(packed)]
@@ -106,7 +106,7 @@ def _content(path: str) -> bytes:
 
 
 def _refuse_line(path: str, content: bytes) -> None:
-    """Raise `InputError` for the first line that cannot be read, if there is one; bisection finds it."""
+    """Find the first unreadable line, by bisection, and raise `InputError`; do nothing if all lines are readable."""
     lines = content.split(b"\n")
     good, bad = 0, len(lines)
     if _reads(lines):
@@ -132,7 +132,7 @@ def _reads(lines: list[bytes]) -> bool:
 
 
 def _recognize(path: Path) -> bool:
-    """Say whether the first line that is neither empty nor a comment has this format."""
+    """Return whether the first line that is neither empty nor a comment has the format of LIBSVM."""
     if not path.is_file():
         return False
     try:

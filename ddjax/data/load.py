@@ -1,4 +1,4 @@
-"""Data sets by name or by path."""
+"""Lookup of data sets by name or by path."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from ddjax.errors import InputError, no_file, suggest
 
 
 def find_dataset(spec: str) -> DatasetEntry:
-    """Find the entry that reads a data set, by its name or by the kind of its path.
+    """Find the entry that reads a data set, from the name of the data set or the kind of its path.
 
     Args:
-      spec: specification as in `load_dataset`.
+      spec: specification, as in `load_dataset`.
 
     Raises:
-      InputError: if the name is unknown, there is no such path, or no entry reads paths of this kind.
+      InputError: the name is unknown, the path does not exist, or no entry reads paths of this kind.
 
     Examples:
       >>> from ddjax.data import find_dataset
@@ -54,8 +54,8 @@ def load_dataset(spec: str, **wanted: int | str) -> Dataset:
       **wanted: attributes of `Wanted`.
 
     Raises:
-      InputError: if the name is unknown, an argument is malformed, an attribute does not apply to this data set, or
-        the file has a mistake.
+      InputError: the name is unknown, an argument is malformed, an attribute does not apply to this data set, or the
+        file contains a mistake.
 
     Examples:
       >>> digits = ddjax.load_dataset("digits")

@@ -19,27 +19,28 @@ from ddjax.errors import InputError, no_file, suggest
 from ddjax.types import working_dtype
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_BYTES = 2**24  # bytes per read if there are several processes
+_BYTES = 2**24  # bytes per read, if there are several processes
 _OTHERS = ("owner", "sample_rate")  # optional arrays
 
 
 def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "") -> Dataset:
     """Read a NumPy archive with the arrays `x_train, y_train, x_test, y_test`.
 
-    Inputs may have any shape; they are integers, truth values, finite floating-point numbers or texts. Targets are
-    classes or numbers, as `labels.read_targets` decides. If the channels of images come first, they are moved last,
-    and a note says so. Texts `[M]` become token ids, see `tokens.tokenize`. Sounds `[M, samples]` become log-mel
-    spectrograms, see `sounds.log_mel`, if the archive holds a `sample_rate` or one is given. An optional array `owner`
-    `[M]` of numbers or names says who holds each training example.
+    Inputs may have any shape; they are integers, Boolean values, finite floating-point numbers or texts.
+    `labels.read_targets` decides whether targets are classes or numbers. If the channels of images seem to come first,
+    they are moved to the last axis, and a note reports this. Texts `[M]` become token ids (see `tokens.tokenize`).
+    Sounds `[M, samples]` become log-mel spectrograms (see `sounds.log_mel`) if the archive or the caller gives a
+    `sample_rate`. An optional array `owner` `[M]` contains the owner of each training example, as a number or a name.
 
     Args:
       path: path of the file.
       task: `classification` or `regression`; empty to decide from the targets.
-      sample_rate: samples per second (Hz) of sounds; 0 if the archive says it, or inputs are not sounds.
-      owner_key: name of the array to read instead of `owner`; empty for `owner`.
+      sample_rate: sample rate of sounds, in Hz; 0 to use the sample rate in the archive, or if the inputs are not
+        sounds.
+      owner_key: name of the array of owners; empty for `owner`.
 
     Raises:
-      InputError: if the file is missing or cannot be read, or if a key, shape, dtype or value does not fit.
+      InputError: the file is missing or cannot be read, or a key, shape, dtype or value is wrong.
 
     Examples:
       >>> x, y = np.arange(24.0).reshape(6, 2, 2), np.array(["cat", "dog"] * 3)
@@ -56,13 +57,13 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
     owner, owners = _owner(path, arrays, owner_key or "owner", len(x_train))
     if x_train.shape[1:] != x_test.shape[1:] or (x_train.dtype.kind not in "UST" and x_train.dtype != x_test.dtype):
         raise InputError(
-            f"{path}: x_train and x_test differ: examples of shape {list(x_train.shape[1:])} {x_train.dtype} "
-            f"and {list(x_test.shape[1:])} {x_test.dtype}"
+            f"{path}: x_train and x_test differ: examples are {list(x_train.shape[1:])} {x_train.dtype} in x_train, "
+            f"but {list(x_test.shape[1:])} {x_test.dtype} in x_test"
         )
     if y_train.shape[1:] != y_test.shape[1:] or (y_train.dtype.kind == "f") != (y_test.dtype.kind == "f"):
         raise InputError(
             f"{path}: y_train and y_test differ: {y_train.dtype} {list(y_train.shape)} and {y_test.dtype} "
-            f"{list(y_test.shape)}; the same kind of target is needed in both"
+            f"{list(y_test.shape)}; both need the same kind of target"
         )
     y_train, y_test, outputs, classes, notes = read_targets(
         y_train, y_test, (f"{path}: y_train", f"{path}: y_test"), task
@@ -74,10 +75,10 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
 def read_unlabeled(path: str, sample_rate: int = 0) -> Dataset:
     """Read only the array `x_train` of a NumPy archive, for a reference set; other arrays may be missing.
 
-    Inputs are converted as in `read_npz`. Targets are zeros, and the test set is empty.
+    Inputs are converted as in `read_npz`. All targets are 0, and the test set is empty.
 
     Raises:
-      InputError: if the file is missing or cannot be read, or if `x_train` is missing or does not fit.
+      InputError: the file is missing or cannot be read, or `x_train` is missing or unsuitable.
     """
     arrays = _read(path, names=("x_train",))
     _check_inputs(path, "train", arrays["x_train"])
@@ -89,7 +90,7 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
     train, test, notes = dataset.x_train, dataset.x_test, dataset.notes
     if train.dtype.kind in "UST":
         if sample_rate:
-            raise InputError(f"{path}: --sample_rate is only for sounds, but these inputs are texts; leave it out")
+            raise InputError(f"{path}: --sample_rate applies only to sounds, but these inputs are texts; leave it out")
         train, test, more = tokenize(*([str(text) for text in _text(path, x)] for x in (train, test)))
         return dataset._replace(x_train=train, x_test=test, tokens=True, notes=notes + more)
     if rate := sample_rate or _rate(path, arrays):
@@ -97,7 +98,7 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
         return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate, train))
     train, test = mapped(train, _number), _number(test)
     if _channels_first(train.shape):
-        notes += (f"images {list(train.shape[1:])} seem to have their channels first, so these are moved last",)
+        notes += (f"images {list(train.shape[1:])} seem to have their channels first, so the channels are moved last",)
         train, test = (mapped(x, lambda x: np.ascontiguousarray(np.moveaxis(x, 1, -1))) for x in (train, test))
     return dataset._replace(x_train=train, x_test=test, notes=notes)
 
@@ -106,7 +107,7 @@ def _text(path: str, x: np.ndarray) -> np.ndarray:
     try:
         return np.char.decode(x, "utf-8") if x.dtype.kind == "S" else x
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: inputs hold bytes that are not UTF-8 text: {error}") from None
+        raise InputError(f"{path}: the inputs contain bytes that are not UTF-8 text: {error}") from None
 
 
 def _rate(path: str, arrays: dict[str, np.ndarray]) -> int:
@@ -119,7 +120,7 @@ def _rate(path: str, arrays: dict[str, np.ndarray]) -> int:
 def _owner(
     path: str, arrays: dict[str, np.ndarray], name: str, examples: int
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return the number of the owner of each training example, and the names of the owners."""
+    """Return the owner of each training example as an index into the names of the owners, and these names."""
     if name not in arrays:
         return None, ()
     owner = arrays[name]
@@ -134,15 +135,15 @@ def _owner(
 
 
 def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, Any]:
-    """Read the arrays of an archive that ddjax uses."""
+    """Read those arrays of an archive that ddjax uses."""
     name = ""
     try:
-        with zipfile.ZipFile(Path(path).expanduser()):  # because np.load opens other kinds of file too
+        with zipfile.ZipFile(Path(path).expanduser()):  # because np.load also opens other kinds of files
             pass
         with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
             if missing := set(names) - set(archive.files):
                 held = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{path}: missing {', '.join(sorted(missing))}; it holds {held}")
+                raise InputError(f"{path}: missing {', '.join(sorted(missing))}; the archive contains {held}")
             if owner_key and owner_key not in archive.files:
                 raise suggest(f"array of {path}", owner_key, archive.files)
             wanted = {*names, *_OTHERS, owner_key} & set(archive.files)
@@ -165,14 +166,15 @@ def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> di
 
 
 def _several() -> bool:
-    """Say whether there are several processes; in a single process the question does not start JAX's backend."""
+    """Return whether there are several processes; do not start JAX's backend if there is only one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _streamed(path: str, name: str) -> Streamed | None:
-    """Stream an array of an archive, after one pass that checks that it can be read.
+    """Stream an array from an archive, after one pass that checks that the array is readable.
 
-    Returns `None` if it is stored by column, has a single axis, is empty, or does not hold numbers.
+    The result is `None` if the array is stored in column-major order, has only one axis, is empty, or does not contain
+    numbers.
     """
 
     def opened(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -209,7 +211,7 @@ def _number(values: np.ndarray) -> np.ndarray:
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Say whether `[M, channels, height, width]` is more likely than `[M, height, width, channels]`."""
+    """Return whether the shape is more likely `[M, channels, height, width]` than `[M, height, width, channels]`."""
     if len(shape) != 4:
         return False
     _, first, rows, last = shape
@@ -223,7 +225,7 @@ def _check_inputs(path: str, split: str, x: np.ndarray) -> None:
     if texts and (x.ndim != 1 or 0 in x.shape):
         raise InputError(f"{path}: x_{split} holds texts, so its shape must be [examples], got {list(x.shape)}")
     if not texts and (x.ndim < 2 or 0 in x.shape):
-        raise InputError(f"{path}: x_{split} must have shape [examples, …] without a 0, got {list(x.shape)}")
+        raise InputError(f"{path}: x_{split} must have shape [examples, …] without empty axes, got {list(x.shape)}")
     _check_finite(path, f"x_{split}", x)
 
 
@@ -248,7 +250,7 @@ def _check_finite(path: str, name: str, values: np.ndarray) -> None:
         if not finite.all():
             bad = start + int(np.argwhere(~finite)[0, 0])
             raise InputError(
-                f"{path}: {name} has values that are not finite in {working_dtype()}, first in example {bad}"
+                f"{path}: {name} has values that are not finite in {working_dtype()}; the first is in example {bad}"
             )
         start += len(block)
 

@@ -1,7 +1,8 @@
-"""Partitions of examples over devices.
+"""Partitions of examples among devices.
 
-A partition function takes the labels `[M]` of the examples (or numbers to predict, if it does not use labels). For each
-of `N` devices it returns the rows that the device holds: `total` different rows in all, at least one per device.
+A partition function takes the labels `[M]` of the examples (or numbers to predict, if the partition does not use
+labels). For each of `N` devices, it returns the numbers of the rows that the device holds: `total` different rows in
+all, and at least one row per device.
 """
 
 import numpy as np
@@ -18,13 +19,13 @@ def _equal_sizes(examples: int, devices: int) -> np.ndarray:
 
 
 def iid(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Partition uniformly at random, in sizes that differ by at most one."""
+    """Partition uniformly at random, into parts whose sizes differ by at most one."""
     cuts = np.cumsum(_equal_sizes(total, devices))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)
 
 
 def quantity(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Draw shares of different sizes from Dirichlet(alpha) over devices; labels are alike (Li et al., ICDE 2022)."""
+    """Draw the devices' shares of the examples from Dirichlet(alpha), regardless of labels (Li et al., ICDE 2022)."""
     shares = rng.dirichlet(np.full(devices, alpha))
     cuts = np.cumsum(_sizes(shares, total))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)
@@ -42,14 +43,15 @@ def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
 def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
     """Skew labels: device `n` draws its labels from its own `q_n ~ Dirichlet(alpha · p)` (Hsu, Qi, Brown 2019).
 
-    `p` is the share of each class times the number of classes. Sizes differ by at most one. Devices draw in turn, one
-    example at a time. A class that is exhausted is not drawn again, so if `total` is near `M`, the last examples are
-    less skewed than `q_n`.
+    `p` is the share of each class times the number of classes. The numbers of examples per device differ by at most
+    one. Devices draw in turn, one example at a time. An exhausted class is not drawn again. Therefore, if `total` is
+    close to `M`, the labels of the last examples are less skewed than `q_n`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     queues = [list(rng.permutation(np.flatnonzero(labels == c))) for c in classes]
     preferences = rng.dirichlet(alpha * counts / counts.mean(), size=devices)
-    # Preferences may underflow to zero. If only such classes are left, they are drawn in proportion to their examples.
+    # Preferences may underflow to 0. If only classes with preference 0 are left, they are drawn in proportion to their
+    # remaining examples.
     left = counts.astype(float)
     sizes = _equal_sizes(total, devices)
     parts: list[list[int]] = [[] for _ in range(devices)]
@@ -66,7 +68,7 @@ def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Gener
 
 
 def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sort by label, cut into `2 N` shards and give two random ones to each device (McMahan et al., AISTATS 2017)."""
+    """Sort examples by label, and give each device two random shards out of `2 N` (McMahan et al., AISTATS 2017)."""
     if total < 2 * devices:
         raise InputError(f"partition 'shards' needs two examples per device, got {total} for {devices} devices")
     order = rng.permutation(len(labels))[:total]
@@ -79,20 +81,20 @@ def natural(
 ) -> Parts:
     """Give each device the examples of its owner, such as a speaker, a writer or a place.
 
-    If there are more owners than devices, consecutive owners are joined so that devices hold about equally many
-    examples. If there are fewer, the examples of an owner are spread at random over several devices; owners of more
-    examples get more devices.
+    If there are more owners than devices, consecutive owners are joined so that all devices hold about the same number
+    of examples. If there are fewer owners than devices, the examples of an owner are spread at random over several
+    devices; owners with more examples get more devices.
 
     Args:
-      owner: owner of each example `[M]`, as numbers in the order in which owners are joined.
+      owner: number of the owner of each example `[M]`; owners are joined in the order of their numbers.
       devices: number of devices `N`.
       rng: source of all randomness.
       most: largest number of examples per device; 0 for no limit.
-      named: whether the data name their owners; otherwise an owner is the device that the example was made for.
-      key: key of a specification `natural:KEY`; see `owner_key`. The owners are given, so it is not used here.
+      named: whether the data name the owners; otherwise, an owner is the device for which the example was generated.
+      key: key in a specification `natural:KEY` (see `owner_key`); unused here, because `owner` contains the owners.
 
     Raises:
-      InputError: if a device gets no example.
+      InputError: a device gets no example.
     """
     if not named:
         parts = [np.flatnonzero(owner == n) for n in range(devices)]
@@ -105,7 +107,7 @@ def natural(
 
 
 def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
-    """Join consecutive groups into one part per device, of nearly equal numbers of examples, in random order."""
+    """Join consecutive groups into one part per device, of nearly equal numbers of examples, and shuffle each part."""
     parts, place = [], 0
     for n in range(devices):
         left, after = sum(map(len, groups[place:])), devices - n - 1
@@ -128,15 +130,15 @@ def _spread(groups: Parts, devices: int) -> Parts:
 
 
 def owner_key(spec: str) -> str:
-    """Return the key of the owners that a partition names; empty if it names none.
+    """Return the key in the specification of a partition by owner; empty if there is no key.
 
-    The key is a column of a table, a feature of TensorFlow Datasets or an array of a NumPy archive.
+    The key names a column of a table, a feature of a TensorFlow data set or an array in a NumPy archive.
 
     Args:
       spec: specification in `PARTITIONS`, such as `natural:speaker`; may be empty.
 
     Raises:
-      InputError: if the name is unknown or an argument is malformed.
+      InputError: the name is unknown, or an argument is malformed.
 
     Examples:
       >>> ddjax.data.owner_key("natural:speaker")
@@ -166,22 +168,22 @@ def share_out(
     alpha: float = 0.5,
     examples_per_device: int = 0,
 ) -> Parts:
-    """Share examples out over devices.
+    """Divide examples among devices.
 
     Args:
       name: specification in `PARTITIONS` of a partition that does not use owners.
-      labels: labels `[M]`, integers; or numbers to predict `[M, K]`, floating-point.
+      labels: integer labels `[M]`, or floating-point numbers to predict `[M, K]`.
       devices: number of devices `N`.
       rng: source of all randomness.
-      alpha: concentration of `dirichlet` and `quantity`; small is uneven, large is even.
-      examples_per_device: mean over devices; 0 to share out all `M` examples.
+      alpha: concentration of `dirichlet` and `quantity`; small values give uneven parts, large values even parts.
+      examples_per_device: mean number of examples per device; 0 to divide all `M` examples.
 
     Returns:
       `N` disjoint arrays of row numbers, each with at least one row.
 
     Raises:
-      InputError: if the name is unknown, the partition needs labels and there are none, there are too few examples, or
-        `alpha` is not in (0, 1e6].
+      InputError: the name is unknown, the partition needs labels but there are only numbers to predict, there are too
+        few examples, or `alpha` is not in (0, 1e6].
 
     Examples:
       >>> labels = np.arange(900) % 3
@@ -201,7 +203,7 @@ def share_out(
         )
     if len(labels) < devices:
         raise InputError(
-            f"{len(labels)} private examples are fewer than {devices} devices; "
+            f"{len(labels)} private examples are too few for {devices} devices; "
             "use fewer devices or a smaller reference set"
         )
     total = examples_per_device * devices or len(labels)

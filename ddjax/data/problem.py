@@ -1,4 +1,4 @@
-"""Problems: data sets shared out over the devices of a network."""
+"""Problems: data sets divided among the devices of a network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Prepared(NamedTuple):
     """Problem, with a description of how its data were interpreted.
 
     Attributes:
-      problem: the problem; see `types.Problem`.
+      problem: the problem (see `types.Problem`).
       facts: entries for `config.json`, in types that JSON accepts: `task`, `classes`, `outputs`, `inputs`, `columns`,
         `standardized`, `examples`, `reference`, `duplicates` (number of test examples that are also training examples)
         and `notes`.
@@ -35,15 +35,15 @@ class Prepared(NamedTuple):
 
 
 def make_problem(dataset: Dataset, network: Any, **choices: Any) -> Problem:
-    """Share a data set out over the devices of a network.
+    """Divide a data set among the devices of a network.
 
     Args:
-      dataset: data set to share out.
-      network: network as in `prepare`.
+      dataset: data set to divide.
+      network: network, as in `prepare`.
       **choices: all other arguments of `prepare`.
 
     Raises:
-      InputError: as in `prepare`.
+      InputError: `prepare` refuses an argument.
 
     Examples:
       >>> problem = ddjax.make_problem(dataset, network, examples_per_device=100, reference_size=500)
@@ -77,43 +77,43 @@ def prepare(
     evaluate_on: str = "test",
     shards: int = 1,
 ) -> Prepared:
-    """Share a data set out over the devices of a network, and describe the result.
+    """Divide a data set among the devices of a network, and describe the result.
 
-    By default the reference set is drawn uniformly from the training data, and its labels are discarded. Private,
-    reference, validation and test examples are disjoint. Inputs and numbers to predict are scaled if necessary, see
-    `scaling.input_scaling` and `scaling.target_scaling`; token ids stay integers (int32).
+    By default, the reference set is drawn uniformly from the training data, and its labels are discarded. Private,
+    reference, validation and test examples are disjoint. Inputs and numbers to predict are scaled if necessary (see
+    `scaling.input_scaling` and `scaling.target_scaling`); token ids remain integers (int32).
 
     Args:
-      dataset: data set to share out.
+      dataset: data set to divide.
       network: a `networks.Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
       partition: specification in `PARTITIONS`; empty for `dirichlet`, or for `iid` if there are numbers to predict.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
-      examples_per_device: mean number of private examples per device; 0 to share out all that are left. With `natural`,
-        the largest number per device.
+      examples_per_device: mean number of private examples per device or, with `natural`, the largest number; 0 to
+        divide all remaining examples.
       reference_size: number `R` of reference examples; 0 for a quarter of the training data, at most 2,000.
       eval_examples: number of test examples, drawn at random; 0 for all.
       standardize: `columns`, `whole` or `none`; empty to decide from the data.
-      seed: seed of every draw.
-      feature_shift: specification in `shifts.SHIFTS` of how devices see their inputs differently; empty for no shift.
-        Each reference and test example has the shift of a randomly drawn device.
+      seed: seed of all random draws.
+      feature_shift: specification in `shifts.SHIFTS` of a shift that changes the inputs of each device differently;
+        empty for no shift. Each reference and test example gets the shift of a randomly drawn device.
       reference_source: name of the reference set in messages if it is not drawn from the training data: `noise`, or the
         name of `reference_dataset`.
-      reference_dataset: data set whose training inputs the reference set is drawn from; `None` for the training data,
-        or for noise if `reference_source` is given.
-      reference_classes: names of the classes that the reference set is drawn from; empty for all.
-      reference_alpha: concentration of the Dirichlet distribution that the class shares of the reference set are drawn
-        from; 0 for the class shares of the training data.
-      reference_known: share of the reference set that each device knows, drawn at random per device.
-      reference_labels: whether the problem keeps the labels of the reference set. They exist only if it is drawn from
-        the training data, because another data set has its own classes.
-      validation_examples: number of validation examples, which are drawn uniformly from the training data before all
-        others; no device holds them.
-      evaluate_on: `test`; or `validation` to make the validation examples the test examples of the problem.
-      shards: number of accelerators that the devices will be spread over. If it is above 1 and there is no
-        `feature_shift`, private inputs are prepared only when a shard asks for its own (`rows.Chosen`).
+      reference_dataset: data set from whose training inputs the reference set is drawn; `None` for the training data,
+        or for noise if `reference_source` is set.
+      reference_classes: names of the classes from which the reference set is drawn; empty for all classes.
+      reference_alpha: concentration of the Dirichlet distribution from which the class shares of the reference set are
+        drawn; 0 to use the class shares of the training data.
+      reference_known: share of the reference set that each device knows; these examples are drawn at random per device.
+      reference_labels: whether the problem keeps the labels of the reference set. These labels exist only if the
+        reference set is drawn from the training data, because another data set has its own classes.
+      validation_examples: number of validation examples. They are drawn uniformly from the training data before all
+        other examples, and no device holds them.
+      evaluate_on: `test`, or `validation` to use the validation examples as the test examples of the problem.
+      shards: number of accelerators over which the devices will be spread. If there is more than one and no
+        `feature_shift`, the private inputs of a shard are prepared only when they are needed (see `rows.Chosen`).
 
     Raises:
-      InputError: if there are too few examples, a name is unknown, a choice does not suit the data set, or token ids
+      InputError: there are too few examples, a name is unknown, an argument does not suit the data set, or token ids
         have the wrong dtype, shape or range.
 
     Examples:
@@ -152,7 +152,7 @@ def prepare(
         known, private = references.held_out(dataset, order, reference_size, rng, reference_classes, reference_alpha)
         unlabeled = dataset.x_train[known]
     drawn = rng.permutation(tests)[: eval_examples or None]
-    # `drawn` is drawn in either case, so that devices hold the same examples whatever is evaluated on.
+    # `drawn` is drawn in either case, so that devices hold the same examples whichever set is evaluated.
     test = drawn if evaluate_on == "test" else np.arange(len(dataset.x_test))[: eval_examples or None]
     if PARTITIONS.parse(partition).entry.by_owner:
         shares = _owned(dataset, private, network.devices, partition, examples_per_device, rng)
@@ -195,11 +195,11 @@ def prepare(
         taken = {example.tobytes() for example in unlabeled}
         for name, some, places in (("private", dataset.x_train, rows), (evaluate_on, dataset.x_test, test)):
             if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
-                notes.append(f"{common} of the {len(places)} {name} examples have inputs that are in the reference set")
+                notes.append(f"the reference set contains the inputs of {common} of the {len(places)} {name} examples")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
         notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
     if not numbers and len(held_classes) < dataset.outputs:
-        notes.append(f"no device holds an example of {dataset.outputs - len(held_classes)} of the classes")
+        notes.append(f"{dataset.outputs - len(held_classes)} of the classes have no example on any device")
     facts = {
         "task": "regression" if numbers else "classification",
         "classes": None if numbers else list(dataset.classes or map(str, range(dataset.outputs))),
@@ -244,7 +244,7 @@ def _seen(
 
 
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
-    """Count the rows `tests` of the test data that equal, with their targets, one of the rows `known` of training."""
+    """Count the test rows `tests` whose inputs and targets both equal those of one of the training rows `known`."""
 
     def codes(x: Any, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
         return (hash((example.tobytes(), y[row].tobytes())) for row, example in _each(x, rows))
@@ -255,7 +255,7 @@ def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
 
 
 def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Iterate over the numbers of some rows and their contents, in no particular order."""
+    """Iterate over the numbers and contents of the rows `rows`, in no particular order."""
     for block, places, inside in located(x, rows):
         yield from zip(rows[places], block[inside], strict=True)
 
@@ -263,11 +263,12 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
-            f"reference_size must lie in 1 … {total - 1}, below the {total} training examples, got {reference_size}"
+            f"reference_size must lie in 1 … {total - 1}, fewer than the {total} training examples, "
+            f"got {reference_size}"
         )
     if not 0 <= eval_examples <= tests:
         raise InputError(
-            f"eval_examples must lie in 0 … {tests}, the number of examples to evaluate on, got {eval_examples}"
+            f"eval_examples must lie in 0 … {tests}, the number of examples for evaluation, got {eval_examples}"
         )
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
@@ -276,20 +277,21 @@ def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int
 def _owned(
     dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int, rng: np.random.Generator
 ) -> Sequence[np.ndarray]:
-    """Share out by owner: return the positions in `private` of the examples of each device."""
+    """Divide examples by owner; return the positions in `private` of the examples of each device."""
     if dataset.owner is None:
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
         raise InputError(
-            f"partition {partition!r} needs the owners of examples, but this data set names none; give an array "
-            f"`owner` in a .npz, or natural:KEY with a column of a table or a feature of tfds, or use one of {others}"
+            f"partition {partition!r} needs the owners of examples, but this data set names no owners; add an array "
+            "`owner` to a .npz, set natural:KEY to a column of a table or a feature of tfds, or use one of the "
+            f"partitions {others}"
         )
     return PARTITIONS.parse(partition).build(dataset.owner[private], devices, rng, most, bool(dataset.owners))
 
 
 def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows that some device holds, the indices of each device into these rows, and the number per device.
+    """Return the rows that devices hold, the indices of each device into these rows, and the number per device.
 
-    Only these rows travel to the accelerator.
+    Only these rows are copied to the accelerator.
     """
     rows = np.concatenate(parts)
     sizes = np.array([len(part) for part in parts], np.int32)
@@ -319,13 +321,14 @@ def _check_tokens(dataset: Dataset) -> None:
                 "use tokens=False for other inputs"
             )
         if x.size and not 0 <= x.min() <= x.max() < 2**31:
-            raise InputError(f"token ids must lie in 0 … {2**31 - 1}, but x_{split} goes from {x.min()} to {x.max()}")
+            raise InputError(f"token ids must lie in 0 … {2**31 - 1}, but x_{split} ranges from {x.min()} to {x.max()}")
 
 
 def pool(problem: Problem) -> Problem:
-    """Give all private examples to a single device, so that `local` is centralized training.
+    """Give all private examples to a single device, so that the algorithm `local` is centralized training.
 
-    Give its one learner `N` times the batch size of the devices, so that a round sees equally many examples.
+    Give the learner of this device `N` times the batch size of the devices, so that a round still processes the same
+    number of examples.
 
     Examples:
       >>> problem = ddjax.make_problem(dataset, network, reference_size=437)

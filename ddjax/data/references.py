@@ -23,24 +23,24 @@ def held_out(
 
     Args:
       dataset: data set with the training examples.
-      order: rows `[M]` of its training data in random order.
+      order: numbers `[M]` of the training rows, in random order.
       size: number `R` of reference examples.
-      rng: source of the random shares of classes.
-      classes: names of the classes to choose from; empty for all.
-      alpha: concentration of the Dirichlet distribution that class shares are drawn from; 0 for the class shares of the
-        training data.
+      rng: source of randomness for the shares of the classes.
+      classes: names of the classes that may be chosen; empty for all classes.
+      alpha: concentration of the Dirichlet distribution from which class shares are drawn; 0 to use the class shares of
+        the training data.
 
     Returns:
-      Rows `[R]` of the reference set, and the remaining rows `[M − R]`.
+      Numbers `[R]` of the rows of the reference set, and numbers `[M − R]` of the remaining rows.
 
     Raises:
-      InputError: if the data set has no classes, a class is unknown, or there are too few examples of a class.
+      InputError: the data set has no classes, a class is unknown, or a class has too few examples.
     """
     if not classes and not alpha:
         return order[:size], order[size:]
     labels = dataset.y_train[order]
     if labels.dtype.kind == "f":
-        raise InputError("the reference set of a regression task has no classes to choose from")
+        raise InputError("a regression task has no classes from which to choose the reference set")
     names = list(dataset.classes or map(str, range(dataset.outputs)))
     for name in classes:
         if name not in names:
@@ -68,9 +68,10 @@ def _whole(shares: np.ndarray, total: int) -> np.ndarray:
 def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw inputs `[R, …]` from another data set, or make noise if `other` is `None`.
 
-    Noise is normal, in the dtype of the training inputs. It has their mean and standard deviation: of each column for
-    inputs of rank 2, of all numbers otherwise. For token ids, noise consists of training tokens drawn at random. Texts
-    of another data set are cut or padded with the id 0 to the length of the training texts.
+    Noise is normally distributed and has the dtype, mean and standard deviation of the training inputs. For inputs of
+    rank 2, the mean and standard deviation are those of each column; otherwise, they are those of all numbers. For
+    token ids, noise consists of training tokens drawn at random. Texts from another data set are cut, or padded with
+    the id 0, to the length of the training texts.
     """
     x = dataset.x_train
     if other is not None:
@@ -89,10 +90,10 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
 
 
 def known_by_device(devices: int, size: int, share: float, rng: np.random.Generator) -> jax.Array | None:
-    """Draw the reference examples that each device knows, `[N, R]` bool; `None` if all devices know all of them.
+    """Draw the reference examples that each device knows, `[N, R]` bool; return `None` if all devices know all of them.
 
     Raises:
-      InputError: if the share is outside (0, 1], or is less than one example.
+      InputError: the share is outside (0, 1], or it amounts to less than one example.
     """
     check_number("reference_known", share, 0, 1, positive=True)
     count = round(share * size)
@@ -106,7 +107,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
 
 
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
-    """Raise `InputError` if the inputs of the reference data differ in form from the devices', or are too few."""
+    """Raise `InputError` if the reference inputs are too few, or differ in form from the inputs of the devices."""
     here, there = dataset.x_train, other.x_train
     if not 0 < size <= len(there):
         raise InputError(f"reference_size must lie in 1 … {len(there)}, the number of examples in {name}, got {size}")
@@ -119,16 +120,16 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
             column = next((name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name)), "")
             raise InputError(
                 f"the reference data {name} and the devices' data have different inputs: "
-                + (f"column {column!r} differs" if column else "the columns have another order")
+                + (f"column {column!r} differs" if column else "the columns are in a different order")
             )
     if dataset.tokens != other.tokens or (here.shape[1:] != there.shape[1:] and not dataset.tokens):
         kinds = [
             f"{list(x.shape[1:])} {'token ids' if each.tokens else 'numbers'}"
             for each, x in ((dataset, here), (other, there))
         ]
-        raise InputError(f"the reference data {name} have inputs {kinds[1]}, but devices have {kinds[0]}")
+        raise InputError(f"the inputs of the reference data {name} are {kinds[1]}, but devices have {kinds[0]}")
     if here.dtype.kind != there.dtype.kind:
-        raise InputError(f"the reference data {name} hold {there.dtype}, but devices hold {here.dtype}")
+        raise InputError(f"the reference data {name} have dtype {there.dtype}, but devices have dtype {here.dtype}")
     if here.dtype.kind in "iu":
         limits = np.iinfo(here.dtype)
         least = min(int(block.min()) for block in blocks(there))

@@ -1,4 +1,4 @@
-"""Registries of data sets and partitions, by name."""
+"""Registries of data sets and partitions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,22 +9,22 @@ from ddjax.registry import Entry, Registry
 
 
 class Wanted(NamedTuple):
-    """Request to a data set.
+    """Request to the reader of a data set.
 
     Attributes:
       seed: seed of a random split, or of synthetic data.
       devices: number of devices `N`, for synthetic data.
       train: number of training examples to generate, for synthetic data.
-      target_column: column of a table that is the target.
+      target_column: name of the column of a table that contains the targets.
       task: `classification` or `regression`; empty to decide from the targets.
-      ignore_columns: columns of a table to leave out of the inputs, joined by `+`.
-      input_key: feature that is the input, or column of a table with texts to learn from.
+      ignore_columns: names of columns of a table that are not inputs, joined by `+`.
+      input_key: feature that is the input, or column of texts that is the only input of a table.
       target_key: feature that is the target.
-      owner_key: column, feature or array that says who holds an example.
+      owner_key: column, feature or array that contains the owner of each example.
       encoding: encoding of a text file.
-      comment: text that begins each line to skip in a table.
+      comment: prefix of the lines that are skipped in a table.
       data_dir: folder in which TensorFlow Datasets keeps prepared data sets.
-      sample_rate: samples per second (Hz) of sounds.
+      sample_rate: sample rate of sounds, in Hz.
       unlabeled: whether only the training inputs are needed, for a reference set.
     """
 
@@ -60,9 +60,10 @@ class DatasetEntry(Entry):
 
     Attributes:
       form: form of the path, such as `FILE.csv`; empty for a name.
-      suffixes: endings of paths of this kind, in lower case and without `.gz`.
-      recognize: function that says whether an existing path is of this kind, if its ending does not say so.
-      beside: function that finds a second file that is read with a path of this kind; `None` if there is none.
+      suffixes: extensions of files of this kind, in lower case and without `.gz`.
+      recognize: function that returns whether an existing path is of this kind, for paths without such an extension.
+      beside: function that returns the second file that is read along with a path of this kind; `None` if there is no
+        second file.
     """
 
     form: str = ""
@@ -72,7 +73,7 @@ class DatasetEntry(Entry):
 
     @property
     def usage(self) -> str:
-        """Form of the path, or the name with its arguments, as help and messages show it."""
+        """Form of the path, or the name with its arguments, as the help text and messages show it."""
         return self.form or super().usage
 
 
@@ -83,7 +84,7 @@ class PartitionEntry(Entry):
     `build` is `(labels [M], total, devices, rng, alpha) → [N] arrays of row numbers`; see `data.partition`.
 
     Attributes:
-      by_label: whether it uses labels, so that it cannot share out numbers to predict.
+      by_label: whether the partition uses labels; if so, it does not accept numbers to predict.
       by_owner: whether each device holds the examples of an owner. `build` then has the signature of
         `partition.natural`.
     """

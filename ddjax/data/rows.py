@@ -1,4 +1,4 @@
-"""Rows that are made on request, so that no process needs to hold all inputs."""
+"""Rows that are produced on request, so that no process needs to hold all inputs."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ BLOCK = 2**14  # rows per block
 
 
 class Streamed:
-    """Rows `[M, …]` that are made in order, one block at a time, and made again for every access.
+    """Rows `[M, …]` that are produced in order, one block at a time, and produced again for every access.
 
     Args:
       shape: shape of all rows together.
       dtype: dtype of the rows.
-      make: function that returns an iterator over the blocks in order, the same ones every time.
+      make: function that returns an iterator over the blocks, in order; the blocks are the same every time.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, make: Callable[[], Iterator[np.ndarray]]):
@@ -36,7 +36,7 @@ class Streamed:
 
 
 def mapped(x: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """Apply `change`, which treats each example separately: at once to an array, block by block to a `Streamed`."""
+    """Apply `change`, which treats each example separately, to a whole array or to each block of a `Streamed`."""
     if not isinstance(x, Streamed):
         return change(x)
     sample = change(np.zeros((1, *x.shape[1:]), x.dtype))
@@ -47,7 +47,8 @@ def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, 
     """Find the rows `[m]` of `x` in one pass over its blocks.
 
     Yields:
-      A block, the positions in `rows` of the rows that it holds, and their positions in the block.
+      A block, the positions in `rows` of the rows that the block contains, and the positions of these rows in the
+        block.
     """
     order = np.argsort(rows, kind="stable")
     ascending, start = rows[order], 0
@@ -72,8 +73,8 @@ class Chosen:
 
     Args:
       x: inputs `[M, …]`.
-      rows: numbers of the chosen rows, in this order.
-      ready: function of `(x, rows)` that returns the array that devices learn from.
+      rows: numbers of the chosen rows, in the desired order.
+      ready: function of `(x, rows)` that returns these rows in the form in which models take them.
     """
 
     def __init__(self, x: Any, rows: np.ndarray, ready: Callable[[Any, np.ndarray], np.ndarray]):
@@ -100,7 +101,7 @@ class Chosen:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Allocate an array at a multiple of 64 bytes, which JAX can use on a CPU without a copy."""
+    """Allocate an array at a multiple of 64 bytes, so that JAX can use the array on a CPU without a copy."""
     size = math.prod(shape) * dtype.itemsize
     held = np.empty(size + 64, np.uint8)
     start = -held.ctypes.data % 64

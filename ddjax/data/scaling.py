@@ -11,8 +11,8 @@ from ddjax.errors import InputError, suggest
 from ddjax.types import working_dtype
 
 STANDARDIZE = ("columns", "whole", "none")
-# Inputs are far from unit scale if their root mean square is above the first or their mean squared norm is below the
-# second. Pixels from 0 to 255 are far from it; pixels from 0 to 1 and rows of norm 1 are not.
+# Inputs are far from unit scale if their root mean square is above _LARGE or their mean squared norm is below _SMALL.
+# Pixels from 0 to 255 are far from unit scale; pixels from 0 to 1 and rows of norm 1 are not.
 _LARGE, _SMALL = 3.0, 0.01
 # A column with the same value in more than this share of the rows is scaled by its range.
 _RARE = 0.9
@@ -24,10 +24,11 @@ class Scaling(NamedTuple):
 
     Attributes:
       how: `none`, `whole` (one offset and one scale for all numbers) or `columns`.
-      offset: `[]`, or `[P]` by column.
-      scale: `[]` or `[P]` likewise, positive.
+      offset: `[]`, or `[P]` with one value per column.
+      scale: positive, of the same shape as `offset`.
       kinds: for each column, whether its scale is its `deviation` or its `range`.
-      root_mean_square: root mean square of the numbers before scaling, the largest over columns if there are columns.
+      root_mean_square: root mean square of the numbers before scaling; if there are columns, the largest over the
+        columns.
     """
 
     how: str
@@ -37,14 +38,14 @@ class Scaling(NamedTuple):
     root_mean_square: float = 1.0
 
     def apply(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return scaled rows in the working dtype; a few at a time, so that `x` is not copied as a whole.
+        """Return scaled rows in the working dtype; scale a few at a time, so that `x` is never copied as a whole.
 
         Args:
           x: numbers `[M, …]`.
           rows: numbers of the rows to return, in this order; `None` for all.
 
         Raises:
-          InputError: if the dtype cannot hold a scaled number.
+          InputError: the working dtype cannot hold a scaled number.
         """
         dtype = working_dtype()
         rows = np.arange(len(x)) if rows is None else rows
@@ -61,7 +62,7 @@ class Scaling(NamedTuple):
         if not np.isfinite(scaled).all():
             raise InputError(
                 f"the data hold numbers up to {np.abs(x).max():.3g}, which {dtype} cannot hold after scaling "
-                f"({self.how}); correct them, or choose another --standardize or --precision=float64"
+                f"({self.how}); correct the data, or use another --standardize or --precision=float64"
             )
         return scaled
 
@@ -81,9 +82,9 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
     """Decide how inputs are scaled.
 
     A table (a `.csv`, or integers of rank 2) is standardized by column, over the training rows. Other integers are
-    pixels. They are standardized by one mean and one standard deviation, those of the reference set, which all devices
-    know. Floating-point inputs stay as they are unless they are far from unit scale. Then they are standardized by
-    column, or as a whole if they have more than two axes.
+    pixels. They are standardized by a single mean and a single standard deviation: those of the reference set, which
+    all devices know. Floating-point inputs remain unchanged unless they are far from unit scale. In that case, they are
+    standardized by column, or as a whole if they have more than two axes.
 
     Args:
       dataset: data set whose inputs are not token ids.
@@ -91,13 +92,13 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
       standardize: `columns`, `whole` or `none`; empty to decide from the inputs.
 
     Raises:
-      InputError: if the choice is unknown, or is `columns` and the inputs have none.
+      InputError: the choice is unknown, or the choice is `columns` but the inputs have no columns.
     """
     if standardize and standardize not in STANDARDIZE:
         raise suggest("standardize", standardize, STANDARDIZE)
     x: Any = dataset.x_train
     if standardize == "columns" and x.ndim != 2:
-        raise InputError(f"--standardize=columns is only for inputs [examples, columns], but these are {list(x.shape)}")
+        raise InputError(f"--standardize=columns needs inputs [examples, columns], but the inputs are {list(x.shape)}")
     size = _root_mean_square(x)
     how = standardize
     if not how and (dataset.columns or x.dtype.kind in "iu" or (not dataset.scaled and _far(x, size))):
@@ -113,8 +114,8 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
 def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
     """Decide how numbers to predict are scaled: by column if they come from a `.csv` or are far from unit scale.
 
-    The prediction of the mean then has a mean squared error of 1. The choice `none` applies to targets too; all other
-    choices concern only inputs.
+    Predicting the mean then gives a mean squared error of 1. The choice `none` also applies to targets; all other
+    choices apply only to inputs.
     """
     y = dataset.y_train.reshape(len(dataset.y_train), -1)
     size = _root_mean_square(y)
@@ -126,16 +127,17 @@ def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
 
 
 def by_column(x: np.ndarray) -> Scaling:
-    """Standardize columns `[M, P]` by mean and standard deviation.
+    """Make the scaling that standardizes columns `[M, P]` by mean and standard deviation.
 
-    A column of two values becomes 0 and 1. A column that nearly always has the same value becomes 0 there, and other
-    values come to lie within −1 and 1: divided by the deviation, a rare value would become enormous.
+    There are two exceptions. In a column with only two values, these values become 0 and 1. In a column that nearly
+    always has the same value, this value becomes 0, and all other values are scaled to lie between −1 and 1, because
+    division by the standard deviation would make rare values enormous.
     """
     offset, scale, kinds = np.zeros(x.shape[1]), np.ones(x.shape[1]), []
     for number in range(x.shape[1]):
         column = np.asarray(x[:, number], float)
         low, high = column.min(), column.max()
-        usual = np.partition(column, len(column) // 2)[len(column) // 2]  # a value in half of the rows is the median
+        usual = np.partition(column, len(column) // 2)[len(column) // 2]  # a value in most rows is the median
         two = bool(((column == low) | (column == high)).all())
         if two or (column == usual).mean() > _RARE:
             offset[number] = low if two else usual
@@ -148,13 +150,13 @@ def by_column(x: np.ndarray) -> Scaling:
 
 
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
-    """Compute the root mean square of each column for rank 2, `[P]`; otherwise of all numbers, `[1]`."""
+    """Compute the root mean square of each column, `[P]`, if `x` has rank 2, and of all numbers, `[1]`, otherwise."""
     axes = 0 if x.ndim == 2 else None
     total: Any = sum(np.square(block, dtype=float).sum(axes) for block in blocks(x))
     return np.sqrt(np.atleast_1d(total) / (len(x) if x.ndim == 2 else math.prod(x.shape)))
 
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:
-    """Say whether floating-point inputs are far from unit scale."""
+    """Return whether floating-point inputs are far from unit scale."""
     norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * math.prod(x.shape[1:])
     return bool(size.max() > _LARGE or norm < _SMALL)

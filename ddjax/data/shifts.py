@@ -1,4 +1,4 @@
-"""Feature shifts: devices see the same classes differently."""
+"""Feature shifts, which make devices see the same classes differently."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ SHIFTS: Registry[Entry] = Registry("feature shift")
 
 
 def rotation(degrees: float) -> Shift:
-    """Make a shift that rotates images by `−degrees … degrees`, in equal steps over devices."""
+    """Make a shift that rotates images by angles from `−degrees` to `degrees`, in equal steps over devices."""
     from scipy import ndimage
 
     def shift(x: np.ndarray, n: int, devices: int, rng: np.random.Generator) -> np.ndarray:
@@ -25,24 +25,24 @@ def rotation(degrees: float) -> Shift:
 
 
 def contrast(factor: float) -> Shift:
-    """Make a shift that multiplies inputs by `1/factor … factor`, in equal ratios over devices."""
+    """Make a shift that multiplies inputs by factors from `1/factor` to `factor`, in equal ratios over devices."""
     return lambda x, n, devices, rng: x * factor ** _spread(n, devices)
 
 
 def noise(deviation: float) -> Shift:
-    """Make a shift that adds normal noise of deviation `0 … deviation`, in equal steps over devices."""
+    """Make a shift that adds normal noise with deviations from 0 to `deviation`, in equal steps over devices."""
     return lambda x, n, devices, rng: x + deviation * (1 + _spread(n, devices)) / 2 * rng.normal(size=x.shape)
 
 
 def _spread(n: int, devices: int) -> float:
-    """Return the place of device `n` on a scale from −1 for the first device to 1 for the last."""
+    """Return the position of device `n` on a scale from −1 for the first device to 1 for the last device."""
     return 2 * n / (devices - 1) - 1 if devices > 1 else 0.0
 
 
 def shifted(
     spec: str, dataset: Dataset, parts: list[tuple[np.ndarray, np.ndarray]], devices: int, rng: np.random.Generator
 ) -> None:
-    """Shift scaled inputs in place, each in the way of the device that sees it.
+    """Shift scaled inputs in place, each by the shift of the device that sees it.
 
     Args:
       spec: specification in `SHIFTS`.
@@ -52,7 +52,7 @@ def shifted(
       rng: source of noise.
 
     Raises:
-      InputError: if the shift is unknown, or cannot change these inputs.
+      InputError: the shift is unknown, or it cannot change these inputs.
     """
     shift: Shift = SHIFTS.parse(spec).build()
     if dataset.tokens:

@@ -1,4 +1,4 @@
-"""Sounds as log-mel spectrograms, computed in JAX."""
+"""Log-mel spectrograms of sounds, computed in JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,23 @@ _AT_A_TIME = 256  # sounds per step, to save memory
 
 
 def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = None) -> np.ndarray:
-    """Compute log-mel spectrograms: the logarithm of the power in 32 bands that the ear hears as equally wide.
+    """Compute log-mel spectrograms: the logarithm of the power in 32 bands that the ear perceives as equally wide.
 
-    A Hann window of 32 ms is placed every 16 ms. Bands are triangles on the mel scale of O'Shaughnessy (1987), from 0
-    to half the sample rate.
+    A Hann window of 32 ms is placed every 16 ms. The bands are triangles on the mel scale of O'Shaughnessy (1987), from
+    0 to half the sample rate.
 
     Args:
       sounds: sounds `[M, S]`, integers or floating-point numbers from −1 to 1. The full scale of 8-bit and 16-bit
-        integers is that of their dtype. For wider integers it is the smallest of 16, 24 and 32 bits that holds the
-        training sounds.
-      sample_rate: samples per second (Hz).
+        integers is that of their dtype. For wider integers, it is that of the smallest of 16, 24 and 32 bits that can
+        hold the training sounds.
+      sample_rate: sample rate in Hz.
       training: training sounds `[M, S]`; `None` if `sounds` are the training sounds.
 
     Returns:
       Spectrograms `[M, T, 32]` of the working dtype.
 
     Raises:
-      InputError: if the shape is not `[M, S]`, the sample rate is below 1,000 Hz, sounds are shorter than a window, or
+      InputError: the shape is not `[M, S]`, the sample rate is below 1,000 Hz, the sounds are shorter than a window, or
         the training sounds are silent.
     """
     if sounds.ndim == 3 and sounds.shape[-1] == 1:
@@ -65,7 +65,7 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
 
 
 def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
-    """Return the number that means silence, and the largest distance from it."""
+    """Return the number that represents silence, and the largest distance from this number."""
     if sounds.dtype.kind == "f":
         return 0.0, 1.0
     if sounds.dtype.itemsize <= 2:
@@ -76,7 +76,7 @@ def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
 
 
 def _bands(sample_rate: int, size: int) -> np.ndarray:
-    """Compute the weights of frequencies in bands, `[size // 2 + 1, 32]`."""
+    """Compute the weight of each frequency in each band, `[size // 2 + 1, 32]`."""
 
     def mel(hertz: np.ndarray) -> np.ndarray:
         return 2595 * np.log10(1 + hertz / 700)
@@ -89,7 +89,7 @@ def _bands(sample_rate: int, size: int) -> np.ndarray:
 
 
 def padded(sounds: list[np.ndarray], length: int) -> np.ndarray:
-    """Cut sounds to `length` samples or pad them with zeros, `[M, length]`."""
+    """Cut sounds to `length` samples, or pad them with zeros; return an array `[M, length]`."""
     found = np.zeros((len(sounds), length), sounds[0].dtype)
     for row, sound in zip(found, sounds, strict=True):
         row[: len(sound)] = sound[:length]

@@ -1,14 +1,14 @@
-"""Split of data that come without a test set."""
+"""Splits of data that come without a test set."""
 
 import numpy as np
 
 
 def split(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a fifth of the rows for testing; return the numbers of training rows and of test rows."""
+    """Draw a fifth of the rows for testing; return the numbers of the training rows and of the test rows."""
     test, train = np.split(np.random.default_rng(seed).permutation(rows), [rows // 5])
     return train, test
 
 
 def note(rows: int) -> str:
-    """Write the note on a test set that is drawn."""
+    """Write the note on a test set that is drawn at random."""
     return f"there is no test set, so {rows // 5} of {rows} examples are drawn for testing"

@@ -19,12 +19,12 @@ Blocks = Iterator[np.ndarray]
 def synthetic_classification(
     seed: int, devices: int, train: int, test: int, classes: int = 10, dimensions: int = 60, heterogeneity: float = 1.0
 ) -> Dataset:
-    """Generate classes with one labelling rule for all devices and inputs that differ between devices.
+    """Generate data for classification: all devices share one labelling rule, but their inputs differ.
 
-    The data follow Synthetic(α, β) of FedProx (Li et al., MLSys 2020). Device `n` draws `x ~ N(v_n, Σ)` with
-    `v_n ~ N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is `argmax(A x + b)`, with standard normal `A` and `b`.
-    Heterogeneity `h = 0` makes all devices alike. With larger `h` their inputs are further apart, and each device has
-    fewer classes. Test examples come from all devices in equal parts.
+    The data follow Synthetic(α, β) of FedProx (Li et al., MLSys 2020). Device `n` draws `x ~ N(v_n, Σ)` with `v_n ~
+    N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is `argmax(A x + b)`, with standard normal `A` and `b`.
+    Heterogeneity `h = 0` makes all devices alike. With larger `h`, the inputs of different devices are further apart,
+    and each device has fewer classes. Test examples come from all devices in equal parts.
 
     Args:
       seed: seed of all randomness.
@@ -55,12 +55,13 @@ def synthetic_regression(
     noise: float = 0.1,
     heterogeneity: float = 0.5,
 ) -> Dataset:
-    """Generate numbers that are linear in the input plus noise; inputs and linear maps differ between devices.
+    """Generate data for regression: targets are linear in the inputs, plus noise; inputs and maps differ by device.
 
     Device `n` draws `x = S (h c_n + ε)` with diagonal `S_jj² = j^−1.2 / ((1 + h²) Σ_i i^−1.2)`, so that the mean of
     `‖x‖²` is 1. The number to predict is `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard
-    normal; all devices share `w` and `b`. Heterogeneity `h = 0` makes all devices alike. With larger `h` their inputs
-    are further apart, and so are their own solutions. Test examples come from all devices in equal parts.
+    normal; all devices share `w` and `b`. Heterogeneity `h = 0` makes all devices alike. With larger `h`, the inputs of
+    different devices are further apart, as are the devices' own solutions. Test examples come from all devices in equal
+    parts.
 
     Args:
       seed: seed of all randomness.
@@ -111,7 +112,7 @@ def _drawn(
 def _dataset(
     drawn: Callable[[], Blocks], y: np.ndarray, dimensions: int, train: int, outputs: int, owner: np.ndarray
 ) -> Dataset:
-    """Make the data set; if there are several processes, each makes training inputs only when it needs them."""
+    """Make the data set; if there are several processes, each generates training inputs only when it needs them."""
     dtype = working_dtype()
 
     def cast() -> Blocks:

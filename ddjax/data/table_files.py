@@ -18,14 +18,14 @@ _CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
 
 class Table(NamedTuple):
-    """Content of a file.
+    """Content of a file that holds a table.
 
     Attributes:
       path: path of the file.
-      columns: tidied texts of each column, by name.
+      columns: name of each column → its tidied texts.
       lines: line of the file in which each row begins, counted from 1.
-      unnamed: names that ddjax gave to columns without one, which come first.
-      notes: sentences about how the file was read.
+      unnamed: names that ddjax gave to columns without a name; these columns come first.
+      notes: notes on how the file was read.
     """
 
     path: str
@@ -40,11 +40,12 @@ def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
 
     Args:
       path: path of the file.
-      encoding: encoding of the file; empty for UTF-8, or for UTF-16 if the file has its byte-order mark.
-      comment: text that begins each line to skip; empty to skip none.
+      encoding: encoding of the file; empty for UTF-16 if the file begins with its byte-order mark, and for UTF-8
+        otherwise.
+      comment: prefix of the lines that are skipped; empty to skip no line.
 
     Raises:
-      InputError: if the file is missing or cannot be read, or a header or a row does not fit.
+      InputError: the file is missing or cannot be read, or the header or a row is malformed.
     """
     text = _decoded(path, encoding)
     if comment:  # empty lines replace comments, so that lines keep their numbers
@@ -97,7 +98,7 @@ def _decoded(path: str, encoding: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not "
-            f"{encoding.upper().removesuffix('-SIG')}; give --encoding, such as cp1252, or save the file as UTF-8"
+            f"{encoding.upper().removesuffix('-SIG')}; set --encoding, such as cp1252, or save the file as UTF-8"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -105,7 +106,7 @@ def _decoded(path: str, encoding: str) -> str:
 
 
 def _separator(text: str) -> tuple[str, tuple[str, ...]]:
-    """Find the separator of columns: a comma, or another sign if the header has that and no comma."""
+    """Find the column separator: a comma, or another sign if the header contains this sign but no comma."""
     head = next((line for line in text.splitlines() if line.strip()), "")
     for sign in ("\t", ";", "|"):
         if sign in head and "," not in head:
@@ -114,7 +115,7 @@ def _separator(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list[str]]:
-    """Return the names by column number, and the names given to columns without one; refuse a row that is no header."""
+    """Return the name of each column by position, and the names given to unnamed columns; refuse an invalid header."""
     head = [tidy(name) for name in head]
     while len(head) > 1 and not head[-1]:
         head.pop()
@@ -126,13 +127,13 @@ def _header(path: str, head: list[str], line: int) -> tuple[dict[int, str], list
     for place, name in enumerate(head):
         if not name or name.startswith("Unnamed: "):
             if len(unnamed) < place:
-                raise InputError(f"{path}: column {place + 1} has no name; give it one, or remove it")
+                raise InputError(f"{path}: column {place + 1} has no name; name this column, or remove it")
             name = name or f"column {place + 1}"
             unnamed.append(name)
         if name in names.values():
             first = next(place for place, other in names.items() if other == name)
             raise InputError(
-                f"{path}: columns {first + 1} and {place + 1} are both named {name!r}; rename or remove one"
+                f"{path}: columns {first + 1} and {place + 1} are both named {name!r}; rename or remove one of them"
             )
         names[place] = name
     return names, unnamed

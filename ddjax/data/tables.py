@@ -14,9 +14,9 @@ from ddjax.data.texts import Numbers, no_text, read_numbers
 from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, suggest
 
-# Most categories of a column. One with more texts holds names, or numbers with something wrong in them.
+# Largest number of categories of a column. A column with more different texts holds names, or numbers with mistakes.
 _CATEGORIES = 100
-_LARGEST = 1e100  # the squares of larger numbers are infinite
+_LARGEST = 1e100  # far below 1e154, beyond which squares are infinite
 
 
 def read_csv(
@@ -33,28 +33,30 @@ def read_csv(
 ) -> Dataset:
     r"""Read a table with a header, and draw a fifth of its rows for testing.
 
-    Commas separate the columns. Tabs, semicolons or bars do if the header has them and no comma.
+    Columns are separated by commas, or by tabs, semicolons or bars if the header contains one of these signs and no
+    comma.
 
-    The target is classes or numbers, as `labels.read_targets` decides. All other columns are inputs. Numbers stay
-    numbers; the median over the training rows replaces missing ones. Texts become one input of 0 and 1 for each text
-    found in the training rows; a missing text sets all of these to 0. Texts are compared without outer and doubled
-    spaces.
+    `labels.read_targets` decides whether the targets are classes or numbers. All other columns are inputs. A column of
+    numbers becomes one input; the median over the training rows replaces missing numbers. A column of texts becomes one
+    input with the values 0 and 1 for each text in the training rows; for a missing text, all these inputs are 0. Texts
+    that differ only in leading, trailing or doubled spaces are the same.
 
-    A first column without a name holds the row numbers that pandas writes, and is ignored.
+    A first column without a name is assumed to contain the row numbers that pandas writes, and is ignored.
 
     Args:
       path: path of the file.
       target_column: name of the column with the targets.
       seed: seed of the split.
       task: `classification` or `regression`; empty to decide from the targets.
-      ignore_columns: names of columns to leave out of the inputs, joined by `+`.
-      input_key: column of texts that is the only input; the texts become token ids, see `tokens.tokenize`.
-      owner_key: column that says who holds a row; it is not an input.
-      encoding: encoding of the file; empty for UTF-8, or for UTF-16 if the file has its byte-order mark.
-      comment: text that begins each line to skip, such as `#`; empty to skip none.
+      ignore_columns: names of columns that are not inputs, joined by `+`.
+      input_key: column of texts that is the only input; the texts become token ids (see `tokens.tokenize`).
+      owner_key: column that contains the owner of each row; this column is not an input.
+      encoding: encoding of the file; empty for UTF-16 if the file begins with its byte-order mark, and for UTF-8
+        otherwise.
+      comment: prefix of the lines that are skipped, such as `#`; empty to skip no line.
 
     Raises:
-      InputError: if the file is missing or cannot be read, or a column or a row does not fit.
+      InputError: the file is missing or cannot be read, or a column or a row is unsuitable.
 
     Examples:
       >>> rows = [f"{20 + i},{'AB'[i % 2]},{'no' if i < 5 else 'yes'}" for i in range(10)]
@@ -69,25 +71,25 @@ def read_csv(
     table = read_table(path, encoding, comment)
     columns = table.columns
     if not target_column:
-        raise InputError(f"{path}: --target_column must name the column to learn: {listed([*columns], 30)}")
+        raise InputError(f"{path}: --target_column must name the column to predict: {listed([*columns], 30)}")
     if target_column not in columns:
         raise suggest("column", target_column, columns)
     ignored = dict.fromkeys(_asked(ignore_columns, columns), "asked")
     if target_column in ignored:
-        raise InputError(f"{path}: {target_column!r} is both --target_column and in --ignore_columns; choose one")
-    ignored |= dict.fromkeys(table.unnamed, "it has no name, like the row numbers that pandas writes")
+        raise InputError(f"{path}: --target_column and --ignore_columns both name {target_column!r}; choose one flag")
+    ignored |= dict.fromkeys(table.unnamed, "it has no name, like the column of row numbers that pandas writes")
     for name, role in ((owner_key, "owner"), (input_key, "--input_key")):
         if name and name not in columns:
             raise suggest(role, name, columns)
         if name == target_column:
             raise InputError(f"{path}: {name!r} is the target and cannot also be the {role}")
     if owner_key:
-        ignored[owner_key] = "it says who holds a row"
+        ignored[owner_key] = "it contains the owners of the rows"
     if input_key:
         ignored |= {name: "only texts are inputs" for name in columns if name not in (input_key, target_column)}
     if len(table.lines) < 5:
         raise InputError(
-            f"{path}: {len(table.lines)} rows are too few to test on a fifth of them; at least 5 are needed"
+            f"{path}: {len(table.lines)} rows are too few to use a fifth for testing; at least 5 are needed"
         )
     target = _target(table, target_column)
     y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
@@ -99,7 +101,7 @@ def read_csv(
         if column.kind in ("number", "category"):
             notes += tuple(_leaks(column.name, columns[column.name], target_column, columns[target_column]))
     if lost := set(range(len(classes))) - set(y[train].ravel().tolist()) if classes else set():
-        notes += (f"{len(lost)} of the classes occur only in test rows, the first is {classes[min(lost)]}",)
+        notes += (f"{len(lost)} of the classes occur only in test rows (the first is {classes[min(lost)]})",)
     made = partial(
         Dataset, y_train=y[train], y_test=y[test], outputs=outputs, classes=classes, columns=tuple(about),
         owner=None if owner is None else owner[train], owners=owners,
@@ -110,7 +112,7 @@ def read_csv(
         return made(x_train=x_train, x_test=x_test, tokens=True, notes=(*notes, *more))
     if not inputs:
         raise InputError(
-            f"{path}: there is no column besides {target_column!r} to learn from"
+            f"{path}: there is no column besides {target_column!r} that can be an input"
             + (f" (ignored: {listed([*ignored])})" if ignored else "")
         )
     x = np.hstack(inputs)
@@ -121,7 +123,7 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
     """Read all rows of a table as inputs, for a reference set; the columns of targets and owners may be missing.
 
     Raises:
-      InputError: if the file cannot be read, or `read_csv` would refuse the inputs.
+      InputError: the file cannot be read, or `read_csv` would refuse the inputs.
     """
     table = read_table(path, wanted.encoding, wanted.comment)
     asked = _joined(wanted.ignore_columns, table.columns)
@@ -138,14 +140,14 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
         x, _, notes = tokenize(table.columns[key], [])
         return unlabeled(x, tokens=True, columns=tuple(about), notes=notes)
     if not inputs:
-        raise InputError(f"{path}: there is no column to learn from")
+        raise InputError(f"{path}: there is no column that can be an input")
     return unlabeled(np.hstack(inputs), columns=tuple(about))
 
 
 def _inputs(
     table: Table, ignored: dict[str, str], target_column: str, input_key: str, train: np.ndarray
 ) -> tuple[list[np.ndarray], list[Column]]:
-    """Make inputs of columns; return them, and the interpretation of each column, which uses only the rows `train`."""
+    """Make inputs from columns; return them and the interpretation of each column, found on the rows `train`."""
     inputs, about = [], []
     for name, texts in table.columns.items():
         if name == target_column:
@@ -162,7 +164,7 @@ def _inputs(
 
 
 def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the number of the owner of each row `[M]`, and the names in order: by value if all are numbers."""
+    """Return the owner of each row as an index `[M]`, and the owners' names, sorted by value if all are numbers."""
     texts = table.columns[name]
     numbers = read_numbers(texts)
     missing = numbers.missing if numbers.mostly else no_text(texts)
@@ -178,7 +180,7 @@ def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _joined(text: str, columns: dict[str, list[str]]) -> list[str]:
     """Split names joined by `+`."""
-    if text in columns:  # a name may hold a +
+    if text in columns:  # a name may contain a +
         return [text]
     return [name.strip() for name in text.split("+") if name.strip()]
 
@@ -192,7 +194,7 @@ def _asked(text: str, columns: dict[str, list[str]]) -> list[str]:
 
 
 def _target(table: Table, name: str) -> np.ndarray:
-    """Return the targets `[M]`, numbers or texts, after a check that none is missing."""
+    """Return the targets `[M]`, numbers or texts, after a check that no target is missing."""
     texts = table.columns[name]
     numbers = read_numbers(texts)
     mostly = numbers.mostly
@@ -203,8 +205,8 @@ def _target(table: Table, name: str) -> np.ndarray:
         first = int(missing.argmax())
         sign = f" ({texts[first]!r})" if texts[first] else ""
         raise InputError(
-            f"{table.path}: {name!r} is missing{sign} in {missing.sum()} rows, first in line {table.lines[first]}; "
-            "remove these rows"
+            f"{table.path}: {name!r} is missing{sign} in {missing.sum()} rows, beginning with line "
+            f"{table.lines[first]}; remove these rows"
         )
     if mostly:
         return _sound(table, name, texts, numbers)
@@ -212,25 +214,25 @@ def _target(table: Table, name: str) -> np.ndarray:
 
 
 def _sound(table: Table, name: str, texts: list[str], numbers: Numbers) -> np.ndarray:
-    """Return the numbers of a column, after a check that there is no text and no enormous number among them."""
+    """Return the numbers of a column, after a check that the column contains no text and no enormous number."""
     if numbers.strange:
         first, more = numbers.strange[0], len(numbers.strange) - 1
         raise InputError(
-            f"{table.path}: column {name!r} holds numbers, but {texts[first]!r} in line {table.lines[first]}"
-            + (f" and {more} more like it" if more else "")
-            + f"; write a plain number, leave a missing one empty, or use --ignore_columns={name}"
+            f"{table.path}: column {name!r} holds numbers, except {texts[first]!r} in line {table.lines[first]}"
+            + (f" and {more} more texts" if more else "")
+            + f"; write plain numbers, leave missing numbers empty, or use --ignore_columns={name}"
         )
     if (enormous := np.abs(numbers.values) > _LARGEST).any():
         first = int(enormous.argmax())
         raise InputError(
-            f"{table.path}: column {name!r} holds {texts[first]!r} in line {table.lines[first]}, beyond {_LARGEST:g}; "
-            "correct it, or leave a missing number empty"
+            f"{table.path}: column {name!r} holds {texts[first]!r} in line {table.lines[first]}, which is beyond "
+            f"{_LARGEST:g}; correct this number, or leave it empty if it is missing"
         )
     return numbers.values
 
 
 def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> tuple[np.ndarray, Column]:
-    """Make inputs `[rows, …]` of a column; medians and categories come only from the rows `train`."""
+    """Make inputs `[rows, …]` from a column; medians and categories come only from the rows `train`."""
     numbers = read_numbers(texts)
     missing = numbers.missing if numbers.mostly else no_text(texts)
     where = f"{table.path}: column {name!r}"
@@ -246,8 +248,8 @@ def _features(table: Table, name: str, texts: list[str], train: np.ndarray) -> t
     categories = sorted({texts[row] for row in train if not missing[row]})
     if len(categories) > _CATEGORIES:
         raise InputError(
-            f"{where} has {len(categories)} different texts, the first is {categories[0]!r}, but at most {_CATEGORIES} "
-            f"can be categories; use --ignore_columns={name}, or --input_key={name} to learn from the texts"
+            f"{where} has {len(categories)} different texts (the first is {categories[0]!r}), but at most "
+            f"{_CATEGORIES} can be categories; use --ignore_columns={name}, or --input_key={name} to learn from texts"
         )
     column = Column(name, "category", int(missing.sum()), categories=tuple(categories))
     there = np.where(missing, "", texts)

@@ -1,4 +1,4 @@
-"""Texts of a file: how they are tidied and read as numbers."""
+"""Functions that tidy the texts of a file and read them as numbers."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ import numpy as np
 # Usual signs of a missing value, in lower case. In a column of texts, `none` and `-` may be values.
 _NO_TEXT = frozenset(("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"))
 _NO_NUMBER = _NO_TEXT | frozenset(("none", "-", "--", ".", "missing", "#value!", "#div/0!", "#ref!", "#num!", "nil"))
-# A number with a unit, or with separators that differ between countries.
+# A number with a unit, or with separators that differ from country to country.
 _LIKE_A_NUMBER = re.compile(r"[-+(]?[$€£¥]?[-+]?\d[\d.,'’ ]*([eE][-+]?\d+)?[%$€£¥)]?")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
@@ -19,10 +19,10 @@ class Numbers(NamedTuple):
     """Texts read as numbers.
 
     Attributes:
-      values: numbers `[M]` float64; NaN if a text is not a number.
+      values: numbers `[M]` float64; NaN where the text is not a number.
       missing: whether each text is a sign of a missing value, `[M]` bool.
-      strange: positions of the texts that are neither a number nor missing.
-      like: number of strange texts that look like a number, such as `34%`.
+      strange: positions of the texts that are neither numbers nor signs of a missing value.
+      like: number of `strange` texts that look like numbers, such as `34%`.
     """
 
     values: np.ndarray
@@ -38,19 +38,19 @@ class Numbers(NamedTuple):
 
 
 def tidy(text: str) -> str:
-    """Remove outer, doubled and invisible spaces, and normalize the letters (Unicode NFC)."""
+    """Remove leading, trailing, doubled and invisible spaces, and normalize letters (Unicode NFC)."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
     return " ".join(text.split())
 
 
 def no_text(texts: Sequence[str]) -> np.ndarray:
-    """Say which tidied texts of a column of texts are signs of a missing value, `[M]` bool."""
+    """Return which tidied texts in a column of texts are signs of a missing value, `[M]` bool."""
     return np.array([text.lower() in _NO_TEXT for text in texts], bool)
 
 
 def _plain(texts: Sequence[str]) -> np.ndarray | None:
-    """Convert all texts at once to finite numbers `[M]`; `None` if some text is not one."""
+    """Convert all texts at once to finite numbers `[M]`; return `None` if any text is not a finite number."""
     try:
         values = np.array(texts, float)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reader, without TensorFlow, of data sets that TensorFlow Datasets has prepared."""
+"""Reader of data sets that TensorFlow Datasets has prepared; the reader does not need TensorFlow."""
 
 import contextlib
 import io
@@ -24,9 +24,9 @@ class _Examples(NamedTuple):
     """Examples of one split.
 
     Attributes:
-      inputs: values of each input feature, by its name.
-      targets: target of each example; empty if none was requested.
-      owners: owner of each example; empty if none was requested.
+      inputs: name of each input feature → its values.
+      targets: target of each example; empty if no target was requested.
+      owners: owner of each example; empty if no owner was requested.
     """
 
     inputs: dict[str, list[Any]]
@@ -38,18 +38,19 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
     """Read a data set of TensorFlow Datasets that is prepared in a format with random access (ArrayRecord).
 
     The input and the target are the supervised keys of the data set, or the features that `input_key` and `target_key`
-    name. Several numeric features joined by `+` are the columns of a table. The test set is the split `test`, otherwise
-    `validation` (or `val`, `dev`). If there is none with visible labels (not −1), a fifth of `train` is drawn.
+    name. Several numeric features, joined by `+` in `input_key`, are the columns of a table. The test set is the split
+    `test`, or else `validation` (or `val`, `dev`). If no such split has visible labels (other than −1), a fifth of
+    `train` is drawn for testing.
 
-    Images must have one size. Texts become token ids, see `tokens.tokenize`. Sounds become log-mel spectrograms, see
-    `sounds.log_mel`; they are cut to the length that 95 % of the training sounds do not exceed.
+    All images must have the same size. Texts become token ids (see `tokens.tokenize`). Sounds are cut to the length
+    that 95 % of the training sounds do not exceed, and become log-mel spectrograms (see `sounds.log_mel`).
 
     Args:
       wanted: request; its `data_dir` is the folder of prepared data sets, by default `~/tensorflow_datasets`.
       name: name of the data set, `NAME[/CONFIG][:VERSION]`.
 
     Raises:
-      InputError: if the data set is not prepared (the message says how to prepare it), or a feature does not fit.
+      InputError: the data set is not prepared (the message says how to prepare it), or a feature is unsuitable.
     """
     builder = _builder(wanted, name)
     info = builder.info
@@ -91,7 +92,7 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
         if known and (without := sum(int(label) < 0 for label in examples.targets)):
             raise InputError(
                 f"tfds:{name}: {without} of {len(examples.targets)} examples of {part} have no label (−1); use a "
-                "configuration in which all have one"
+                "configuration in which all examples have labels"
             )
 
     def named(values: list[Any]) -> np.ndarray:
@@ -137,7 +138,7 @@ def _builder(wanted: Wanted, name: str) -> Any:
             ) from None
         except ImportError as error:
             raise InputError(f"tfds:{name} cannot be read without another package: {error}; {remedy}") from None
-        except Exception as error:  # data sets raise many types
+        except Exception as error:  # data sets raise many types of exceptions
             raise InputError(f"tfds:{name} cannot be read: {_line(error, said)}") from None
         if not builder.info.splits:
             manual = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
@@ -147,8 +148,8 @@ def _builder(wanted: Wanted, name: str) -> Any:
             builder.as_data_source(split=next(iter(builder.info.splits)))
         except NotImplementedError:
             raise InputError(
-                f"tfds:{name} is prepared in {builder.data_path} as {builder.info.file_format.value}, which has no "
-                f"random access; prepare it in another folder with `{prepare}`"
+                f"tfds:{name} is prepared in {builder.data_path} as {builder.info.file_format.value}, which does not "
+                f"allow random access; prepare the data set in another folder with `{prepare}`"
             ) from None
         except Exception as error:
             raise InputError(f"tfds:{name} cannot be read: {_line(error, said)}") from None
@@ -205,7 +206,7 @@ def _read(builder: Any, split: str, inputs: list[str], target: str, owner: str) 
                     found.targets.append(example[target])
                 if owner:
                     found.owners.append(example[owner])
-        except Exception as error:  # each decoder raises its own types
+        except Exception as error:  # each decoder raises its own types of exceptions
             raise InputError(
                 f"{builder.info.full_name} cannot be read: example {len(found.inputs[inputs[0]])} of {split!r}: "
                 f"{_line(error, said)}"
@@ -226,7 +227,7 @@ def _text(value: Any) -> Any:
 
 
 def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -> Dataset:
-    """Make a data set of the inputs, with empty targets."""
+    """Make a data set with the inputs and empty targets."""
     none = np.empty(0)
 
     def made(x: np.ndarray, x_test: np.ndarray, **more: Any) -> Dataset:
@@ -245,7 +246,7 @@ def _inputs(wanted: Wanted, name: str, features: Any, train: dict, test: dict) -
         return made(x, x_test, tokens=True, notes=notes)
     rate = wanted.sample_rate or getattr(features[key], "sample_rate", None) or 0
     if type(features[key]).__name__ == "Audio" and not rate:
-        raise InputError(f"tfds:{name} does not say the sample rate of {key!r}; give --sample_rate in hertz")
+        raise InputError(f"tfds:{name} does not state the sample rate of {key!r}; set --sample_rate in hertz")
     if rate:
         length = int(np.quantile([len(value) for value in values], _CUT, method="higher"))
         over = sum(len(value) > length for value in values)
@@ -266,13 +267,13 @@ def _column(name: str, key: str, feature: Any, values: list[Any]) -> np.ndarray:
 
 
 def _stacked(name: str, key: str, values: list[Any]) -> np.ndarray:
-    """Stack arrays of one shape, `[M, …]`."""
+    """Stack arrays of the same shape into one array `[M, …]`."""
     first = np.asarray(values[0])
     for row, value in enumerate(values):
         if np.shape(value) != first.shape:
             raise InputError(
                 f"tfds:{name}: {key!r} has shape {list(first.shape)} in example 0 and {list(np.shape(value))} in "
-                f"example {row}; one shape is needed"
+                f"example {row}; all examples must have the same shape"
             )
     if first.dtype.kind not in "biuf":
         raise InputError(

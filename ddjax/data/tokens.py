@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 VOCABULARY = 4096  # number of ids; 0 stands for no word
-_LONGEST = 64  # words of an example that are kept
+_LONGEST = 64  # largest number of words of an example that are kept
 _WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 
 def tokenize(train: Sequence[str], test: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Convert texts to token ids.
 
-    A text is put into lower case and split into words and punctuation marks. The id of a word is its CRC-32, modulo
-    4,095, plus 1 (hashing as in Weinberger et al., ICML 2009). Words may share an id by chance, and words that no
-    training text contains have an id too. The longest training text sets the length, at most 64 words; shorter texts
-    are padded with the id 0, and longer ones are cut.
+    A text is converted to lower case and split into words and punctuation marks. The id of a word is its CRC-32, modulo
+    4,095, plus 1 (hashing as in Weinberger et al., ICML 2009). Words may share an id by chance. Words that no training
+    text contains have ids, too. The length `L` is that of the longest training text, but at most 64 words; shorter
+    texts are padded with the id 0, and longer texts are cut.
 
     Args:
       train: `M` training texts.

@@ -1,4 +1,4 @@
-"""Validation examples: training examples that no device holds, for the choice of settings."""
+"""Validation examples: training examples that no device holds, used to choose settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,22 +17,22 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
 
     Args:
       dataset: data set with `M` training examples.
-      order: random order `[M]` of the training examples; the first ones become validation examples.
+      order: random order `[M]` of the training examples; the first examples in this order become validation examples.
       examples: number of validation examples.
-      evaluate_on: `test`; or `validation` to make them the test set of the data set.
+      evaluate_on: `test`, or `validation` to use the validation examples as the test set of the data set.
 
     Returns:
-      The data set without them, and the order of the remaining training examples.
+      The data set without the validation examples, and the order of the remaining training examples.
 
     Raises:
-      InputError: if the choice is unknown, validation examples are needed and there are none, or no training example is
-        left.
+      InputError: `evaluate_on` is unknown, `evaluate_on` is `validation` but there are no validation examples, or no
+        training example is left.
     """
     if evaluate_on not in EVALUATED:
         raise suggest("evaluate_on", evaluate_on, EVALUATED)
     if not 0 <= examples < len(order):
         raise InputError(
-            f"validation_examples must lie in 0 … {len(order) - 1}, below the {len(order)} training examples, got "
+            f"validation_examples must lie in 0 … {len(order) - 1}, fewer than the {len(order)} training examples, got "
             f"{examples}"
         )
     if evaluate_on == "validation" and not examples:

@@ -1,4 +1,4 @@
-"""Experiments: their settings, what is built from these, and the commands that run one, many or a study.
+"""Settings of experiments, experiments built from them, and commands for single runs, sweeps and studies.
 
 From Python or a notebook, without flags::
 

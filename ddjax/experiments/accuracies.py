@@ -1,4 +1,4 @@
-"""Accuracies that a user lists."""
+"""Parsing of lists of accuracies."""
 
 import math
 
@@ -6,15 +6,15 @@ from ddjax.errors import InputError
 
 
 def parse_accuracies(text: str) -> list[float]:
-    """Parse accuracies in (0, 1] that are joined by commas.
+    """Parse comma-separated accuracies in (0, 1].
 
     Raises:
-      InputError: the text holds anything else.
+      InputError: the text is not a list of such numbers.
     """
     try:
         targets = [float(target) for target in text.split(",") if target]
     except ValueError:
         targets = [math.nan]
     if not all(0 < target <= 1 for target in targets):
-        raise InputError(f"target_accuracy takes numbers in (0, 1] joined by commas, got {text!r}")
+        raise InputError(f"target_accuracy takes comma-separated numbers in (0, 1], got {text!r}")
     return targets

@@ -18,7 +18,7 @@ from ddjax.types import working_dtype
 
 
 def describe(built: Experiment) -> None:
-    """Print in a few lines what is run."""
+    """Print a description of the experiment in a few lines."""
     settings, problem = built.settings, built.problem
     sizes = built.population.parameter_counts()
     names = [group.label for group in device_groups(settings)]
@@ -47,7 +47,7 @@ def describe(built: Experiment) -> None:
 
 
 def _forms(built: Experiment) -> str:
-    """Describe the forms of execution that were picked, and the accelerators that they were picked for."""
+    """Describe the forms of execution that were picked, and the accelerators for which they were picked."""
     settings, simulation = built.settings, built.simulation
     asked = settings.micro_batch, settings.convolution
     models = [
@@ -64,7 +64,7 @@ def _forms(built: Experiment) -> str:
 
 
 def data_lines(built: Experiment) -> list[str]:
-    """Describe how the data were understood, in lines: task, inputs, scales, examples per device, and notes."""
+    """Return lines that describe how the data were understood: task, inputs, scales, examples and notes."""
     facts = built.facts
     lines = [_task(facts), *_inputs(facts), *_views(facts, built.settings.feature_views)]
     examples = facts["examples"]
@@ -75,7 +75,7 @@ def data_lines(built: Experiment) -> list[str]:
     )
     reference = facts["reference"]
     known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
-    known += ", with its labels, which devices are pretrained on" if reference["labels"] else ""
+    known += ", with its labels, on which devices are pretrained" if reference["labels"] else ""
     lines.append(
         f"reference  from {reference['source']}{known}: {size(reference['bytes_per_device'])} on each device, "
         f"{size(reference['bytes_to_distribute'])} to distribute"
@@ -87,9 +87,9 @@ def data_lines(built: Experiment) -> list[str]:
 
 
 def _held_out(examples: dict[str, Any]) -> str:
-    """Describe the examples that no device holds: those to test on, and those to pick settings by."""
+    """Describe the examples that no device holds: test examples and validation examples."""
     if examples["evaluated_on"] == "validation":
-        return f"{examples['test']:,} validation; the test set is not opened"
+        return f"{examples['test']:,} validation; the test set is not used"
     kept = f"{examples['validation']:,} validation, not used here, " if examples["validation"] else ""
     return f"{kept}{examples['test']:,} test"
 
@@ -129,9 +129,9 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
         if found:
             number, held = f"{len(found)} column{'s' * (len(found) > 1)}", "numbers" if kind == "number" else "texts"
             lines.append(f"inputs     {number} of {held}: {listed([column['name'] for column in found])}")
-    lines.append(f"           {shape} numbers of these, {done}")
+    lines.append(f"           {shape} numbers from these columns, {done}")
     if missing := sum(column["missing"] for column in columns):
-        lines.append(f"missing    {missing:,} values: the median stands for a number, no category for a text")
+        lines.append(f"missing    {missing:,} values: a number becomes the median, a text belongs to no category")
     for column in columns:
         if column["kind"] == "ignored":
             lines.append(f"ignored    {column['name']}" + ("" if column["why"] == "asked" else f": {column['why']}"))
@@ -139,7 +139,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
 
 
 def _views(facts: dict[str, Any], views: int) -> list[str]:
-    """Say which columns the devices of each view see; no line if there is only one view."""
+    """List the columns that the devices of each view see, one line per view; empty if there is only one view."""
     shape, names = tuple(facts["inputs"]["shape"]), []
     for column in facts["columns"]:
         if column["kind"] == "number":
@@ -154,7 +154,7 @@ def _views(facts: dict[str, Any], views: int) -> list[str]:
 
 
 def _reference(built: Experiment) -> str:
-    """Say how many reference examples a round draws; empty if it draws none."""
+    """Describe how many reference examples are drawn per round; empty if the algorithm draws none."""
     settings = built.settings
     if "reference_batch_size" not in used(settings):
         return ""
@@ -164,7 +164,7 @@ def _reference(built: Experiment) -> str:
 
 
 def _reference_batch(built: Experiment) -> int:
-    """`b`, the number of reference examples in a round."""
+    """Return `b`, the number of reference examples per round."""
     there = len(built.problem.reference)
     return min(built.settings.reference_batch_size or there, there)
 
@@ -174,7 +174,7 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
 
     Args:
       built: the experiment.
-      last: its last evaluation.
+      last: last evaluation of the run.
       summary: content of `summary.json`.
     """
     settings, task = built.settings, TASKS[last.metric]

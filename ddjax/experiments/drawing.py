@@ -1,4 +1,4 @@
-"""Figures that a command can do without."""
+"""Drawing of figures that a command does not depend on."""
 
 import contextlib
 import sys
@@ -9,14 +9,14 @@ from ddjax.experiments.flags import one_line
 
 @contextlib.contextmanager
 def optional(script: str, remedy: str) -> Iterator[None]:
-    """Let a command go on, with one line on stderr, if a figure cannot be drawn or Matplotlib cannot be loaded.
+    """Let a command continue, with one line on stderr, if a figure cannot be drawn or Matplotlib cannot be loaded.
 
     Args:
       script: name of the command.
-      remedy: what was written all the same, and how the figure can be drawn later.
+      remedy: end of that line, which says what was written anyway and how to draw the figure later.
     """
     try:
         yield
-    except Exception as error:  # Matplotlib and what it rests on raise many kinds
+    except Exception as error:  # Matplotlib and its dependencies raise many kinds
         reason = f"{type(error).__name__}: {error}"
         print(f"{script}: {one_line(f'no figure could be drawn ({reason[:300]}); {remedy}')}", file=sys.stderr)

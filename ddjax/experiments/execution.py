@@ -13,12 +13,12 @@ from ddjax import forms, sharding
 from ddjax.errors import InputError, suggest
 from ddjax.experiments.settings import Settings
 
-# Precisions of products. With float64, everything else has that precision too.
+# Precisions of matrix products. With float64, all other operations have that precision too.
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 
 
 def start(settings: Settings) -> None:
-    """Prepare JAX in a command's process before it computes anything: cores, processes, precision, cache.
+    """Configure JAX in a command's process before anything is computed: cores, processes, precision and cache.
 
     Raises:
       InputError: a setting is wrong, or this backend does not support it.
@@ -63,24 +63,24 @@ def _matmul_precision(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def precision(settings: Settings) -> Iterator[None]:
-    """Set the precision of an experiment in this thread, as long as the context lasts."""
+    """Set the precision of an experiment in this thread while the context lasts."""
     check_precision(settings)
     with jax.default_matmul_precision(_matmul_precision(settings)), jax.enable_x64(settings.precision == "float64"):
         yield
 
 
 def check_backend(settings: Settings) -> None:
-    """Raise `InputError` if this backend does not have the precision."""
+    """Raise `InputError` if this backend does not support the precision."""
     if settings.precision in ("tf32", "bfloat16") and jax.default_backend() == "cpu":
         raise InputError(
-            f"precision {settings.precision!r} is only available on GPUs and TPUs; a CPU has float32 and float64"
+            f"precision {settings.precision!r} is only available on GPUs and TPUs; a CPU supports float32 and float64"
         )
 
 
 def _join(address: str, processes: int, process: int) -> None:
     if process > 0:
         silence()
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the commands handle
+    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM, which the commands handle
     try:
         if address == "auto":
             jax.distributed.initialize()
@@ -91,15 +91,15 @@ def _join(address: str, processes: int, process: int) -> None:
 
 
 def silence() -> None:
-    """Silence stdout for the rest of the process, libraries included; errors still go to stderr."""
+    """Silence stdout for the rest of the process, including output of libraries; errors still go to stderr."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cache() -> None:
-    """Keep compiled programs in the user's cache folder if possible, unless JAX has another one."""
+    """Store compiled programs in the user's cache folder if possible, unless JAX already has a cache folder."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    with contextlib.suppress(OSError, RuntimeError):  # no home folder, or it cannot be written to
+    with contextlib.suppress(OSError, RuntimeError):  # there is no home folder, or it is not writable
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddjax"
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -107,8 +107,8 @@ def _cache() -> None:
 
 
 def _patience() -> None:
-    """Let cores wait an hour for each other: XLA aborts after 40 s, which a loaded or suspended machine exceeds."""
-    if jax.__version_info__ >= (0, 12):  # these flags are gone, and XLA aborts at unknown flags
+    """Let cores wait an hour for each other; XLA's default of 40 s is too short for a busy or suspended machine."""
+    if jax.__version_info__ >= (0, 12):  # XLA no longer has these flags, and aborts at unknown flags
         return
     flags = os.environ.get("XLA_FLAGS", "")
     for name in ("xla_cpu_collective_call_terminate_timeout_seconds", "xla_cpu_collective_timeout_seconds"):
@@ -130,7 +130,7 @@ def _host_devices(count: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Describe the backend, the accelerators and the number of processes, for records."""
+    """Return the backend, the accelerators and the number of processes, for the records of a run."""
     return {
         "backend": jax.default_backend(),
         "accelerators": [device.device_kind for device in jax.devices()],

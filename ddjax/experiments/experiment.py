@@ -35,7 +35,7 @@ from ddjax.stacked import shapes
 from ddjax.types import Algorithm, Mixer, Problem
 
 Hyperparameters = Mapping[str, Any]
-_STEP = 0.05  # the usual learning rate
+_STEP = 0.05  # the default learning rate
 
 
 class Experiment(NamedTuple):
@@ -50,8 +50,8 @@ class Experiment(NamedTuple):
       topology: network of the devices.
       consensus_step_size: `ζ` as given or picked; `None` if the algorithm does not use it.
       learning_rate: `η` as given or picked.
-      facts: description of the data, see `data.Prepared`; also a `digest` of the data and the graph, and digests of
-        the `files` that hold them.
+      facts: description of the data (see `data.Prepared`), a `digest` of the data and the graph, and digests of the
+        `files` that hold the data and the graph.
     """
 
     settings: Settings
@@ -65,10 +65,10 @@ class Experiment(NamedTuple):
     facts: dict[str, Any]
 
     def run(self) -> list[Evaluation]:
-        """Run all rounds; return the evaluations, the first of which precedes round 1.
+        """Run all rounds and return the evaluations, the first of which precedes round 1.
 
         Raises:
-          DivergedError: a device diverged; see `simulation.iterate`.
+          DivergedError: a device diverged (see `simulation.iterate`).
         """
         return [evaluation for _, evaluation in self.iterate()]
 
@@ -106,17 +106,17 @@ def build(
     like: Simulation | None = None,
     entering: Callable[[str], None] = lambda phase: None,
 ) -> Experiment:
-    """Build an experiment; nothing is written, because only the commands use the output settings.
+    """Build an experiment without writing anything; only the commands use the output settings.
 
     Args:
       settings: settings of the experiment.
       mesh: mesh to run on; all accelerators if `None`.
-      like: simulation of another experiment on the same mesh, whose settings differ only in seed, hyperparameters and
-        data. If the shapes agree, the new experiment reuses its compiled programs.
+      like: simulation of an experiment on the same mesh whose settings differ only in seed, hyperparameters and data.
+        If the shapes agree, the new experiment reuses the compiled programs of this simulation.
       entering: function called with `data` before data are read, and with `compiling` before programs are built.
 
     Raises:
-      InputError: a setting is wrong, or settings do not go together.
+      InputError: a setting is wrong, or two settings are incompatible.
     """
     settings.check()
     include(settings.include)
@@ -185,7 +185,7 @@ def _build(
 
     if like and like.fits(problem):
         simulation = like.with_problem(problem, hyperparameters)
-    else:  # raises errors of a wrong combination before any file is written
+    else:  # raises errors for a wrong combination of settings before any file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
     algorithm, devices = make(hyperparameters), population(hyperparameters)
     placed = simulation.problem  # the last reference to the data on the host
@@ -193,7 +193,7 @@ def _build(
 
 
 def digest(settings: Settings) -> str:
-    """Compute the digest of the data and the graph as they are now; see `Experiment.facts`.
+    """Compute the current digest of the data and the graph (see `Experiment.facts`).
 
     Raises:
       InputError: a setting or a file is wrong.
@@ -208,7 +208,7 @@ def digest(settings: Settings) -> str:
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
-    """Return the settings that are data of the compiled program, with the mixer's defaults for those not given."""
+    """Return the settings that are inputs of the compiled program; the mixer's defaults fill missing values."""
     names = [name for name, field in fields(Settings).items() if field.role is Role.HYPERPARAMETER]
     usual = _usual(entry, settings)
     return {name: getattr(settings, name) or usual.get(name, getattr(settings, name)) for name in names}
@@ -221,7 +221,7 @@ def _usual(entry: AlgorithmEntry, settings: Settings) -> Mapping[str, Any]:
 
 
 def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperparameters) -> Mixer | None:
-    """Build the mixer of the algorithm; `None` if it does not mix."""
+    """Build the algorithm's mixer; `None` if the algorithm does not mix."""
     if not entry.mixes:
         return None
     choice, usual = MIXERS.parse(settings.mixing), _usual(entry, settings)
@@ -238,7 +238,7 @@ def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperpara
 
 
 def _topology(settings: Settings, stochastic: str) -> Topology:
-    """Build the network, with a mixing matrix whose `stochastic` sums are 1."""
+    """Build the network; `stochastic` says which sums of its mixing matrix are 1."""
     # An algorithm without neighbours ignores these settings, so they must not raise errors.
     uses = usage.used(settings)
     spec = settings.topology if "topology" in uses else "ring"
@@ -266,7 +266,7 @@ def _learning_rate(
 ) -> float:
     """Pick `η`: 0.05, or less for regression if the curvature requires it.
 
-    The value does not depend on the algorithm, so that runs of different algorithms differ in nothing else.
+    The value does not depend on the algorithm, so that runs of different algorithms differ only in the algorithm.
     """
     if infer_task(problem.y) is CLASSIFICATION:
         return _STEP
@@ -300,7 +300,7 @@ def _population(
     steps = population.steps_per_round(problem.private_indices.shape[1])
     if settings.rounds * steps >= 2**31:
         raise InputError(
-            f"{settings.rounds} rounds of {steps} steps exceed the largest step count, 2^31 - 1; take fewer"
+            f"{settings.rounds} rounds of {steps} steps exceed the largest step count, 2^31 - 1; run fewer rounds"
         )
     # Optax counts steps, but a schedule counts rounds.
     optimizer = OPTIMIZERS.parse(settings.optimizer).build(lambda count: rate(count // steps))
@@ -331,7 +331,7 @@ def _algorithm(
     problem: Problem,
     hyperparameters: Hyperparameters,
 ) -> Algorithm:
-    """Build the algorithm on these devices, with the settings that it takes."""
+    """Build the algorithm on these devices, with the settings that its factory takes."""
     own: dict[str, Any] = {}
     for parameter, name in usage.taken(entry, settings).items():
         value = hyperparameters.get(name, getattr(settings, name))

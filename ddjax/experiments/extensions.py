@@ -1,4 +1,4 @@
-"""Python files in which users register parts of their own."""
+"""Python files in which users register their own parts."""
 
 import hashlib
 import importlib.util
@@ -14,10 +14,10 @@ _included: dict[Path, ModuleType] = {}
 
 
 def include(paths: Iterable[str]) -> None:
-    """Import Python files, each once per process, so that the entries that they register can be named.
+    """Import Python files, each once per process, so that settings can name the entries that the files register.
 
     Raises:
-      InputError: a file does not exist or cannot be imported; its registrations are undone.
+      InputError: a file does not exist, or it cannot be imported and its registrations are undone.
     """
     for text in paths:
         try:
@@ -32,9 +32,9 @@ def include(paths: Iterable[str]) -> None:
         name = f"ddjax_include_{path.stem}_{len(_included)}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise InputError(f"include {text!r} is not a Python file; name a file *.py")
+            raise InputError(f"include {text!r} is not a Python file; name a .py file")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look up their module
+        sys.modules[name] = module  # dataclasses look up their module there
         try:
             with all_or_nothing():
                 spec.loader.exec_module(module)
@@ -51,7 +51,7 @@ def digests(paths: Iterable[str]) -> str:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """Return the message of the error and its last line in the file."""
+    """Return the message of an error and the last line of the file in its traceback."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace:

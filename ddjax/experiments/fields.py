@@ -1,4 +1,4 @@
-"""Fields of settings: a frozen dataclass describes each setting once; flags, checks and sweeps follow from it."""
+"""Fields that describe each setting once, and from which flags, checks and sweeps follow."""
 
 import dataclasses
 import enum
@@ -12,11 +12,11 @@ from ddjax.registry import Registry
 
 
 class Role(enum.Enum):
-    """The part of a run that a setting changes."""
+    """Part of a run that a setting changes."""
 
-    HYPERPARAMETER = "a number that is data of the compiled program, so another value needs no new compilation"
+    HYPERPARAMETER = "a number that is an input of the compiled program, so a new value needs no new compilation"
     PROGRAM = "the compiled program: its shapes or its operations"
-    DATA = "the arrays that a program is fed"
+    DATA = "the arrays that are inputs of a program"
     SEED = "the random draws"
     EVALUATION = "when devices are evaluated, and on which examples"
     EXECUTION = "where and how a program runs, but not what it computes"
@@ -26,7 +26,7 @@ class Role(enum.Enum):
 class Sweep(enum.Enum):
     """How a sweep takes a setting."""
 
-    LIST = "as a comma list"
+    LIST = "as a comma-separated list"
     WHOLE = "once, for the whole sweep"
     NEVER = "not at all"
 
@@ -38,15 +38,15 @@ class Field:
     Attributes:
       name: name of the setting and of its flag.
       kind: `str`, `int`, `float`, `bool`, or `tuple` for a flag that may be repeated.
-      default: value of a setting that is not given.
+      default: value if the setting is not given.
       help: text that `--help` shows.
-      section: the title under which `--help` shows it.
+      section: title under which `--help` shows the setting.
       role: part of a run that the setting changes.
       unit: unit of the value, such as `rounds`.
-      minimum: smallest value, included unless `positive`.
-      maximum: largest value, included.
+      minimum: smallest allowed value, unless `positive` excludes it.
+      maximum: largest allowed value.
       positive: whether 0 is refused.
-      registry: registry whose entries the setting chooses from.
+      registry: registry that holds the allowed values.
       shared: whether algorithms that do not use the setting accept it, so that one flag file serves several.
       sweep: how a sweep takes the setting.
     """
@@ -67,11 +67,11 @@ class Field:
 
     @property
     def text(self) -> str:
-        """The help text, with the entries that the registry holds now."""
+        """Help text, with the current entries of the registry."""
         return self.help + (f" One of {self.registry.usage()}." if self.registry else "")
 
     def parse(self, text: str) -> Any:
-        """Parse a value; raise `InputError` if the text is not of this kind."""
+        """Parse a value; raise `InputError` if the text does not have the field's type."""
         try:
             if self.kind is bool:
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -99,7 +99,7 @@ class Field:
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
-    """Make a field of a settings class; `about` holds further attributes of `Field`."""
+    """Make a field of a settings class; `about` holds other attributes of `Field`."""
     return dataclasses.field(default=default, metadata={"help": help, **about})
 
 

@@ -1,4 +1,4 @@
-"""Writing of files: each is written completely or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import csv
@@ -22,7 +22,7 @@ _LOCK = ".lock"
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format rows with the same columns as CSV; without rows the text is empty."""
+    """Format rows with the same columns as CSV; without rows, the text is empty."""
     text, writer = io.StringIO(newline=""), None
     for row in rows:
         if writer is None:
@@ -33,22 +33,22 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 class Claim:
-    """Exclusive right of one process to write into a folder, held until it is released or the process ends.
+    """Exclusive right of a process to write into a folder, until the process releases the folder or ends.
 
     The process locks the file `.lock` in the folder. The operating system drops the lock when the process ends, even
     if it is killed. On a file system without locks, the existence of the file is the claim.
 
     Args:
       given: path of a new or empty folder; an empty text makes a new folder at `default`.
-      default: path to use if none is given; if it exists, a number is added to its name.
-      resume: whether the folder must exist already because a run continues there.
+      default: path of the folder if `given` is empty; if this path exists, a number is added to its name.
+      resume: whether the folder must already exist, because a run continues there.
       hint: end of the message if the folder is not empty.
 
     Attributes:
       path: the folder.
 
     Raises:
-      InputError: the path is a file, cannot be made, is not empty, or belongs to a running process.
+      InputError: the path is a file, or the folder cannot be made, is not empty, or belongs to a running process.
     """
 
     def __init__(self, given: str, default: str, resume: bool = False, hint: str = ""):
@@ -81,14 +81,14 @@ class Claim:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 file, fresh = _opened(path)
-            except FileNotFoundError:  # another run found it empty and removed it
+            except FileNotFoundError:  # another run found the folder empty and removed it
                 continue
             try:
                 if fcntl:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     break
-                file.close()  # meanwhile another run released and removed it
+                file.close()  # meanwhile another run released and removed the lock file
             except BlockingIOError:
                 holder = file.read().strip() or "another process"
                 file.close()
@@ -103,16 +103,16 @@ class Claim:
         self._file = file
 
     def release(self) -> None:
-        """Release the folder, and remove the folders that were made for it if they are empty."""
+        """Release the folder, and remove those of the folders made for this claim that are empty."""
         with contextlib.suppress(OSError):
             (self.path / _LOCK).unlink()
             for folder in self._made:
-                folder.rmdir()  # fails if it is not empty
+                folder.rmdir()  # fails if the folder is not empty
         self._file.close()
 
 
 def _opened(lock: Path) -> tuple[IO[str], bool]:
-    """Open the file of a claim; also tell whether it is new."""
+    """Open the lock file of a claim; return the file and whether it is new."""
     try:
         return lock.open("x+"), True
     except FileExistsError:
@@ -120,17 +120,17 @@ def _opened(lock: Path) -> tuple[IO[str], bool]:
 
 
 def _new_folder(path: Path) -> Path:
-    """Make a folder of this name; if it exists, of the first free name with a number at the end."""
+    """Make a folder with this name or, if it exists, with the first free name that ends in a number."""
     for name in itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2))):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError, FileNotFoundError):  # taken, or the parent removed as empty
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # the name is taken, or the parent is gone
             (fresh := path.with_name(name)).mkdir()
             return fresh
     raise AssertionError("numbers do not end")
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file and flush it to disk, so that a rename after it never exposes a partial file, even after a crash."""
+    """Write a file and flush it to disk, so that a later rename never exposes a partial file, even after a crash."""
     with naming(path), path.open("wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
         file.flush()
@@ -139,7 +139,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the file's name to an `OSError`; the error of a full disk lacks it."""
+    """Add the file's name to an `OSError`, because the error for a full disk lacks the name."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Flag files: one flag per line, comments that begin with `#` or `//`, and nested files."""
+"""Flag files, with one flag per line, comments that begin with `#` or `//`, and nested files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ _NAMES = ("--flagfile", "-flagfile")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Replace each `--flagfile=FILE` among the arguments of a command by the flags in the file.
+    """Replace each `--flagfile=FILE` among the arguments of a command with the flags in the file.
 
     Raises:
       InputError: a file cannot be read or includes itself, or one of its lines is not a flag.
@@ -33,7 +33,7 @@ def _expanded(arguments: Sequence[str], within: tuple[Path, ...]) -> Iterator[st
 
 
 def _flags(name: str, within: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the flags of a file; `within` holds the chain of files that include it."""
+    """Yield the flags of a file; `within` holds the chain of files that include this file."""
     if not name.strip():
         raise InputError("--flagfile needs a file, as in --flagfile=FILE")
     try:
@@ -57,7 +57,7 @@ def _flags(name: str, within: tuple[Path, ...]) -> Iterator[str]:
         if not line or line.startswith(("#", "//")):
             continue
         if not _FLAG.fullmatch(line):
-            raise InputError(f"flag file {name!r}, line {number}: {line!r} is not a flag, as in --name=value")
+            raise InputError(f"flag file {name!r}, line {number}: {line!r} is not a flag; write --name=value")
         if line in _NAMES:
             raise InputError(f"flag file {name!r}, line {number}: --flagfile needs a file, as in --flagfile=FILE")
         flags.append(line)

@@ -30,13 +30,13 @@ class Given(NamedTuple):
     arguments: list[str]
 
     def take(self, cls: Any, **others: Any) -> Any:
-        """Make an instance of a settings class from the flags named like its fields, and from `others`."""
+        """Make an instance of a settings class from the flags that have its fields' names, and from `others`."""
         names = cls.__dataclass_fields__.keys() & self.values.keys()
         return cls(**{name: self.values[name] for name in names} | others)
 
 
 def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
-    """Read a command line and the files that it names with `--flagfile=FILE`.
+    """Read a command line and the files that its `--flagfile=FILE` arguments name.
 
     Args:
       fields: flags of the command, by name.
@@ -78,15 +78,15 @@ def run(
     """Read a command line and run `body` with its contents.
 
     Args:
-      body: function that runs the command and returns its exit code, or nothing for 0.
+      body: function that runs the command and returns its exit code, or `None` for 0.
       fields: flags of the command, by name.
       summary: first line of `--help`.
       argv: name of the script, then its arguments; those of the process if `None`.
-      arguments: names of the arguments that are not flags; empty if the command takes none.
-      kept: end of the message after an interruption: what remains, and how to go on.
+      arguments: names of the arguments that are not flags; empty if there are no such arguments.
+      kept: end of the message after an interruption, which says what remains and how to continue.
 
     Returns:
-      The exit code; see `guarded`.
+      The exit code (see `guarded`).
     """
 
     def start(argv: list[str]) -> int | None:
@@ -106,15 +106,15 @@ def run(
 def guarded(
     body: Callable[[list[str]], int | None], argv: Sequence[str] | None, kept: str = "what was written is kept"
 ) -> int:
-    """Run a command so that mistakes and signals end it with one line, even if its output cannot be written.
+    """Run a command so that mistakes and signals end it with a one-line message, even if its output is lost.
 
     Args:
-      body: function that takes the command line and returns an exit code, or nothing for 0.
+      body: function that takes the command line and returns an exit code, or `None` for 0.
       argv: name of the script, then its arguments; those of the process if `None`.
-      kept: end of the message after an interruption: what remains, and how to go on.
+      kept: end of the message after an interruption, which says what remains and how to continue.
 
     Returns:
-      The exit code: 0 done, 2 a user's mistake, 3 a run that diverged, 128 + number for a signal.
+      The exit code: 0 for success, 2 for a user's mistake, 3 for a run that diverged, 128 + number for a signal.
     """
     line = list(sys.argv if argv is None else argv)
     script = Path(line[0]).name
@@ -133,7 +133,7 @@ def _guarded(body: Callable[[list[str]], int | None], argv: list[str], script: s
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _say(script, "out of memory; take fewer devices, a smaller model or a smaller reference set", 2)
+        return _say(script, "out of memory; use fewer devices, a smaller model or a smaller reference set", 2)
     except signals.Interrupted as signal:
         return _say(script, f"{signals.said(signal.number)}; {signal.kept or kept}", 128 + signal.number)
     except KeyboardInterrupt:
@@ -166,6 +166,6 @@ def _say(script: str, message: object, code: int) -> int:
 
 
 def one_line(message: str) -> str:
-    """Put a message into one line, with invisible characters such as tabs escaped as in Python."""
+    """Put a message on one line, with unprintable characters such as tabs escaped as in Python."""
     joined = re.sub(r"\s*\n\s*", " ", message.strip())
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)

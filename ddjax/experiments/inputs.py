@@ -1,4 +1,4 @@
-"""Inputs of an experiment: its data set, its reference data, and the groups of devices that see them."""
+"""Inputs of an experiment: its data set, its reference data, and its groups of devices."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from ddjax.types import Problem
 
 
 class DeviceGroup(NamedTuple):
-    """Devices of one model that see the same features.
+    """Devices that have the same model and see the same features.
 
     Attributes:
-      model: a name of `MODELS`.
+      model: name in `MODELS`.
       size: number of devices.
-      view: index of the part of the features that they see, and the number of parts.
+      view: index of the part of the features that the devices see, and the number of parts.
     """
 
     model: str
@@ -61,7 +61,7 @@ def load(settings: Settings) -> data.Dataset:
 
 
 def load_reference(settings: Settings) -> data.Dataset | None:
-    """Load the data set of the reference set; `None` if it is drawn from the training data or is noise."""
+    """Load the data set of the reference set; `None` if the reference set is noise or part of the training data."""
     if settings.reference_dataset not in datasets(settings)[1:]:
         return None
     names = data.find_dataset(settings.reference_dataset).names
@@ -78,7 +78,7 @@ def digest(dataset: data.Dataset, reference: data.Dataset | None, topology: Topo
 
 
 def file_digests(settings: Settings) -> dict[str, str]:
-    """Return digests of the files that hold the data and the graph, by path."""
+    """Return path → digest, for each file that holds data or a graph."""
     graphs = settings.topology.removeprefix("alternating:").split("+")
     paths: list[str | Path] = [graph.removeprefix("edges:") for graph in graphs if graph.startswith("edges:")]
     for spec in datasets(settings):
@@ -88,7 +88,7 @@ def file_digests(settings: Settings) -> dict[str, str]:
 
 
 def check_task(settings: Settings, problem: Problem) -> None:
-    """Raise `InputError` for settings that only apply to classes if the task is regression."""
+    """Raise `InputError` if the task is regression and a setting is only for classification."""
     if infer_task(problem.y) is CLASSIFICATION:
         DIVERGENCES.parse(settings.divergence)
         return

@@ -1,12 +1,12 @@
-"""Places of devices in a drawing of their network."""
+"""Positions of devices in a drawing of their network."""
 
 import math
 
 import networkx as nx
 import numpy as np
 
-_AROUND = 60  # devices on one circle before their marks get too small
-_SPRINGS = 100  # devices for which springs between all pairs are quick
+_AROUND = 60  # most devices on one circle, so that their marks do not get too small
+_SPRINGS = 100  # most devices for which springs between all pairs are fast to compute
 
 
 def places(devices: int, links: np.ndarray, topology: str = "", server: bool = False) -> np.ndarray:
@@ -14,12 +14,12 @@ def places(devices: int, links: np.ndarray, topology: str = "", server: bool = F
 
     Args:
       devices: number of devices `N`.
-      links: `[E, 2]` pairs of linked devices; those with the server may be left out.
+      links: `[E, 2]` pairs of linked devices; links to the server may be left out.
       topology: specification of the graph, such as `torus`.
       server: whether a server is in the middle.
 
     Returns:
-      Places in the square from -1 to 1, `[N, 2]`, or `[N + 1, 2]` with the server last.
+      Positions in the square from -1 to 1: `[N, 2]`, or `[N + 1, 2]` with the server last.
     """
     if server:
         return np.append(_circles(devices), [[0.0, 0.0]], 0)
@@ -49,7 +49,7 @@ def places(devices: int, links: np.ndarray, topology: str = "", server: bool = F
 
 
 def grid(devices: int, columns: int) -> np.ndarray:
-    """Return places in rows of a grid, `[N, 2]` in the square from -1 to 1."""
+    """Return positions on a grid, row by row: `[N, 2]` in the square from -1 to 1."""
     rows = math.ceil(devices / columns)
     row, column = np.divmod(np.arange(devices), columns)
     step = 2 / max(columns, rows)
@@ -57,16 +57,16 @@ def grid(devices: int, columns: int) -> np.ndarray:
 
 
 def _circles(devices: int) -> np.ndarray:
-    """Return places clockwise from the top, on several circles by turns if one is too narrow."""
+    """Return positions clockwise from the top, on several circles in turn if one circle is too small."""
     angle = math.pi / 2 - 2 * math.pi * np.arange(devices) / max(devices, 1)
     circles = math.ceil(devices / _AROUND)
-    turn = np.arange(devices) % max(2 * circles - 2, 1)  # outwards and back, so that neighbours stay near
+    turn = np.arange(devices) % max(2 * circles - 2, 1)  # inwards and back, so that neighbours stay close
     radius = 1 - np.minimum(turn, 2 * circles - 2 - turn) * 0.55 / max(circles, 5)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
 def _turns_into_itself(graph: nx.Graph) -> bool:
-    """Whether every device `n` has the neighbours `n + h` for the same hops `h`, as in a ring."""
+    """Return whether every device `n` has the neighbours `n + h` for the same hops `h`, as in a ring."""
     devices = len(graph)
     hops = {frozenset((other - device) % devices for other in graph[device]) for device in graph}
     return len(hops) == 1

@@ -1,6 +1,6 @@
-"""Look of all figures, which does not depend on a display, on TeX, or on a user's own style.
+"""Look of all figures, independent of a display, of TeX and of a user's own style.
 
-Other files take Matplotlib from here, because this file can import it even if the user's setup of it is broken.
+Other files import Matplotlib from this file, which can load it even if the user's configuration is broken.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ try:
     import matplotlib
 except (ValueError, OSError):  # MPLBACKEND names a module that is not installed, or a matplotlibrc cannot be read
     for _name in [_name for _name in sys.modules if _name.split(".")[0] == "matplotlib"]:
-        del sys.modules[_name]  # half loaded
+        del sys.modules[_name]  # loaded in part
     _backend = os.environ.pop("MPLBACKEND", None)
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            Path("matplotlibrc").touch()  # read before any other
+            Path("matplotlibrc").touch()  # Matplotlib reads this file before any other
             import matplotlib
     finally:
         if _backend is not None:
@@ -57,8 +57,8 @@ __all__ = [
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)))  # after the colours have been through
-# The systems of each colour, in the order of styles: what is often compared differs in colour.
+STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)))  # one per pass through the colours
+# The systems of each colour, in the order of styles. Systems that are often compared differ in colour.
 _SYSTEMS = (
     ("distillation", "fedct_neighbors", "idkd", "def_kt"),
     ("dsgd", "exact_diffusion", "gradient_tracking", "local_dsgd"),
@@ -75,13 +75,14 @@ AXES = {"accuracy": ("accuracy", "linear"), "mse": ("MSE", "log")}  # metric →
 
 
 def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
-    """Choose the looks of curves by number: look `k` has colour `k % 7`, and style `k // 7`.
+    """Choose the looks of curves by number: look `k` has colour `k % 7` and style `k // 7`.
 
-    A system has the same look in every figure. Of several curves of one system, the one with the least to say has it.
-    The others take free looks that follow from their words, so that they mostly have the same ones elsewhere.
+    A system has the same look in every figure. Of several curves of one system, the curve with the shortest
+    description has that look. The other curves take free looks that follow from their descriptions, so that a curve
+    mostly has the same look in other figures.
 
     Args:
-      curves: the system of each curve, and what else tells it from others, which is empty for the usual settings.
+      curves: the system of each curve, and a description of its settings, which is empty for the default settings.
     """
     order = sorted(range(len(curves)), key=lambda curve: (len(curves[curve][1]), curves[curve], curve))
     found: dict[int, int] = {}
@@ -99,7 +100,7 @@ def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
 
 
 def measured(metric: str, evaluated_on: Iterable[str]) -> str:
-    """Name a metric with the kinds of examples that it was measured on, as in `test accuracy`."""
+    """Name a metric with the kinds of examples on which it was measured, as in `test accuracy`."""
     return f"{' and '.join(sorted(set(evaluated_on)))} {AXES[metric][0]}"
 
 
@@ -117,5 +118,5 @@ def style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def literal(text: str) -> str:
-    """Return a label that shows `$` as it is, instead of a formula."""
+    """Escape `$` in a label, so that it does not begin a formula."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Content of the messages of a run, in words."""
+"""Descriptions of the messages of a run."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ _WAYS = {"peer": "to a neighbour", "up": "to the server", "down": "from the serv
 
 
 def message_lines(built: Experiment, drawn: int) -> Iterator[str]:
-    """Describe each kind of message in a line: its bytes, its way, its content, and its size beside the largest model.
+    """Describe each kind of message in one line: bytes, direction, content, and size relative to the largest model.
 
     Args:
       built: the experiment.
-      drawn: number of reference examples in a round.
+      drawn: number of reference examples per round.
     """
     messages: Traffic = built.algorithm.message_bytes(built.problem)
     model = working_dtype().itemsize * max(built.population.parameter_counts())

@@ -1,4 +1,4 @@
-"""Picture of a network: devices at their places, coloured by their scores, with the links that carried messages."""
+"""Picture of a network: its devices, coloured by their scores, and the links that carried messages."""
 
 import io
 import math
@@ -27,18 +27,18 @@ from ddjax.experiments.looks import (
 from ddjax.experiments.records import shown
 from ddjax.learning import TASKS
 
-MARKERS = "os^Dp*hv8P"  # of architectures
-SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # areas, so that marks look alike
-DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # beyond these, squares in rows and no links
+MARKERS = "os^Dp*hv8P"  # one per architecture
+SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # relative areas, with which marks look equally large
+DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # with more devices: squares in rows; with more links: none
 _INK, _WORST = "#555555", "#D55E00"
 
 
 class Links(NamedTuple):
-    """Links of a network.
+    """Links of a network that carried messages.
 
     Attributes:
       ends: `[E, 2]` senders and receivers; the server has the number `N`.
-      bytes: `[E]` bytes over each link, or ones if they are not known.
+      bytes: `[E]` bytes over each link, or ones if the bytes are unknown.
     """
 
     ends: np.ndarray
@@ -51,11 +51,11 @@ class Run(NamedTuple):
     Attributes:
       flags: settings of the run.
       metric: `accuracy` or `mse`.
-      rounds: the evaluations, at most four.
-      scores: `[evaluations, N]`.
+      rounds: rounds of the evaluations to draw, at most four.
+      scores: `[evaluations, N]` scores of the devices.
       models: `[N]` names of the devices' models.
-      links: links that carried messages; none are read if the network is too large to draw them.
-      ended: whether the run came to its end, so that its links are known.
+      links: links that carried messages; empty if the network is too large to draw its links.
+      ended: whether the run is complete, so that its links are known.
     """
 
     flags: dict[str, Any]
@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 
 def shown_rounds(rounds: Sequence[int]) -> list[int]:
-    """Pick the first round, the last, and two between them with about equal ratios."""
+    """Pick the first round, the last round, and two rounds between them, spaced by about equal ratios."""
     rounds = sorted(rounds)
     later = np.array(rounds[1:])
     if len(later) < 3:
@@ -80,7 +80,7 @@ def shown_rounds(rounds: Sequence[int]) -> list[int]:
 
 
 def read_devices(path: Path) -> tuple[str, pd.DataFrame]:
-    """Read a `devices.csv`; return its metric and its table.
+    """Read a `devices.csv`, and return its metric and its table.
 
     Raises:
       InputError: the file is missing or damaged.
@@ -91,14 +91,14 @@ def read_devices(path: Path) -> tuple[str, pd.DataFrame]:
         if table.empty or not np.isfinite(table[[metric, "round", "device"]]).all(axis=None):
             raise ValueError
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; runs of earlier versions have none") from None
+        raise InputError(f"{str(path)!r} is missing; runs of earlier versions have no such file") from None
     except (OSError, ValueError, KeyError, StopIteration):
-        raise InputError(f"{str(path)!r} is damaged: it has no row of round, device, model and score") from None
+        raise InputError(f"{str(path)!r} is damaged: it has no rows of round, device, model and score") from None
     return metric, table
 
 
 def read_run(folder: Path, flags: dict[str, Any]) -> Run:
-    """Read what `plot_network` draws.
+    """Read the parts of a run that `plot_network` draws.
 
     Args:
       folder: output folder of `train.py`.
@@ -108,7 +108,7 @@ def read_run(folder: Path, flags: dict[str, Any]) -> Run:
       InputError: a table is missing or damaged.
     """
     metric, table = read_devices(folder / "devices.csv")
-    scores = table.pivot(index="round", columns="device", values=metric).dropna()  # whole evaluations
+    scores = table.pivot(index="round", columns="device", values=metric).dropna()  # complete evaluations only
     rounds = shown_rounds(scores.index.tolist())
     models = table.drop_duplicates("device").sort_values("device")["model"].to_numpy()
     links = Links(np.empty((0, 2), int), np.empty(0))
@@ -126,10 +126,10 @@ def read_run(folder: Path, flags: dict[str, Any]) -> Run:
 
 
 def network_figure(run: Run, name: str) -> Figure:
-    """Draw the devices at each of the evaluations.
+    """Draw the devices at each evaluation.
 
     Args:
-      run: what to draw.
+      run: run to draw.
       name: name of the system.
     """
     devices, task = len(run.models), TASKS[run.metric]
@@ -168,7 +168,7 @@ def network_figure(run: Run, name: str) -> Figure:
 
 
 def picture(run: Run, name: str, ending: str) -> bytes:
-    """Return the figure as a file of this ending."""
+    """Return the figure as the bytes of a file with this extension."""
     content = io.BytesIO()
     with style():
         network_figure(run, name).savefig(content, format=ending, dpi=120)
@@ -176,12 +176,12 @@ def picture(run: Run, name: str, ending: str) -> bytes:
 
 
 def has_server(run: Run) -> bool:
-    """Return whether a link leads to the server."""
+    """Return whether any link begins or ends at the server."""
     return bool((run.links.ends == len(run.models)).any())
 
 
 def shades(scores: np.ndarray, metric: str) -> tuple[colors.Normalize, str]:
-    """Return the scale of colours for all scores, and the name of the colour map; the better, the brighter."""
+    """Return a colour scale for all scores, and the name of a colour map that shows better scores brighter."""
     low, high = float(scores.min()), float(scores.max())
     if AXES[metric][1] == "log" and low > 0:
         return colors.LogNorm(low, max(high, 1.01 * low)), "viridis_r"
@@ -199,21 +199,21 @@ def draw_devices(
     worst: str,
     side: float,
 ) -> None:
-    """Draw a mark per device, and a server if there is one more place.
+    """Draw a mark per device, and the server if there are `N + 1` positions.
 
     Args:
-      axis: where to draw.
-      at: `[N or N + 1, 2]` places.
-      scores: `[N]`.
-      models: `[N]` names; each model has its own mark.
+      axis: axes to draw in.
+      at: `[N or N + 1, 2]` positions.
+      scores: `[N]` scores of the devices.
+      models: `[N]` names of the devices' models; each model has its own mark.
       norm: scale of the colours.
       colormap: name of the colour map.
-      worst: `min` or `max`: the score of the worst device, which gets a circle.
+      worst: `min` or `max`, whichever is the worst score; the worst device gets a circle.
       side: side of the panel in inches.
     """
     devices = len(scores)
     apart = np.quantile(KDTree(at).query(at, 2)[0][:, 1], 0.3) if len(at) > 1 else 2.0
-    width = float(np.clip(0.7 * apart * side * 72 / 2.3, 5, 16))  # of a mark, in points
+    width = float(np.clip(0.7 * apart * side * 72 / 2.3, 5, 16))  # width of a mark, in points
     edge: dict[str, Any] = {"edgecolors": _INK, "linewidths": 0.6 if width > 5 else 0.2}
     for model, marker in zip(dict.fromkeys(models.tolist()), MARKERS * 9, strict=False):
         own = models == model
@@ -230,7 +230,7 @@ def draw_devices(
 
 
 def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> None:
-    """Draw the links between places, wider where more bytes went; arrows if they point one way and are few."""
+    """Draw the links, wider where more bytes were sent, and with arrows if they are few and point one way."""
     pairs, bytes, both = merged(links)
     if not 0 < len(pairs) <= DRAWN_LINKS:
         return
@@ -251,7 +251,7 @@ def merged(links: Links) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join the two directions of each link.
 
     Returns:
-      Pairs `[E, 2]`, bytes `[E]`, and `[E]` whether messages went both ways.
+      `[E, 2]` pairs, `[E]` bytes, and `[E]` whether messages went both ways.
     """
     if not len(links.ends):
         return links.ends, links.bytes, np.empty(0, bool)
@@ -261,7 +261,7 @@ def merged(links: Links) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _around(start: np.ndarray, end: np.ndarray, width: np.ndarray, shade: list) -> tuple:
-    """Draw a link of a torus that leads around it as two ends that leave the grid."""
+    """Replace each link that wraps around a torus with two short lines that leave the grid."""
     step = end - start
     size = np.abs(step).max(1)
     long = size > 1.5 * np.abs(step)[step != 0].min()
@@ -295,7 +295,7 @@ def draw_squares(axis: Axes, scores: np.ndarray, models: np.ndarray, norm: color
 
 
 def legend(models: np.ndarray, server: bool) -> list[Line2D]:
-    """Return the entries of the legend: models if there are several, the worst device, the server."""
+    """Return the entries of the legend: models if there are several, the server if there is one, the worst device."""
     look: dict[str, Any] = {"linestyle": "none", "markersize": 8}
     kinds = dict.fromkeys(models.tolist())
     entries = [
@@ -311,28 +311,28 @@ def legend(models: np.ndarray, server: bool) -> list[Line2D]:
 
 
 def _note(run: Run) -> str:
-    """Say which links are drawn."""
+    """Describe which links are drawn."""
     pairs, bytes, _ = merged(run.links)
     if len(run.models) > DRAWN_DEVICES:
-        return f"a square per device, row by row; links are drawn up to {DRAWN_DEVICES} devices"
+        return f"one square per device, row by row; links are drawn for up to {DRAWN_DEVICES} devices"
     if not run.ended:
         return "without links: they are known only at the end of a run"
     if not len(pairs):
         return "no link carried a message"
     if len(pairs) > DRAWN_LINKS:
-        return f"{len(pairs):,} links carried messages; up to {DRAWN_LINKS:,} are drawn"
+        return f"{len(pairs):,} links carried messages; more than {DRAWN_LINKS:,} are not drawn"
     if np.ptp(bytes) < 0.01 * bytes.max():
         return f"{count(len(pairs), 'link')}, {size(bytes.mean())} over each"
-    return f"{count(len(pairs), 'link')}, wider where more went: {size(bytes.min())} to {size(bytes.max())}"
+    return f"{count(len(pairs), 'link')}, wider where more bytes went: {size(bytes.min())} to {size(bytes.max())}"
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things, as in `1,000 links`."""
+    """Format a number with its noun, as in `1,000 links`."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def size(bytes: float) -> str:
-    """Return bytes as a reader sees them, as in `3.2 MB`."""
+    """Format a number of bytes, as in `3.2 MB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if bytes >= scale:
             return f"{bytes / scale:.3g} {unit}"

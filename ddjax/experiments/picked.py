@@ -1,4 +1,4 @@
-"""Forms of execution that were picked for a run."""
+"""Description of the forms of execution that were picked for a run."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class ModelForm(NamedTuple):
     """Form of execution of the devices of one model.
 
     Attributes:
-      devices: devices that an accelerator takes at a time; `None` for as many as fit into its memory.
-      examples: examples of a minibatch that go forward and backward at a time; `None` for all.
+      devices: number of devices that an accelerator trains at a time; `None` for as many as fit into its memory.
+      examples: number of examples of a minibatch that go forward and backward at a time; `None` for all.
       convolution: `products` or `native`; `None` if the model has no convolution.
     """
 
@@ -52,7 +52,7 @@ def model_form(
 
 
 def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], messages: PyTree) -> dict[str, Any]:
-    """Describe the picked forms in types that JSON can hold.
+    """Describe the picked forms in types that JSON supports.
 
     Args:
       simulation: simulation of the run.
@@ -60,7 +60,7 @@ def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], me
       messages: messages that are mixed over the graph, leaves `[N, …]` or their shapes; `None` if nothing is mixed.
 
     Returns:
-      `forms` by model, the `product` with `W`, and `forms_picked`, a sentence that says both.
+      `forms` by model, the `product` with `W`, and `forms_picked`, a sentence that describes both.
     """
     product = None if messages is None else _product(simulation, messages)
     return {
@@ -71,7 +71,7 @@ def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], me
 
 
 def _product(simulation: Simulation, messages: PyTree) -> str | None:
-    """Return how `W` multiplies messages, joined by `+` if leaves differ; `None` for graphs drawn each round."""
+    """Return the forms of the product with `W`, joined by `+`; `None` for graphs that are drawn each round."""
     network = simulation.problem.network
     network = network.matrices if isinstance(network, Cycle) else network
     if isinstance(network, Dense):

@@ -1,10 +1,10 @@
-"""Figures of runs: learning curves of several runs, or the network of one.
+"""Figures of runs: learning curves of several runs, or the network of one run.
 
     python scripts/plots.py FIGURE.png RUN_DIR...
     python scripts/plots.py --network FIGURE.png RUN_DIR
 
-Learning curves show accuracy, or mean squared error, against rounds and against bytes per device. Runs that differ only
-in their seed are drawn as one curve, their mean.
+Learning curves show accuracy or mean squared error against rounds and against bytes per device. Runs that differ only
+in their seed are drawn as one curve, which is their mean.
 """
 
 import collections
@@ -38,7 +38,7 @@ from ddjax.experiments.network_figure import has_server, picture, read_run
 from ddjax.experiments.settings import Settings
 from ddjax.learning import TASKS
 
-# Settings that do not tell curves apart.
+# Settings that do not distinguish curves.
 _SAME_CURVE = frozenset(
     name for name, field in fields(Settings).items() if field.role in (Role.SEED, Role.OUTPUT, Role.EXECUTION)
 )
@@ -55,7 +55,7 @@ class PlotSettings:
 
 
 def _flags(folder: Path) -> dict[str, Any]:
-    """Return the settings of a run; raise `InputError` if there is none."""
+    """Return the settings of a run; raise `InputError` if the folder holds no run."""
     try:
         return dict(json.loads((folder / "config.json").read_text())["flags"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -63,7 +63,7 @@ def _flags(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> tuple[dict[str, str], Curve]:
-    """Return the settings of a run that tell curves apart, and the columns of its `metrics.csv`."""
+    """Return the settings of a run that distinguish curves, and the columns of its `metrics.csv`."""
     flags = _flags(folder)
     try:
         with (folder / "metrics.csv").open(newline="") as file:
@@ -77,12 +77,12 @@ def _read(folder: Path) -> tuple[dict[str, str], Curve]:
 def _mean(seeds: list[Curve]) -> Curve:
     rows = min(len(seed["round"]) for seed in seeds)
     if any((seed["round"][:rows] != seeds[0]["round"][:rows]).any() for seed in seeds):
-        raise InputError("runs that differ in their seed alone were evaluated at different rounds")
+        raise InputError("runs that differ only in their seed were evaluated at different rounds")
     return {name: np.mean([seed[name][:rows] for seed in seeds], axis=0) for name in seeds[0]}
 
 
 def _labels(settings: list[dict[str, str]]) -> list[str]:
-    """Name what is run, and if that is not enough, the flags in which a curve differs from most of its kind."""
+    """Name the system of each curve, and the flags in which the curve differs from most curves of that system."""
 
     def base(flags: dict[str, str]) -> str:
         if flags["algorithm"] == "distillation":
@@ -99,7 +99,7 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
 
 
 def _detail(flags: dict[str, str]) -> str:
-    """Say which settings of a run are not at their defaults."""
+    """List the settings of a run that are not at their defaults."""
     known = fields(Settings)
     others = [
         name for name in flags if name in known and name != "algorithm" and flags[name] != str(known[name].default)
@@ -108,14 +108,14 @@ def _detail(flags: dict[str, str]) -> str:
 
 
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draw runs into one figure of two panels: mean score as a line, from worst to best device as a band.
+    """Draw runs in one figure with two panels: the mean score as a line, the worst to best device as a band.
 
     Args:
-      figure: file to write; its ending picks the format.
+      figure: file to write; its extension determines the format.
       runs: output folders of `train.py`, each with `config.json` and `metrics.csv`.
 
     Raises:
-      InputError: a folder holds no run, runs have different metrics, or Matplotlib does not write the ending.
+      InputError: a folder holds no run, runs have different metrics, or Matplotlib cannot write the format.
     """
     ending = _ending(figure)
     groups: Groups = {}
@@ -124,7 +124,7 @@ def plot(figure: Path, runs: list[Path]) -> None:
         groups.setdefault(tuple(sorted(flags.items())), (flags, []))[1].append(columns)
     metrics = {metric for _, seeds in groups.values() for metric in TASKS if f"{metric}_mean" in seeds[0]}
     if len(metrics) > 1:
-        raise InputError("runs with accuracy and runs with mse have no axis in common; draw them apart")
+        raise InputError("runs with accuracy and runs with mse have no axis in common; draw them separately")
     if not metrics:
         raise InputError(f"the metrics.csv of {str(runs[0])!r} has neither accuracy nor mse")
     (metric,) = metrics
@@ -135,12 +135,12 @@ def plot(figure: Path, runs: list[Path]) -> None:
 
 
 def _ending(figure: Path) -> str:
-    """Return the format of a figure; raise `InputError` if Matplotlib does not write it."""
+    """Return the format of a figure; raise `InputError` if Matplotlib cannot write it."""
     ending = figure.suffix[1:].lower()
     if not ending:
-        raise InputError(f"the figure {str(figure)!r} needs an ending, such as .png or .pdf")
+        raise InputError(f"the figure {str(figure)!r} needs an extension, such as .png or .pdf")
     if ending not in (endings := FigureCanvasBase.get_supported_filetypes()):
-        raise InputError(f"cannot write {str(figure)!r}: .{ending} is none of {', '.join(endings)}")
+        raise InputError(f"cannot write {str(figure)!r}: .{ending} is not one of {', '.join(endings)}")
     return ending
 
 
@@ -152,7 +152,7 @@ def _write(figure: Path, content: bytes) -> None:
 
 
 def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> bytes:
-    """Return the figure as a file of this ending."""
+    """Return the figure as the bytes of a file with this extension."""
     task = TASKS[metric]
     fig = Figure(figsize=(10, 4 + 0.2 * len(groups)), layout="constrained")
     axes = fig.subplots(1, 2, sharey=True)
@@ -163,7 +163,7 @@ def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> byte
         label = literal(label) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
         scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
         _draw(axes[0], mean["round"], scores, look, label)
-        sent = mean["bytes_sent_total"] / int(flags["devices"])  # with what a server sends
+        sent = mean["bytes_sent_total"] / int(flags["devices"])  # including bytes that a server sends
         if sent.any():
             _draw(axes[1], sent[1:], [score[1:] for score in scores], look, label)  # round 0 has no place on a log axis
         else:
@@ -193,11 +193,11 @@ def plot_network(figure: Path, run: Path) -> None:
     """Draw the devices of a run, coloured by their scores at up to four evaluations, and the links between them.
 
     Args:
-      figure: file to write; its ending picks the format.
+      figure: file to write; its extension determines the format.
       run: output folder of `train.py`, with `config.json` and `devices.csv`.
 
     Raises:
-      InputError: the folder holds no run or no scores of devices, or Matplotlib does not write the ending.
+      InputError: the folder holds no run or no scores of devices, or Matplotlib cannot write the format.
     """
     ending = _ending(figure)
     flags = _flags(run)
@@ -209,7 +209,7 @@ def plot_network(figure: Path, run: Path) -> None:
 
 
 def _plots(given: Given) -> None:
-    """Draw what the command line names."""
+    """Draw the runs that the command line names."""
     settings, arguments = given.take(PlotSettings), given.arguments
     if len(arguments) < 2 or (settings.network and len(arguments) > 2):
         raise InputError("usage: plots.py FIGURE.png RUN_DIR..., or plots.py --network FIGURE.png RUN_DIR")

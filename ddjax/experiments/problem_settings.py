@@ -22,8 +22,8 @@ class ProblemSettings:
     )
     include: tuple[str, ...] = _run(
         (),
-        "Python file of yours that registers algorithms, mixers, topologies, models, …; may be repeated.",
-        role=Role.EXECUTION,  # a run is known by the contents of the file, not by its path
+        "Python file that registers your own algorithms, mixers, topologies, models, …; may be repeated.",
+        role=Role.EXECUTION,  # a run is identified by the contents of the file, not by its path
         sweep=Sweep.WHOLE,
     )
 
@@ -37,17 +37,17 @@ class ProblemSettings:
     ignore_columns: str = _data("", "Columns of a .csv that are not inputs, joined by +, as in id+name.")
     input_key: str = _data(
         "",
-        "Input feature of a tfds data set, or several joined by +; or the column of a .csv that holds texts to learn "
-        "from.",
+        "Input feature of a tfds data set, or several features joined by +; or the column of a .csv whose texts are "
+        "the inputs.",
     )
     target_key: str = _data("", "Feature of a tfds data set to learn.")
     data_dir: str = _data("", "Folder of tfds data sets; default ~/tensorflow_datasets.")
     encoding: str = _data("", "Text encoding of a .csv, such as cp1252; default UTF-8.")
-    comment: str = _data("", "Text that begins the lines of a .csv to skip, such as #.")
+    comment: str = _data("", "Text with which the lines of a .csv to skip begin, such as #.")
     sample_rate: int = _data(
         0,
-        "Sampling rate of inputs that are sounds, in a .npz or a tfds data set; they become log-mel spectrograms. 0 "
-        "takes the rate that the data set gives, if any.",
+        "Sampling rate of sounds in a .npz or a tfds data set; the sounds become log-mel spectrograms. 0 means the "
+        "rate that the data set states, if any.",
         unit="hertz",
         minimum=0,
     )
@@ -98,7 +98,7 @@ class ProblemSettings:
         "data.",
     )
     reference_classes: str = _data(
-        "", "Classes that the reference set is limited to, joined by +; default: all.", role=Role.DATA
+        "", "Classes to which the reference set is limited, joined by +; default: all.", role=Role.DATA
     )
     reference_alpha: float = _data(
         0.0,
@@ -110,7 +110,7 @@ class ProblemSettings:
     reference_known: float = _data(
         1.0,
         "Share of the reference set that each device knows (distillation, server_distillation), drawn for each "
-        "device; for other examples it only passes on what it receives.",
+        "device; for other examples, a device only passes on what it receives.",
         role=Role.DATA,
         minimum=0,
         maximum=1,
@@ -125,7 +125,7 @@ class ProblemSettings:
     )
     evaluate_on: str = _data(
         "test",
-        "Examples that devices are evaluated on: test, or validation (those of --validation_examples).",
+        "Examples on which devices are evaluated: test, or validation (those of --validation_examples).",
         role=Role.EVALUATION,
     )
     eval_examples: int = _data(

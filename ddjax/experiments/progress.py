@@ -11,16 +11,16 @@ from ddjax.experiments import records
 from ddjax.experiments.units import duration
 from ddjax.simulation import Evaluation, Progress
 
-_SAY_EVERY = 10.0  # seconds between two lines where stderr is no terminal
+_SAY_EVERY = 10.0  # seconds between two lines if stderr is not a terminal
 
 
 class Pace:
-    """Time left of a run, from what its rounds and its evaluations took so far.
+    """Estimate of the time left in a run, from the time that its rounds and evaluations have taken so far.
 
     Args:
       rounds: number of rounds of the whole run.
       eval_every: rounds between two evaluations.
-      now: the time in seconds, on a clock that never goes back.
+      now: function that returns the time in seconds, from a clock that never goes back.
     """
 
     def __init__(self, rounds: int, eval_every: int, now: Callable[[], float] = time.monotonic):
@@ -29,7 +29,7 @@ class Pace:
         self._spent, self._latest = 0.0, Progress(0, 0.0, 0.0)
 
     def follow(self, progress: Progress) -> None:
-        """Take note of a scan that has just ended."""
+        """Record that a scan has just ended."""
         self._first = self._first or (self._now(), progress)
         self._spent, self._latest = self._now() - self._first[0], progress
 
@@ -41,7 +41,7 @@ class Pace:
         return (self._latest.round - self._first[1].round) / seconds if seconds > 0 else 0.0
 
     def left(self) -> float | None:
-        """Compute the seconds of training, evaluating and saving that are left; `None` before the first round."""
+        """Compute the seconds of training, evaluating and saving that remain; `None` before the first round."""
         if not self._first or not (rate := self.rate()):
             return None
         begun, latest = self._first[1], self._latest
@@ -54,12 +54,12 @@ class Pace:
 
 
 class Display:
-    """Live progress on stderr: one line that is redrawn on a terminal, else a line every ten seconds.
+    """Live progress on stderr: one line that is redrawn in a terminal, otherwise a new line every ten seconds.
 
     Args:
       rounds: number of rounds of the whole run.
       eval_every: rounds between two evaluations.
-      start: number of rounds that are done already.
+      start: number of rounds that are already done.
     """
 
     def __init__(self, rounds: int, eval_every: int, start: int):
@@ -94,5 +94,5 @@ class Display:
         self._bar.set_postfix_str(self._latest)
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Close the display, and leave its last state on the screen."""
         self._bar.close()

@@ -1,4 +1,4 @@
-"""Records of a run: its settings, rows per evaluation, a summary."""
+"""Records of a run: its settings, the rows of each evaluation, and a summary."""
 
 import json
 import math
@@ -29,24 +29,24 @@ def config(built: Experiment) -> dict:
 
 
 def environment() -> dict:
-    """Return versions and backend."""
+    """Return the versions of packages, and the backend."""
     return {"versions": versions(), **execution.environment()}
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python, and of each package on which numbers depend."""
+    """Return the versions of Python and of each package that affects results."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "networkx")
     return {"python": platform.python_version(), "ddjax": __version__} | {name: version(name) for name in packages}
 
 
 def _labels(settings: Settings) -> np.ndarray:
-    """Return `[N]` the model of each device, with its view where there are several views."""
+    """Return the `[N]` models of the devices, each with the device's view if there are several views."""
     groups = device_groups(settings)
     return np.repeat([group.label for group in groups], [group.size for group in groups])
 
 
 def by_model(settings: Settings, score: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the scores of the devices of each model (and view); empty if there is only one."""
+    """Return model (and view) → scores of its devices; empty if all devices share one model and view."""
     labels = _labels(settings)
     names = list(dict.fromkeys(labels.tolist()))
     return {name: score[labels == name] for name in names} if len(names) > 1 else {}
@@ -81,7 +81,7 @@ def row(settings: Settings, evaluation: Evaluation) -> dict:
 
 
 def device_rows(settings: Settings, evaluation: Evaluation) -> list[dict]:
-    """Return the rows of `devices.csv` for one evaluation, one per device; a model on pooled data is device 0."""
+    """Return a row of `devices.csv` per device for one evaluation; a model of pooled data counts as device 0."""
     scores = enumerate(zip(_labels(settings), evaluation.score, strict=False))
     return [
         {"round": evaluation.round, "device": device, "model": model, evaluation.metric: score}
@@ -90,12 +90,12 @@ def device_rows(settings: Settings, evaluation: Evaluation) -> list[dict]:
 
 
 def shown(metric: str, score: float) -> str:
-    """Return a score as a reader sees it."""
+    """Format a score for readers."""
     return f"{score:.3f}" if metric == "accuracy" else f"{score:.3g}"
 
 
 def brief(evaluation: Evaluation) -> str:
-    """Return the mean and the worst device's score in a few words."""
+    """Describe the mean score and the worst device's score in a few words."""
     metric, score = evaluation.metric, evaluation.score
     worst = getattr(score, TASKS[metric].worst)()
     return f"{metric} {shown(metric, score.mean())}, worst {shown(metric, worst)}"
@@ -116,9 +116,9 @@ def summary(
 
     Args:
       built: the experiment.
-      last: its last evaluation.
+      last: last evaluation of the run.
       seconds_compile: seconds spent compiling.
-      rows: rows of `metrics.csv`, as made or as read from the file.
+      rows: rows of `metrics.csv`, either new or read from the file.
     """
     messages = built.algorithm.message_bytes(built.problem)
     parameters = built.population.parameter_counts()
@@ -146,7 +146,7 @@ def summary(
 
 
 def reached(rows: Collection[Mapping[str, Any]], targets: list[float]) -> dict[str, dict | None]:
-    """Return round and bytes at the first evaluation that met each target; `None` for a target that none met."""
+    """Return target → round and bytes of the first evaluation that met it; `None` if no evaluation did."""
     names = ("round", "bytes_sent_total", "bytes_sent_per_device", "bytes_received_per_device")
     found: dict[str, dict | None] = {}
     for target in targets:
@@ -156,12 +156,12 @@ def reached(rows: Collection[Mapping[str, Any]], targets: list[float]) -> dict[s
 
 
 def memory_needed(simulation: Simulation) -> str:
-    """Return a line on the memory that the run takes; raise `InputError` if there is not enough."""
+    """Describe the memory that the run needs; raise `InputError` if there is not enough."""
     (least, peak), free = memory.estimate(simulation), memory.available()
     where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
     if least > free:
         raise InputError(
-            f"this needs at least {size(least)} of memory, and {size(free)} are {where}; "
-            "take fewer devices, a smaller model or a smaller reference set, or more accelerators"
+            f"this run needs at least {size(least)} of memory, and {size(free)} are {where}; "
+            "use fewer devices, a smaller model or a smaller reference set, or more accelerators"
         )
     return f"{size(least)} held, up to {size(peak)} at the peak of a round; {size(free)} are {where}"

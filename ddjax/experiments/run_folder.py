@@ -1,4 +1,4 @@
-"""Folder of one run: its settings, a row per evaluation, a row per device and evaluation, a summary."""
+"""Folder of one run: settings, a row per evaluation, a row per device and evaluation, and a summary."""
 
 import csv
 import dataclasses
@@ -30,7 +30,7 @@ _SCHEDULES = [name for name, field in fields(Settings).items() if field.registry
 class RunFolder:
     """Folder of a run, claimed by this process.
 
-    If there are several processes, only process 0 writes into the folder, and all of them learn what it found there.
+    If there are several processes, only process 0 writes into the folder, and it tells the others what it found there.
 
     Args:
       settings: settings of the run.
@@ -39,13 +39,13 @@ class RunFolder:
       path: path of the folder.
 
     Raises:
-      InputError: the folder is not empty although no run is resumed, it belongs to a run that is alive, or it holds no
+      InputError: the folder is not empty although no run is resumed, it belongs to a running process, or it holds no
         run that these settings can resume.
     """
 
     def __init__(self, settings: Settings):
         if settings.resume and not settings.output_dir:
-            raise InputError("--resume needs the --output_dir of the run to go on with")
+            raise InputError("--resume needs the --output_dir of the run to continue")
         self._settings = settings
         self._writes = jax.process_index() == 0
         self._claim: Claim | None = None
@@ -58,7 +58,7 @@ class RunFolder:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         name = Path(settings.dataset.split(":")[0]).name.split(".")[0]
         default = f"runs/{settings.algorithm.replace(':', '_')}-{name}-{stamp}"
-        claim = Claim(settings.output_dir, default, settings.resume, ", or go on with --resume")
+        claim = Claim(settings.output_dir, default, settings.resume, ", or continue with --resume")
         try:
             self._metrics, self._devices = claim.path / "metrics.csv", claim.path / "devices.csv"
             if settings.resume:
@@ -77,7 +77,7 @@ class RunFolder:
           facts: the experiment's facts; see `Experiment.facts`.
 
         Raises:
-          InputError: the digest of data or graph differs from the digest that the run recorded.
+          InputError: the digest of the data or the graph differs from the digest that the run recorded.
         """
         if not (self._settings.resume and self._writes):
             return
@@ -100,12 +100,12 @@ class RunFolder:
         )
 
     def close(self) -> None:
-        """Give the folder up, and remove it if nothing was written into it."""
+        """Release the folder, and remove it if nothing was written into it."""
         if self._claim:
             self._claim.release()
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the rows of `metrics.csv`, except a last one that was cut short.
+        """Return the rows of `metrics.csv`, except a last row that was cut short.
 
         Raises:
           InputError: the file is missing or damaged.
@@ -125,10 +125,10 @@ class RunFolder:
 
         Args:
           built: the experiment.
-          resumed_round: round of the checkpoint's evaluation; rows of this round and of later ones are dropped.
+          resumed_round: round of the checkpoint's evaluation; rows of this round and of later rounds are dropped.
 
         Raises:
-          InputError: the folder cannot be written to.
+          InputError: the folder is not writable.
         """
         if not self._writes:
             return
@@ -177,12 +177,12 @@ def _append(path: Path, rows: Sequence[dict]) -> None:
 
 
 def _lines_of_rounds(path: Path) -> list[tuple[int, str]]:
-    """Return the header, as of round -1, and the whole lines of `devices.csv`, each with its round.
+    """Return the complete lines of `devices.csv`, each with its round; the header has round -1.
 
-    The list is empty if there is no file, as in a run of an earlier version. Raise `InputError` if it is damaged.
+    The list is empty if there is no file, as in a run of an earlier version. Raise `InputError` if the file is damaged.
     """
     try:
-        *lines, _ = path.read_bytes().decode().split("\n")  # the last is empty, or was cut short
+        *lines, _ = path.read_bytes().decode().split("\n")  # the last line is empty or was cut short
         if not lines or lines[0].startswith("round,device,"):
             return [(int(line.partition(",")[0]) if at else -1, f"{line}\n") for at, line in enumerate(lines)]
     except FileNotFoundError:
@@ -193,7 +193,7 @@ def _lines_of_rounds(path: Path) -> list[tuple[int, str]]:
 
 
 def _said_by_first(function: Callable[[], str]) -> str:
-    """Return the answer of process 0 in every process, and raise its `InputError` in every process."""
+    """Return the answer of process 0, or raise its `InputError`, in every process."""
     if jax.process_count() == 1:
         return function()
     said = ""
@@ -211,7 +211,7 @@ def _said_by_first(function: Callable[[], str]) -> str:
 
 
 def saved_config(path: Path) -> dict[str, Any]:
-    """Return the content of a run's `config.json`; raise `InputError` if there is none that can be read."""
+    """Return the content of a run's `config.json`; raise `InputError` if the file cannot be read."""
     try:
         config = json.loads((path / "config.json").read_text())
         return {**config, "flags": dict(config["flags"])}
@@ -220,14 +220,14 @@ def saved_config(path: Path) -> dict[str, Any]:
 
 
 def resumed(settings: Settings, given: Collection[str]) -> Settings:
-    """Replace the settings that were not given by those of the saved run, whatever this version's defaults are.
+    """Replace settings that were not given with those of the saved run, whatever this version's defaults are.
 
     Args:
-      settings: the settings, with the `output_dir` of the run.
+      settings: settings to complete, with the `output_dir` of the run.
       given: names of the settings that were given; `check_resume` checks them later.
 
     Raises:
-      InputError: there is no run, or it has settings that this version does not know.
+      InputError: there is no run, or the run has settings that this version does not know.
     """
     if not (settings.resume and settings.output_dir):
         return settings
@@ -252,9 +252,9 @@ def _version(config: Mapping[str, Any]) -> str:
 
 
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Refuse to resume a run that had other settings, unless they change none of its numbers.
+    """Refuse to resume a run that had other settings, unless the differences change none of its numbers.
 
-    A setting that the run does not know, because a later version added it, had its default.
+    A setting that a later version added counts as having had its default in the run.
 
     Args:
       settings: settings to resume the run with.

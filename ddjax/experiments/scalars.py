@@ -15,7 +15,7 @@ class Scalars:
     """Event file of a run: a scalar per column of `metrics.csv`, settings, scores of devices, and figures.
 
     Args:
-      folder: folder of the event file, which is made with the first row; `None` if none is wanted.
+      folder: folder of the event file, which is made with the first row; `None` to write no file.
       settings: settings of the run, by name.
 
     Raises:
@@ -53,10 +53,10 @@ class Scalars:
         self._writer.flush()
 
     def close(self, figures: Iterable[Path] = ()) -> None:
-        """End the event file.
+        """Add figures to the event file, and close it.
 
         Args:
-          figures: PNG files to show in it.
+          figures: PNG files to add.
         """
         if not self._writer:
             return
@@ -72,7 +72,7 @@ class Scalars:
         self._writer.close()
 
     def _start(self) -> None:
-        """Open the file and write the settings, as text and for comparing runs."""
+        """Open the file, and write the settings as text and as hyperparameters."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -40,7 +40,7 @@ class Settings(ProblemSettings):
     )
     feature_views: int = _network(
         1,
-        "Number of parts that the input columns are split into. Each device sees one part; the devices of each model "
+        "Number of parts into which the input columns are split. Each device sees one part; the devices of each model "
         "are divided among the parts.",
         minimum=0,
         positive=True,
@@ -54,7 +54,7 @@ class Settings(ProblemSettings):
     topology: str = _network(
         "ring",
         "Communication graph. An edge file has one line `i j` per link; in directed_edges, the link goes from i to j. "
-        "alternating takes fixed graphs in turn, as in alternating:ring+edges:a.txt.",
+        "alternating uses fixed graphs in turn, as in alternating:ring+edges:a.txt.",
         registry=TOPOLOGIES,
         shared=True,
     )
@@ -68,14 +68,14 @@ class Settings(ProblemSettings):
 
     mixing: str = _mixing(
         "average",
-        "Mixer of what devices send: soft decisions (distillation) or parameters (dsgd, local_dsgd, exact_diffusion, "
-        "gradient_tracking, idkd, quasi_global_momentum).",
+        "Mixer of the values that devices send: soft decisions (distillation) or parameters (dsgd, local_dsgd, "
+        "exact_diffusion, gradient_tracking, idkd, quasi_global_momentum).",
         registry=MIXERS,
     )
     compressor: str = _mixing(
         "",
-        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number of "
-        "entries, or a fraction below 1. Default: none; for choco top_k:0.01 for parameters, 0.1 for soft decisions.",
+        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number or, "
+        "below 1, a fraction of entries. Default: none; choco has top_k:0.01 (parameters), top_k:0.1 (soft decisions).",
         registry=COMPRESSORS,
     )
     choco_step_size: float = _mixing(
@@ -139,19 +139,19 @@ class Settings(ProblemSettings):
         minimum=0,
     )
     consensus_step_size_schedule: str = _distillation(
-        "constant", "How ζ falls over the rounds; TAU is in rounds, a tenth of the run if left out.", registry=SCHEDULES
+        "constant", "How ζ falls over the rounds; TAU, in rounds, defaults to a tenth of the run.", registry=SCHEDULES
     )
     distillation_weight: float = _distillation(
         10.0,
-        "ρ: weight of the divergence beside the private loss (distillation, server_distillation, co_regularization, "
-        "corlsr).",
+        "ρ: weight of the divergence relative to the private loss (distillation, server_distillation, "
+        "co_regularization, corlsr).",
         role=Role.HYPERPARAMETER,
         minimum=0,
         shared=True,
     )
     divergence: str = _distillation(
         "squared_euclidean",
-        "Divergence between soft decision and target in distillation and server_distillation; regression takes only "
+        "Divergence between soft decision and target in distillation and server_distillation; regression allows only "
         "squared_euclidean.",
         registry=DIVERGENCES,
     )
@@ -179,7 +179,7 @@ class Settings(ProblemSettings):
     )
     sharpening_temperature: float = _distillation(
         0.1,
-        "Softmax temperature that ds_fl sharpens the mean soft decision with.",
+        "Softmax temperature with which ds_fl sharpens the mean soft decision.",
         role=Role.HYPERPARAMETER,
         minimum=LEAST_TEMPERATURE,
     )
@@ -188,7 +188,7 @@ class Settings(ProblemSettings):
     )
     knowledge_penalty: float = _distillation(
         0.5,
-        "Weight of the penalty that holds the knowledge coefficients of kt_pfl near 1 / N.",
+        "Weight of the penalty that keeps the knowledge coefficients of kt_pfl near 1 / N.",
         role=Role.HYPERPARAMETER,
         minimum=0,
     )
@@ -198,8 +198,8 @@ class Settings(ProblemSettings):
     detector: str = _distillation(
         "msp",
         "How a device of idkd picks the reference examples that it labels: by their largest probability (msp, "
-        "msp_roc) or energy (energy_roc). The threshold is --confidence_threshold for msp; otherwise the one that "
-        "best separates the device's own examples from the others.",
+        "msp_roc) or energy (energy_roc). The threshold is --confidence_threshold for msp; otherwise, it is the value "
+        "that best separates the device's own examples from the others.",
         registry=DETECTORS,
     )
     confidence_threshold: float = _distillation(
@@ -228,14 +228,14 @@ class Settings(ProblemSettings):
     )
     learning_rate_schedule: str = _training(
         "constant",
-        "How η falls over the rounds; TAU is in rounds, a tenth of the run if left out.",
+        "How η falls over the rounds; TAU, in rounds, defaults to a tenth of the run.",
         registry=SCHEDULES,
         shared=True,
     )
     prior_adjustment: float = _training(
         0.0,
-        "τ: shifts the logits in the private loss by τ times the logarithms of the device's class shares, so that a "
-        "device does not learn that the classes it lacks are rare; 1 is the balanced softmax.",
+        "τ: weight with which logarithms of a device's class shares shift the logits in the private loss, so that the "
+        "device does not learn that the classes that it lacks are rare; 1 gives the balanced softmax.",
         minimum=0,
         shared=True,
     )
@@ -245,20 +245,20 @@ class Settings(ProblemSettings):
     local_steps: int = _training(1, "Optimizer steps per round.", minimum=0, positive=True, shared=True)
     local_epochs: int = _training(
         0,
-        "Passes over the device's own examples per round, instead of --local_steps; 0 means none.",
+        "Passes over the device's own examples per round, instead of --local_steps; 0 means to use --local_steps.",
         minimum=0,
         shared=True,
     )
 
     output_dir: str = _output(
-        "", "Folder to write into, new or empty; default runs/<algorithm>-<dataset>-<time>.", sweep=Sweep.NEVER
+        "", "New or empty folder for the results; default runs/<algorithm>-<dataset>-<time>.", sweep=Sweep.NEVER
     )
     eval_every: int = _output(
         100, "Rounds between two evaluations.", role=Role.EVALUATION, unit="rounds", minimum=0, positive=True
     )
     target_accuracy: str = _output(
         "",
-        "Mean accuracies, joined by commas as in 0.6,0.7; the summary says when each was reached and after how many "
+        "Comma-separated mean accuracies, as in 0.6,0.7; the summary says when each was reached and after how many "
         "bytes.",
         sweep=Sweep.WHOLE,
     )
@@ -306,8 +306,8 @@ class Settings(ProblemSettings):
     )
     precision: str = _execution(
         "float32",
-        "Precision of the products in training: float32, tf32 or bfloat16, with the consensus in float32; or float64 "
-        "for everything.",
+        "Precision of matrix products in training: float32, tf32 or bfloat16, with the consensus in float32; or "
+        "float64 for everything.",
         role=Role.PROGRAM,
     )
     host_devices: int = _execution(
@@ -315,8 +315,8 @@ class Settings(ProblemSettings):
     )
     coordinator_address: str = _execution(
         "",
-        "Address host:port of process 0, if several processes run as one; auto if JAX finds it by itself (Slurm, Open "
-        "MPI, …).",
+        "Address host:port of process 0, if several processes run as one; auto if JAX finds the address by itself "
+        "(Slurm, Open MPI, …).",
         sweep=Sweep.NEVER,
     )
     num_processes: int = _execution(0, "Number of processes that run as one.", sweep=Sweep.NEVER)
@@ -328,7 +328,7 @@ class Settings(ProblemSettings):
         """Refuse values that no experiment can have.
 
         Raises:
-          InputError: a setting has such a value.
+          InputError: a value has the wrong type or is out of bounds, or two settings contradict each other.
         """
         for name, field in fields(self).items():
             field.check(getattr(self, name))
@@ -341,10 +341,10 @@ class Settings(ProblemSettings):
         self.target_accuracies()
 
     def target_accuracies(self) -> list[float]:
-        """Parse the mean accuracies of `target_accuracy`; raise `InputError` if it holds anything else."""
+        """Parse the mean accuracies of `target_accuracy`; raise `InputError` for any other text."""
         return parse_accuracies(self.target_accuracy)
 
     def values(self) -> dict[str, Any]:
-        """Return every setting by its name, in types that JSON can hold."""
+        """Return every setting by its name, in types that JSON supports."""
         kinds = {name: field.kind for name, field in fields(self).items()}
         return {name: list(value) if kinds[name] is tuple else kinds[name](value) for name, value in vars(self).items()}

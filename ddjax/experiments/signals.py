@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: Ctrl-C, the end of a batch job or of a spot machine, a closed terminal."""
+"""Signals that ask a command to end: Ctrl-C, the end of a batch job or of a spot machine, or a closed terminal."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_ECHO = 0.5  # seconds within which a second signal counts as the first: shells and schedulers send some twice
+_ECHO = 0.5  # seconds within which a second signal counts as the first; shells and schedulers send some signals twice
 _PATIENCE = 3.0  # seconds that the main thread may spend in a long call, such as a compilation
 
 
 class Interrupted(KeyboardInterrupt):
-    """Signal that asks the command to end.
+    """Interruption by a signal that asks the command to end.
 
     Args:
       number: number of the signal.
-      kept: part of the message that says what remains and how to go on; empty for the command's usual text.
+      kept: part of the message that says what remains and how to continue; empty for the command's usual text.
     """
 
     def __init__(self, number: int, kept: str = ""):
@@ -31,8 +31,8 @@ class _State:
     """State that the handlers share with the command.
 
     Attributes:
-      number: number of the signal that came; 0 for none.
-      polls: whether the command checks `asked` itself, so that a signal raises nothing.
+      number: number of the signal that arrived; 0 for none.
+      polls: whether the command checks `asked` itself, so that a signal raises no exception.
     """
 
     number = 0
@@ -48,12 +48,12 @@ def asked() -> int:
 
 
 def poll() -> None:
-    """Announce that the command checks `asked` from now on, so that a signal raises nothing."""
+    """Announce that the command checks `asked` from now on, so that a signal raises no exception."""
     _state.polls = True
 
 
 def said(number: int) -> str:
-    """Return the words for a signal in a message."""
+    """Describe a signal for a message."""
     return f"interrupted ({signal.Signals(number).name})"
 
 
@@ -61,12 +61,12 @@ def said(number: int) -> str:
 def handled(script: str, ends: bool) -> Iterator[None]:
     """Let a signal end a command cleanly: it raises `Interrupted`, or sets `asked` if the command polls.
 
-    Ignored signals stay ignored, as under nohup. Outside the main thread nothing changes.
+    Ignored signals stay ignored, as under nohup. Outside the main thread, this function changes nothing.
 
     Args:
       script: name of the command, for messages.
-      ends: whether the process ends after the command. If so, a second signal ends it at once, and so does the first
-        if the main thread is in a long call.
+      ends: whether the process ends after the command. If so, a second signal ends the process at once, and so does
+        the first signal if the main thread is in a long call.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -95,7 +95,7 @@ def handled(script: str, ends: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Run a thread that receives signals at once, and ends the process if the main thread does not."""
+    """Run a thread that receives signals at once and ends the process if the main thread does not end it."""
     inbox, outbox = socket.socketpair()
     outbox.setblocking(False)
 
@@ -111,7 +111,7 @@ def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) ->
             while (number := heard()) and time.monotonic() - start < _ECHO:
                 pass
         if number:
-            line = f"{script}: {said(number)}; ended at once, what was written is kept\n"
+            line = f"{script}: {said(number)}; ended at once, and what was written is kept\n"
             with contextlib.suppress(OSError):
                 os.write(2, ("\n" * os.isatty(2) + line).encode())
             os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Stdout and stderr of a command, which may be closed, full, unread, or without Greek letters."""
+"""Stdout and stderr of a command, which may be closed, full, unread, or unable to encode Greek letters."""
 
 import contextlib
 import errno
@@ -12,11 +12,11 @@ _PLAIN = str.maketrans({"×": "x", "±": "+-", "–": "-", "−": "-", "…": ".
 
 
 class _Stream:
-    """Text stream that drops what is written once it can no longer be written to.
+    """Text stream that drops everything written to it after a write has failed.
 
     Args:
       stream: the stream.
-      name: its name in a message; without a name there is no message when it can no longer be written to.
+      name: name of the stream in the message about a failed write; empty for no message.
     """
 
     def __init__(self, stream: Any, name: str = ""):
@@ -36,12 +36,12 @@ class _Stream:
             except UnicodeEncodeError:
                 encoding = self._stream.encoding
                 self._stream.write(text.translate(_PLAIN).encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError) as error:  # ValueError: closed meanwhile
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
             self._lose(error)
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it if the stream is lost."""
+        """Write the buffered text, or drop it if the stream is lost."""
         if self._lost:
             return
         try:
@@ -52,24 +52,24 @@ class _Stream:
     def _lose(self, error: Exception) -> None:
         self._lost = True
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            # The buffer goes there, and all that others write until the process ends.
+            # The null device takes the buffer, and everything that is written until the process ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
             self._stream.flush()
         if self._name and isinstance(error, OSError) and error.errno != errno.EPIPE:
-            print(f"{self._name} cannot be written to ({error.strerror}); going on without it", file=sys.stderr)
+            print(f"{self._name} cannot be written to ({error.strerror}); continuing without it", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def tolerant(script: str) -> Iterator[None]:
-    """Keep a command running when its stdout or stderr cannot be written to.
+    """Keep a command running when writing to its stdout or stderr fails.
 
     Args:
       script: name of the command, for the message if stdout is full.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, and the next file to be opened must not take its place
+        if getattr(sys, name) is None:  # closed; the next file to be opened must not take its place
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     own = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Stream(sys.stdout, f"{script}: stdout"), _Stream(sys.stderr)

@@ -1,6 +1,6 @@
 """Training run of a network of devices.
 
-It writes into --output_dir: config.json, metrics.csv (a row per evaluation), devices.csv (a row per evaluation and
+The run writes into --output_dir: config.json, metrics.csv (a row per evaluation), devices.csv (a row per evaluation and
 device), summary.json, links.csv (traffic of every directed link), learning_curves.png and network.png.
 """
 
@@ -24,7 +24,7 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
-# Building the programs counts to compiling, with the first evaluation; writing rows and checkpoints to evaluating.
+# Compiling includes building the programs and the first evaluation; evaluating includes writing rows and checkpoints.
 _PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
 
@@ -62,7 +62,7 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
     try:
         shown, trained = None, resume[0].seconds_train if resume else 0.0
         for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
-            clock.enter("evaluating")  # with training, until both are told apart
+            clock.enter("evaluating")  # includes training until the two are separated below
             if latest is shown:  # interrupted
                 due = settings.checkpoint_every > 0
             else:
@@ -96,11 +96,11 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
 
 
 def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
-    """Say what a run that ends in this round leaves behind."""
+    """Describe what a run that is interrupted in this round leaves behind."""
     path = shlex.quote(str(folder.path))
     if not settings.checkpoint_every:
         return f"what was written is kept in {path}, but there is no checkpoint without --checkpoint_every"
-    return f"go on from round {reached:,} with --resume --output_dir={path}"
+    return f"continue from round {reached:,} with --resume --output_dir={path}"
 
 
 def _draw(folder: RunFolder) -> None:

@@ -1,10 +1,10 @@
-"""Sizes and times as consoles show them."""
+"""Formats of sizes and times on the console."""
 
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def size(count: float) -> str:
-    """Write a number of bytes with three significant figures, in kB, MB, GB or TB of powers of 1000."""
+    """Format a number of bytes with three significant figures, in decimal units: kB, MB, GB or TB."""
     rounded = float(f"{count:.3g}")
     for scale, unit in _UNITS:
         if rounded >= scale:
@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time in seconds, minutes or hours, whichever suits it."""
+    """Format a duration in seconds, minutes or hours, whichever fits."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -23,7 +23,7 @@ def algorithm(settings: Settings) -> AlgorithmEntry:
 
 
 def resolve(settings: Settings) -> Settings:
-    """Return the settings with those that the algorithm's name fixes, such as the mixing of `choco`."""
+    """Apply the settings that the algorithm's name fixes, such as the mixing of `choco`."""
     return dataclasses.replace(settings, **algorithm(settings).fixed)
 
 
@@ -31,7 +31,7 @@ _NAMING: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
 
 
 def _owned() -> frozenset[str]:
-    """Return the settings that entries of ddjax name as their own; a user's entries take no setting from others."""
+    """Return the settings that belong to entries of ddjax; users' entries do not make a setting their own."""
     entries = (entry for registry in _NAMING for entry in registry.entries())
     return frozenset(
         name for entry in entries if (entry.build.__module__ or "").startswith("ddjax.") for name in entry.names
@@ -39,10 +39,10 @@ def _owned() -> frozenset[str]:
 
 
 def check_entries() -> None:
-    """Refuse entries that name an unknown setting, or take one that the compiled program does not depend on.
+    """Refuse entries that name an unknown setting, or take a setting on which no compiled program depends.
 
     Raises:
-      InputError: there is such an entry.
+      InputError: an entry names or takes such a setting.
     """
     known = fields(Settings)
     baked = (Role.HYPERPARAMETER, Role.PROGRAM, Role.EXECUTION)
@@ -69,7 +69,7 @@ def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
 
 
 def datasets(settings: Settings) -> list[str]:
-    """Return the data sets to read: that of the devices, and that of the reference set if it is another one."""
+    """Return the data sets to read: that of the devices and, if it differs, that of the reference set."""
     return [settings.dataset, *({settings.reference_dataset} - {"", "noise"})]
 
 
@@ -77,7 +77,7 @@ def used(settings: Settings) -> frozenset[str]:
     """Return the settings that affect the results of the run; the values of all others make no difference.
 
     Raises:
-      InputError: a setting that is used holds an unknown name.
+      InputError: a setting that the run uses holds an unknown name.
     """
     entry, effective = algorithm(settings), resolve(settings)
     names = set(entry.names).union(*(find_dataset(spec).names for spec in datasets(settings)))
@@ -102,16 +102,16 @@ def users(name: str) -> str:
 
 
 def check_used(settings: Settings) -> None:
-    """Refuse settings that are not at their default but have no effect, or take effect after the last round.
+    """Refuse settings that are not at their defaults but have no effect in the run.
 
     Raises:
-      InputError: there is such a setting; the message names the choices that use it.
+      InputError: a setting has no effect; the message names the choices that use it.
     """
     uses, fixed = used(settings), algorithm(settings).fixed
     if "homogenize_after" in uses and settings.homogenize_after > settings.rounds:
         raise InputError(
-            f"homogenize_after {settings.homogenize_after} lies behind the last of the {settings.rounds} rounds, so "
-            f"{settings.algorithm} would be dsgd; lower it or take more --rounds"
+            f"homogenize_after {settings.homogenize_after} lies beyond the last of the {settings.rounds} rounds, so "
+            f"{settings.algorithm} would be dsgd; lower it or raise --rounds"
         )
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 class RoundKeys(NamedTuple):
     """Random streams of one round.
 
-    They are the same for every algorithm, so two algorithms see the same minibatches and graphs.
+    The streams are the same for every algorithm, so two algorithms see the same minibatches and graphs.
     """
 
     train: jax.Array
@@ -34,8 +34,8 @@ def round_keys(key: jax.Array) -> RoundKeys:
 def draw(key: jax.Array, size: int, count: int) -> jax.Array:
     """Draw `count` of the numbers `0 … size − 1`, without replacement and in random order.
 
-    The result, `[count]`, holds the positions of the largest of `size` random numbers. `jax.random.choice` sorts
-    several times, which takes ten times as long on a CPU.
+    The result, `[count]`, holds the positions of the `count` largest of `size` random numbers. `jax.random.choice`
+    sorts several times, which takes ten times as long on a CPU.
 
     Examples:
       >>> rows = draw(jax.random.key(0), 10, 10)
@@ -52,7 +52,7 @@ class Minibatch(NamedTuple):
       key: key of the step.
       rows: `[B]` rows of the data.
       weight: `[B]` weights of the examples; `None` if all are equal.
-      takes: `[]` whether the step is taken; `None` if every step is.
+      takes: `[]` whether the step is taken; `None` if every step is taken.
     """
 
     key: jax.Array
@@ -64,14 +64,14 @@ class Minibatch(NamedTuple):
 def minibatches(
     key: jax.Array, held: jax.Array, size: jax.Array, batch_size: int, epochs: int
 ) -> Callable[[jax.Array], Minibatch]:
-    """Make the function from the number of a step to its minibatch, for ONE device in one round.
+    """Make the function that maps the number of a step to its minibatch, for ONE device in one round.
 
     Args:
-      key: key of the device and the round.
+      key: key of the device in this round.
       held: `[n_max]` rows of the data that the device holds, padded on the right.
       size: `[]` number of rows that count.
-      batch_size: examples per minibatch; 0 for all that the device holds.
-      epochs: passes over its examples, shuffled anew each time; 0 to draw uniformly with replacement.
+      batch_size: examples per minibatch; 0 for all examples of the device.
+      epochs: passes over the device's examples, shuffled anew each time; 0 to draw uniformly with replacement.
     """
     n_max = held.shape[0]
     batch = batch_size or n_max

@@ -1,4 +1,4 @@
-"""Stacked devices of one architecture: the only place that knows how they are executed."""
+"""Stacked devices of one architecture; only this module knows how they are executed."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,10 @@ class Group(NamedTuple):
     """Devices of one architecture.
 
     Attributes:
-      learner: how each of them learns.
+      learner: learner of each device.
       size: number of devices.
-      chunk: number of devices that are vectorized at a time on one shard, chunk after chunk; `None` for all at once.
+      chunk: number of devices that are vectorized at a time on one shard; `None` for as many as fit in memory (on a
+        CPU, for all devices).
     """
 
     learner: Learner
@@ -33,8 +34,8 @@ class Group(NamedTuple):
     ) -> tuple[PyTree, PyTree]:
         """Map a function of one device, `(shared, carried, *arguments) → (carried, output)`, over stacked pytrees.
 
-        Chunks are updated in place, so `carried` is never held twice. The function closes over no traced array;
-        `shared` holds the values that are the same for all devices.
+        Chunks are updated in place, so memory never holds `carried` twice. The function must not close over a traced
+        array; `shared` holds the values that are the same for all devices.
 
         Returns:
           The stacked `carried` and outputs.
@@ -50,7 +51,7 @@ class Group(NamedTuple):
         chunks = math.ceil(devices / (self.chunk or self._fitting(devices, function, carried, *arguments)))
         if chunks == 1:
             return function(carried, *arguments)
-        size = math.ceil(devices / chunks)  # as even as can be
+        size = math.ceil(devices / chunks)  # as even as possible
 
         def apply(start: Any, size: int, carried: PyTree, outputs: PyTree):
             def part(leaf):
@@ -70,7 +71,7 @@ class Group(NamedTuple):
 
     @staticmethod
     def _fitting(devices: int, function: Callable, *arguments: PyTree) -> int:
-        """Find the number of devices to take at a time if no chunk is given."""
+        """Find the number of devices to vectorize at a time if no chunk size is given."""
         if (platform := sharding.platform()) == "cpu":
             return devices
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arguments)
@@ -82,7 +83,7 @@ def chunk_for(model: str, learner: Learner) -> int | None:
     """Pick the number of devices to vectorize at a time, the `chunk` of a `Group`, for the backend of the ambient mesh.
 
     Args:
-      model: name of a model, from `models.MODELS`.
+      model: name of a model in `models.MODELS`.
       learner: learner of that model.
 
     Returns:

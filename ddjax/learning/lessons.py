@@ -1,4 +1,4 @@
-"""Local phases on the reference set: devices learn from public examples that others gave labels or scores to."""
+"""Local phases on the reference set: devices learn from public examples to which others gave labels or scores."""
 
 import math
 from collections.abc import Callable
@@ -31,17 +31,17 @@ def draw_reference(key: jax.Array, problem: Problem, count: int) -> jax.Array:
 
 
 def check_unadjusted(population: Population, name: str) -> None:
-    """Refuse devices with a prior adjustment, for an algorithm that has a private loss of its own.
+    """Refuse devices with a prior adjustment, for an algorithm that has its own private loss.
 
     Args:
       population: the devices.
       name: name of the algorithm, for messages.
 
     Raises:
-      InputError: some learner has a prior adjustment.
+      InputError: a learner has a prior adjustment.
     """
     if any(group.learner.adjusts for group in population.groups):
-        raise InputError(f"{name} has a loss of its own, without prior_adjustment; leave that out")
+        raise InputError(f"{name} has its own loss, which takes no prior_adjustment; leave out that setting")
 
 
 def check_lessons(
@@ -54,18 +54,20 @@ def check_lessons(
       name: name of the algorithm, for messages.
       reference_batch_size: number of reference examples drawn in a round.
       classes: whether the task must be classification.
-      joins: devices that learn from private and reference examples by one loss, if any.
+      joins: devices that learn from private and reference examples with one loss, if any.
 
     Raises:
-      InputError: the problem does not fit, or a learner in `joins` has a prior adjustment.
+      InputError: the problem does not meet a requirement, or a learner in `joins` has a prior adjustment.
     """
     if joins is not None:
         check_unadjusted(joins, name)
     size = problem.reference.shape[0]
     if not 1 <= reference_batch_size <= size:
-        raise InputError(f"reference_batch_size must lie in 1 … {size}, the reference set, got {reference_batch_size}")
+        raise InputError(
+            f"reference_batch_size must lie in 1 … {size}, the size of the reference set, got {reference_batch_size}"
+        )
     if problem.known is not None:
-        raise InputError(f"{name} needs devices that know the whole reference set; give reference_known=1")
+        raise InputError(f"{name} needs devices that know the whole reference set; set reference_known=1")
     if classes and infer_task(problem.y) is not CLASSIFICATION:
         raise InputError(f"{name} is only for classification, but the task is regression")
 
@@ -81,21 +83,21 @@ def approach(
     compare: Compare,
     epochs: int,
 ) -> tuple[tuple[Device, ...], jax.Array]:
-    """Run a local phase only on reference examples: passes over them in minibatches, shuffled anew each time.
+    """Run a local phase on reference examples only: passes in minibatches, with a new shuffle for each pass.
 
     Args:
       population: the devices; `batch_size` is the size of a minibatch.
       key: device `n` draws from `fold_in(key, n)`.
-      round: `[]` rounds done, from which learning rate schedules count.
+      round: `[]` number of rounds done, which learning rate schedules read.
       devices: a stacked `Device` for each group.
-      problem: the problem; its private examples set the number of steps that schedules count.
+      problem: the problem; its private examples determine the number of steps that schedules count per round.
       reference: `[b, …]` reference examples.
       targets: `[N, b, K]` targets.
-      compare: loss of an example; it closes over no traced array.
+      compare: loss of an example; it must not close over a traced array.
       epochs: number of passes.
 
     Returns:
-      The devices, and `[N]` the mean over the steps of the loss before each step.
+      The devices, and the loss before each step, averaged over the steps, `[N]`.
     """
     size = reference.shape[0]
     batch = min(population.batch_size or size, size)
@@ -124,8 +126,8 @@ def train_joined(
 ) -> tuple[tuple[Device, ...], Phase]:
     """Run the local phase of a round on minibatches that are drawn from private and reference examples together.
 
-    The loss is the cross-entropy with labels and soft labels. If a device takes no reference example, this is
-    `population.train`, and with local steps the draws are the same too.
+    The loss is the cross-entropy with labels and soft labels. A device that takes no reference examples is trained as
+    by `population.train`; with local steps, even the draws are the same.
 
     Args:
       population: the devices, with the number of steps or passes.
@@ -134,7 +136,7 @@ def train_joined(
       devices: a stacked `Device` for each group.
       problem: a classification problem.
       targets: `[N, R, K]` soft labels of the reference examples.
-      taken: `[N, R]` bool, the reference examples that a device learns from.
+      taken: `[N, R]` bool, the reference examples from which each device learns.
     """
     most, size = problem.private_indices.shape[1], problem.reference.shape[0]
     steps = population.steps_per_round(most + size)
@@ -142,7 +144,7 @@ def train_joined(
 
     def one(learner: Learner, shared: tuple, device: Device, n, held, count, target, taken):
         key, done, x, y, reference = shared
-        order = jnp.argsort(~taken, stable=True)  # the taken ones first
+        order = jnp.argsort(~taken, stable=True)  # examples that are taken come first
         total = count + taken.sum(dtype=jnp.int32)
         places = jnp.arange(most + size)
         drawn = minibatches(jax.random.fold_in(key, n), places, total, population.batch_size, population.local_epochs)
@@ -173,7 +175,7 @@ def train_beside(
     """Run the local phase of a round, with as many labelled reference examples as private ones in each minibatch.
 
     Private minibatches are those of `population.train`. Reference examples are drawn uniformly with replacement. The
-    loss is the mean cross-entropy over both.
+    loss is the mean cross-entropy over both kinds of examples.
 
     Args:
       population: the devices, with the number of steps or passes.
@@ -241,12 +243,12 @@ def _descend(
 def each_device(
     population: Population, one: Callable, shared: tuple, devices: tuple[Device, ...], *arguments: jax.Array
 ) -> tuple[tuple[Device, ...], PyTree]:
-    """Map a function over all devices, and concatenate its other outputs over the groups.
+    """Map a function over all devices, and concatenate all of its outputs but the devices over the groups.
 
     Args:
       population: the devices.
-      one: `(learner, shared, device, n, *arguments) → (device, outputs)` for device `n`; it closes over no traced
-        array.
+      one: `(learner, shared, device, n, *arguments) → (device, outputs)` for device `n`; it must not close over a
+        traced array.
       shared: values that are the same for all devices.
       devices: a stacked `Device` for each group.
       arguments: arrays `[N, …]`.

@@ -1,8 +1,8 @@
 """Private losses, and divergences between the soft decision `s` of a device and its target `z`.
 
-A divergence of classes is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays exact if `s`
-underflows. Targets are constants to the gradient. They need not sum to one: a `tracking` target, clipped to [0, 1],
-may not.
+A divergence between class probabilities is a function `(log_s [b, K], z [b, K]) → [b]`. It takes `log s`, which stays
+exact if `s` underflows. The gradient treats targets as constants. Targets need not sum to one; for example, a
+`tracking` target is clipped to [0, 1].
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Compute `−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
-    # A mask, because the derivative of an indexed read is a scatter, which is slow on a CPU.
+    # This is a mask, because the derivative of an indexed read is a scatter, which is slow on a CPU.
     chosen = labels[:, None] == jnp.arange(logits.shape[-1])
     return -jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 
@@ -36,20 +36,20 @@ def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:
 def kl(log_s: jax.Array, z: jax.Array) -> jax.Array:
     """Compute `KL(z ‖ s) = Σ z log(z / s)`, in nats.
 
-    This is the direction of knowledge distillation (Hinton, Vinyals, Dean 2015).
+    This is the direction in knowledge distillation (Hinton, Vinyals, Dean 2015).
     """
     return jnp.sum(xlogy(z, z) - z * log_s, axis=-1)
 
 
 def cross_entropy(log_s: jax.Array, z: jax.Array) -> jax.Array:
-    """Compute `−Σ z log s`, in nats: `kl` plus the entropy of `z`, so the gradient in `s` is the same."""
+    """Compute `−Σ z log s`, in nats: `kl` plus the entropy of `z`, so both have the same gradient in `s`."""
     return -jnp.sum(z * log_s, axis=-1)
 
 
 def jensen_shannon(log_s: jax.Array, z: jax.Array) -> jax.Array:
     """Compute `½ KL(s ‖ m) + ½ KL(z ‖ m)` with `m = (s + z) / 2`, in nats (Lin 1991).
 
-    It is at most `log 2` on the simplex.
+    This divergence is at most `log 2` on the simplex.
     """
     s = jnp.exp(log_s)
     log_m = jnp.log(jnp.maximum((s + z) / 2, jnp.finfo(s.dtype).tiny))

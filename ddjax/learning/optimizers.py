@@ -6,11 +6,11 @@ import optax
 
 from ddjax.registry import Entry, Registry
 
-# These need function values, give every device the same noise, or accept no schedule.
+# Each of these needs function values, gives every device the same noise, or accepts no schedule.
 _UNUSABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
 
 
-# Optimizers of Optax that are functions of a learning rate, under their Optax names, and `momentum` (0.9).
+# Optimizers of Optax that take a learning rate first, under their Optax names, and SGD with `momentum` (0.9).
 OPTIMIZERS: Registry[Entry] = Registry("optimizer")
 OPTIMIZERS.add(Entry("momentum", lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)))
 

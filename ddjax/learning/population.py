@@ -25,15 +25,15 @@ Correct = Callable[[jax.Array, PyTree, PyTree, PyTree], PyTree]
 
 
 class Phase(NamedTuple):
-    """Report of a local phase; zeros for devices that took no part.
+    """Report of a local phase; all numbers are zero for devices that took no part.
 
     Attributes:
       loss: `[N]` private losses before each step, summed over the steps.
       distillation_loss: `[N]` divergences from the targets, summed in the same way.
-      steps: `[N]` int32, optimizer steps taken.
-      soft_decisions: `[N, b, K]` on the reference minibatch in the last step; `None` without targets.
-      gradients: a stacked pytree for each group, the mean over the steps of the gradients before they were corrected;
-        `None` without corrections.
+      steps: `[N]` int32, number of optimizer steps taken.
+      soft_decisions: `[N, b, K]` soft decisions on the reference minibatch in the last step; `None` without targets.
+      gradients: a stacked pytree for each group: the gradients before correction, averaged over the steps; `None`
+        without corrections.
     """
 
     loss: jax.Array
@@ -50,12 +50,12 @@ class Population:
     Device numbers run through the groups in order. A homogeneous network is one group.
 
     Attributes:
-      groups: the groups, at least one.
-      batch_size: private examples per step; 0 for all that the device holds.
+      groups: at least one group.
+      batch_size: private examples per step; 0 for all examples of the device.
       local_steps: optimizer steps per round, on minibatches drawn uniformly with replacement.
-      local_epochs: passes over the device's own examples per round, instead of `local_steps`, if not 0. Each pass
-        shuffles the examples anew and cuts them into minibatches, of which the last may be smaller, so devices with
-        more examples take more steps.
+      local_epochs: if not 0, passes per round over the device's own examples, instead of `local_steps`. Each pass
+        shuffles the examples anew and divides them into minibatches, of which the last may be smaller. Devices with
+        more examples therefore take more steps.
     """
 
     groups: Sequence[Group]
@@ -78,7 +78,7 @@ class Population:
         return self.local_epochs * math.ceil(examples / (self.batch_size or examples)) or self.local_steps
 
     def examples_per_round(self, problem: Problem) -> jax.Array:
-        """Count the examples that each device uses in a round, `[N]` int32; repeated use counts again."""
+        """Count the examples that each device uses in a round, `[N]` int32; repeated uses count again."""
         counts = problem.private_counts.astype(jnp.int32)
         if self.local_epochs:
             return self.local_epochs * counts
@@ -92,7 +92,7 @@ class Population:
     def init(self, key: jax.Array, common: bool = False) -> tuple[Device, ...]:
         """Initialize the stacked devices, one `Device` for each group.
 
-        Device `n` starts from `fold_in(key, n)`, or all devices start from `key` if `common`.
+        If `common` is true, all devices start from `key`; otherwise, device `n` starts from `fold_in(key, n)`.
         """
 
         def start(learner: Learner, key: jax.Array, nothing: tuple, device: jax.Array):
@@ -119,17 +119,17 @@ class Population:
         """Run the local phase of one round.
 
         Args:
-          key: device `n` only draws from `fold_in(key, n)`, so its numbers do not depend on the other devices.
-          round: `[]` rounds done, from which learning rate schedules count, or `[N]` per device.
+          key: device `n` draws only from `fold_in(key, n)`, so its numbers do not depend on the other devices.
+          round: number of rounds done, which learning rate schedules read: `[]`, or `[N]` per device.
           devices: a stacked `Device` for each group.
           problem: problem with the private data.
           reference: `[b, …]` the reference minibatch.
           targets: `[N, b, K]`; `None` to learn only from the private data.
-          active: `[N]` bool, the devices that take part; all if `None`. The others stay as they are (and cost the
-            same).
-          correct: function that changes the gradient before each update; it closes over no traced array.
-          corrections: values that `correct` takes per device, a stacked pytree for each group.
-          known: `[N, b]` bool, the reference examples that each device has; all if `None`.
+          active: `[N]` bool, the devices that take part; all devices if `None`. The other devices do not change, but
+            cost the same.
+          correct: function that changes the gradient before each update; it must not close over a traced array.
+          corrections: values that `correct` takes for each device: a stacked pytree for each group.
+          known: `[N, b]` bool, the reference examples that each device has; all examples if `None`.
         """
         parts = []
         for number, ((group, members), stacked) in enumerate(zip(self.members(), devices, strict=True)):
@@ -174,8 +174,8 @@ class Population:
     ) -> tuple[Device, Phase]:
         """Run the local phase of some devices of one group.
 
-        They have the numbers `ids` `[M]`, and are stacked in the same order. The other arguments are those of `train`;
-        `round` is `[]` or `[M]`.
+        The devices have the numbers `ids` `[M]`, and are stacked in this order. The other arguments are those of
+        `train`; `round` is `[]` or `[M]`.
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
@@ -250,20 +250,20 @@ class Population:
 
     @property
     def parameters(self) -> PyTree:
-        """Shapes of the stacked parameters of the one group, `[N, …]`."""
+        """Shapes of the stacked parameters of the only group, `[N, …]`."""
         return jax.eval_shape(self.init, jax.random.key(0))[0].params
 
     def parameter_counts(self) -> list[int]:
-        """Count the parameters of one device of each group."""
+        """Count the parameters of one device in each group."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         return [sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(device.params)) for device in shapes]
 
     def check(self, problem: Problem) -> None:
-        """Refuse a problem that these devices cannot learn from.
+        """Refuse a problem from which these devices cannot learn.
 
         Raises:
-          InputError: the numbers of devices differ, the targets belong to another task, or a label or number has no
-            output.
+          InputError: the numbers of devices differ, the targets belong to another task, or the models have no output
+            for a label or a number.
         """
         counts = {
             "the private examples of": len(problem.private_indices),
@@ -296,12 +296,15 @@ class Population:
 
 
 def _shares(labels: jax.Array, count: jax.Array, classes: int) -> jax.Array:
-    """Compute `[K]` the shares of the classes among the first `count` labels."""
+    """Compute the shares `[K]` of the classes among the first `count` labels."""
     return jnp.zeros(classes).at[labels].add(jnp.arange(len(labels)) < count) / count
 
 
 def at_count(optimizer: Any, count: jax.Array) -> Any:
-    """Set the count of schedules: they count rounds, even if a device takes fewer steps or restarts its optimizer."""
+    """Set the step count that learning rate schedules read.
+
+    Schedules thus count rounds, even if a device takes fewer steps or restarts its optimizer.
+    """
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)

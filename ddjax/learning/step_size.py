@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ddjax.types import Learner, Problem
 
-# Upper limits of the entries of the Jacobian, and of the examples.
+# Upper limits on the number of entries of the Jacobian, and on the number of examples.
 _ENTRIES, _EXAMPLES = 2**25, 256
 
 
@@ -15,15 +15,15 @@ def stable_step_size(
     """Estimate half the largest step size at which SGD on squared losses and distances is stable near the start.
 
     `J_i` are the Jacobians of the outputs at the initial parameters, `λ` is the largest eigenvalue of `mean_i J_iᵀJ_i`,
-    and `R² = Σ‖J_i‖⁴ / Σ‖J_i‖²`. Minibatches of `B` private and `b` reference examples are stable up to about `1 / (λ +
-    R²/B + 4 ρ (λ + R²/b))` (Défossez and Bach, AISTATS 2015). The 4 is there because targets follow: with `z ← W z + ζ
-    (s − z)` the pull `ρ` is stable up to `1 − ζ / (1 + λ_min(W))` of what fixed targets allow, and the usual `ζ` leaves
-    at least a quarter. For linear models this is exact except for `R²`; for other models the curvature changes during
-    training.
+    and `R² = Σ‖J_i‖⁴ / Σ‖J_i‖²`. With minibatches of `B` private and `b` reference examples, step sizes are stable up
+    to about `1 / (λ + R²/B + 4 ρ (λ + R²/b))` (Défossez and Bach, AISTATS 2015). The factor 4 allows for targets that
+    follow the soft decisions: with `z ← W z + ζ (s − z)`, the largest stable `ρ` is `1 − ζ / (1 + λ_min(W))` times its
+    value for fixed targets, which is at least a quarter of that value for the usual `ζ`. For linear models, this is
+    exact except for `R²`; for other models, the curvature changes during training.
 
     Args:
       learner: learner of a model that predicts numbers.
-      problem: problem whose private and reference inputs are used, evenly spaced rows of both.
+      problem: problem from whose private and reference inputs evenly spaced rows are used.
       distillation_weight: `ρ`.
       batch_size: `B`; 0 for all examples.
       reference_batch_size: `b`; 0 for all examples.

@@ -1,4 +1,4 @@
-"""Supervised learning with distillation on one device: the only place that knows a loss."""
+"""Supervised learning with distillation on one device; only this module knows the loss of a learner."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from ddjax.learning import losses, tasks
 from ddjax.learning.tasks import infer_task
 from ddjax.types import Device, Learner, PyTree, StepInfo
 
-# Below this, softmax is a step: its gradient vanishes or overflows.
+# Below this temperature, softmax is nearly a step function, whose gradient vanishes or overflows.
 LEAST_TEMPERATURE = 0.01
-# Least share of a class in the prior adjustment, because a device may hold no example of it.
+# Least share of a class in the prior adjustment, because a device may hold no example of that class.
 LEAST_SHARE = 1e-3
 
 
@@ -30,7 +30,7 @@ def supervised_learner(
     prior_adjustment: float = 0.0,
     micro_batch: int = 0,
 ) -> Learner:
-    """Make a device that minimizes the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020).
+    """Make a learner that minimizes the distillation-regularized loss of Bistritz, Mann, Bambos (NeurIPS 2020).
 
     `L_n(θ_n; z_n) = E_{(x, y) ~ D_n} loss(f(θ_n, x), y) + ρ · mean_{x ∈ X_r} D(s_n(x), z_n(x))`.
 
@@ -38,19 +38,19 @@ def supervised_learner(
     `‖f − y‖²` and `s_n(x) = f(θ_n, x)`.
 
     Args:
-      model: constructor of an NNX module `[B, …] → [B, K]`, with parameters as its only state.
-      optimizer: optimizer that is applied to the gradient of the sum.
+      model: constructor of an NNX module `[B, …] → [B, K]`, whose only state is its parameters.
+      optimizer: optimizer that is applied to the gradient of this loss.
       task: `CLASSIFICATION` or `REGRESSION`; `infer_task(problem.y)` finds it.
-      distillation_weight: `ρ`. It is not rescaled by `T²`, which Hinton, Vinyals, Dean (2015) advise.
+      distillation_weight: `ρ`, without the factor `T²` that Hinton, Vinyals, Dean (2015) advise.
       divergence: `D`, such as `task.divergence("kl")`; the squared distance by default.
       temperature: `T`, for the soft decisions that are sent and for those that are compared with a target; only for
         classification.
       prior_adjustment: `τ`. The private loss takes the outputs `f + τ log π_n`, where `π_n` are the shares of the
         classes among the examples of device `n` (Menon et al., ICLR 2021, equation 10; with `τ = 1` the balanced
-        softmax of Ren et al., NeurIPS 2020). So a device does not learn that classes it lacks are rare. Only for
-        classification.
-      micro_batch: examples that go forward and backward at a time, so that the activations of a deep model stay in
-        cache; 0 for all. The gradient is the same sum.
+        softmax of Ren et al., NeurIPS 2020). This keeps a device from learning that the classes it lacks are rare. Only
+        for classification.
+      micro_batch: number of examples in one forward and backward pass, so that the activations of a deep model stay in
+        cache; 0 for all examples. The gradient is the sum over all passes.
 
     Raises:
       InputError: a number is out of bounds, or a temperature or a prior adjustment is given for regression.
@@ -121,7 +121,8 @@ def supervised_learner(
         (loss, _), gradients = in_parts(private_loss(batch), micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
-        # A separate pass: under `vmap` one product serves all devices, because they share the reference minibatch.
+        # This is a separate pass: under `vmap`, one product serves all devices, because they share the reference
+        # minibatch.
         public = reference, targets, shares(reference, known)
         (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
         gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
@@ -163,7 +164,7 @@ def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):
         (value, outputs), gradient = differentiate(params, *examples)
         return jax.tree.map(jnp.add, total, (value, gradient)), outputs
 
-    # Padded with zeros, which have no share in the sum.
+    # Pad with zeros, so that these examples have no share in the sum.
     padded = [jnp.pad(e, [(0, -count % size)] + [(0, 0)] * (e.ndim - 1)) for e in examples]
     parts = tuple(e.reshape(-1, size, *e.shape[1:]) for e in padded)
     nothing = jnp.zeros((), examples[-1].dtype), jax.tree.map(jnp.zeros_like, params)

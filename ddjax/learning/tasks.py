@@ -1,4 +1,4 @@
-"""Tasks, classification or regression, and all that follows from them. The dtype of `y` tells which."""
+"""Tasks, classification and regression, and all that depends on them; the dtype of `y` determines the task."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,17 +16,17 @@ class Task(NamedTuple):
 
     Attributes:
       metric: name of the measure on the test set: `accuracy` or `mse`.
-      best: `max` or `min`, which of the metrics of the devices is the best.
-      worst: the other one.
-      partition: name of the partition of examples over devices if none is given.
+      best: `max` or `min`: which of the devices' metrics is the best.
+      worst: the other of the two.
+      partition: name of the default partition of examples over devices.
       loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
       decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`, which devices send.
       compared: `(f, T) → (input of a divergence, s)`.
-      divergence: `(specification) → losses.Divergence`; raises `InputError` for an unknown one.
-      start: `(K) → float`, the entries of `z` and `s^prev` before anything was sent.
+      divergence: `(specification) → losses.Divergence`; raises `InputError` for an unknown divergence.
+      start: `(K) → float`, the entries of `z` and `s^prev` before anything has been sent.
       bounds: the least and the largest entry of a target; targets are clipped to them.
       measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
-      targets: `(y [M, …], K) → [M, K]`, the NumPy arrays that a squared loss compares outputs with.
+      targets: `(y [M, …], K) → [M, K]`, the NumPy arrays with which a squared loss compares outputs.
     """
 
     metric: str
@@ -48,7 +48,7 @@ def _log_softmax(f: jax.Array, temperature: Any) -> tuple[jax.Array, jax.Array]:
     return log_s, jnp.exp(log_s)
 
 
-# `y [M]` are integers in `[0, K)`. Soft decisions are points of the simplex, and uniform at first.
+# `y [M]` are integers in `[0, K)`. Soft decisions are points of the simplex, and they are uniform at first.
 CLASSIFICATION = Task(
     metric="accuracy",
     best="max",
@@ -72,7 +72,8 @@ def _between_numbers(spec: str) -> losses.Divergence:
 
 
 # `y [M, K]` are numbers, and the soft decision is the prediction itself. There is no temperature. Neither squared error
-# has a factor ½, so that distillation between linear models ends at the closed form of `co_regularization`, at its `ρ`.
+# has a factor ½, so that distillation between linear models converges to the closed form of `co_regularization` with
+# the same `ρ`.
 REGRESSION = Task(
     metric="mse",
     best="min",
@@ -92,7 +93,7 @@ TASKS = {task.metric: task for task in (CLASSIFICATION, REGRESSION)}
 
 
 def infer_task(y: Any) -> Task:
-    """Find the task from its targets `y`: integer labels `[M]`, or floating-point numbers `[M, K]` to predict.
+    """Find the task from the targets `y`: integer labels `[M]`, or floating-point numbers `[M, K]` to predict.
 
     Raises:
       ValueError: floating-point targets do not have two axes.
@@ -106,5 +107,5 @@ def infer_task(y: Any) -> Task:
     if jnp.issubdtype(y.dtype, jnp.integer):
         return CLASSIFICATION
     if y.ndim != 2:
-        raise ValueError(f"numbers to predict have the shape [examples, outputs], got {list(y.shape)}")
+        raise ValueError(f"numbers to predict must have the shape [examples, outputs], got {list(y.shape)}")
     return REGRESSION

@@ -1,7 +1,7 @@
 """Mixing: operations that combine the devices' values over the network, and compression of messages.
 
-Each mixer has its own module with a function of the same name, such as `ddjax.mixing.choco.choco`. The function of
-`average` is `weighted_average`.
+Each mixer has its own module, which contains a function of the same name, such as `ddjax.mixing.choco.choco`. Only the
+function in `average` has another name, `weighted_average`.
 """
 
 from ddjax.mixing import adaptive, average, choco, encoded, gossip, push_sum, server

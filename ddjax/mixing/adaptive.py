@@ -1,4 +1,4 @@
-"""Adaptive weights: devices learn which neighbours to listen to."""
+"""Adaptive weights: each device learns how much weight to give to each neighbour."""
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,23 @@ from ddjax.types import Mixer, MixerState, PyTree
 
 
 def adaptive(forgetting: float = 0.05) -> Mixer:
-    """Weighted average with weights that adapt by the relative-variance rule (Tu and Sayed, IEEE CAMSAP 2011).
+    """Weighted average whose weights adapt by the relative-variance rule (Tu and Sayed, IEEE CAMSAP 2011).
 
-    See also Sayed, Adaptation, Learning, and Optimization over Networks, 2014. Device `n` tracks the squared distance
-    between the values that it receives and its own last combination, `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m − x_n^last‖²`.
-    (The norm is a mean over the entries mixed before.) It distributes the weight `1 − W[n, n]` among its neighbours in
-    proportion to `1 / γ²_nm`. Neighbours with noisy or unrelated soft decisions therefore lose weight, and no labels
-    are needed. Unlike in the paper, the device's own weight stays `W[n, n]`. Otherwise a device, which changes little
-    between two mixings, would soon listen only to itself. The weights of each row sum to 1, so the mean over devices is
-    not kept. The computation covers all pairs of devices, whatever the form of `W`.
+    See also Sayed, Adaptation, Learning, and Optimization over Networks, 2014. For each neighbour `m`, device `n`
+    tracks the squared distance between the value that it receives and its own value after the last mixing,
+    `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m − x_n^last‖²`. (The squared norm is a mean over the entries that the device has
+    mixed before.) The device distributes the weight `1 − W[n, n]` among its neighbours in proportion to `1 / γ²_nm`.
+    Neighbours with noisy or unrelated soft decisions therefore lose weight, although the rule uses no labels. Unlike in
+    the paper, the device's own weight stays `W[n, n]`. Otherwise a device would soon give all weight to its own value,
+    because this value changes little between two mixings. The weights in each row sum to 1, but those in a column need
+    not, so mixing does not preserve the mean over devices. The computation covers all pairs of devices, even if `W` is
+    sparse.
 
     Args:
       forgetting: `ν` in (0, 1].
 
     Raises:
-      InputError: if `ν` is outside (0, 1].
+      InputError: `ν` is outside (0, 1].
 
     Examples:
       >>> mixer = ddjax.adaptive()
@@ -47,7 +49,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
         flat, last = flatten(x), flatten(state.rows)
         known = jnp.isfinite(last)
         last = jnp.where(known, last, 0)
-        # Mean squared distances of all pairs, over the entries that n has mixed before.
+        # Mean squared distances for all pairs of devices n and m, over the entries that n has mixed before.
         squares = (last**2).sum(1)[:, None] - 2 * _dot(last, flat.T) + _dot(known.astype(flat.dtype), (flat**2).T)
         squares = jnp.maximum(squares / jnp.maximum(known.sum(1, keepdims=True), 1), 1e-12)
         heard = received.links()

@@ -1,4 +1,4 @@
-"""Functions that mixers share."""
+"""Functions that several mixers use."""
 
 import math
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def uncompressed(mix: Callable, init: Callable = lambda x, leading: MixerState()
 
 
 def one_per_link(network: NetworkRound) -> Traffic:
-    """Count one message of `x` on every link."""
+    """Count one message, which contains `x`, on every link."""
     return Traffic({"value": network.sent.links()})
 
 
 def payload(x: PyTree) -> tuple[int, ...]:
-    """Shape of one device's message as a compressor receives it."""
+    """Shape of one device's message when it is passed to a compressor."""
     leaves = jax.tree.leaves(x)
     return leaves[0].shape[1:] if len(leaves) == 1 else (sum(math.prod(leaf.shape[1:]) for leaf in leaves),)
 
 
 def compress(compressor: Compressor, key: jax.Array, x: PyTree) -> PyTree:
-    """Compress each device's message with its own key. Parameters are compressed as one vector."""
+    """Compress the message of each device with a separate key; several arrays are compressed as one vector."""
     leaves, structure = jax.tree.flatten(x)
     devices = leaves[0].shape[0]
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))

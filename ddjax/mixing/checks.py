@@ -10,11 +10,11 @@ def check_mixing(mixer: Mixer, network: Network, weights: str = "", lossless: st
     Args:
       mixer: the mixer, whose attributes state its requirements.
       network: `Problem.network`.
-      weights: sums of `W` that must be 1, as in `Mixer.weights`; empty for those that the mixer requires.
-      lossless: name of the algorithm, if it needs every message to arrive whatever the mixer; otherwise empty.
+      weights: name of the sums of `W` that must be 1, as in `Mixer.weights`; if it is empty, `mixer.weights` applies.
+      lossless: name of the algorithm if it needs every message to arrive with any mixer; otherwise empty.
 
     Raises:
-      InputError: if the network does not meet a requirement.
+      InputError: the network does not meet a requirement.
 
     Examples:
       >>> changing = ddjax.build_topology("random_matching", 4).network

@@ -1,4 +1,4 @@
-"""CHOCO-Gossip: devices send compressed differences to public copies of their values."""
+"""CHOCO-Gossip: each device sends the compressed difference between its value and a public copy of this value."""
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,19 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def choco(compressor: Compressor, step_size: float) -> Mixer:
-    """CHOCO-Gossip (Koloskova, Stich, Jaggi, ICML 2019, algorithm 1; within `dsgd`, algorithm 2, CHOCO-SGD).
+    """CHOCO-Gossip (Koloskova, Stich, Jaggi, ICML 2019, algorithm 1); within `dsgd` it is CHOCO-SGD (algorithm 2).
 
-    Every device keeps a public copy `x̂_n` of its value, which its neighbours store too. It sends the compressed
-    difference and updates the copy, `x̂_n ← x̂_n + Q(x_n − x̂_n)`. Then `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`.
-    Copies are initially zero. All copies of a device are equal, so the simulation keeps one per device. Convergence is
-    proved for symmetric `W`.
+    Every device has a public copy `x̂_n` of its value, which its neighbours also store. The device sends the compressed
+    difference `Q(x_n − x̂_n)`, and the copy becomes `x̂_n ← x̂_n + Q(x_n − x̂_n)`. Then the device updates its value,
+    `x_n ← x_n + γ Σ_m W[n, m] (x̂_m − x̂_n)`. The copies are initially zero. All copies of one device's value are
+    equal, so the simulation stores only one per device. Convergence has been proved for symmetric `W`.
 
     Args:
-      compressor: `Q`.
+      compressor: `Q`, the compression of a difference.
       step_size: `γ` in (0, 1]; stronger compression needs a smaller value.
 
     Raises:
-      InputError: if `γ` is outside (0, 1].
+      InputError: `γ` is outside (0, 1].
 
     Examples:
       >>> mixer = ddjax.choco(compressor, step_size=0.04)
@@ -57,7 +57,7 @@ MIXERS.add(
         "choco",
         choco,
         settings={"compressor": "compressor", "step_size": "choco_step_size"},
-        # A hundredth is enough for parameters, but too little for soft decisions.
+        # One hundredth of the entries is enough for parameters, but too little for soft decisions.
         usual={
             "parameters": {"compressor": "top_k:0.01", "choco_step_size": 0.04},
             "soft_decisions": {"compressor": "top_k:0.1", "choco_step_size": 0.4},

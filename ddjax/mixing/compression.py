@@ -1,8 +1,8 @@
 """Compression of messages: the decoded message and its size in bytes.
 
 `δ` is the contraction factor that CHOCO-SGD requires, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi,
-ICML 2019, assumption 1). It is given for compressors for which it is known for every `x`. To add a compressor, write a
-function that returns a `Compressor`, and add an entry to `COMPRESSORS`.
+ICML 2019, assumption 1). The docstring of a compressor states `δ` if it is known for every `x`. To add a compressor,
+write a function that returns a `Compressor`, and add an entry to `COMPRESSORS`.
 """
 
 import math
@@ -24,10 +24,10 @@ class Compressor(NamedTuple):
     """Compression of ONE device's message.
 
     Attributes:
-      compress: `(key, x) → x`, the message as the receiver decodes it, of the same shape; `x` is `[b, K]` (soft
-        decisions) or `[P]` (flattened parameters).
-      message_bytes: `(shape) → int`, size of the message in bytes. Raises `InputError` if the shape cannot be
-        compressed.
+      compress: `(key, x) → x`, the message as the receiver decodes it. Its shape stays `[b, K]` (soft decisions) or
+        `[P]` (flattened parameters).
+      message_bytes: `(shape) → int`, size of the message in bytes. The function raises `InputError` if a message of
+        this shape cannot be compressed.
     """
 
     compress: Callable[[jax.Array, jax.Array], jax.Array]
@@ -40,12 +40,12 @@ def number_bytes() -> int:
 
 
 def identity() -> Compressor:
-    """Leave the message as it is."""
+    """Leave the message unchanged."""
     return Compressor(lambda key, x: x, lambda shape: number_bytes() * math.prod(shape))
 
 
 def float16() -> Compressor:
-    """Round each entry to IEEE half precision; entries beyond ±65,504 are clipped to this range."""
+    """Clip each entry to the range ±65,504, and round it to IEEE half precision."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.clip(x, -65504, 65504).astype(jnp.float16).astype(x.dtype)
@@ -56,7 +56,7 @@ def float16() -> Compressor:
 def uint8() -> Compressor:
     """Round each entry to the nearest of 256 evenly spaced levels between the message's minimum and maximum.
 
-    The message carries the minimum and the maximum.
+    The message also contains the minimum and the maximum.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -68,7 +68,7 @@ def uint8() -> Compressor:
 
 
 def top_classes(k: int) -> Compressor:
-    """Keep the `k` most probable classes of each soft decision, and distribute the remaining mass evenly."""
+    """Keep the `k` most probable classes of each soft decision; the other classes share the remaining mass equally."""
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
         _, classes = jax.lax.top_k(x, k)
@@ -80,17 +80,19 @@ def top_classes(k: int) -> Compressor:
         if len(shape) < 2:
             raise InputError("compressor top_classes is only for soft decisions; use top_k for parameters")
         if k > shape[-1]:
-            raise InputError(f"compressor top_classes:{k} keeps more than the {shape[-1]} classes; use fewer")
-        # The remaining mass is sent, because estimates may leave the simplex.
+            raise InputError(
+                f"compressor top_classes:{k} keeps more classes than there are ({shape[-1]}); use a smaller number"
+            )
+        # The remaining mass is sent too, because an estimate may lie outside the simplex.
         return math.prod(shape[:-1]) * (k * (number_bytes() + _index_bytes(shape[-1])) + number_bytes())
 
     return Compressor(compress, message_bytes)
 
 
 def top_k(part: float) -> Compressor:
-    """Keep the entries of largest magnitude, with their indices; the others become 0.
+    """Keep the `k` entries of largest magnitude; the others become 0.
 
-    `δ = k / P` (Stich et al., NeurIPS 2018).
+    The message contains the values and the indices of these entries. Here `δ = k / P` (Stich et al., NeurIPS 2018).
 
     Args:
       part: number of entries `k`, or the fraction `k / P` if it is below 1.
@@ -104,9 +106,10 @@ def top_k(part: float) -> Compressor:
 
 
 def random_k(part: float) -> Compressor:
-    """Keep a uniformly drawn set of `k` entries; the others become 0.
+    """Keep `k` uniformly drawn entries; the others become 0.
 
-    `δ = k / P`, with equality. The set follows from a seed that sender and receiver share, so only values are sent.
+    Here `δ = k / P`, and the bound holds with equality. The sender and the receiver derive the choice of entries from a
+    shared seed, so only values are sent.
 
     Args:
       part: number of entries `k`, or the fraction `k / P` if it is below 1.
@@ -121,15 +124,15 @@ def random_k(part: float) -> Compressor:
 def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
     """Draw a mask with `k` true entries, uniformly without replacement."""
     size = math.prod(shape)
-    # XLA's top_k is fast only on floats, and 30 random bits give positive, finite, normal ones.
+    # XLA's top_k is fast only for floats. 30 random bits plus 2**23 are the bits of a positive, finite, normal float.
     ranks = jax.lax.bitcast_convert_type((jax.random.bits(key, (size,), jnp.uint32) >> 2) + 2**23, jnp.float32)
     return largest(ranks, k).reshape(shape)
 
 
 def largest(x: jax.Array, k: int) -> jax.Array:
-    """Mask of the `k` largest entries of a non-negative `x` `[P]`; among equal entries the first ones win.
+    """Find the mask of the `k` largest entries of a non-negative `x` `[P]`; ties go to the first entries.
 
-    On CPU `top_k` is fast. On other backends it sorts the whole array, so the `k`-th largest entry is found bit by bit.
+    XLA's `top_k` is fast on CPUs. On other backends it sorts the whole array, so `largest_by_bits` is used instead.
     """
     if sharding.platform() == "cpu":
         _, kept = jax.lax.top_k(x, k)
@@ -138,15 +141,16 @@ def largest(x: jax.Array, k: int) -> jax.Array:
 
 
 def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
-    """Find the mask of `largest` by counting, in passes over `x`.
+    """Find the mask that `largest` returns, by counting entries in several passes over `x`.
 
-    Non-negative floats have the same order as their bits, read as whole numbers.
+    Non-negative floats have the same order as the whole numbers that their bits represent, so the `k`-th largest entry
+    can be found bit by bit.
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint64)
     place = jnp.arange(len(x), dtype=bits.dtype)
 
     def most(width: int, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Find the largest number of `width` bits for which the monotone `holds` is true; it must be true for 0."""
+        """Find the largest number of `width` bits that satisfies `holds`, which is monotone and true for 0."""
 
         def with_bit(turn: jax.Array, found: jax.Array) -> jax.Array:
             tried = found | (jnp.ones((), bits.dtype) << (width - 1 - turn).astype(bits.dtype))
@@ -162,11 +166,11 @@ def largest_by_bits(x: jax.Array, k: int) -> jax.Array:
 
 
 def qsgd(levels: int) -> Compressor:
-    """QSGD (Alistarh et al., NeurIPS 2017): the norm, the signs, and magnitudes rounded at random to `s` levels.
+    """QSGD (Alistarh et al., NeurIPS 2017): send the norm, the signs, and magnitudes rounded randomly to `s` levels.
 
-    The rounding is unbiased. The decoded message is divided by `τ = 1 + min(P / s², √P / s)`, which makes it a
-    contraction with `δ = 1 / τ` (Koloskova, Stich, Jaggi, ICML 2019, section 3.5). A message has the norm and
-    `⌈log₂(2s + 1)⌉` bits per entry, without entropy coding.
+    The rounding is unbiased. The decoded message is divided by `τ = 1 + min(P / s², √P / s)`, which makes the
+    compression a contraction with `δ = 1 / τ` (Koloskova, Stich, Jaggi, ICML 2019, section 3.5). A message contains the
+    norm and `⌈log₂(2s + 1)⌉` bits per entry; there is no entropy coding.
     """
 
     def excess(shape: tuple[int, ...]) -> float:
@@ -186,9 +190,9 @@ def qsgd(levels: int) -> Compressor:
 
 
 def sign() -> Compressor:
-    """Keep the signs, scaled by the mean magnitude (Karimireddy et al., ICML 2019).
+    """Keep the signs, and scale them by the mean magnitude (Karimireddy et al., ICML 2019).
 
-    `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`.
+    Here `δ = ‖x‖₁² / (P ‖x‖²) ≥ 1 / P`.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -202,7 +206,8 @@ def _count(part: float, shape: tuple[int, ...]) -> int:
     k = max(1, round(part * size)) if part < 1 else int(part)
     if k > size:
         raise InputError(
-            f"a compressor cannot keep {k} numbers of a message of {size}; use at most {size}, or a fraction below 1"
+            f"a compressor cannot keep {k} numbers of a message of length {size}; use at most {size}, or a fraction "
+            "below 1"
         )
     return k
 
@@ -218,7 +223,7 @@ def _part(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    # `not >` refuses NaN too.
+    # Written with `not`, the condition also refuses NaN.
     if not 0 < value < 2**31 or (value >= 1 and value != int(value)):
         raise ValueError("must be a positive whole number, or a fraction below 1")
     return value

@@ -12,13 +12,14 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
     """Compress the messages of another mixer: `x ← inner(q) + x − q`, where `q` is the compressed `x`.
 
-    With a weighted average this is `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, the compensating rule of Carli, Fagnani,
-    Frasca, Zampieri (Automatica 2010). It keeps the mean whatever the compression, because the compression error stays
-    with the sender. (`choco` sends this error later.) A server's messages to the devices are not compressed.
+    With a weighted average this becomes `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, the compensating rule of Carli, Fagnani,
+    Frasca, Zampieri (Automatica 2010). This rule preserves the mean under any compression, because the compression
+    error stays with the sender. (`choco` sends this error later.) A server's messages to the devices are not
+    compressed.
 
     Args:
       inner: mixer whose messages are compressed.
-      compressor: compression of one device's message.
+      compressor: the compression of one device's message.
 
     Examples:
       >>> mixer = ddjax.encoded(ddjax.weighted_average(), compressor)

@@ -14,11 +14,11 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic, working_dtype
 def push_sum() -> Mixer:
     """Push-sum (Kempe, Dobra, Gehrke, FOCS 2003): exact averages on directed graphs.
 
-    A device needs to know only its out-neighbours. It holds a numerator `u_n` and a weight `w_n`, which are mixed by a
-    column-stochastic matrix, and `x_n = u_n / w_n`. Changes of `x` since the last mixing are added to the numerator.
-    Within `dsgd` these changes are gradient steps, which gives stochastic gradient push (Assran et al., ICML 2019,
-    algorithm 1). A message has the numerator and the weight, which is one number, or one number per row for soft
-    decisions.
+    A device needs to know only its out-neighbours. It stores a numerator `u_n` and a weight `w_n`, which are mixed with
+    a column-stochastic matrix; its value is `x_n = u_n / w_n`. Changes of `x` since the last mixing are added to the
+    numerator. Within `dsgd` these changes are gradient steps, and the result is stochastic gradient push (Assran et
+    al., ICML 2019, algorithm 1). A message contains the numerator and the weight. The weight is one number for
+    parameters, and one number per row for soft decisions.
 
     Examples:
       >>> mixer = ddjax.push_sum()
@@ -32,7 +32,8 @@ def push_sum() -> Mixer:
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):
         weight, last = state.rows
-        # u + (x − last) with u = w · last. Before the first mixing, w is 1 and last is 0, so the numerator is x.
+        # The numerator is u + (x − last), where u = w · last. Before the first mixing, w is 1 and last is 0, so the
+        # numerator is x.
         numerator = jax.tree.map(lambda x, last: x + (expand(weight, x) - 1) * last, x, last)
         weight = network.received.product(weight)
         x = jax.tree.map(lambda u: u / expand(weight, u), network.received.product(numerator))

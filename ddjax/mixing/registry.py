@@ -6,7 +6,7 @@ from typing import Any
 
 from ddjax.registry import ConfiguredEntry, Registry
 
-# Settings of methods that send over the links of a graph, and of those that also weight the messages.
+# Settings of methods that send over the links of a graph. `ON_GRAPH` is for methods that also weight the messages.
 OVER_LINKS = ("topology", "mixing_product")
 ON_GRAPH = (*OVER_LINKS, "mixing_weights")
 
@@ -18,7 +18,7 @@ class MixerEntry(ConfiguredEntry):
     `build` is `(*arguments, **settings) → Mixer`.
 
     Attributes:
-      usual: default values of settings, by the mixed quantity: `parameters` or `soft_decisions` → setting → value.
+      usual: default values of settings for each mixed quantity: `parameters` or `soft_decisions` → setting → value.
     """
 
     uses: tuple[str, ...] = ON_GRAPH

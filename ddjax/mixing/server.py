@@ -1,4 +1,4 @@
-"""A server that averages."""
+"""Averaging at a server."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 def server() -> Mixer:
     """Average at a server: all devices send `x`, and the server sends back the mean.
 
-    This is mixing with the uniform `W`. The graph is not used.
+    This equals mixing with the uniform `W`. The graph is not used.
 
     Examples:
       >>> mixer = ddjax.server()

@@ -1,6 +1,6 @@
-"""Models: Flax NNX modules that map `[B, …]` to `[B, K]`, one architecture per file."""
+"""Models: Flax NNX modules that map `[B, …]` to `[B, K]`, with one kind of architecture per file."""
 
-# The order in which they are registered is that of the help.
+# The help text lists the models in the order of these imports.
 # isort: off
 from ddjax.models import linear, mlp, cnn, resnet, text
 

@@ -1,4 +1,4 @@
-"""Models by name, ready to be initialized."""
+"""Construction of models by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,19 +28,20 @@ def build_model(
     tokens: bool = False,
     view: tuple[int, int] = (0, 1),
 ) -> Callable[[nnx.Rngs], nnx.Module]:
-    """Return a constructor of the architecture `name`.
+    """Return a constructor for the architecture `name`.
 
     Args:
       name: name of a model in `MODELS`.
       input_shape: shape of one example, without a batch axis.
       outputs: number `K` of classes, or of numbers to predict.
       activation: name in `ACTIVATIONS`; GELU by default, because the convergence proof needs smooth models.
-      convolution: key of `CONVOLUTIONS`; by default the choice of `forms.convolution` for the backend.
+      convolution: key in `CONVOLUTIONS`; empty for the key that `forms.convolution` chooses for the backend.
       tokens: whether inputs are token ids, `[L]` integers.
-      view: number of the part of the columns that the model sees, and number of parts; see `views.OnView`.
+      view: number of the part of the columns that the model sees, counted from 0, and number of parts (see
+        `views.OnView`).
 
     Raises:
-      InputError: if a name is unknown, or the model cannot take the inputs.
+      InputError: a name is unknown, or the model cannot take the inputs.
 
     Examples:
       >>> import jax
@@ -84,9 +85,9 @@ def build_model(
 
 
 def micro_batch_for(name: str) -> int:
-    """Return the number of examples that a model takes at a time on the backend of the ambient mesh.
+    """Return the number of examples that a model processes at a time on the backend of the ambient mesh.
 
-    This is the `micro_batch` of a learner.
+    Pass this number to a learner as `micro_batch`.
 
     Examples:
       >>> from ddjax.models import micro_batch_for
@@ -97,10 +98,10 @@ def micro_batch_for(name: str) -> int:
 
 
 def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
-    """Parse numbers of devices per model, as in `linear:8+mlp:4`; a single name without a number takes all devices.
+    """Parse numbers of devices per model, such as `linear:8+mlp:4`; one name without a number stands for all devices.
 
     Raises:
-      InputError: if a model is unknown, a number is malformed, or the numbers do not add up to `devices`.
+      InputError: a model is unknown, a number is malformed, or the numbers do not add up to `devices`.
 
     Examples:
       >>> from ddjax.models import parse_models
@@ -114,9 +115,9 @@ def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
         name, _, count = part.partition(":")
         MODELS[name]  # raises for an unknown name
         if (count or "+" in spec) and (not count.isdecimal() or int(count) < 1):
-            raise InputError(f"models {spec!r}: {part!r} needs a count of devices, as in 'linear:8+mlp:4'")
+            raise InputError(f"models {spec!r}: {part!r} needs a number of devices, as in 'linear:8+mlp:4'")
         groups.append((name, int(count or devices)))
     total = sum(count for _, count in groups)
     if total != devices:
-        raise InputError(f"models {spec!r} are {total} devices, but there are {devices}")
+        raise InputError(f"models {spec!r} need {total} devices, but there are {devices}")
     return groups

@@ -9,7 +9,7 @@ from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
 class CNN(nnx.Module):
-    """Convolution 5×5 with 16 channels, average pool, 5×5 with 32 channels, average pool, dense layer of 64."""
+    """Two 5×5 convolutions (16 and 32 channels), each followed by average pooling, and a dense layer of 64 units."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.first = conv(channels("cnn", input_shape), 16, 5, rngs)

@@ -1,10 +1,11 @@
-"""Two-dimensional convolution built from matrix products, for CPU.
+"""Two-dimensional convolution built from matrix products, for CPUs.
 
-On CPU, XLA runs a convolution inside a loop, and the grouped convolution that `vmap` makes of one, 10 to 60 times
-slower than necessary; products keep their speed in both. A convolution here is `fold ∘ product ∘ spread`. *Spread*
-lays the cells that a window sees side by side as channels. *Fold*, its transpose, adds channels up where they were
-seen. Each kernel axis goes to one of the two. Spreading both is im2col. *Row-out* spreads only the columns of the
-kernel, lets one product yield all its rows at once and folds these, which moves less memory if there are many channels.
+On a CPU, XLA runs a convolution 10 to 60 times slower than necessary if the convolution is inside a loop, or if `vmap`
+turns it into a grouped convolution; matrix products keep their speed in both cases. Here, a convolution is `fold ∘
+product ∘ spread`. *Spread* places the cells that a window sees side by side, as channels. *Fold*, the transpose of
+*spread*, adds each channel to the cell where it was seen. For each kernel axis, the convolution uses either *spread* or
+*fold*. Spreading both axes is im2col. *Row-out* spreads only the columns of the kernel, computes the results of all
+kernel rows in one product, and folds these results. *Row-out* moves less memory if there are many channels.
 """
 
 import functools
@@ -26,7 +27,7 @@ def conv_general_dilated(
     Strides, kernel size and padding may have any value.
 
     Raises:
-      NotImplementedError: if dilation, feature groups or another layout is asked for.
+      NotImplementedError: dilation, feature groups or another layout is requested.
     """
     dilations = {*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ())}
     groups = {kwargs.get("feature_group_count", 1), kwargs.get("batch_group_count", 1)}
@@ -45,7 +46,7 @@ def conv_general_dilated(
     across = _Window(2, kw, window_strides[1], int(left), int(right), lhs.shape[2])
     if down.stride > 1 or kh * kw * c <= kw * c + kh * o:
         return _convolve(lhs, rhs.reshape(kh * kw * c, o), (across, down), ())
-    # An input row adds to the outputs in the same window over the output, with the rows of the kernel reversed.
+    # An input row contributes to the output rows in a window of the same size, with the rows of the kernel reversed.
     onto = _Window(1, kh, 1, kh - 1 - down.low, kh - 1 - down.high, down.places)
     return _convolve(lhs, rhs[::-1].transpose(1, 2, 0, 3).reshape(kw * c, kh * o), (across,), (onto,))
 
@@ -67,7 +68,7 @@ class _Window(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Number of cells from the first to the last that one part of the window sees."""
+        """Number of cells from the first to the last cell that one part of the window sees."""
         return (self.places - 1) * self.stride + 1
 
 
@@ -84,7 +85,7 @@ def _backward(spread, fold, residuals, g):
     x, kernel = residuals
     # Spread again: a saved copy would leave the cache before it is needed.
     x, g = functools.reduce(_spread, spread, x), functools.reduce(_spread, fold, g)
-    # For JAX's own derivative of a product, XLA transposes `g` first, which takes longer than the product.
+    # For JAX's own derivative of a product, XLA first transposes `g`, which takes longer than the product itself.
     kernel_gradient = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
     return functools.reduce(_fold, reversed(spread), g @ kernel.T), kernel_gradient
 
@@ -93,7 +94,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _spread(x: jax.Array, window: _Window) -> jax.Array:
-    """Lay the cells that the window sees at each position side by side as channels: `[…, C] → […, size · C]`."""
+    """Place the cells that the window sees at each position side by side, as channels: `[…, C] → […, size · C]`."""
     x = _pad(x, window.axis, window.low, window.high)
     parts = [lax.slice_in_dim(x, u, u + window.span, window.stride, window.axis) for u in range(window.size)]
     return jnp.concatenate(parts, axis=-1)

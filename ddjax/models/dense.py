@@ -1,4 +1,4 @@
-"""Dense layer that is quick on CPU when stacked: kernels `[out, in]`, and products that put the features first."""
+"""Dense layer that is fast on CPUs when stacked: kernels are `[out, in]`, and products put features first."""
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ class Dense(nnx.Module):
     """Dense layer, `x [B, in] → [B, out]`.
 
     Attributes:
-      kernel: `[out, in]`.
-      bias: `[out]`.
+      kernel: weights `[out, in]`.
+      bias: biases `[out]`.
     """
 
     def __init__(self, in_features: int, out_features: int, rngs: nnx.Rngs):

@@ -14,7 +14,7 @@ def numbers(x: jax.Array) -> jax.Array:
     """Return `x`, the inputs of a model that computes with numbers.
 
     Raises:
-      InputError: if they are token ids, which are names and not amounts.
+      InputError: the inputs are token ids, which are names, not quantities.
 
     Examples:
       >>> import jax
@@ -38,7 +38,7 @@ def token_ids(x: jax.Array) -> jax.Array:
     """Return `x`, the inputs `[B, L]` of a model that looks tokens up.
 
     Raises:
-      InputError: if they are floating-point numbers, or not sequences.
+      InputError: the inputs are floating-point numbers, or they are not sequences.
 
     Examples:
       >>> import jax
@@ -48,7 +48,7 @@ def token_ids(x: jax.Array) -> jax.Array:
     """
     if not jnp.issubdtype(x.dtype, jnp.integer) or x.ndim != 2:
         raise InputError(
-            "this model needs token ids, integers [examples, length], "
+            "this model needs token ids (integers [examples, length]), "
             f"but the inputs are {x.dtype} [examples, {', '.join(map(str, x.shape[1:]))}]"
         )
     return x
@@ -67,13 +67,13 @@ def conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Average over 2×2 pixels, which is smooth as the theory asks; drop an odd last row or column."""
+    """Average over 2×2 pixels, which is a smooth operation, as the theory requires; drop an odd last row or column."""
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def with_channels(x: jax.Array) -> jax.Array:
-    """Return images `[B, height, width, channels]`, one channel if there are none; raise `InputError` for token ids."""
+    """Return images `[B, height, width, channels]`; add an axis of one channel if needed; refuse token ids."""
     return numbers(x)[..., None] if x.ndim == 3 else numbers(x)
 
 
@@ -88,9 +88,9 @@ def channels(model: str, input_shape: tuple[int, ...]) -> int:
 
 
 class GroupNorm(nnx.GroupNorm):
-    """GroupNorm of Flax that sums over the whole image first.
+    """Flax's GroupNorm, changed to sum over the whole image first.
 
-    Such sums vectorize; sums over the channels of a group do not.
+    Sums over the image vectorize; sums over the channels of a group do not.
     """
 
     scale: nnx.Param

@@ -12,7 +12,7 @@ from ddjax.models.registry import MODELS, Activation, ModelEntry
 
 
 class MLP(nnx.Module):
-    """Multilayer perceptron with one hidden layer of 128 on the flattened input."""
+    """Multilayer perceptron with one hidden layer of 128 units, applied to the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.hidden = Dense(math.prod(input_shape), 128, rngs=rngs)
@@ -25,7 +25,7 @@ class MLP(nnx.Module):
 
 
 class DeepMLP(nnx.Module):
-    """Multilayer perceptron with two hidden layers of 512 on the flattened input."""
+    """Multilayer perceptron with two hidden layers of 512 units, applied to the flattened input."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.first = Dense(math.prod(input_shape), 512, rngs=rngs)

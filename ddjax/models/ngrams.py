@@ -1,4 +1,4 @@
-"""Token ids for models of numbers, as counts of hashed n-grams."""
+"""Counts of hashed n-grams, through which models of numbers take token ids."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,16 @@ BUCKETS = 4096
 
 
 def hashed_ngrams(x: jax.Array) -> jax.Array:
-    """Count the tokens and the pairs of adjacent tokens in each example, hashed (Weinberger et al., ICML 2009).
+    """Count the hashed tokens and hashed pairs of adjacent tokens in each example (Weinberger et al., ICML 2009).
 
     Args:
-      x: token ids `[B, L]`; the id 0 is no token.
+      x: token ids `[B, L]`; the id 0 means that there is no token.
 
     Returns:
       Counts `[B, 4096]`, divided by the square root of their sum.
     """
     ids = token_ids(x).astype(jnp.uint32)
-    # Odd multipliers mix the lower bits into the upper ones, which make the hash.
+    # Odd multipliers mix the lower bits into the upper bits, which form the hash.
     pairs = (ids[:, :-1] * jnp.uint32(2654435761) + ids[:, 1:]) * jnp.uint32(2246822519) >> 20
     places = jnp.concatenate([ids % BUCKETS, pairs % BUCKETS], 1)
     there = jnp.concatenate([ids > 0, (ids[:, :-1] > 0) & (ids[:, 1:] > 0)], 1).astype(working_dtype())
@@ -43,5 +43,5 @@ class OnNgrams(nnx.Module):
 
 
 def on_ngrams(model: Callable) -> Callable:
-    """Turn the constructor of a model of numbers into one for token ids."""
+    """Turn the constructor of a model of numbers into the constructor of a model of token ids."""
     return lambda input_shape, outputs, activation, rngs: OnNgrams(model, outputs, activation, rngs)

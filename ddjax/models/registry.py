@@ -1,4 +1,4 @@
-"""Models and activation functions by name."""
+"""Registries of models and activation functions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,13 +17,13 @@ class ModelEntry(Entry):
     """Entry for a model architecture.
 
     `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`. The module maps `[B, …]` to `[B, K]`: logits, or
-    predicted numbers. Its only state is parameters.
+    predicted numbers. Its parameters are its only state.
 
     Attributes:
-      check: `(input_shape)`; raises `InputError` for inputs that the model cannot take.
-      convolutional: whether the model has convolutions, which decides how it is executed.
+      check: function of `input_shape` that raises `InputError` for inputs that the model cannot take.
+      convolutional: whether the model has convolutions, which determines how ddjax executes the model.
       tokens: whether the model takes integer token ids instead of numbers.
-      on_tokens: `build` for token ids, for a model that takes both these and numbers; `None` for another.
+      on_tokens: `build` for token ids, if the model takes both token ids and numbers; otherwise `None`.
     """
 
     check: Callable[[tuple[int, ...]], object] = tuple
@@ -33,7 +33,7 @@ class ModelEntry(Entry):
 
     def __post_init__(self) -> None:
         if self.arguments:
-            raise InputError(f"model {self.name!r} cannot have arguments: a number of devices follows its colon")
+            raise InputError(f"model {self.name!r} cannot have arguments, because a colon precedes a number of devices")
 
 
 MODELS: Registry[ModelEntry] = Registry("model")

@@ -16,7 +16,7 @@ _BUCKETS, _WIDTH, _HEADS = 4096, 64, 4
 
 
 class _Tokens(nnx.Module):
-    """Embeddings of hashed token ids; the id 0 is no token."""
+    """Embeddings of hashed token ids; the id 0 means that there is no token."""
 
     def __init__(self, rngs: nnx.Rngs):
         table = jax.random.normal(rngs.params(), (_BUCKETS, _WIDTH), working_dtype())
@@ -30,9 +30,9 @@ class _Tokens(nnx.Module):
 
 
 class EmbeddingBag(nnx.Module):
-    """Sum of the embeddings of the tokens, divided by the root of their number, and a linear layer.
+    """Sum of the token embeddings, divided by the square root of the number of tokens, and a linear layer.
 
-    The order of the tokens does not matter (as in Joulin et al., EACL 2017, who take the mean).
+    The order of the tokens does not matter, as in Joulin et al. (EACL 2017), who use the mean.
     """
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
@@ -46,7 +46,7 @@ class EmbeddingBag(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """One pre-norm block of a transformer (Vaswani et al. 2017) with 64 features and 4 heads, and a mean pool."""
+    """One pre-norm block of a transformer (Vaswani et al. 2017) with 64 features and 4 heads, and mean pooling."""
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         linear = partial(nnx.Linear, param_dtype=working_dtype(), rngs=rngs)

@@ -1,4 +1,4 @@
-"""Models that see part of the features."""
+"""Models that see only part of the features."""
 
 from collections.abc import Callable
 
@@ -10,24 +10,24 @@ from ddjax.errors import InputError
 
 
 class OnView(nnx.Module):
-    """Model on a range of columns: columns of a table, or pixel columns of images."""
+    """Model that sees only a range of columns: columns of a table, or pixel columns of images."""
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], begin: int, end: int, rngs: nnx.Rngs):
         self.model, self.begin, self.end = make(rngs), begin, end
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map inputs `[B, …]`, all columns, to outputs `[B, K]`."""
+        """Map inputs `[B, …]` with all columns to outputs `[B, K]`."""
         axis = _axis(x.shape[1:]) + 1
         return self.model(jax.lax.slice_in_dim(x, self.begin, self.end, axis=axis))
 
 
 def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, int]:
-    """Return the first column of view `number` of `views`, and the first column after it.
+    """Return the first column of view `number` (counted from 0) of `views` views, and the first column after this view.
 
-    Views are disjoint, cover all columns, and differ by at most one in width.
+    Views are disjoint and cover all columns. The widths of two views differ by at most one column.
 
     Raises:
-      InputError: if there are more views than columns.
+      InputError: there are more views than columns.
 
     Examples:
       >>> from ddjax.models import view_range
@@ -36,7 +36,7 @@ def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[i
     """
     columns = input_shape[_axis(input_shape)]
     if views > columns:
-        raise InputError(f"{views} feature views need at least as many columns, and there are {columns}")
+        raise InputError(f"{views} feature views need at least as many columns, but there are only {columns}")
     part = np.array_split(np.arange(columns), views)[number]
     return int(part[0]), int(part[-1]) + 1
 

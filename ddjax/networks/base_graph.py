@@ -1,8 +1,9 @@
-"""Base-(k + 1) graphs, which reach the exact average after a few sparse rounds.
+"""Base-(k + 1) graphs, on which devices reach the exact average after a few sparse rounds.
 
-Takezawa, Sato, Bao, Niwa and Yamada, "Beyond Exponential Graph" (NeurIPS 2023). Names follow the paper: `H_k` is the
-k-peer hyper-hypercube (algorithm 1), the simple base-(k + 1) graph is algorithm 2, and the base-(k + 1) graph is
-algorithm 3. A round is a list of links `(i, j, weight)`. A device gives itself the weight that is left to 1.
+The graphs are those of Takezawa, Sato, Bao, Niwa and Yamada, "Beyond Exponential Graph" (NeurIPS 2023). Names follow
+the paper: `H_k` is the k-peer hyper-hypercube (algorithm 1), the simple base-(k + 1) graph is algorithm 2, and the
+base-(k + 1) graph is algorithm 3. A round is a list of links `(i, j, weight)`. A device gives itself 1 minus the
+weights of its links.
 """
 
 import functools
@@ -15,18 +16,18 @@ Links = list[tuple[int, int, float]]
 
 
 def base_graph(devices: int, k: int) -> list[scipy.sparse.csr_array]:
-    """Build the mixing matrices of one cycle, symmetric and doubly stochastic, whose product is the average.
+    """Build the symmetric, doubly stochastic mixing matrices of one cycle; their product gives the exact average.
 
     Args:
       devices: number of devices `N`.
-      k: largest number of neighbours of a device in one round.
+      k: largest number of neighbours that a device has in one round.
 
     Returns:
       At most `2 log_{k+1} N + 2` sparse arrays `[N, N]`.
     """
     nodes = range(devices)
     rounds = simple_base(nodes, k)
-    # N = p q, with p the largest divisor whose prime factors are at most k + 1.
+    # N = p q, where p is the largest divisor of N whose prime factors are at most k + 1.
     p = max(d for d in range(1, devices + 1) if devices % d == 0 and _factors(d, k + 1) is not None)
     q = devices // p
     apart = [nodes[part * q : (part + 1) * q] for part in range(p)]
@@ -39,8 +40,8 @@ def base_graph(devices: int, k: int) -> list[scipy.sparse.csr_array]:
 def hyper_hypercube(nodes: Sequence[int], k: int) -> list[Links]:
     """Build the rounds of `H_k`, one per factor of the number of nodes.
 
-    Each node has a number with one digit per factor. In a round, the nodes that differ only in the digit of its factor
-    average. The number of nodes must have no prime factor above `k + 1`.
+    Nodes are numbered with one digit per factor. In the round of a factor, nodes whose numbers differ only in the digit
+    of that factor average their values. The number of nodes must have no prime factor above `k + 1`.
     """
     rounds, stride = [], 1
     for factor in _factors(len(nodes), k + 1) or ():
@@ -56,17 +57,17 @@ def hyper_hypercube(nodes: Sequence[int], k: int) -> list[Links]:
 def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
     """Build the rounds of the simple base-(k + 1) graph on any number of nodes.
 
-    The digits of the number of nodes to base `k + 1`, largest first, divide the nodes into parts: part `l` has
-    `a_l (k + 1)^p_l` nodes in `a_l` sections. Each part first averages within itself. Then each part in turn links one
-    node of each of its sections to every node of the later parts, so that each section has the overall average. Finally
-    each section averages within itself.
+    The digits of the number of nodes in base `k + 1`, most significant first, divide the nodes into parts: part `l`,
+    for the digit `a_l` at position `p_l`, has `a_l (k + 1)^p_l` nodes in `a_l` sections. First, the nodes of each part
+    average. Then each part in turn links every node of the later parts to a node in each of its sections, so that the
+    mean over each section is the overall mean. Finally, the nodes of each section average.
     """
     if _factors(len(nodes), k + 1) is not None:
         return hyper_hypercube(nodes, k)
     parts, sections = _parts(nodes, k)
     within = [hyper_hypercube(part, k) for part in parts]
     after = [
-        # In a part of at most k nodes, sections have one node and could not average; the whole part does.
+        # In a part of at most k nodes, each section is a single node and cannot average, so the whole part averages.
         _beside([hyper_hypercube(section, k) for section in sections[number]]) if len(part) > k else within[number]
         for number, part in enumerate(parts)
     ]
@@ -75,7 +76,7 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
     for turn in range(first + 1 + len(after[0])):
         links: Links = []
         for number in range(len(parts)):
-            done = turn - first - number  # rounds since this part was linked to the later ones
+            done = turn - first - number  # rounds since this part was linked to the later parts
             if turn < first:
                 links += _by_turns(within[number], turn)
             elif done == 0 and number < last:
@@ -87,7 +88,7 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
 
 
 def _parts(nodes: Sequence[int], k: int) -> tuple[list[Sequence[int]], list[list[Sequence[int]]]]:
-    """Divide nodes into parts by the digits of their number, and parts into sections of a power of `k + 1` nodes."""
+    """Divide nodes into parts by the digits of their number, and parts into sections that are powers of `k + 1`."""
     parts, sections, start, power = [], [], 0, 1
     while power * (k + 1) <= len(nodes):
         power *= k + 1
@@ -101,7 +102,7 @@ def _parts(nodes: Sequence[int], k: int) -> tuple[list[Sequence[int]], list[list
 
 
 def _give(parts: Sequence[Sequence[int]], sections: list[Sequence[int]], k: int) -> Links:
-    """Link each node of the later parts to one node of each section of the first part; the others average in groups."""
+    """Link each node of the later parts to a node in each section of the first part; other nodes average in groups."""
     share = len(parts[0]) / sum(map(len, parts)) / len(sections)
     later = [node for part in reversed(parts[1:]) for node in part]
     links = [(node, section[-1 - place], share) for section in sections for place, node in enumerate(later)]
@@ -117,13 +118,13 @@ def _by_turns(rounds: list[Links], turn: int) -> Links:
 
 
 def _beside(graphs: Sequence[list[Links]]) -> list[Links]:
-    """Join graphs on disjoint nodes, with equally many rounds each, into one graph."""
+    """Join graphs that have disjoint nodes and equally many rounds into one graph."""
     return [[link for links in turn for link in links] for turn in zip(*graphs, strict=True)]
 
 
 @functools.cache
 def _factors(number: int, largest: int) -> tuple[int, ...] | None:
-    """Find the fewest factors, at most `largest` each, in ascending order; `None` if there are none."""
+    """Split a number into the fewest factors of at most `largest`, in ascending order; `None` if that is impossible."""
     if number == 1:
         return ()
     found = [

@@ -34,7 +34,7 @@ class Cycle(Network):
         return self.matrices.devices
 
     def at_round(self, key: jax.Array, round: jax.Array) -> NetworkRound:
-        """Return the matrix whose turn it is."""
+        """Return the matrix of the cycle that is used in this round."""
         matrix = self.matrices.take(round % self.length)
         return NetworkRound(matrix, matrix)
 
@@ -43,15 +43,15 @@ class Cycle(Network):
         return self.matrices.sample_matrices()
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link over the messages that each device sent, `[N]`."""
+        """Sum the counts of the links from each device, `[N]`."""
         return self.matrices.sent_by_device(counts)
 
     def received_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link over the messages that were sent to each device, `[N]`."""
+        """Sum the counts of the links to each device, `[N]`."""
         return self.matrices.received_by_device(counts)
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return receivers and senders of the links with a count."""
+        """Return the receivers and senders of the links whose counts are not 0."""
         return self.matrices.ends(counts)
 
 
@@ -60,7 +60,8 @@ class Cycle(Network):
 class Relabeled(Network):
     """Graph whose devices are permuted uniformly at random in each round.
 
-    A perfect matching becomes a uniformly random matching, and a random regular graph becomes another one.
+    A perfect matching becomes a uniformly random matching, and a random regular graph becomes another random regular
+    graph.
 
     Attributes:
       weights: mixing matrix `[N, N]`, doubly stochastic.
@@ -91,8 +92,8 @@ class Relabeled(Network):
 class ErdosRenyi(Network):
     """Random graph that is drawn anew in each round, with Metropolis-Hastings weights.
 
-    Each link exists with probability `p`. The weights need the degrees of neighbours; the messages that tell them are
-    not counted as traffic.
+    Each link exists with probability `p`. The weights depend on the degrees of neighbours; messages that announce
+    degrees are not counted as traffic.
 
     Attributes:
       probability: probability `p` of a link.
@@ -124,7 +125,7 @@ class ErdosRenyi(Network):
         return NetworkRound(matrix, matrix)
 
     def sample_matrices(self, seed: int = 0) -> list[scipy.sparse.csr_array]:
-        """Draw a few matrices on the host, to estimate the spectral gap from."""
+        """Draw a few matrices on the host, from which the spectral gap is estimated."""
         draws = int(np.clip(2**22 // self.devices**2, 4, 64))  # at most 32 MiB
         keys = jax.random.split(jax.random.key(seed), draws)
         return [scipy.sparse.csr_array(matrix) for matrix in np.asarray(jax.lax.map(self.draw, keys), np.float64)]
@@ -137,7 +138,7 @@ def as_network(network: Any) -> Network:
       network: a `Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
 
     Raises:
-      InputError: if `network` is something else, or an array of another shape.
+      InputError: if `network` has another type or shape.
 
     Examples:
       >>> from ddjax.networks import as_network

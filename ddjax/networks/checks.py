@@ -1,4 +1,4 @@
-"""Checks of networks: mixing matrices must average, and suit the algorithm and the mixer."""
+"""Checks of networks: a mixing matrix must average, and it must suit the algorithm and the mixer."""
 
 import numpy as np
 import scipy.sparse
@@ -15,16 +15,16 @@ _REMEDIES = {
 
 
 def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = "", lossless: str = "") -> None:
-    """Check that a network averages, and that it suits what runs on it.
+    """Check that a network averages and suits the parts that use it.
 
     Args:
       network: network as in `Problem.network`.
-      stochastic: key of `STOCHASTIC`, which says which sums must be 1.
+      stochastic: key of `STOCHASTIC`: the sums that must be 1.
       fixed: name of the part that needs the same graph in every round; empty if there is none.
       lossless: name of the part that needs every message to arrive; empty if there is none.
 
     Raises:
-      InputError: if the network fails a check; the message says which, and where.
+      InputError: if the network fails a check; the message says what is wrong, and where.
 
     Examples:
       >>> from ddjax.networks import as_network, check_network
@@ -35,7 +35,8 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
     """
     if fixed and network.changes:
         raise InputError(
-            f"{fixed} needs a fixed graph, because neighbours keep copies of one another, but this graph changes"
+            f"{fixed} needs a fixed graph, because devices keep copies of their neighbours' values, but this graph "
+            "changes"
         )
     if lossless and network.loses_messages:
         raise InputError(f"{lossless} needs every message to arrive, but this network loses messages")
@@ -47,10 +48,10 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
 
 
 def check_sums(matrix: scipy.sparse.csr_array, stochastic: str) -> None:
-    """Raise `InputError` if weights are negative or not finite, or if sums that should be 1 are not."""
+    """Raise `InputError` if weights are negative or not finite, or if a sum that should be 1 is not."""
     if not np.isfinite(matrix.data).all() or matrix.data.min(initial=0) < 0:
         raise InputError(f"mixing weights must be finite and non-negative; the smallest is {matrix.data.min():g}")
-    # A user may have divided by sums in float32.
+    # The user may have normalized the weights in float32.
     tolerance = max(1e-6, 4 * np.finfo(np.float32).eps * np.sqrt(matrix.shape[0]))
     for axis, kind in ((1, "row"), (0, "column")):
         sums = matrix.sum(axis)
@@ -69,6 +70,6 @@ def check_connected(matrix: scipy.sparse.csr_array) -> None:
     parts, _ = connected_components(matrix, connection="strong")
     if parts > 1:
         raise InputError(
-            f"the graph is not connected: {parts} parts cannot reach one another; add edges, or change the seed of a "
-            "random graph"
+            f"the graph is not connected: its {parts} parts cannot all reach one another; add edges, or change the "
+            "seed of a random graph"
         )

@@ -1,6 +1,6 @@
-"""Reads the links of a graph from a file.
+"""Reader of files that list the links of a graph.
 
-This module loads NetworkX, which is slow, so others import it where they need it.
+NetworkX is slow to load, so other modules import this one only where they need it.
 """
 
 import re
@@ -10,8 +10,8 @@ import networkx as nx
 
 from ddjax.errors import InputError, no_file
 
-# Ten digits are more than any number of devices, and Python refuses to read thousands. NetworkX writes `{}` behind a
-# link without data.
+# Ten digits suffice for any device number, and Python refuses to parse thousands of digits. NetworkX writes `{}` after
+# a link without data.
 _LINK = re.compile(r"\s*([0-9]{1,10})(?:\s*[,;]\s*|\s+)([0-9]{1,10})[\s,;]*(?:\{\}\s*)?(?:[#%].*)?")
 _MORE = re.compile(r"\s*[0-9]+[\s,;]+[0-9]+[\s,;]")
 _NOTHING = re.compile(r"[\s,;]*(?:[#%].*)?")
@@ -25,7 +25,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     what a reader should know about the numbering and about links that were dropped.
 
     Raises:
-      InputError: if the file cannot be read, a line is not a link, or there is no link at all.
+      InputError: if the file cannot be read, a line is not a link between two of the devices, or the file has no links.
     """
     links = _links(path, devices)
     if not links and devices > 1:
@@ -35,8 +35,9 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     for link, number in links:
         if max(link) >= devices + first:
             raise InputError(
-                f"{path}:{number}: device {max(link)} is not one of {devices} devices, which are numbered from 0 to "
-                f"{devices - 1}, or from 1 to {devices} in a file without a 0; change the file, or give more --devices"
+                f"{path}:{number}: device {max(link)} is not one of the {devices} devices, which are numbered from 0 "
+                f"to {devices - 1}, or from 1 to {devices} in a file without a 0; change the file, or increase "
+                "--devices"
             )
     graph = nx.empty_graph(devices, create_using=nx.DiGraph if directed else nx.Graph)
     proper = [(i - first, j - first) for (i, j), _ in links if i != j]
@@ -44,7 +45,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     loops, repeated = len(links) - len(proper), len(proper) - graph.number_of_edges()
     notes = {
         f"numbered from 1, so that 1 is device 0 and {devices} is device {devices - 1}": first,
-        f"links of a device to itself, ignored: {loops}": loops,
+        f"ignored links from a device to itself: {loops}": loops,
         f"repeated links: {repeated}": repeated,
     }
     graph.graph["note"] = "; ".join(note for note, holds in notes.items() if holds)
@@ -52,7 +53,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
 
 
 def _links(path: str, devices: int) -> list[tuple[tuple[int, int], int]]:
-    """Return the links of a file as they are numbered there, each with its line."""
+    """Return the links of a file, with devices numbered as in the file, each with its line number."""
     links = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
         if found := _LINK.fullmatch(line):

@@ -1,4 +1,4 @@
-"""Graphs, one function each, named like the specification; NetworkX makes them where it can.
+"""Functions that make graphs, one for each name in a specification; NetworkX makes most of the graphs.
 
 Each function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
 that `m` sends to `n`. NetworkX is slow to load, so other modules import this one only where they need it.
@@ -22,29 +22,29 @@ def circulant(n: int, offsets: list[int], directed: bool) -> nx.Graph:
 
 
 def powers_of_two(n: int) -> list[int]:
-    """List 1, 2, 4, … below `n`."""
+    """List the powers of two below `n`: 1, 2, 4, …."""
     return [2**j for j in range(max(n - 1, 0).bit_length())]
 
 
 def ring(n: int, seed: int) -> nx.Graph:
-    """Link each device to the one before and the one after."""
+    """Link the devices in a circle, each to the next."""
     return nx.cycle_graph(n)
 
 
 def path(n: int, seed: int) -> nx.Graph:
-    """Link each device to the one before and the one after, except the first to the last."""
+    """Link the devices in a line, each to the next."""
     return nx.path_graph(n)
 
 
 def binary_tree(n: int, seed: int) -> nx.Graph:
-    """Link each device `i` to `i // 2`: at most three neighbours each (the tree of Vogels et al. 2021)."""
+    """Link each device `i` to `i // 2`, as in the tree of Vogels et al. 2021; a device has at most three neighbours."""
     graph = nx.empty_graph(n)
     graph.add_edges_from((i, i // 2) for i in range(1, n))
     return graph
 
 
 def complete(n: int, seed: int) -> nx.Graph:
-    """Link each device to every other."""
+    """Link each device to every other device."""
     return nx.complete_graph(n)
 
 
@@ -54,7 +54,7 @@ def star(n: int, seed: int) -> nx.Graph:
 
 
 def exponential(n: int, seed: int) -> nx.Graph:
-    """Link each device `i` to `i ± 2^j`.
+    """Link each device `i` to every `i ± 2^j`.
 
     This graph is undirected. The graph of Assran et al. 2019 and Ying et al. 2021 is `directed_exponential`.
     """
@@ -62,12 +62,12 @@ def exponential(n: int, seed: int) -> nx.Graph:
 
 
 def directed_ring(n: int, seed: int) -> nx.Graph:
-    """Make each device send to the one after."""
+    """Make each device send to the next."""
     return circulant(n, [1], directed=True)
 
 
 def directed_exponential(n: int, seed: int) -> nx.Graph:
-    """Make each device `i` send to `i + 2^j`."""
+    """Make each device `i` send to every `i + 2^j`."""
     return circulant(n, powers_of_two(n), directed=True)
 
 
@@ -83,13 +83,16 @@ def hypercube(n: int, seed: int) -> nx.Graph:
     """Make the hypercube of `n` devices, where `n` is a power of two."""
     if n & (n - 1):
         below = 2 ** (n.bit_length() - 1)
-        raise InputError(f"hypercube needs a power of two of devices, got {n}; nearest: {below} or {2 * below}")
+        raise InputError(
+            f"hypercube needs a number of devices that is a power of two, got {n}; the nearest are {below} and "
+            f"{2 * below}"
+        )
     return nx.hypercube_graph(n.bit_length() - 1) if n > 1 else nx.empty_graph(1)
 
 
 def erdos_renyi(n: int, seed: int, p: float) -> nx.Graph:
     """Draw a graph in which each link exists with probability `p`."""
-    # The quick generator draws other graphs; the plain one takes N²/2 steps.
+    # The fast generator draws other graphs for the same seed; the plain generator takes N²/2 steps.
     return (nx.fast_gnp_random_graph if n > 2000 else nx.gnp_random_graph)(n, p, seed=seed)
 
 
@@ -119,7 +122,7 @@ def directed_edges(n: int, seed: int, path: str) -> nx.Graph:
 
 
 def tidy(graph: nx.Graph) -> nx.Graph:
-    """Renumber the nodes `0 … N − 1`, and remove self-loops."""
+    """Renumber the nodes as `0 … N − 1`, and remove self-loops."""
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     return graph

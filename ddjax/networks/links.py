@@ -15,7 +15,8 @@ from ddjax.networks.matrices import Dense, MixingMatrix
 from ddjax.sharding import by_column
 from ddjax.stacked import expand
 
-# Slots of a row that are unrolled, so that XLA fuses them into one loop without temporaries; more are scanned.
+# Largest number of slots in a row that are unrolled, so that XLA fuses them into one loop without temporaries; longer
+# rows are scanned.
 _UNROLLED = 32
 
 
@@ -34,13 +35,14 @@ class Links(MixingMatrix):
         link.
       senders: `[E]` int32.
       receivers: `[E]` int32.
-      by_sender: `[E]` int32, the order of the links sorted by sender, then receiver.
-      slots: for each group of devices `[n, d]` int32, the numbers of their links, padded with `E`.
-      place: `[N]` int32, position of each device in the joined groups; `None` if there is one group.
-      by_hop: `[N, H]` int32, the number of the link from device `n + h` for each hop `h`; `None` if not circulant.
-      hops: for a circulant graph, the `H` numbers `h` such that every device `n` hears device `n + h` (mod `N`),
-        counted the shorter way round.
-      form: how a product is computed, as in `forms.mixing_product`; empty for the quickest way.
+      by_sender: `[E]` int32, the permutation that sorts the links by sender, then receiver.
+      slots: for each group of devices, the numbers of their links, `[n, d]` int32, padded with `E`.
+      place: `[N]` int32, position of each device in the concatenated groups; `None` if there is only one group.
+      by_hop: `[N, H]` int32, the number of the link from device `n + h` to device `n` for each hop `h`; `None` if the
+        graph is not circulant.
+      hops: for a circulant graph, the `H` numbers `h` such that every device `n` hears device `n + h` (mod `N`), where
+        `|h| ≤ N/2`; otherwise empty.
+      form: form in which products are computed, as in `forms.mixing_product`; empty for the fastest form.
     """
 
     own: Any
@@ -65,7 +67,7 @@ class Links(MixingMatrix):
         return self.own
 
     def product_with(self, leaf: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]`, in the form that `picked` names."""
+        """Multiply `W` by an array `[N, …]`, in the form that `picked` names."""
         if (form := self.picked(leaf)) == "dense":
             return Dense(self.dense()).product_with(leaf)
         if form == "gather":
@@ -82,7 +84,7 @@ class Links(MixingMatrix):
         return sharding.by_device(here, (), leaf, self.own, weights)
 
     def picked(self, leaf: Any) -> str:
-        """Name the form of the product with an array of this shape `[N, …]` on the ambient mesh."""
+        """Name the form of a product with an array that has the shape of `leaf`, `[N, …]`, on the ambient mesh."""
         return self.form or forms.mixing_product(
             sharding.platform(),
             self.devices,
@@ -95,17 +97,17 @@ class Links(MixingMatrix):
 
     @property
     def _reach(self) -> tuple[int, int]:
-        """Largest hops backwards and forwards."""
+        """Lengths of the largest hops backwards and forwards."""
         return max(0, *(-hop for hop in self.hops)), max(0, *self.hops)
 
     def shift(self, x: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]` on one shard, for a circulant graph."""
+        """Multiply `W` of a circulant graph by `x` `[N, …]` on one shard."""
         before, after = self._reach
         around = jnp.concatenate([x[len(x) - before :], x, x[:after]])
         return self._sum_of_hops(around, x, self.own, self.weights[self.by_hop])
 
     def _sum_of_hops(self, around: jax.Array, x: jax.Array, own: jax.Array, weights: jax.Array) -> jax.Array:
-        """Sum rows `x` and the rows of `around` that their hops lead to, weighted."""
+        """Compute weighted sums of the rows `x` and of the rows of `around` to which their hops lead."""
         total = expand(own, x) * x
         for hop, weight in zip(self.hops, weights.T, strict=True):
             start = self._reach[0] + hop
@@ -116,7 +118,7 @@ class Links(MixingMatrix):
         """Multiply `W` by `x` `[N, …]` on one shard."""
 
         def hear(slots: jax.Array) -> jax.Array:
-            senders = jnp.take(self.senders, slots, mode="clip")  # padding takes any sender, with weight 0
+            senders = jnp.take(self.senders, slots, mode="clip")  # padding reads any sender, with weight 0
             weights = jnp.take(self.weights, slots, mode="fill", fill_value=0)
 
             def add(total, columns):
@@ -139,7 +141,7 @@ class Links(MixingMatrix):
         return (self.weights != 0).astype(jnp.int32)
 
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Return receivers and senders `[E]` of all links."""
+        """Return the receivers and senders `[E]` of all links."""
         return self.receivers, self.senders
 
     def pushes(self, targets: jax.Array) -> jax.Array:
@@ -147,7 +149,7 @@ class Links(MixingMatrix):
         return (self.receivers == targets[self.senders]).astype(jnp.int32)
 
     def push_targets(self, key: jax.Array) -> jax.Array:
-        """Draw one out-neighbour of each device: `[N]` int32, `N` for a device without one."""
+        """Draw one out-neighbour of each device, `[N]` int32; `N` for a device without out-neighbours."""
         links = self.links()
         degree = jax.ops.segment_sum(links, self.senders, self.devices)
         number = jax.random.randint(key, (self.devices,), 0, jnp.maximum(degree, 1))
@@ -157,19 +159,19 @@ class Links(MixingMatrix):
         return jnp.where(degree > 0, target, self.devices)
 
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """Say for each device whether it has a link to its target, `[N]` bool."""
+        """Mark the devices that have a link to their target, `[N]` bool."""
         return jax.ops.segment_sum(self.links() * self.pushes(targets), self.senders, self.devices) > 0
 
     def _sums(self, weights: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(weights, self.receivers, self.devices, indices_are_sorted=True)
 
     def weighted(self, own: jax.Array, weights: jax.Array) -> "Links":
-        """Set the weights, divided by their sum in each row."""
+        """Replace the weights, and divide each row by its sum."""
         total = own + self._sums(weights)
         return dataclasses.replace(self, own=own / total, weights=weights / total[self.receivers])
 
     def thinned(self, kept: jax.Array) -> "Links":
-        """Remove the links where `kept` is 0; receivers give the weight to themselves."""
+        """Remove the links where `kept` is 0; receivers add the lost weight to their own."""
         lost = jnp.where(kept.astype(bool), 0, self.weights)
         return dataclasses.replace(self, own=self.own + self._sums(lost), weights=self.weights - lost)
 
@@ -183,7 +185,7 @@ class Links(MixingMatrix):
         return dataclasses.replace(self, own=own[turn], weights=weights[turn])
 
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
-        """Return the matrix, or those of the cycle, on the host."""
+        """Return the matrix, or the matrices of the cycle, on the host."""
         own, weights = np.atleast_2d(np.asarray(self.own, np.float64), np.asarray(self.weights, np.float64))
         diagonal = np.arange(self.devices)
         places = np.append(self.receivers, diagonal), np.append(self.senders, diagonal)
@@ -194,11 +196,11 @@ class Links(MixingMatrix):
         ]
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link over the messages that each device sent, `[N]`."""
+        """Sum the counts of the links from each device, `[N]`."""
         return self._count(self.senders, counts)
 
     def received_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link over the messages that were sent to each device, `[N]`."""
+        """Sum the counts of the links to each device, `[N]`."""
         return self._count(self.receivers, counts)
 
     def _count(self, devices: Any, counts: np.ndarray) -> np.ndarray:
@@ -207,7 +209,7 @@ class Links(MixingMatrix):
         return sums
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return receivers and senders of the links with a count."""
+        """Return the receivers and senders of the links whose counts are not 0."""
         (used,) = np.nonzero(counts)
         return np.asarray(self.receivers)[used], np.asarray(self.senders)[used]
 
@@ -250,7 +252,8 @@ def from_matrices(*matrices: Any, form: str = "") -> Links:
     hops, by_hop = _hops(receivers, senders, devices)
     if form == "shift" and not hops:
         raise InputError(
-            "mixing product 'shift' needs a graph in which every device n hears the same n + h, as in a ring"
+            "mixing product 'shift' needs a graph in which every device n hears n + h for the same numbers h, as in a "
+            "ring"
         )
     cycle = len(rounds) > 1
     return Links(
@@ -277,10 +280,10 @@ def _hops(receivers: np.ndarray, senders: np.ndarray, devices: int) -> tuple[tup
 
 
 def _slots(receivers: np.ndarray, devices: int) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
-    """List the links of each device, in groups of devices with about as many links; see `Links`."""
+    """List the links of each device, in groups of devices that have similar numbers of links; see `Links`."""
     degree = np.bincount(receivers, minlength=devices)
     first = np.cumsum(degree) - degree
-    size = np.ceil(np.log2(np.maximum(degree, 1)) / 2)  # groups of powers of four: fewer compile and run quicker
+    size = np.ceil(np.log2(np.maximum(degree, 1)) / 2)  # by powers of four: few groups compile and run faster
     slots = []
     for group in np.unique(size):
         rows = np.flatnonzero(size == group)

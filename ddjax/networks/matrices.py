@@ -1,7 +1,7 @@
-"""Mixing matrices in two forms with the same methods: a dense array, and the links of the graph (`links.py`).
+"""Mixing matrices in two forms with the same methods: a dense array, or the links of the graph (`links.py`).
 
-`W[n, m]` is the weight that device `n` gives to what it receives from `m`. *By link* means an array of one entry per
-directed link: `[N, N]` like `W` in the dense form, `[E]` in the other.
+`W[n, m]` is the weight that device `n` gives to what it receives from `m`. An array *by link* has one entry per
+directed link: `[N, N]`, like `W`, in the dense form, and `[E]` in the other form.
 """
 
 import abc
@@ -32,37 +32,37 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def links(self) -> jax.Array:
-        """Mark the links, by link int32: 1 where the receiver hears the sender. No device has a link to itself."""
+        """Mark with 1 the links whose receiver hears the sender, by link, int32; no device has a link to itself."""
 
     @abc.abstractmethod
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Return receivers and senders `[count]` int32 of all `count` links, sorted by receiver, then sender."""
+        """Return the receivers and senders `[count]` int32 of all `count` links, sorted by receiver, then sender."""
 
     @abc.abstractmethod
     def pushes(self, targets: jax.Array) -> jax.Array:
-        """Mark the messages, by link int32: 1 where a device sends to its target.
+        """Mark with 1 the links on which devices send to their targets, by link, int32.
 
         Args:
-          targets: `[N]` target of each device, `N` for none.
+          targets: `[N]` target of each device; `N` for a device without a target.
         """
 
     @abc.abstractmethod
     def push_targets(self, key: jax.Array) -> jax.Array:
-        """Draw one out-neighbour of each device uniformly: `[N]` int32, `N` for a device without one."""
+        """Draw one out-neighbour of each device uniformly, `[N]` int32; `N` for a device without out-neighbours."""
 
     @abc.abstractmethod
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """Say for each device whether it has a link to its target, `[N]` bool."""
+        """Mark the devices that have a link to their target, `[N]` bool."""
 
     @abc.abstractmethod
     def weighted(self, own: jax.Array, weights: jax.Array) -> "MixingMatrix":
-        """Replace the weights by `own` `[N]` and `weights` by link, divided by their sum in each row."""
+        """Replace the weights by `own` `[N]` and by `weights` (by link), and divide each row by its sum."""
 
     @abc.abstractmethod
     def thinned(self, kept: jax.Array) -> "MixingMatrix":
-        """Return the matrix without the links where `kept`, by link, is 0.
+        """Return the matrix without the links for which `kept` (by link) is 0.
 
-        A receiver gives their weight to itself, so rows still sum to 1.
+        A receiver adds the weights of these links to its own weight, so rows still sum to 1.
         """
 
     @abc.abstractmethod
@@ -71,7 +71,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def take(self, turn: jax.Array) -> "MixingMatrix":
-        """Take matrix number `turn` of the cycle that this holds stacked."""
+        """Take matrix number `turn` of a stacked cycle."""
 
     def product(self, x: PyTree) -> PyTree:
         """Multiply `W` by a stacked pytree."""
@@ -117,7 +117,7 @@ class Dense(MixingMatrix):
         return ((self.weights != 0) & ~jnp.eye(self.devices, dtype=bool)).astype(jnp.int32)
 
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Return receivers and senders `[count]` of the links."""
+        """Return the receivers and senders `[count]` of the links."""
         receivers, senders = jnp.nonzero(self.links(), size=count)
         return receivers.astype(jnp.int32), senders.astype(jnp.int32)
 
@@ -126,7 +126,7 @@ class Dense(MixingMatrix):
         return jax.nn.one_hot(targets, self.devices, axis=0, dtype=jnp.int32)
 
     def push_targets(self, key: jax.Array) -> jax.Array:
-        """Draw one out-neighbour of each device: `[N]` int32, `N` for a device without one."""
+        """Draw one out-neighbour of each device, `[N]` int32; `N` for a device without out-neighbours."""
         links = self.links()
         degree = links.sum(0)
         number = jax.random.randint(key, (self.devices,), 0, jnp.maximum(degree, 1))
@@ -134,16 +134,16 @@ class Dense(MixingMatrix):
         return jnp.where(degree > 0, target, self.devices)
 
     def reaches(self, targets: jax.Array) -> jax.Array:
-        """Say for each device whether it has a link to its target, `[N]` bool."""
+        """Mark the devices that have a link to their target, `[N]` bool."""
         return (self.links() * self.pushes(targets)).sum(0) > 0
 
     def weighted(self, own: jax.Array, weights: jax.Array) -> "Dense":
-        """Set the weights, divided by their sum in each row."""
+        """Replace the weights, and divide each row by its sum."""
         rows = weights + jnp.diag(own)
         return Dense(rows / rows.sum(1, keepdims=True))
 
     def thinned(self, kept: jax.Array) -> "Dense":
-        """Remove the links where `kept` is 0; receivers give the weight to themselves."""
+        """Remove the links where `kept` is 0; receivers add the lost weight to their own."""
         lost = jnp.where(kept.astype(bool) | jnp.eye(self.devices, dtype=bool), 0, self.weights)
         return Dense(self.weights - lost + jnp.diag(lost.sum(1)))
 
@@ -156,6 +156,6 @@ class Dense(MixingMatrix):
         return Dense(self.weights[turn])
 
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
-        """Return the matrix, or those of the cycle, on the host."""
+        """Return the matrix, or the matrices of the cycle, on the host."""
         stack = np.asarray(self.weights, np.float64).reshape(-1, self.devices, self.devices)
         return [scipy.sparse.csr_array(matrix) for matrix in stack]

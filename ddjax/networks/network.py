@@ -1,4 +1,4 @@
-"""Interface of a network: a round in which messages are sent and received, and a description of the graph."""
+"""Interface of a network: the messages that are sent and received in a round, and a description of the graph."""
 
 import abc
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,26 +15,26 @@ class NetworkRound(NamedTuple):
     """Network in one round.
 
     Attributes:
-      sent: matrix along whose links messages are sent, and counted.
-      received: matrix of the messages that arrive; the same object as `sent` if none is lost.
+      sent: matrix along whose links messages are sent and counted.
+      received: matrix of the messages that arrive; the same object as `sent` if no message is lost.
     """
 
     sent: "MixingMatrix"
     received: "MixingMatrix"
 
     def delivered(self, pushed: jax.Array) -> jax.Array:
-        """Select the messages among `pushed`, by link, that arrive."""
+        """Select the messages of `pushed` (by link) that arrive."""
         return pushed if self.sent is self.received else pushed * self.received.links()
 
     def arriving(self, targets: jax.Array) -> jax.Array:
-        """Replace the targets `[N]` of pushes that are lost by `N`."""
+        """Replace the targets `[N]` of lost pushes by `N`."""
         if self.sent is self.received:
             return targets
         return jax.numpy.where(self.received.reaches(targets), targets, self.received.devices)
 
 
 class Network(abc.ABC):
-    """Pytree that `Problem.network` holds.
+    """Network of devices: the pytree in `Problem.network`.
 
     Attributes:
       changes: whether rounds may have different graphs.
@@ -53,24 +53,24 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def at_round(self, key: jax.Array, round: jax.Array) -> NetworkRound:
-        """Return the network in round `round` (`[]`, from 0), drawn from the round's own `key`."""
+        """Return the network in round `round` (`[]`, counted from 0); `key` belongs to this round."""
 
     @abc.abstractmethod
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:
-        """Return float64 matrices `[N, N]` on the host: the mixing matrix, those of a cycle, or a few that are drawn.
+        """Return float64 matrices `[N, N]` on the host: the mixing matrix, the matrices of a cycle, or a few draws.
 
         If messages may be lost, these are the matrices of the messages that are sent.
         """
 
     def sent_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link, on the host, over the messages that each device sent, `[N]`."""
+        """Sum the counts of the links from each device, `[N]`, on the host."""
         return counts.sum(0)
 
     def received_by_device(self, counts: np.ndarray) -> np.ndarray:
-        """Sum counts by link, on the host, over the messages that were sent to each device, `[N]`."""
+        """Sum the counts of the links to each device, `[N]`, on the host."""
         return counts.sum(1)
 
     def ends(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """On the host, return receivers and senders of links with a count, in the order of `counts[counts != 0]`."""
+        """Return the receivers and senders of the links in `counts[counts != 0]`, in the same order, on the host."""
         receivers, senders = np.nonzero(counts)
         return receivers, senders

@@ -1,4 +1,4 @@
-"""Eigenvalues of mixing matrices: how quickly they mix, and which step size they allow. Runs on the host."""
+"""Eigenvalues of mixing matrices, computed on the host: how quickly matrices mix, and which step sizes they allow."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ import scipy.sparse
 
 from ddjax.errors import InputError
 
-# Largest number of devices for dense eigenvalue methods, which take seconds; sizes of the iterative ones above it.
+# Dense eigenvalue methods take seconds up to this number of devices. Beyond it, iterative methods use the settings
+# below.
 _DENSE = 2000
 _KRYLOV, _RESTARTS, _TOLERANCE = 40, 75, 1e-10
 
@@ -17,28 +18,29 @@ Matrices = Sequence[scipy.sparse.csr_array]
 
 
 def spectral_gap(matrices: Matrices, drawn: bool = False) -> float | None:
-    """Compute the part of the disagreement that one round removes: 1 minus the factor by which it shrinks.
+    """Compute the spectral gap: 1 minus the factor by which disagreement shrinks in one round.
 
-    For one matrix the gap is `1 − |λ₂|`, where `λ₂` is the second largest eigenvalue in modulus. For a cycle it is the
-    geometric mean over its rounds, and for graphs that are drawn anew `1 − √λ₂(E[WᵀW])` (Boyd, Ghosh, Prabhakar, Shah
-    2006). One device has gap 1.
+    For one matrix, the gap is `1 − |λ₂|`, where `λ₂` is the eigenvalue with the second largest modulus. For a cycle,
+    the factor is the geometric mean over the rounds. For graphs that are drawn anew, the gap is `1 − √λ₂(E[WᵀW])`
+    (Boyd, Ghosh, Prabhakar, Shah 2006). For one device, the gap is 1.
 
     Args:
-      matrices: float64 arrays `[N, N]`: one, those of a cycle, or draws to estimate from.
+      matrices: float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
       drawn: whether the matrices are draws.
 
     Returns:
-      The gap; `None` if it was not found, as on thousands of devices with an irregular graph that mixes very slowly.
+      The gap; `None` if it was not found, which can happen on an irregular graph of thousands of devices that mixes
+      very slowly.
     """
     rounds, devices = len(matrices), matrices[0].shape[0]
     if devices == 1:
         return 1.0
     if drawn:
-        # All devices are alike, so E[WᵀW] is a I + b 11ᵀ; its trace is that of one draw on average.
+        # All devices are alike, so E[WᵀW] has the form a I + b 11ᵀ; its trace is the mean trace of the draws.
         squares = sum((matrix.data**2).sum() for matrix in matrices) / rounds
         return float(1 - np.sqrt((squares - 1) / (devices - 1)))
     second = _second_modulus(matrices)
-    # A root would magnify rounding.
+    # The root would magnify rounding errors.
     return None if second is None else float(1 - (second if second > 1e-12 else 0) ** (1 / rounds))
 
 
@@ -46,18 +48,18 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
     """Compute the `ζ` below which `z ← W z + ζ (s − z)` is stable.
 
     The step is stable if every eigenvalue of `W − ζ I` lies inside the unit circle: `|λ − ζ| < 1`, or `ζ < Re λ + √(1 −
-    (Im λ)²)`. The smallest bound over the eigenvalues counts: 2/3 on a large ring, but 2/(d + 1) on a `d`-dimensional
-    hypercube. For several matrices the smallest limit counts; it suffices if they are normal. Push-sum uses
-    column-stochastic matrices, in which weights far below 1 amplify what is added; there the limit is found by
-    bisection. If the eigenvalues of thousands of devices cannot be found, the limit is `2 min_n W_nn`, below which
-    every step is stable by Gershgorin's theorem.
+    (Im λ)²)`. The limit is the smallest of these bounds over the eigenvalues: 2/3 on a large ring, but 2/(d + 1) on a
+    `d`-dimensional hypercube. For several matrices, the result is the smallest of their limits, which suffices if the
+    matrices are normal. Push-sum uses column-stochastic matrices, with which push-sum weights far below 1 amplify what
+    is added; there, the limit is found by bisection. If the eigenvalues of a matrix for thousands of devices cannot be
+    found, the limit is `2 min_n W_nn`, below which every step is stable by Gershgorin's theorem.
 
     Args:
-      matrices: float64 arrays `[N, N]`: one, those of a cycle, or draws.
+      matrices: float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
 
     Raises:
-      InputError: if no limit is known, because column-stochastic matrices change, have thousands of devices, or let a
-        push-sum weight fall below 1e-4.
+      InputError: if no limit is known: the matrices are column-stochastic, and they change from round to round, are for
+        thousands of devices, or let a push-sum weight fall below 1e-4.
     """
     rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
     if rows > 1e-4 and columns < 1e-4:  # beyond rounding
@@ -66,7 +68,7 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
 
 
 def gershgorin_step_size(matrices: Matrices) -> float:
-    """Bound the consensus step size that is stable for every row-stochastic matrix with these or larger diagonals."""
+    """Bound the consensus step sizes that are stable for every row-stochastic matrix with these or larger diagonals."""
     return float(min(2 * matrix.diagonal().min() for matrix in matrices))
 
 
@@ -84,12 +86,12 @@ def _step_limit(matrix: scipy.sparse.csr_array) -> float:
 def _push_sum_limit(matrices: Matrices) -> float:
     """Find the `ζ` up to which distillation over push-sum is stable, once the weights have settled."""
     devices = matrices[0].shape[0]
-    reason = "it changes" if len(matrices) > 1 else f"it has over {_DENSE} devices" if devices > _DENSE else ""
+    reason = "it changes" if len(matrices) > 1 else f"it has more than {_DENSE} devices" if devices > _DENSE else ""
     if not reason:
         matrix = matrices[0].toarray()
         settled = np.linalg.matrix_power(matrix, 10_000) @ np.ones(devices)
         if settled.min() < 1e-4:
-            reason = f"a weight falls to {settled.min():.1g}"
+            reason = f"a push-sum weight falls to {settled.min():.1g}"
     if reason:
         raise InputError(
             f"the largest stable consensus step size of push_sum is unknown on this network, because {reason}; use "
@@ -98,7 +100,7 @@ def _push_sum_limit(matrices: Matrices) -> float:
     debiased, identity = matrix / settled[:, None], np.eye(devices)
 
     def grows(step: float) -> bool:
-        # The last mixed value v and the estimate z: v ← P (z + (w − 1) v) / w, z ← v − ζ z.
+        # The last mixed value v and the estimate z change by v ← P (z + (w − 1) v) / w and z ← v − ζ z.
         mixed = np.hstack([debiased * (settled - 1), debiased])
         both = np.vstack([mixed, mixed - step * np.hstack([0 * identity, identity])])
         return bool(np.abs(np.linalg.eigvals(both)).max() > 1 + 1e-9)
@@ -127,7 +129,7 @@ def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
 
 
 def _second_modulus(matrices: Matrices) -> float | None:
-    """Compute the second largest modulus of the eigenvalues of a product of matrices; `None` if not found."""
+    """Compute the second largest modulus of the eigenvalues of a product of matrices; `None` if it is not found."""
     devices = matrices[0].shape[0]
     shared = [each for matrix in matrices if (each := _circulant_eigenvalues(matrix)) is not None]
     if len(shared) == len(matrices):
@@ -144,7 +146,7 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
     symmetric = len(matrices) == 1 and _symmetric(matrices[0])
 
     def apply(x: np.ndarray) -> np.ndarray:
-        # Subtracting the mean moves the eigenvalue 1 of a row- or column-stochastic matrix to 0, and no other.
+        # Subtracting the mean moves only the eigenvalue 1 of a row- or column-stochastic matrix, namely to 0.
         return functools.reduce(lambda x, matrix: matrix @ x, matrices, x) - x.mean()
 
     from scipy.sparse.linalg import LinearOperator  # slow to import
@@ -155,7 +157,7 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
 
 
 def _extreme(operator: Any, symmetric: bool, which: str) -> np.ndarray | None:
-    """Find an eigenvalue at the end of the spectrum by Lanczos or Arnoldi; `None` if it does not converge."""
+    """Find an eigenvalue at one end of the spectrum by Lanczos or Arnoldi iteration; `None` without convergence."""
     from scipy.sparse import linalg  # slow to import
 
     method = linalg.eigsh if symmetric else linalg.eigs

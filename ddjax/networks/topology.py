@@ -2,7 +2,8 @@
 
 An edge `m → n` of a directed graph means that `m` sends to `n`, and `W[n, m]` is the weight that `n` gives to what it
 receives from `m`. Consensus on the average needs a doubly stochastic matrix on a strongly connected graph. Push-sum
-needs a column-stochastic matrix, and averaging without a common limit a row-stochastic one.
+needs a column-stochastic matrix. Mixing that need not reach the average, such as gossip, needs only a row-stochastic
+matrix.
 """
 
 import dataclasses
@@ -32,11 +33,11 @@ class Topology(NamedTuple):
     """Network that was built by name and checked.
 
     Attributes:
-      name: specification that it was built from.
+      name: specification of the network.
       weights: name of the mixing weights.
       network: network for `Problem.network`.
-      matrices: sparse float64 arrays `[N, N]`: one, those of the cycle, or draws to estimate from.
-      note: how an edge file was read, if a reader should know; empty otherwise.
+      matrices: sparse float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
+      note: remark on how an edge file was read, or an empty string.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Topology(NamedTuple):
 
     @property
     def spectral_gap(self) -> float | None:
-        """Spectral gap, see `spectrum.spectral_gap`; `None` also if messages are lost."""
+        """Spectral gap (see `spectrum.spectral_gap`); also `None` if messages are lost."""
         if self.network.loses_messages:
             return None
         return spectrum.spectral_gap(self.matrices, drawn=self.network.draws)
@@ -68,7 +69,7 @@ def largest_consensus_step_size(network: Network, matrices: Sequence[scipy.spars
 
     Args:
       network: network as in `Problem.network`.
-      matrices: its matrices in full precision, if they are at hand.
+      matrices: matrices of the network in full precision; by default those of `network.sample_matrices`.
 
     Raises:
       InputError: if no limit is known.
@@ -81,20 +82,20 @@ def largest_consensus_step_size(network: Network, matrices: Sequence[scipy.spars
       0.333
     """
     matrices = matrices or network.sample_matrices()
-    if network.loses_messages:  # a lost message only adds to a diagonal
+    if network.loses_messages:  # a lost message only increases a diagonal entry
         return spectrum.gershgorin_step_size(matrices)
     return spectrum.largest_consensus_step_size(matrices)
 
 
 class Request(NamedTuple):
-    """Wishes for a topology besides its own arguments.
+    """Settings of a topology besides the arguments in its specification.
 
     Attributes:
       devices: number of devices `N`.
       weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
       seed: seed of random graphs.
-      stochastic: which sums must be 1: `doubly`, `column` or `row`; `links` if weights do not matter.
-      product: one of `PRODUCTS`; empty for the quickest.
+      stochastic: sums that must be 1: `column`, `row` or both (`doubly`); `links` if weights do not matter.
+      product: one of `PRODUCTS`; empty for the fastest.
     """
 
     devices: int
@@ -127,15 +128,16 @@ def build_topology(
 ) -> Topology:
     """Build and check the network that `spec` names.
 
-    The seed determines a random graph. In a cycle the union of the graphs must be connected; each graph need not be.
+    The seed determines a random graph. In a cycle, the union of the graphs must be connected; a single graph need not
+    be.
 
     Args:
-      spec: name in `TOPOLOGIES` with its arguments, such as `ring`, `erdos_renyi:0.2`, `edges:FILE`.
+      spec: name in `TOPOLOGIES` with its arguments, such as `ring`, `erdos_renyi:0.2` or `edges:FILE`.
       devices: number of devices `N`.
       weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
       seed: seed of random graphs.
-      stochastic: which sums must be 1: `doubly`, `column` or `row`; `links` if weights do not matter.
-      product: one of `PRODUCTS`; empty for the quickest.
+      stochastic: sums that must be 1: `column`, `row` or both (`doubly`); `links` if weights do not matter.
+      product: one of `PRODUCTS`; empty for the fastest.
 
     Raises:
       InputError: if a name is unknown, arguments do not fit, a file cannot be read, or the network does not average.
@@ -167,7 +169,7 @@ def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
     """Build the graph that `spec` names on nodes `0 … devices − 1`, without self-loops.
 
     Raises:
-      InputError: if the name is not that of a fixed graph, arguments do not fit, or a file cannot be read.
+      InputError: if no fixed graph has this name, arguments do not fit, or a file cannot be read.
 
     Examples:
       >>> from ddjax.networks import build_graph
@@ -192,13 +194,13 @@ def build_graph(spec: str, devices: int, seed: int = 0) -> "nx.Graph":
 
 
 def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
-    """Make a network of one graph, or of several in turn."""
+    """Make a network from one graph, or from several graphs that are used in turn."""
     devices = request.devices
     alone = [node for node in range(devices) if devices > 1 and not any(each.degree(node) for each in members)]
     if alone:
         raise InputError(
-            f"the graph is not connected: {len(alone)} of {devices} devices have no link, the first is device "
-            f"{alone[0]}; add edges, or use as many devices as the graph has nodes"
+            f"the graph is not connected: {len(alone)} of {devices} devices have no link (the first is device "
+            f"{alone[0]}); add edges, or use as many devices as the graph has nodes"
         )
     names = [request.weights or default_weights(each, request.stochastic) for each in members]
     matrices = [mixing_matrix(each, name) for each, name in zip(members, names, strict=True)]
@@ -207,7 +209,7 @@ def of_graphs(members: Sequence["nx.Graph"], request: Request) -> Topology:
 
 
 def of_matrices(matrices: Sequence[scipy.sparse.csr_array], request: Request) -> Topology:
-    """Make a network of one mixing matrix, or of several in turn."""
+    """Make a network from one mixing matrix, or from several matrices that are used in turn."""
     for matrix in matrices:
         check_sums(matrix, request.stochastic)
     union = functools.reduce(lambda a, b: a + b, matrices)
@@ -222,10 +224,10 @@ def of_matrices(matrices: Sequence[scipy.sparse.csr_array], request: Request) ->
 
 
 def is_sparse(matrix: scipy.sparse.csr_array) -> bool:
-    """Say whether a mixing matrix is stored by its links.
+    """Decide whether a mixing matrix is stored by its links.
 
-    This is so on at least 64 devices that each hear at most an eighth of the others. There, as measured on CPU, a sum
-    over the links is the quicker product.
+    It is stored by its links if there are at least 64 devices, and each hears at most an eighth of the others on
+    average. Then, as measured on a CPU, a sum over the links is faster than a dense product.
     """
     devices = matrix.shape[0]
     return devices >= 64 and matrix.nnz <= devices**2 / 8
@@ -248,7 +250,7 @@ def _relabeled(base: "nx.Graph", request: Request) -> Topology:
 
 
 def one_peer_exponential(request: Request) -> Topology:
-    """In round `t`, device `i` sends to `i + 2^(t mod log₂ N)` (Assran et al., ICML 2019)."""
+    """Make each device `i` send to `i + 2^(t mod log₂ N)` in round `t` (Assran et al., ICML 2019)."""
     from ddjax.networks.graphs import circulant, complete, powers_of_two
 
     devices = request.devices
@@ -257,9 +259,10 @@ def one_peer_exponential(request: Request) -> Topology:
 
 
 def base_k_plus_one(request: Request, k: int) -> Topology:
-    """Make sparse graphs in turn, with weights of their own, after which any number of devices has the exact average.
+    """Make a cycle of sparse graphs, with their own weights, after which the devices have the exact average.
 
-    A device has at most `K` neighbours in a round (Takezawa et al., NeurIPS 2023).
+    This works for any number of devices. A device has at most `K` neighbours in a round (Takezawa et al., NeurIPS
+    2023).
     """
     if request.weights:
         raise InputError(f"this topology has its own mixing weights; leave out {request.weights!r}")

@@ -1,4 +1,4 @@
-"""Weights that make a mixing matrix of a graph."""
+"""Weights that turn a graph into a mixing matrix."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Adjacency(NamedTuple):
-    """Graph in the form that weights are made from.
+    """Graph in the form from which weights are made.
 
     Attributes:
       matrix: sparse `[N, N]`; `A[n, m] = 1` where `n` hears `m`.
@@ -37,8 +37,8 @@ MIXING_WEIGHTS: Registry[Entry] = Registry("mixing weights")
 def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
     """Name the default weights of a graph.
 
-    They are `metropolis_hastings` on an undirected graph and `uniform` on a directed one. If `uniform` would not be
-    doubly stochastic and need not be, they are `column_uniform` or `row_uniform`.
+    The default is `metropolis_hastings` on an undirected graph and `uniform` on a directed graph. If `uniform` weights
+    would not be doubly stochastic, and need not be, the default is `column_uniform` or `row_uniform`.
     """
     if not graph.is_directed():
         return "metropolis_hastings"
@@ -56,7 +56,7 @@ def mixing_matrix(graph: "nx.Graph", weights: str = "") -> scipy.sparse.csr_arra
       weights: name in `MIXING_WEIGHTS`; empty for `default_weights(graph)`.
 
     Raises:
-      InputError: if the weights are unknown, or should be doubly stochastic and are not on this graph.
+      InputError: if the weights are unknown, or if they should be doubly stochastic but are not on this graph.
 
     Examples:
       >>> from ddjax.networks import build_graph, mixing_matrix
@@ -68,7 +68,7 @@ def mixing_matrix(graph: "nx.Graph", weights: str = "") -> scipy.sparse.csr_arra
     """
     choice = MIXING_WEIGHTS.parse(weights or default_weights(graph))
     nodes = graph.number_of_nodes()
-    # NetworkX has A[m, n] = 1 for the edge m → n; the receiver is the row of W.
+    # In NetworkX, A[m, n] = 1 for the edge m → n; in W, the receiver is the row.
     matrix = scipy.sparse.csr_array((nodes, nodes))
     if graph.number_of_edges():
         import networkx as nx  # slow to import
@@ -94,25 +94,25 @@ def uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
     into, out = adjacency.in_degree, adjacency.out_degree
     if np.unique(np.concatenate([into, out])).size > 1:
         remedy = (
-            "push_sum works with column_uniform weights, and so does distillation over it (--mixing=push_sum)"
+            "push_sum works with column_uniform weights, and so does distillation with --mixing=push_sum"
             if adjacency.directed
             else "use metropolis_hastings"
         )
         raise InputError(
             "mixing weights 'uniform' are doubly stochastic only if all devices have equally many in-neighbours and "
-            f"out-neighbours; here they have {into.min():.0f} to {into.max():.0f} in and {out.min():.0f} to "
-            f"{out.max():.0f} out; {remedy}"
+            f"out-neighbours; here they have {into.min():.0f} to {into.max():.0f} in-neighbours and {out.min():.0f} to "
+            f"{out.max():.0f} out-neighbours; {remedy}"
         )
     return _filled((adjacency.matrix / (1 + into[0])).tocsr())
 
 
 def column_uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """Let each device share its value evenly among its out-neighbours and itself: columns sum to 1, on any graph."""
+    """Let each device share its value evenly among its out-neighbours and itself, so that columns sum to 1."""
     return (adjacency.matrix + _identity(adjacency)).multiply(1 / (1 + adjacency.out_degree)).tocsr()
 
 
 def row_uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
-    """Let each device weigh its in-neighbours and itself equally: rows sum to 1, on any graph."""
+    """Let each device weight its in-neighbours and itself equally, so that rows sum to 1."""
     return (adjacency.matrix + _identity(adjacency)).multiply(1 / (1 + adjacency.in_degree)[:, None]).tocsr()
 
 
@@ -126,7 +126,7 @@ def _identity(adjacency: Adjacency) -> scipy.sparse.csr_array:
 
 
 def _filled(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """Add what is missing to 1 in each row to the diagonal."""
+    """Increase the diagonal so that each row sums to 1."""
     return matrix + scipy.sparse.diags_array(1 - matrix.sum(1), format="csr")
 
 

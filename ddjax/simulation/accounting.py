@@ -17,7 +17,7 @@ class Bytes(NamedTuple):
       sent: bytes that each device sent, to others or to the server; `N` integers.
       received: bytes that each device received; `N` integers.
       server: bytes that the server sent.
-      busiest_link: bytes on the directed link (or the way to or from the server) with the most traffic.
+      busiest_link: bytes on the directed link (or on the way to or from the server) with the most traffic.
     """
 
     sent: tuple[int, ...]
@@ -37,7 +37,7 @@ def count(messages: Traffic, message_bytes: Traffic, network: Network) -> Bytes:
     Args:
       messages: counts as integer NumPy arrays.
       message_bytes: bytes of one message of each kind.
-      network: network by whose links the messages between devices are counted.
+      network: network over whose links the messages between devices are counted.
     """
     zeros = np.zeros(network.devices, object)
 

@@ -1,6 +1,6 @@
 """Checkpoints of a run, saved by Orbax.
 
-A checkpoint holds the whole state, so that a resumed run gives the same numbers as an uninterrupted one.
+A checkpoint holds the whole state, so that a resumed run gives the same numbers as an uninterrupted run.
 """
 
 import functools
@@ -18,14 +18,14 @@ from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.runner import Evaluation
 from ddjax.simulation.simulation import Simulation, Snapshot
 
-_FORMAT = 2  # raised with each change of the saved arrays
+_FORMAT = 2  # incremented with each change of the saved arrays
 
 
 class Checkpoints:
     """Checkpoints of one run; the last two are kept.
 
     Args:
-      directory: folder of the checkpoints; created when the first one is saved.
+      directory: folder of the checkpoints; created when the first checkpoint is saved.
     """
 
     def __init__(self, directory: Path):
@@ -38,7 +38,7 @@ class Checkpoints:
         return ocp.CheckpointManager(self.directory.absolute(), options=options)
 
     def save(self, snapshot: Snapshot, evaluation: Evaluation) -> None:
-        """Save a snapshot and the last evaluation, unless that round is already saved."""
+        """Save a snapshot and the last evaluation, unless a checkpoint of that round exists."""
         round = int(snapshot.state.round)
         if self._manager.latest_step() == round:
             return
@@ -58,11 +58,12 @@ class Checkpoints:
         """Load the last snapshot and the last evaluation.
 
         Raises:
-          InputError: if there is no checkpoint, or the last one is damaged, or is from another version or simulation.
+          InputError: if there is no checkpoint, or if the last checkpoint is damaged or comes from another version or
+            simulation.
         """
         step = self._manager.latest_step() if self.directory.is_dir() else None
         if step is None:
-            raise InputError(f"no checkpoint in {str(self.directory)!r}; a run saves them with --checkpoint_every")
+            raise InputError(f"no checkpoint in {str(self.directory)!r}; --checkpoint_every makes a run save them")
         hook = sys.unraisablehook
         sys.unraisablehook = _without_readers(hook)
         try:
@@ -71,7 +72,7 @@ class Checkpoints:
             return found
         except InputError:
             raise
-        except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
+        except Exception as error:  # Orbax and TensorStore raise many kinds of errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             before = sorted(set(self._manager.all_steps()) - {step})
             remedy = "begin a new run in another --output_dir"
@@ -88,7 +89,8 @@ class Checkpoints:
             raise InputError(
                 f"{self._name(step)} was written by ddjax {progress['version']}, and {__version__} cannot read it"
             )
-        # Counts stay on the host; other arrays are laid out for this mesh, which may differ from the saved layout.
+        # Counts stay on the host; other arrays are laid out for this mesh, which may differ from the mesh of the saved
+        # run.
         counts = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int64), simulation.shapes.messages)
         whole = jax.tree.map(lambda leaf: leaf.sharding, simulation.zeros())
         state, totals = jax.tree.map(
@@ -115,13 +117,13 @@ class Checkpoints:
 
 
 def _named(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the arrays of a snapshot by their paths in it."""
+    """Map the path of each array in a snapshot to the array."""
     leaves = jax.tree_util.tree_leaves_with_path(snapshot)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if not isinstance(leaf, float)}
 
 
 def _without_readers(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a hook that drops the reports of readers that fail because another one has failed."""
+    """Return a hook that drops the reports of readers that fail because another reader has failed."""
 
     def filtered(found: Any) -> None:
         if str(found.exc_value) != "Event loop is closed":
@@ -135,6 +137,6 @@ def _bytes(saved: dict[str, Any]) -> Bytes:
 
 
 def _orbax() -> Any:
-    import orbax.checkpoint  # slow to import, and not every run saves
+    import orbax.checkpoint  # slow to import, and not every run saves checkpoints
 
     return orbax.checkpoint

@@ -12,10 +12,10 @@ from ddjax.simulation.simulation import Simulation
 
 
 def estimate(simulation: Simulation) -> tuple[int, int]:
-    """Estimate the bytes that a run needs at least and at its peak: of host memory on CPU, else of an accelerator.
+    """Estimate the bytes that a run needs at least and at its peak: in host memory on a CPU, else in each accelerator.
 
-    The least is the problem and the state, which are replicated on the accelerators or spread over them. The peak adds
-    the arrays that a round creates; see `footprint.peak_bytes`.
+    The minimum consists of the problem and the state, which are replicated on the accelerators or spread over them. The
+    peak adds the arrays that a round creates; see `footprint.peak_bytes`.
     """
     shards, platform = simulation.mesh.size, sharding.platform(simulation.mesh)
     together = len(simulation.mesh.local_devices) if platform == "cpu" else 1  # shards that share one memory

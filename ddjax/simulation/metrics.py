@@ -12,19 +12,20 @@ from ddjax.footprint import peak_bytes, size_on
 from ddjax.learning import infer_task
 from ddjax.types import Problem
 
-# Examples × devices evaluated at a time on a CPU, so that they stay in cache.
+# Number of examples × devices that a CPU evaluates at a time, so that they stay in cache.
 _BLOCK = 16_384
-_SAMPLE = 8  # examples that the memory of an evaluation is estimated with
+_SAMPLE = 8  # examples from which the memory of an evaluation is estimated
 
 
 class Measures(NamedTuple):
     """Result of one evaluation.
 
     Attributes:
-      score: `[N]` metric of the task of each device on the test set: accuracy, or the mean of `‖f(x) − y‖²`.
+      score: `[N]` metric of each device on the test set: accuracy, or the mean of `‖f(x) − y‖²`.
       ensemble_score: `[]` metric of the mean soft decision on the test set.
       disagreement: `[]` mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
-      finite: `[N]` whether the score of a device and all its soft decisions on the reference set, squared, are finite.
+      finite: `[N]` whether the score of a device and the squares of all its soft decisions on the reference set are
+        finite.
     """
 
     score: jax.Array
@@ -63,13 +64,13 @@ def evaluate(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Mea
 
 
 def _blocks(function: Callable, devices: int, *examples: jax.Array):
-    """Apply `function` to blocks of examples, and join its results (`[…, block]`) to `[…, examples]`."""
+    """Apply `function` to blocks of examples, and join its results (`[…, block]`) into `[…, examples]`."""
     size = examples[0].shape[0]
     block = min(size, max(16, _BLOCK // devices))
     if (platform := sharding.platform()) != "cpu":
         some = [jax.ShapeDtypeStruct((_SAMPLE, *each.shape[1:]), each.dtype) for each in examples]
         made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count(), size_on(platform))
-        # Half of the memory that a round may use: more is no quicker.
+        # This is half of the memory that a round may use, because more is no faster.
         block = forms.at_a_time(platform, size, 2 * made / sharding.shard_count() / _SAMPLE)
     rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
 

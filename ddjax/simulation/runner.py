@@ -15,7 +15,8 @@ from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.simulation import Simulation, Snapshot
 from ddjax.types import Algorithm, Info, Problem, Traffic
 
-# Seconds of one scan that a live display can wait for; cutting a scan costs next to nothing and changes no number.
+# Seconds after which a live display should be updated; stopping the loop over rounds for that costs next to nothing and
+# changes no number.
 _PACE = 0.5
 
 
@@ -29,10 +30,10 @@ class Evaluation(NamedTuple):
       ensemble_score: metric of the mean soft decision.
       disagreement: mean over devices of `‖s_n − s̄‖²` on the reference set.
       loss: private loss, averaged over the optimizer steps since the last evaluation (NaN if there were none).
-      distillation_loss: divergence from the targets, averaged likewise.
+      distillation_loss: divergence from the targets, averaged in the same way.
       steps: number of optimizer steps of all devices since round 0.
       bytes: exact traffic since round 0.
-      seconds_train: seconds of training rounds since the run began, without compilation and evaluation.
+      seconds_train: seconds spent on training rounds since the run began, without compilation and evaluation.
     """
 
     round: int
@@ -67,21 +68,22 @@ def iterate(
 ) -> Iterator[tuple[Snapshot, Evaluation]]:
     """Yield a snapshot and an evaluation at the start, after every `eval_every` rounds, and after the last round.
 
-    The arrays of a snapshot are consumed when the iteration continues; use them, or copy them, before.
+    The arrays of a snapshot are consumed when the iteration continues; use or copy them before that.
 
     Args:
       simulation: simulation to run.
       key: key of the run; see `Simulation.advance`.
       rounds: number of rounds of the whole run.
       eval_every: number of rounds between two evaluations.
-      resume: snapshot and last evaluation to continue from instead of round 0; they are yielded first.
+      resume: snapshot and last evaluation from which to continue instead of round 0; they are yielded first.
       progress: function that is called about every half second of training.
-      interrupted: function that is called as often. If it returns true in any process, the iteration ends after a last
-        snapshot, with the previous evaluation if there was none in that round.
+      interrupted: function that is called equally often. If it returns true in any process, the iteration yields one
+        more snapshot, with the latest evaluation, and ends.
 
     Raises:
       InputError: if `rounds` is negative or `eval_every` is below 1.
-      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its start; see `Watch`.
+      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its first value; see
+        `Watch`.
 
     Examples:
       >>> import ddjax, jax, optax
@@ -112,7 +114,7 @@ def iterate(
     if done >= rounds:
         return
     start = time.perf_counter()
-    state, totals = simulation.advance(key, state, totals, done)  # no round: compiles
+    state, totals = simulation.advance(key, state, totals, done)  # runs no round, only compiles
     seconds_compile = time.perf_counter() - start
     progress(Progress(done, seconds, seconds_compile))
     pace = 1
@@ -137,7 +139,7 @@ def iterate(
 
 
 def _agreed(until: int, ended: bool) -> tuple[int, bool]:
-    """Agree on the next step of all processes, because each has its own clock and signals."""
+    """Agree on the next step among all processes, because each process has its own clock and signals."""
     if jax.process_count() == 1:
         return until, ended
     every = multihost_utils.process_allgather(np.array([until, ended], np.int32))
@@ -185,7 +187,7 @@ def run(
 
     Args:
       algorithm: algorithm to run.
-      problem: problem to run it on.
+      problem: problem on which to run the algorithm.
       key: key of the run.
       rounds: number of rounds.
       eval_every: number of rounds between two evaluations.
@@ -194,8 +196,8 @@ def run(
       The last state, and the evaluations: the first before round 1, the last after the last round.
 
     Raises:
-      InputError: as in `iterate`, or if the algorithm refuses the problem.
-      DivergedError: as in `iterate`.
+      InputError: if a number is out of bounds, as in `iterate`, or if the algorithm refuses the problem.
+      DivergedError: if the run diverges, as in `iterate`.
 
     Examples:
       >>> import ddjax, jax, optax

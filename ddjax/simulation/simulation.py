@@ -23,8 +23,8 @@ class Totals(NamedTuple):
 
     Attributes:
       info: sum of `Info`.
-      watch: watch on the private losses, over all rounds of a run.
-      failed: `[N]` whether a device had diverged after the last round.
+      watch: watch on the private losses in all rounds of a run.
+      failed: `[N]` whether each device had diverged after the last round.
     """
 
     info: Info
@@ -39,12 +39,12 @@ class Totals(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """State that a run continues from.
+    """State from which a run continues.
 
     Attributes:
       state: state of the algorithm.
       messages: `Traffic` of int64 counts from round 0 to the last evaluation, on the host.
-      totals: totals over the rounds since then.
+      totals: totals over the rounds since that evaluation.
       seconds_train: seconds of training rounds, as in `Evaluation`.
     """
 
@@ -55,18 +55,18 @@ class Snapshot(NamedTuple):
 
 
 class Simulation:
-    """Compiled algorithm on a problem, which compiles once for any number of rounds and runs.
+    """Algorithm on a problem, compiled once for any number of rounds and runs.
 
     The device axis is spread over a mesh, which may span several hosts. Every process must make the same calls with the
     same arguments.
 
     Args:
-      algorithm: algorithm to run; with `hyperparameters`, a function that makes it from them.
-      problem: problem to run it on; its arrays are copied to where they are needed. If its data are not there, it holds
-        shapes (`jax.ShapeDtypeStruct`), which is enough to `lower` programs.
+      algorithm: algorithm to run, or a function that makes the algorithm from `hyperparameters`.
+      problem: problem on which to run the algorithm; its arrays are copied to where they are needed. A problem that
+        holds shapes (`jax.ShapeDtypeStruct`) instead of data is enough to `lower` programs.
       mesh: mesh with the axis `devices`; `None` for all accelerators.
-      hyperparameters: pytree of numbers that are data of the compiled program, as the problem is, so that
-        `with_problem` can replace them. On a mesh of several shards they are constants.
+      hyperparameters: pytree of numbers. Like the problem, they are inputs of the compiled program, so that
+        `with_problem` can replace them. On a mesh of several shards, they are constants.
 
     Raises:
       InputError: if the algorithm refuses the problem.
@@ -155,7 +155,8 @@ class Simulation:
         self._init = jax.jit(init, out_shardings=layout)
         self._measure = jax.jit(measure, out_shardings=whole)
         self._watch = jax.jit(watch, out_shardings=whole)
-        # The number of rounds is data, so no length compiles anew. The state is donated, so it is updated in place.
+        # The number of rounds is an input, so no run length compiles anew. The state is donated, so it is updated in
+        # place.
         self._advance = jax.jit(
             advance,
             donate_argnums=(1, 2),
@@ -165,7 +166,7 @@ class Simulation:
         self._record = jax.jit(record, static_argnums=5)
 
     def fits(self, problem: Problem) -> bool:
-        """Say whether a problem has the shapes that this was compiled for, as it lies on the mesh."""
+        """Decide whether a problem, once placed on the mesh, has the shapes for which this simulation was compiled."""
         held = {"private_indices": problem.private_indices, "private_counts": problem.private_counts}
         described = shapes(problem)._replace(**held if self.mesh.size > 1 else {})
         return shapes(place_problem(described, self.mesh, self._groups)) == shapes(self.problem)
@@ -175,16 +176,17 @@ class Simulation:
 
         Args:
           problem: problem that `fits`.
-          hyperparameters: pytree as before, with other values; on several shards, with the same values.
+          hyperparameters: pytree of the same structure, with other values; on several shards, with the same values.
 
         Raises:
-          ValueError: if the problem does not fit, or hyperparameters that are constants differ.
+          ValueError: if the problem does not fit, or if hyperparameters that are constants differ.
           InputError: if the algorithm refuses the problem.
         """
         placed = place_problem(problem, self.mesh, self._groups)
         if shapes(placed) != shapes(self.problem) or (self.mesh.size > 1 and hyperparameters != self.hyperparameters):
             raise ValueError(
-                "a compiled simulation takes problems of its own shapes, and other hyperparameters on one shard only"
+                "a compiled simulation takes only problems with the shapes for which it was compiled, and it takes "
+                "other hyperparameters only on a single shard"
             )
         self._make(hyperparameters).check(problem)
         twin = copy.copy(self)
@@ -192,18 +194,18 @@ class Simulation:
         return twin
 
     def _place(self, tree: Any, layout: Any = None) -> Any:
-        """Place arrays, the same in every process, on the mesh."""
+        """Place arrays, which are the same in every process, on the mesh."""
         return sharding.place(tree, layout or sharding.replicated(self.mesh))
 
     def _stream(self, key: jax.Array, number: int) -> jax.Array:
-        """Derive a stream of the key of the run, on the mesh."""
+        """Derive a random stream from the key of the run, on the mesh."""
         bits = self._place(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))))
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
 
     def lower(self, what: str = "advance") -> jax.stages.Lowered:
         """Lower a compiled program from shapes alone.
 
-        Nothing is computed, so the accelerators need not be there.
+        Nothing is computed, so the accelerators need not be present.
 
         Args:
           what: `advance`, the loop over rounds, or `measure`, an evaluation.
@@ -235,12 +237,12 @@ class Simulation:
         return measures
 
     def zeros(self) -> Totals:
-        """Return totals of no rounds, with a watch that accepts any finite loss."""
+        """Return the totals before any round, with a watch that accepts any finite loss."""
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes.totals)
         return self._place(zeros._replace(watch=zeros.watch._replace(start=zeros.watch.start + np.inf)))
 
     def begin(self, state: Any) -> Totals:
-        """Return totals of no rounds, with a watch on the private losses; see `Watch`.
+        """Return the totals before any round, with a watch on the private losses; see `Watch`.
 
         Args:
           state: state before the first round.
@@ -258,8 +260,8 @@ class Simulation:
           The state, and the totals with these rounds added.
 
         Raises:
-          DivergedError: if a loss is NaN or infinite, or far above its start; raised after the round in which this
-            happens.
+          DivergedError: if a loss is NaN or infinite, or far above its first value; the error is raised after the
+            round in which this happens.
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
@@ -281,8 +283,8 @@ class Simulation:
         Args:
           key: key of the run.
           state: state from `init` or `advance`.
-          rounds: `[T]` rounds to measure at, increasing.
-          measure: function `(state, problem)` that returns a pytree; the same function is compiled once.
+          rounds: `[T]` increasing numbers of rounds after which to measure.
+          measure: function `(state, problem)` that returns a pytree; each function is compiled once.
 
         Returns:
           The state in the last round, and the measures of all rounds, stacked `[T, …]`.
@@ -296,7 +298,7 @@ class Simulation:
 def _group_sizes(state: Any, problem: Problem) -> list[int]:
     """Return the number of devices of each architecture, in order, from the shapes of a state.
 
-    If the state does not tell them apart, there is one number for all devices.
+    If the state does not distinguish architectures, there is one number for all devices.
     """
     sizes = [jax.tree.leaves(stacked)[0].shape[0] for stacked in getattr(state, "devices", ())]
     devices = len(problem.private_indices)

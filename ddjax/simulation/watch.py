@@ -9,19 +9,19 @@ import jax.numpy as jnp
 from ddjax.learning import CLASSIFICATION, infer_task
 from ddjax.types import Info, Problem, working_dtype
 
-# A device has diverged if its smoothed private loss is this many times the loss at the start.
+# A device has diverged if its smoothed private loss is more than this many times the loss at the start.
 FACTOR = 30.0
-_KEPT = 0.95  # share of the smoothed loss that one optimizer step keeps: one bad minibatch is no divergence
+_KEPT = 0.95  # share of the smoothed loss that an optimizer step keeps, because one bad minibatch is no divergence
 _EXAMPLES = 16  # private examples, from all devices, on which the models are measured before the first round
 
 
 class Watch(NamedTuple):
     """Private losses of the devices, and the level at which each counts as diverged.
 
-    A device has diverged if `level > 30 · start`. `start` is the larger of two losses: that of the device's model
-    before the first round, on private examples of all devices; and that of a model without an opinion (uniform
-    probabilities, or zeros), on the device's own examples. Neither depends on the length of a run, nor on where it is
-    cut.
+    A device has diverged if `level > 30 · start`. `start` is the larger of two losses: the loss of the device's model
+    before the first round, on private examples of all devices; and the loss of a model without an opinion (uniform
+    probabilities, or zeros), on the device's own examples. Neither loss depends on the length of a run, or on where the
+    run is cut.
 
     Attributes:
       level: `[N]` private loss, smoothed over about twenty optimizer steps; it begins at `start`.

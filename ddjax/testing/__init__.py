@@ -1,7 +1,8 @@
-"""Checks that an author runs on their own part: a mixer, an algorithm, a model or a data set.
+"""Checks that authors run on their own parts: mixers, algorithms, models or data sets.
 
-Each check raises `AssertionError` with what is wrong. The tests of ddjax run them over the registries. With several
-accelerators (`--xla_force_host_platform_device_count=2` makes two of a CPU) they compare one shard with all.
+A check that fails raises an `AssertionError` that says what is wrong. The tests of ddjax check all parts in the
+registries. With several accelerators (`--xla_force_host_platform_device_count=2` makes two of a CPU), the checks
+compare results on one shard with results on all.
 """
 
 from ddjax.testing.algorithms import check_algorithm

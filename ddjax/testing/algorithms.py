@@ -27,23 +27,23 @@ def check_algorithm(
 ) -> None:
     """Check an algorithm on four linear devices with labels.
 
-    A run must
+    A run must:
 
     - count its rounds, stay finite, and give the same numbers wherever it is cut, on one shard and on several;
     - keep the structure of its state, and use only float64 in double precision;
-    - predict `[N, B, K]`;
-    - count its messages under the names that it sizes them by;
-    - never call back to the host, because such a call can wait for ever on several shards.
+    - predict arrays `[N, B, K]`;
+    - use the same names for the counts and for the sizes of its messages;
+    - never call back to the host, because such a call can wait forever on several shards.
 
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
       topology: a network that the algorithm accepts.
-      stochastic: the sums of the mixing matrix that must be 1.
-      loop: `(problem, first state, keys) → parameters` of each group after one round per key, as a plain loop over
-        devices in NumPy.
+      stochastic: sums of the mixing matrix that must be 1, as in `build_topology`.
+      loop: `(problem, first state, keys) → parameters` of each group after one round per key, computed by a plain loop
+        over devices in NumPy.
 
     Raises:
-      AssertionError: the message says what is wrong.
+      AssertionError: a check fails; the message says what is wrong.
       InputError: the algorithm refuses the network.
 
     Examples:
@@ -55,7 +55,7 @@ def check_algorithm(
     simulation = Simulation(algorithm, problem, one)
     program = str(simulation.traced.jaxpr)
     calls = any(word in program for word in ("callback", "debug_print"))
-    assert not calls, "a round calls back to the host; put work that cannot be compiled into `start`"
+    assert not calls, "a round calls back to the host; move work that cannot be compiled to `start`"
     _check_info(simulation.shapes.totals.info)
     state, totals = _run(algorithm, problem, one, [_ROUNDS])
     assert int(state.round) == _ROUNDS, f"state.round is {state.round} after {_ROUNDS} rounds"

@@ -10,15 +10,16 @@ from ddjax.networks import build_topology
 def check_dataset(spec: str, *, target_column: str = "") -> None:
     """Check a registered data set.
 
-    Inputs and targets must agree in number, shape and dtype. They must be finite, and the same for the same seed.
-    Labels must lie between 0 and K − 1. A partition over two devices must be possible.
+    There must be as many inputs as targets. Training and test examples must agree in shape and dtype. All values must
+    be finite, and must be the same for the same seed. Labels must lie between 0 and K − 1. A partition over two devices
+    must be possible.
 
     Args:
       spec: specification of the data set, such as `digits` or the path of a file.
-      target_column: column to predict, for a `.csv`.
+      target_column: column to predict, for a `.csv` file.
 
     Raises:
-      AssertionError: the message says what is wrong.
+      AssertionError: a check fails; the message says what is wrong.
       InputError: the data set is unknown.
 
     Examples:
@@ -41,7 +42,9 @@ def check_dataset(spec: str, *, target_column: str = "") -> None:
     if dataset.y_train.dtype.kind in "iu":
         labels = np.concatenate([dataset.y_train, dataset.y_test])
         least, most = labels.min(), labels.max()
-        assert 0 <= least <= most < dataset.outputs, f"labels go from {least} to {most}, outputs are {dataset.outputs}"
+        assert 0 <= least <= most < dataset.outputs, (
+            f"labels go from {least} to {most}, but there are {dataset.outputs} outputs"
+        )
     if dataset.owner is not None:
         assert len(dataset.owner) == len(dataset.x_train), "owner does not have an entry for each training example"
     problem = make_problem(dataset, build_topology("complete", 2).network, reference_size=10)

@@ -24,20 +24,20 @@ def check_mixer(
 ) -> None:
     """Check a mixer on parameters and on soft decisions.
 
-    It must
+    A mixer must:
 
-    - give the same numbers compiled and not, on dense matrices and on links, on one shard and on several;
-    - keep shapes and dtypes, float64 included, and allow donated arguments;
-    - keep the mean if it says so;
-    - count its messages under the names that it sizes them by.
+    - give the same numbers compiled and not, on dense matrices and on links, and on one shard and on several;
+    - keep shapes and dtypes (float64 included), and allow donated arguments;
+    - keep the mean if `keeps_mean` is true;
+    - use the same names for the counts and for the sizes of its messages.
 
     Args:
-      make: makes the mixer; called in single and in double precision.
+      make: function that makes the mixer; called in single and in double precision.
       topology: a fixed graph that the mixer accepts.
-      loop: `(x [N, P], W [N, N]) → [N, P]`, its first mixing as a plain loop over devices in NumPy.
+      loop: `(x [N, P], W [N, N]) → [N, P]`, the first mixing, computed by a plain loop over devices in NumPy.
 
     Raises:
-      AssertionError: the message says what is wrong.
+      AssertionError: a check fails; the message says what is wrong.
       InputError: the mixer refuses the topology.
 
     Examples:
@@ -85,14 +85,14 @@ def _decisions() -> jax.Array:
 
 
 def _mix(mixer: Mixer, x: PyTree, leading: int, network: Network, times: int = _TIMES, compile: bool = True) -> Any:
-    """Mix a few times, each with its own key, and donate arguments where possible."""
+    """Mix a few times, each time with a new key, and donate arguments if compiled."""
     state, sent = mixer.init(x, leading), None
     mix = jax.jit(mixer.mix, donate_argnums=(1, 2)) if compile else mixer.mix
     x = jax.tree.map(jnp.copy, x)
     for number in range(times):
         round = network.at_round(jax.random.key(number), jnp.int32(number))
         x, state, sent = mix(jax.random.key(number), x, state, round)
-        # Two outputs may not share a buffer that is donated next.
+        # Two outputs must not share a buffer that is donated in the next call.
         x, state = jax.tree.map(jnp.copy, (x, state))
     return x, state, sent
 
@@ -105,7 +105,9 @@ def _check_mean(x: PyTree, mixed: PyTree) -> None:
 def _check_rows(mixer: Mixer, state: MixerState, x: PyTree, leading: int) -> None:
     start = jax.tree.leaves(x)[0].shape[:leading]
     for leaf in jax.tree.leaves(state.rows):
-        assert leaf.shape[:leading] == start, f"state.rows has a leaf of shape {leaf.shape}, which must begin {start}"
+        assert leaf.shape[:leading] == start, (
+            f"state.rows has a leaf of shape {leaf.shape}, which must begin with {start}"
+        )
 
 
 def _check_loop(mixer: Mixer, network: Network, loop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:

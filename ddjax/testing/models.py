@@ -17,9 +17,9 @@ _EXAMPLES, _OUTPUTS, _DEVICES = 6, 3, 2
 def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None = None) -> None:
     """Check a registered model.
 
-    It must map `[B, …]` to `[B, K]`, and have parameters as its only state. Every parameter must have a finite gradient
-    that is not zero everywhere. Each example must be treated independently. The numbers must be the same compiled and
-    not, and stacked over devices. In double precision all must be float64.
+    The model must map `[B, …]` to `[B, K]`, and its only state must be its parameters. Every parameter must have a
+    finite gradient that is not zero everywhere. The model must treat each example independently. It must give the same
+    numbers compiled and not, and stacked over devices. In double precision, all its numbers must be float64.
 
     Args:
       name: name of the model.
@@ -27,7 +27,7 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
       tokens: number of token ids, or 0 to check the model on numbers; by default 5 if the model only takes tokens.
 
     Raises:
-      AssertionError: the message says what is wrong.
+      AssertionError: a check fails; the message says what is wrong.
       InputError: the name is unknown, or the model refuses the shape.
 
     Examples:
@@ -39,7 +39,7 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
     learner = supervised_learner(model, optax.sgd(0.1))
     state = nnx.state(model(nnx.Rngs(0)))
     params, rest = nnx.split_state(state, nnx.Param, ...)
-    assert not jax.tree.leaves(rest), f"model {name!r} has state beside its parameters: {rest}"
+    assert not jax.tree.leaves(rest), f"model {name!r} has state besides its parameters: {rest}"
     assert jax.tree.leaves(params), f"model {name!r} has no parameters"
     x, device = _inputs(input_shape, tokens), jax.jit(learner.init)(jax.random.key(0))
     predict, gradient = jax.jit(learner.predict), jax.jit(learner.gradient)
@@ -51,7 +51,7 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(None, device.params, (x, y, None))[0]):
         where = f"model {name!r}: the gradient of {jax.tree_util.keystr(path)}"
         assert np.isfinite(leaf).all(), f"{where} is not finite"
-        assert np.any(leaf != 0), f"{where} is zero, so it is not used"
+        assert np.any(leaf != 0), f"{where} is zero, so this parameter is not used"
     stacked = jax.jit(jax.vmap(learner.init))(jax.random.split(jax.random.key(1), _DEVICES))
     each = [predict(_take(stacked, n), x) for n in range(_DEVICES)]
     together = jax.jit(jax.vmap(learner.predict, (0, None)))(stacked, x)

@@ -1,4 +1,4 @@
-"""Exact measures of the quantities in convergence theory: joint objective, full-batch gradients, consensus errors."""
+"""Exact measures of quantities in convergence theory: joint objective, full-batch gradients and consensus errors."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,14 +15,15 @@ class Quantities(NamedTuple):
     """Measures of one round, where `z̄` is the average soft decision and `θ̄` the average of the parameters.
 
     Attributes:
-      objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`, whose gradient in `θ_n` is, for the
-        squared distance, `∇L_n(θ_n; z̄) / N`. For averaging, the mean private loss `F(θ̄)`. For devices that learn
+      objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`; with the squared distance, its
+        gradient in `θ_n` is `∇L_n(θ_n; z̄) / N`. For averaging, the mean private loss `F(θ̄)`. For devices that learn
         alone, their mean private loss.
-      gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z̄)‖²`, which the paper claims to vanish. For averaging,
-        `‖∇F(θ̄)‖²`, the same for all devices. For devices that learn alone, that of the private loss.
-      own_gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z_n)‖²` at the device's own target as training uses it,
-        clipped to the range of soft decisions. Otherwise that of the private loss at `θ_n`, which averaging does not
-        make vanish.
+      gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z̄)‖²`, which, according to the paper, vanishes. For
+        averaging, `‖∇F(θ̄)‖²`, the same for all devices. For devices that learn alone, the squared gradient norm of
+        their private loss.
+      own_gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z_n)‖²` at the device's own target, clipped to the
+        range of soft decisions as in training. Otherwise, the squared gradient norm of the private loss at `θ_n`, which
+        need not vanish under averaging.
       consensus_error: `[N]`. For distillation, the mean over the reference set of `‖z_n − z̄‖²`; otherwise `‖θ_n −
         θ̄‖²`.
     """
@@ -41,9 +42,10 @@ def measure_distillation(
     Args:
       population: population of the devices.
       state: state after any round.
-      problem: problem that the devices learn from.
-      mixer: mixer without memory, only for consensus `neighbors`. That form keeps no `z_n`, so they are computed as the
-        mixed soft decisions. If it is `None`, quantities that depend on `z_n` are NaN for `neighbors`.
+      problem: problem from which the devices learn.
+      mixer: mixer without memory, only for consensus `neighbors`. That form keeps no targets `z_n`, so the mixer
+        computes them by mixing the soft decisions. If `mixer` is `None`, quantities that depend on `z_n` are NaN for
+        `neighbors`.
 
     Returns:
       The `Quantities` of the state.
@@ -69,7 +71,7 @@ def measure_distillation(
 
 
 def measure_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measure a state of `dsgd`, or of another algorithm that brings parameters together."""
+    """Measure a state of `dsgd`, or of another algorithm that averages parameters."""
     (devices,) = state.devices
     mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), devices.params)
     values, common = gradients(population, (devices._replace(params=mean),), problem)
@@ -80,7 +82,7 @@ def measure_averaging(population: Population, state: Any, problem: Problem) -> Q
 
 
 def measure_separate(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measure a state of `local` or `centralized`; without consensus, its error is NaN."""
+    """Measure a state of `local` or `centralized`, for which the consensus error is NaN."""
     values, separate = gradients(population, state.devices, problem)
     norms, nothing = _norms(separate), jnp.full(population.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
@@ -89,12 +91,12 @@ def measure_separate(population: Population, state: Any, problem: Problem) -> Qu
 def gradients(
     population: Population, devices: tuple[Device, ...], problem: Problem, targets: jax.Array | None = None
 ) -> tuple[jax.Array, tuple[PyTree, ...]]:
-    """Compute the loss and the gradient of each device on all its private data and all reference data.
+    """Compute the loss and the gradient of each device on all of its private data and all reference data.
 
     Args:
       population: population of the devices.
       devices: one stacked `Device` per group.
-      problem: problem that the devices learn from.
+      problem: problem from which the devices learn.
       targets: `[N, R, K]`; `None` for the private loss alone.
 
     Returns:
@@ -133,7 +135,7 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
 
 
 def counted(problem: Problem) -> jax.Array:
-    """Mark the entries of `private_indices` that count, `[N, n_max]`: 1 where they do, else 0."""
+    """Mark the entries of `private_indices`, `[N, n_max]`: 1 if an entry counts, 0 if it is padding."""
     return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Kind of point at which devices come to rest: a minimum of their loss, or a saddle."""
+"""Kind of point at which a device comes to rest: a minimum of its loss, or a saddle."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from ddjax.types import PyTree
 
-# Curvature below this part of the largest counts as zero, and so does a difference below this part of the loss.
+# Curvatures below this fraction of the largest curvature count as zero, as do differences below this fraction of the
+# loss.
 _FLAT = _LITTLE = 1e-3
 
 
@@ -24,9 +25,9 @@ class EndPoint(NamedTuple):
       gradient_norm: norm `‖g‖` of the gradient.
       smallest: smallest eigenvalue of the Hessian, by Lanczos.
       largest: largest eigenvalue of the Hessian, by Lanczos.
-      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue: an eigenvalue lies within this distance. Infinite if
-        Lanczos has not converged, and so may have missed a smaller one.
-      escape: largest decrease of the loss along `± v`; 0 if it decreases nowhere.
+      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue `λ`: an eigenvalue lies within this distance of `λ`.
+        Infinite if Lanczos did not converge, because it may then have missed a smaller eigenvalue.
+      escape: largest decrease of the loss along `± v`; 0 if the loss decreases nowhere.
       verdict: `minimum`, `saddle` or `undecided`.
     """
 
@@ -40,16 +41,17 @@ class EndPoint(NamedTuple):
 
 
 def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
-    """Examine whether a point is stationary to second order (Nesterov and Polyak 2006) and can be escaped from.
+    """Examine whether a point is stationary to second order (Nesterov and Polyak 2006), and whether it can be escaped.
 
-    Let `κ` be a thousandth of the largest curvature. A point is *undecided* while its gradient could lower the loss by
-    more than a thousandth of it against curvature `κ`, that is by `‖g‖² / 2κ`. Otherwise it is a *saddle* if two things
-    hold: a direction bends down by more than `κ`, beyond the uncertainty; and a step along it lowers the loss by more
-    than a thousandth, for some length from a ten-thousandth of `1 + ‖θ‖` to the whole of it. It is a *minimum*, up to
-    these scales, if neither holds. If one holds, it is undecided.
+    Let `κ` be a thousandth of the largest curvature. A point is *undecided* if a step along its gradient, against
+    curvature `κ`, would lower the loss by a thousandth or more; such a step lowers the loss by `‖g‖² / 2κ`. Otherwise,
+    the point is a *saddle* if two conditions hold: the smallest curvature lies below `−κ` by more than the uncertainty;
+    and a step along its direction, of some length between a ten-thousandth of `1 + ‖θ‖` and all of `1 + ‖θ‖`, lowers
+    the loss by more than a thousandth. The point is a *minimum*, up to these scales, if the smallest curvature lies
+    above `−κ` by more than the uncertainty, and no such step exists. In all other cases, it is undecided.
 
     Args:
-      loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once for one function and shape.
+      loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once per function and shape.
       params: point to examine.
       *data: further arguments of `loss`.
 
@@ -86,7 +88,7 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
         return np.asarray(_product(loss, params, along, *data), np.float64)
 
     top, _, found = largest(product)
-    # The other end of the spectrum is found as quickly once the spectrum is reversed, with an error relative to `top`.
+    # Lanczos finds the other end as quickly once the spectrum is reversed, with an error relative to `top`.
     turned, vector, found_too = largest(lambda direction: top * np.ravel(direction) - product(direction))
     smallest = top - turned
     uncertainty = float(np.linalg.norm(product(vector) - smallest * vector)) if found and found_too else np.inf
@@ -113,7 +115,7 @@ def _value_and_gradient(loss: Callable, params: PyTree, *data: Any) -> tuple[jax
 
 @partial(jax.jit, static_argnums=0)
 def _product(loss: Callable, params: PyTree, direction: jax.Array, *data: Any) -> jax.Array:
-    """Compute `H v`, reverse over reverse, because layers with a VJP of their own have no forward mode."""
+    """Compute `H v` by reverse mode twice, because layers with their own VJP have no forward mode."""
     start, unravel = ravel_pytree(params)
 
     def along(flat: jax.Array) -> jax.Array:
@@ -124,6 +126,6 @@ def _product(loss: Callable, params: PyTree, direction: jax.Array, *data: Any) -
 
 @partial(jax.jit, static_argnums=0)
 def _along(loss: Callable, params: PyTree, direction: jax.Array, lengths: jax.Array, *data: Any) -> jax.Array:
-    """Compute the loss at `params + length · direction`, one length after another to spare memory."""
+    """Compute the loss at `params + length · direction`, one length after another to save memory."""
     start, unravel = ravel_pytree(params)
     return jax.lax.map(lambda length: loss(unravel(start + length * direction), *data), lengths)

@@ -14,19 +14,19 @@ from ddjax.types import Problem, PyTree
 def examine_devices(
     population: Population, state: Any, problem: Problem, measure: Callable, devices: int
 ) -> list[EndPoint]:
-    """Find what kind of point a run came to.
+    """Find the kinds of points at which a run ended.
 
     Args:
       population: population of the devices.
       state: last state of the run.
-      problem: problem that the devices learn from.
-      measure: function that measured the run, which decides whose loss is examined. For `measure_distillation` it is
-        `L_n(·; z̄)` of each device, with `z̄` held fixed. For `measure_separate` it is the private loss of each device.
-        For `measure_averaging` it is `F`, at `θ̄`, once.
-      devices: number of devices to examine, from the first.
+      problem: problem from which the devices learn.
+      measure: function that measured the run; it determines the loss that is examined. For `measure_distillation`, this
+        is `L_n(·; z̄)` of each device, with `z̄` held fixed. For `measure_separate`, it is the private loss of each
+        device. For `measure_averaging`, it is `F`, examined once, at `θ̄`.
+      devices: number of devices to examine, starting with the first.
 
     Returns:
-      One `EndPoint` per device; a single one for `measure_averaging`.
+      One `EndPoint` per device; a single `EndPoint` for `measure_averaging`.
     """
     weights = counted(problem)
 

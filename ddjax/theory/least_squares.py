@@ -1,4 +1,4 @@
-"""Linear devices with squared loss: the resting point of each form of consensus, in closed form, in float64."""
+"""Linear devices with squared loss: the resting point of each form of consensus, in closed form and in float64."""
 
 from typing import Any, NamedTuple
 
@@ -9,21 +9,21 @@ from ddjax.learning import infer_task
 from ddjax.sharding import on_host
 from ddjax.types import Problem
 
-# Largest number of unknowns, devices times coefficients, of a joint system that is solved as one dense matrix.
+# Largest number of unknowns (devices times coefficients) of a joint system that is solved as one dense matrix.
 LARGEST = 4000
-# Eigenvalues below this part of the largest count as zero.
+# Eigenvalues below this fraction of the largest eigenvalue count as zero.
 RANK = 1e-10
 
 
 class NormalEquations(NamedTuple):
     """Normal equations of devices with data `A_n, y_n` and reference inputs `X`.
 
-    The last column of the inputs is ones, for the bias.
+    The last column of the inputs holds ones, for the bias.
 
     Attributes:
-      own: `[N, P + 1, P + 1]` `A_nᵀA_n / m_n`.
-      sides: `[N, P + 1, K]` `A_nᵀy_n / m_n`.
-      shared: `[P + 1, P + 1]` `XᵀX / R`.
+      own: `A_nᵀA_n / m_n`, `[N, P + 1, P + 1]`.
+      sides: `A_nᵀy_n / m_n`, `[N, P + 1, K]`.
+      shared: `XᵀX / R`, `[P + 1, P + 1]`.
     """
 
     own: np.ndarray
@@ -32,7 +32,7 @@ class NormalEquations(NamedTuple):
 
 
 def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
-    """Make the normal equations of a problem; labels become one-hot targets of `K = outputs` classes.
+    """Make the normal equations of a problem; labels become one-hot targets for `K = outputs` classes.
 
     Raises:
       InputError: if some devices do not know the whole reference set.
@@ -75,12 +75,13 @@ def ridged(equations: NormalEquations, ridge: float) -> NormalEquations:
 def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
     """Minimize `Σ_n [½/m_n ‖A_n θ_n − y_n‖² + ρ/(2R) ‖X θ_n − X θ̄‖²]`, `θ̄ = mean_m θ_m` (Brefeld et al., ICML 2006).
 
-    Each device has a system `(H_n + ρ G) θ_n − ρ G θ̄ = A_nᵀ y_n/m_n`. Given `θ̄` these are `N` separate systems, and
+    Device `n` has the system `(H_n + ρ G) θ_n − ρ G θ̄ = A_nᵀ y_n/m_n`. Given `θ̄`, these are `N` separate systems, and
     their mean is one system for `θ̄`, so no system is larger than one model. If the data do not determine a solution,
-    each of these systems gives the one of least norm.
+    each system gives its solution of least norm.
 
     Args:
-      equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`. For a ridge, pass `ridged` ones.
+      equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`. To add a ridge, pass the result
+        of `ridged`.
       weight: weight `ρ` of the reference set.
 
     Returns:
@@ -108,13 +109,13 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
 def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
     """Solve for the resting point of devices whose targets are `z = F s`.
 
-    The resting point satisfies `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. For `F = 11ᵀ/N` it is the
-    solution of `co_regularized`. If the data do not determine a solution, the result is the one of least norm.
+    The resting point satisfies `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. For `F = 11ᵀ/N`, it is the
+    solution of `co_regularized`. If the data do not determine a solution, the result is the solution of least norm.
 
     Args:
       equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`.
       weight: weight `ρ` of the reference set.
-      following: matrix `F` `[N, N]`, see `follows`.
+      following: matrix `F` `[N, N]` (see `follows`).
 
     Returns:
       Coefficients `[N, P + 1, K]`.
@@ -128,7 +129,7 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 
 
 def joint_system(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, coupled by their targets."""
+    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, which the targets couple."""
     devices, features, _ = equations.sides.shape
     if devices * features > LARGEST:
         raise InputError(
@@ -143,11 +144,11 @@ def joint_system(equations: NormalEquations, weight: float, following: np.ndarra
 
 
 def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.ndarray:
-    """Return the matrix `F` by which targets follow soft decisions that do not move: `z = F s`.
+    """Return the matrix `F` by which targets follow constant soft decisions: `z = F s`.
 
     Args:
-      consensus: form of the consensus step. `tracking` has `F = 11ᵀ/N`. `gradient` has `F = ζ (I − W + ζ I)⁻¹`, the
-        resting point of `z ← W z + ζ (s − z)`. `neighbors` has `F = W`.
+      consensus: form of the consensus step. `tracking` has `F = 11ᵀ/N`. `gradient` has `F = ζ (I − W + ζ I)⁻¹`, from
+        the resting point of `z ← W z + ζ (s − z)`. `neighbors` has `F = W`.
       matrix: mixing matrix `W` `[N, N]`, doubly stochastic.
       step_size: consensus step size `ζ`; as it goes to zero, `F` goes to `11ᵀ/N`.
 
@@ -174,9 +175,9 @@ def averaged(equations: NormalEquations) -> np.ndarray:
 
 
 def determined(equations: NormalEquations, weight: float) -> np.ndarray:
-    """Return directions `[N (P + 1), r]` in which the joint objective is curved.
+    """Return the directions `[N (P + 1), r]` in which the joint objective is curved.
 
-    In all other directions the data say nothing, and devices stay where they began.
+    In all other directions, the data determine nothing, and devices stay where they began.
 
     Raises:
       InputError: if there are more than `LARGEST` unknowns.
@@ -186,7 +187,7 @@ def determined(equations: NormalEquations, weight: float) -> np.ndarray:
 
 
 def determined_together(equations: NormalEquations) -> np.ndarray:
-    """Return directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
+    """Return the directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
     return _curved(equations.own.mean(0))
 
 
@@ -201,7 +202,7 @@ def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndar
     Args:
       coefficients: `[T, N, P + 1, K]`, coefficients in several rounds.
       solution: `[N, P + 1, K]`, the resting point `θ*`.
-      directions: orthonormal directions, `[N (P + 1), r]`, or `[P + 1, r]` for each device.
+      directions: orthonormal directions: `[N (P + 1), r]`, or `[P + 1, r]` for every device alike.
 
     Returns:
       Distances `[T]`.

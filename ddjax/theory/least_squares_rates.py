@@ -1,4 +1,4 @@
-"""Speed at which linear devices with squared loss come to rest, in closed form, in float64."""
+"""Speed at which linear devices with squared loss come to rest, in closed form and in float64."""
 
 import numpy as np
 import scipy.optimize
@@ -9,12 +9,13 @@ from ddjax.theory.least_squares import RANK, NormalEquations, determined, joint_
 def factor(
     equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
 ) -> float:
-    """Compute the factor by which distances shrink in a round once only the slowest direction is left.
+    """Compute the factor by which distances shrink per round once only the slowest direction is left.
 
-    A direction that shrinks by `q` in a round sees targets `F(q) s`. `F(q)` is `ζ (q I − W + ζ I)⁻¹` for `gradient`,
-    `W` for `neighbors`, and `(1 − 1/q) (q I − W)⁻¹ W` for `tracking`. The factor solves `q = 1 − η ν`, where `ν` is the
-    smallest eigenvalue of twice the joint system of `resting_point` with `F(q)`. The result is never below the factor
-    at which the graph mixes. For directed graphs the symmetric part of `F` is used.
+    In a direction that shrinks by the factor `q` per round, the targets are `F(q) s`, where `F(q)` is `ζ (q I − W + ζ
+    I)⁻¹` for `gradient`, `W` for `neighbors`, and `(1 − 1/q) (q I − W)⁻¹ W` for `tracking`. The factor solves `q = 1 −
+    η ν`, where `ν` is the smallest eigenvalue of twice the joint system of `resting_point` with `F(q)`. The result is
+    never below the factor by which disagreement shrinks on the graph. For directed graphs, the symmetric part of `F` is
+    used.
 
     Args:
       equations: normal equations of the problem.

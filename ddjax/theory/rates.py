@@ -15,7 +15,7 @@ class Slope(NamedTuple):
 
     Attributes:
       value: least-squares slope, averaged over seeds.
-      low: lower end of its 95 % percentile-bootstrap interval over seeds. The interval is too narrow if there are few
+      low: lower end of the 95 % percentile-bootstrap interval over seeds. The interval is too narrow if there are few
         seeds, and NaN if there are fewer than three.
       high: upper end of the interval.
     """
@@ -29,8 +29,8 @@ def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale:
     """Fit the rate at which a quantity falls: `p` in `C x^p` (`log-log`), or `r` in `C e^(r x)` (`semi-log`).
 
     Args:
-      x: `[T]` rounds, or another quantity that the values depend on.
-      values: `[S, T]` values for each seed; those that are not positive and finite are left out.
+      x: `[T]` rounds, or another quantity on which the values depend.
+      values: `[S, T]` values for each seed; values that are not positive and finite are left out.
       window: first and last `x` of the fit.
       scale: `log-log` or `semi-log`.
 
@@ -65,7 +65,7 @@ def slope(x: np.ndarray, values: np.ndarray, window: tuple[float, float], scale:
 def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute `Σ_{s ≤ t} η_s v_s / Σ_{s ≤ t} η_s` by the trapezoidal rule.
 
-    Theorems on stochastic gradients speak of this average.
+    Theorems on stochastic gradients are about this average.
 
     Args:
       rounds: `[T]` rounds.
@@ -83,14 +83,15 @@ def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray)
 
 
 def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
-    """Measure the factor by which disagreement shrinks in a round of mixing alone, `x ← W_t x`, in float64.
+    """Measure the factor by which disagreement shrinks per round of mixing alone, `x ← W_t x`, in float64.
 
     Theory gives `|λ₂|` for a fixed doubly stochastic `W` (0 if one round ends the disagreement). If two complex
     eigenvalues have the same modulus, the disagreement oscillates. The factor is therefore fitted over 40 `N` rounds
-    without the first quarter. The vector is renormalized along the way, so that it does not vanish in rounding.
+    (at least 400), without the first quarter. The vector is renormalized along the way, so that it does not vanish in
+    rounding errors.
 
     Args:
-      matrices: one matrix `[N, N]`, or those of a cycle.
+      matrices: one matrix `[N, N]`, or the matrices of a cycle.
 
     Examples:
       >>> from ddjax.networks import build_topology
@@ -118,12 +119,12 @@ def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
 
 
 def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex, consensus: str, zeta: float) -> float:
-    """Compute the factor by which one mode of full-batch distillation shrinks in a round; it is stable below 1.
+    """Compute the factor by which one mode of full-batch distillation shrinks per round; below 1, the mode is stable.
 
-    All models are linear. Let all devices have one Hessian, with curvature `h` in a direction, and let the distillation
-    term have curvature `c` there. The mode of the graph with eigenvalue `λ` then obeys `(q − 1) + η [h + c − c T(q)] =
-    0` for its factors `q`. `T` says how the target follows the soft decision: `λ (q − 1) / (q (q − λ))` for `tracking`,
-    `ζ / (q − λ + ζ)` for `gradient`, `λ` for `neighbors`.
+    All models are linear. Let all devices have the same Hessian, with curvature `h` in some direction, and let the
+    distillation term have curvature `c` in that direction. The factors `q` of the mode of the graph with eigenvalue `λ`
+    then satisfy `(q − 1) + η [h + c − c T(q)] = 0`. `T` describes how the target follows the soft decision: `λ (q − 1)
+    / (q (q − λ))` for `tracking`, `ζ / (q − λ + ζ)` for `gradient`, and `λ` for `neighbors`.
 
     Args:
       step_size: step size `η` of the devices.
@@ -141,7 +142,7 @@ def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex,
         "gradient": (np.array([zeta]), np.array([1, zeta - eigenvalue])),
         "neighbors": (np.array([eigenvalue]), np.array([1.0])),
     }[consensus]
-    if consensus == "tracking" and abs(eigenvalue - 1) < 1e-9:  # the mean is tracked a round late
+    if consensus == "tracking" and abs(eigenvalue - 1) < 1e-9:  # the mean is tracked one round late
         numerator, denominator = np.array([1.0]), np.array([1.0, 0.0])
     inner: np.ndarray = np.polysub(np.polymul([curvature + pull], denominator), np.polymul([pull], numerator))
     return float(np.abs(np.roots(np.polyadd(np.polymul([1, -1], denominator), step_size * inner))).max())
@@ -150,9 +151,10 @@ def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex,
 def step_size(
     curvatures: tuple[float, float], pull: float, eigenvalues: np.ndarray, consensus: str, zeta: float = 0.0
 ) -> float:
-    """Choose the step size `η` of full-batch distillation between linear models for which the slowest mode is quickest.
+    """Choose the step size `η` at which the slowest mode of full-batch distillation between linear models is fastest.
 
-    Half of this is returned, because the Hessians of devices differ, which the modes of `radius` leave out.
+    Half of that step size is returned, because the Hessians of devices differ, which `radius` does not take into
+    account.
 
     Args:
       curvatures: smallest positive and largest eigenvalue of the Hessians of the devices.

@@ -96,5 +96,5 @@ def test_def_kt_counts_its_bytes_and_refuses_what_it_cannot_do():
     assert ddjax.def_kt(population).message_bytes(problem).peer == {"parameters": 4 * (5 * CLASSES + CLASSES)}
     with pytest.raises(InputError, match="one architecture"):
         ddjax.def_kt(make_learners(("linear", "mlp")))
-    with pytest.raises(InputError, match="def_kt has a loss of its own"):
+    with pytest.raises(InputError, match="def_kt has its own loss"):
         ddjax.def_kt(make_learners(prior_adjustment=1.0)).check(problem)

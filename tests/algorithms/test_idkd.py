@@ -116,9 +116,9 @@ def test_what_idkd_cannot_do_with_is_refused():
         make(after=0)
     with pytest.raises(InputError, match="did you mean 'energy_roc'"):
         make(detector="energy_rock")
-    with pytest.raises(InputError, match="homogenize_after 5 lies behind the last of the 4 rounds"):
+    with pytest.raises(InputError, match="homogenize_after 5 lies beyond the last of the 4 rounds"):
         build(Settings(algorithm="idkd", devices=4, models="linear", rounds=4, homogenize_after=5))
     with pytest.raises(InputError, match="know the whole reference set"):
         make().check(small_problem(reference_known=0.5))
-    with pytest.raises(InputError, match="idkd has a loss of its own"):
+    with pytest.raises(InputError, match="idkd has its own loss"):
         make(prior_adjustment=1.0).check(small_problem())

@@ -301,7 +301,7 @@ def test_what_they_cannot_do_with_is_refused():
         with pytest.raises(InputError, match="know the whole reference set"):
             make(make_learners()).check(partly)
     for make in (ddjax.fedct, ddjax.fedct_neighbors):
-        with pytest.raises(InputError, match=f"{make.__name__} has a loss of its own"):
+        with pytest.raises(InputError, match=f"{make.__name__} has its own loss"):
             make(make_learners(prior_adjustment=1.0)).check(small_problem())
     with pytest.raises(InputError, match="must lie in 1 … 20"):
         ddjax.ds_fl(make_learners(), reference_batch_size=21).check(small_problem())

@@ -691,8 +691,8 @@ def test_adaptive_weights_turn_away_from_a_device_that_talks_nonsense():
     [
         ("tracking", gossip(), "keeps the mean"),
         ("tracking", ddjax.adaptive(), "keeps the mean"),
-        ("neighbors", ddjax.push_sum(), "keeps none"),
-        ("neighbors", ddjax.choco(compressor("identity"), 1.0), "keeps none"),
+        ("neighbors", ddjax.push_sum(), "keeps no estimate"),
+        ("neighbors", ddjax.choco(compressor("identity"), 1.0), "keeps no estimate"),
     ],
 )
 def test_mixings_that_make_no_sense_are_refused(consensus, mixer, message):

@@ -32,7 +32,7 @@ UNSTABLE = "consensus_step_size 0.9 is unstable here: it must be below"
 def test_an_unstable_consensus_step_size_on_a_hypercube():
     problem, population = small_problem("hypercube", devices=8), make_learners(size=8)
     message = refusal(make_distillation(population, step=0.9), problem)
-    assert message == f"{UNSTABLE} 0.5; use a smaller one, or lazy mixing weights"
+    assert message == f"{UNSTABLE} 0.5; use a smaller value, or lazy mixing weights"
     ddjax.Simulation(make_distillation(population, step=0.49), problem)
 
 
@@ -137,7 +137,7 @@ def test_numbers_without_an_output(problem):
 
 
 def test_models_that_are_not_linear_have_no_closed_form():
-    with pytest.raises(ddjax.InputError, match="needs linear models that see all features; give --models=linear"):
+    with pytest.raises(ddjax.InputError, match="needs linear models that see all features; use --models=linear"):
         ddjax.co_regularization(make_learners(("mlp",)), distillation_weight=1.0)
 
 

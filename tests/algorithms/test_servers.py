@@ -124,7 +124,7 @@ def test_scaffold_sends_parameters_and_a_control_variate_both_ways(problem):
         (lambda: ddjax.fedprox(make_learners(("linear", "mlp")), proximal_weight=1.0), "fedprox shares parameters"),
         (lambda: ddjax.scaffold(make_learners(("linear", "mlp"))), "scaffold shares parameters"),
         (lambda: ddjax.scaffold(make_learners(), server_step_size=-1.0), "server_step_size must be at least 0"),
-        (lambda: ddjax.corlsr(make_learners(("mlp",)), distillation_weight=1.0), "give --models=linear"),
+        (lambda: ddjax.corlsr(make_learners(("mlp",)), distillation_weight=1.0), "use --models=linear"),
         (lambda: ddjax.corlsr(make_learners(size=1), distillation_weight=1.0), "at least two devices"),
         (lambda: ddjax.corlsr(make_learners(), distillation_weight=1.0, ridge=-1.0), "ridge must be at least 0"),
     ],

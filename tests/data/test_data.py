@@ -131,7 +131,7 @@ def test_npz(tmp_path):
         ({"y_test": None}, "missing y_test"),
         ({"x_train": np.zeros((6, 5), np.float32)}, "x_train and x_test differ"),
         ({"x_train": np.zeros(6, np.float32)}, r"x_train must have shape \[examples"),
-        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32, first in example 0"),
+        ({"x_train": np.full((6, 4), np.nan, np.float32)}, "not finite in float32; the first is in example 0"),
         ({"x_train": np.array(["a"] * 6)[:, None]}, "holds texts, so its shape must be"),
         ({"y_train": np.arange(5)}, r"y_train must have shape \[6\]"),
         ({"y_train": np.arange(6) / 2}, "y_train and y_test differ: float64"),
@@ -140,7 +140,7 @@ def test_npz(tmp_path):
         ({"y_train": np.ones((6, 2), int)}, r"y_train and y_test differ"),
         ({"y_train": np.ones((6, 2), int), "y_test": np.ones((2, 2), int)}, r"row 0 of int64 \[6, 2\] is not one-hot"),
         ({"y_train": np.array(["a"] * 6), "y_test": np.array(["a"] * 2)}, "only one class, a"),
-        ({"y_train": np.arange(6) - 1}, "6 different labels in 6 rows, the first is -1.*--task=regression"),
+        ({"y_train": np.arange(6) - 1}, r"6 different labels in 6 rows \(the first label is -1\).*--task=regression"),
         ({"y_train": np.array(["a", "b", "c", "d", "e", "f"]), "y_test": np.array(["a", "b"])}, "is not a name"),
         (
             {"y_test": np.array([0, 3])},
@@ -154,7 +154,7 @@ def test_npz(tmp_path):
         ({"y_train": np.array([None] * 6)}, "y_train holds Python objects"),
         ({"y_train": np.zeros(6, int)}, "only one class"),
         ({"x_train": np.full((6, 4), 1e300)}, "not finite in float32"),
-        ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "without a 0"),
+        ({"x_train": np.zeros((6, 0), np.float32), "x_test": np.zeros((2, 0), np.float32)}, "without empty axes"),
     ],
 )
 def test_a_bad_npz_is_named(tmp_path, change, message):
@@ -183,7 +183,7 @@ def test_a_reference_set_needs_no_more_than_inputs(tmp_path, x, more):
     problem = ddjax.make_problem(whole, np.ones((2, 2)) / 2, reference_dataset=inputs, reference_size=3)
     assert problem.reference.shape == (3, *whole.x_train.shape[1:])
     np.savez(tmp_path / "none.npz", y_train=np.zeros(3))
-    with pytest.raises(InputError, match="missing x_train; it holds y_train"):
+    with pytest.raises(InputError, match="missing x_train; the archive contains y_train"):
         load_dataset(str(tmp_path / "none.npz"), unlabeled=True)
 
 
@@ -274,18 +274,18 @@ def test_csv_of_labels(tmp_path):
 @pytest.mark.parametrize(
     ("head", "rows", "column", "message"),
     [
-        ("a,b", [(i, i) for i in range(9)], "", "--target_column must name the column to learn: a, b"),
+        ("a,b", [(i, i) for i in range(9)], "", "--target_column must name the column to predict: a, b"),
         ("size,price", [(i, i) for i in range(9)], "prize", "did you mean 'price'"),
         ("a,b", [(i, i) for i in range(4)], "a", "4 rows are too few"),
         ("a,b", [], "a", "0 rows are too few"),
-        ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "'b' is missing in 1 rows, first in line 5"),
+        ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "is missing in 1 rows, beginning with line 5"),
         ("a,b", [(None, i) for i in range(9)], "b", "column 'a' has no value"),
         ("a,b", [(None, i) for i in range(9)], "a", "column 'a' has no value"),
         (
             "a,b",
             [(i if i != 2 else "inf", i) for i in range(9)],
             "b",
-            "column 'a' holds 'inf' in line 4, beyond 1e+100",
+            "column 'a' holds 'inf' in line 4, which is beyond 1e+100",
         ),
         ("a", range(9), "a", "no column besides 'a'"),
         ("a,b", [(i, 7) for i in range(9)], "b", "'b' has only one value"),
@@ -295,12 +295,12 @@ def test_csv_of_labels(tmp_path):
         ("a,b,a", [(i, i, i) for i in range(9)], "b", "columns 1 and 3 are both named 'a'"),
         ("1,2", [(i, i) for i in range(9)], "2", "line 1 holds numbers (1, 2)"),
         ("a;b", [f"{i};{i};{i}" for i in range(9)], "b", "line 2 has 3 values, but the header names 2 columns"),
-        ("a;b", [f"1,{i};{i}" for i in range(9)], "b", "'1,0' in line 2 and 8 more like it"),
+        ("a;b", [f"1,{i};{i}" for i in range(9)], "b", "'1,0' in line 2 and 8 more texts"),
         ("a,b", [(i if i != 4 else "34%", i) for i in range(9)], "b", "'34%' in line 6"),
-        ("a,b", [("34%", i) for i in range(9)], "b", "'34%' in line 2 and 8 more like it"),
+        ("a,b", [("34%", i) for i in range(9)], "b", "'34%' in line 2 and 8 more texts"),
         ("a,b", [('"34,000"', i) for i in range(9)], "b", "'34,000' in line 2"),
-        ("a,b", [(i, i if i != 4 else "x") for i in range(9)], "b", "column 'b' holds numbers, but 'x' in line 6"),
-        ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "'b' is missing ('?') in 1 rows, first in line 6"),
+        ("a,b", [(i, i if i != 4 else "x") for i in range(9)], "b", "'b' holds numbers, except 'x' in line 6"),
+        ("a,b", [(i, i if i != 4 else "?") for i in range(9)], "b", "missing ('?') in 1 rows, beginning with line 6"),
         (",b", [(i, i * i) for i in range(9)], "b", "no column besides 'b'"),
     ],
 )
@@ -342,8 +342,8 @@ def test_files_that_are_no_npz(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"reference_size": 90}, "below the 90 training examples"),
-        ({"reference_size": 88}, "2 private examples are fewer than 4 devices"),
+        ({"reference_size": 90}, "fewer than the 90 training examples"),
+        ({"reference_size": 88}, "2 private examples are too few for 4 devices"),
         ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but only 60"),
         ({"eval_examples": 31}, "0 … 30"),
         ({"partition": "dirichle"}, "did you mean 'dirichlet'"),

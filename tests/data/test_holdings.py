@@ -171,13 +171,13 @@ def test_other_reference_data_are_looked_at():
         with pytest.raises(InputError, match="choose from the training data"):
             made(dataset, reference_source="noise", **choices)
     notes = made(dataset, reference_dataset=small(), reference_source="it.npz", reference_size=90).facts["notes"]
-    assert "90 of the 90 private examples have inputs that are in the reference set" in notes
+    assert "the reference set contains the inputs of 90 of the 90 private examples" in notes
     tests = dataset._replace(x_train=dataset.x_test, y_train=dataset.y_test)
     notes = made(dataset, reference_dataset=tests, reference_source="it.npz").facts["notes"]
-    assert notes == ["20 of the 20 test examples have inputs that are in the reference set"]
+    assert notes == ["the reference set contains the inputs of 20 of the 20 test examples"]
     held_out = {"validation_examples": 15, "evaluate_on": "validation", "reference_size": 90}
     notes = made(dataset, reference_dataset=small(), reference_source="it.npz", **held_out).facts["notes"]
-    assert "15 of the 15 validation examples have inputs that are in the reference set" in notes
+    assert "the reference set contains the inputs of 15 of the 15 validation examples" in notes
     pixels, wide = (
         dataset._replace(x_train=np.full((90, 4, 6), 9, kind), x_test=np.full((20, 4, 6), 9, kind), scaled=False)
         for kind in (np.uint8, np.uint16)
@@ -194,7 +194,7 @@ def test_other_reference_data_are_looked_at():
         ("age,city", "xy", ""),
         ("age,city,label", "xy", ""),
         ("age,city,owner", "xy", ""),
-        ("city,age", "xy", "columns have another order"),
+        ("city,age", "xy", "columns are in a different order"),
         ("age,town", "xy", "column 'city' differs"),
         ("age,city", "xyz", "column 'city' differs"),
     ],

@@ -98,7 +98,7 @@ def test_what_is_wrong_with_an_archive_is_said_likewise(monkeypatch, tmp_path):
     whole = (tmp_path / "cut.npz").read_bytes()
     start = whole.index(b"x_train.npy") + 500
     (tmp_path / "cut.npz").write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
-    for name, message in (("nan", "not finite in float32, first in example 41"), ("cut", "is not a readable .npz")):
+    for name, message in (("nan", "in float32; the first is in example 41"), ("cut", "is not a readable .npz")):
         for processes in (1, 2):
             monkeypatch.setattr(npz, "_several", lambda count=processes: count > 1)
             monkeypatch.setattr(npz, "_BYTES", 200)

@@ -122,7 +122,7 @@ def test_labels_that_differ_by_spaces_are_one_class(tmp_path):
     path = table(tmp_path / "a.csv", {"a": RNG.normal(size=60), "y": names})
     dataset = load_dataset(path, target_column="y")
     assert dataset.classes == ("No", "no", "yes")
-    assert "differ only in capital letters" in dataset.notes[1]
+    assert "differ only in capitalization" in dataset.notes[1]
 
 
 def test_a_compressed_file_and_one_in_capitals(tmp_path):

@@ -206,7 +206,7 @@ def test_other_encodings(tmp_path, encoding):
     other = load_dataset(str(tmp_path / "b.csv"), target_column="label", **asked)
     assert other.columns == load_dataset(str(tmp_path / "a.csv"), target_column="label").columns
     if asked:
-        with pytest.raises(InputError, match=r"0xe4 in line 2 is not UTF-8; give --encoding"):
+        with pytest.raises(InputError, match=r"0xe4 in line 2 is not UTF-8; set --encoding"):
             load_dataset(str(tmp_path / "b.csv"), target_column="label")
         with pytest.raises(InputError, match=r"unknown encoding 'klingon'"):
             load_dataset(str(tmp_path / "b.csv"), target_column="label", encoding="klingon")
@@ -225,7 +225,7 @@ def test_comments_are_skipped_and_lines_keep_their_numbers(tmp_path):
 def test_a_column_of_texts_is_learned_from(tmp_path):
     rows = [(f"{'good' if i % 2 else 'bad'} number {i}", i, "xy"[i % 2]) for i in range(200)]
     (tmp_path / "a.csv").write_text(table(",", rows=rows))
-    with pytest.raises(InputError, match="--input_key=text to learn from the texts"):
+    with pytest.raises(InputError, match="--input_key=text to learn from texts"):
         load_dataset(str(tmp_path / "a.csv"), target_column="label")
     dataset = load_dataset(str(tmp_path / "a.csv"), target_column="label", input_key="text")
     assert dataset.tokens

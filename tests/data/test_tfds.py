@@ -167,7 +167,7 @@ def test_owners_are_a_feature(folder):
         ("unsaid", {"input_key": "image"}, "name one with --target_key"),
         ("unsaid", {"input_key": "imag", "target_key": "label"}, "has no feature 'imag'; it has"),
         ("unsaid", {"input_key": "label", "target_key": "label"}, "both an input and the target"),
-        ("unsaid", {"input_key": "ragged", "target_key": "label"}, "'ragged' has shape .* one shape is needed"),
+        ("unsaid", {"input_key": "ragged", "target_key": "label"}, "'ragged' has shape .* must have the same shape"),
         ("unsaid", {"input_key": "text+vector", "target_key": "label"}, "'text' holds texts"),
         ("pictures", {"owner_key": "speakr"}, "did you mean 'speaker'"),
         ("mnist", {}, "tfds:mnist is not prepared in .*tfds build mnist --file_format=array_record .*tfds-prepare"),

@@ -31,8 +31,8 @@ def test_token_ids_reach_a_problem_as_they_are(dtype):
     [
         (np.zeros((60, 4)), "x_train is float64 [40, 4]"),
         (np.zeros((60, 4, 4), int), "x_train is int64 [40, 4, 4]"),
-        (np.arange(120).reshape(60, 2) - 1, "x_train goes from -1 to 78"),
-        (np.arange(120).reshape(60, 2) + 2**31 - 100, "x_test goes from 2147483628 to 2147483667"),
+        (np.arange(120).reshape(60, 2) - 1, "x_train ranges from -1 to 78"),
+        (np.arange(120).reshape(60, 2) + 2**31 - 100, "x_test ranges from 2147483628 to 2147483667"),
     ],
 )
 def test_what_are_no_token_ids(x, message):

@@ -79,7 +79,7 @@ def test_two_workers_give_the_tables_of_a_local_sweep(tmp_path, capsys, workers)
 @pytest.mark.slow
 def test_a_killed_workers_cell_is_run_by_another(tmp_path, workers):
     here, there = tmp_path / "here", tmp_path / "there"
-    flags = [*TINY, "--rounds=1000", "--algorithm=dsgd", "--seeds=6"]
+    flags = [*TINY, "--rounds=1000", "--algorithm=dsgd", "--seeds=4"]
     killed = []
 
     def busy():

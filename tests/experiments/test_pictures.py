@@ -107,7 +107,7 @@ def test_many_devices_are_squares_without_links():
     figure = network_figure(run, "distillation")
     shown = figure.axes[1].images[0].get_array().ravel()
     np.testing.assert_allclose(shown[:5000].filled(np.nan), scores[1])
-    assert "links are drawn up to 400 devices" in figure.get_suptitle()
+    assert "links are drawn for up to 400 devices" in figure.get_suptitle()
 
 
 def test_rounds_that_are_shown():

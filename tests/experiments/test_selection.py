@@ -142,7 +142,7 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
     flags = ["--algorithm=local,dsgd", "--learning_rate=0.01,0.5", "--seeds=2", "--trial_seeds=1", BY]
     assert call(*TINY, *flags, f"--sweep_dir={out}") == 0
     printed = capsys.readouterr().out
-    assert "100 validation; the test set is not opened" in printed
+    assert "100 validation; the test set is not used" in printed
     tried, opened = pd.read_csv(tmp_path / "sweep-trials" / "results.csv"), pd.read_csv(out / "results.csv")
     assert (set(tried.evaluate_on), set(opened.evaluate_on)) == ({"validation"}, {"test"})
     picked = pd.read_csv(out / "selection.csv").set_index("algorithm")
@@ -194,7 +194,7 @@ def test_mistakes_get_one_line(flags, message, tmp_path, capsys):
     ("choices", "message"),
     [
         ({"evaluate_on": "tests"}, "accepted: test, validation"),
-        ({"evaluate_on": "validation"}, "needs validation_examples"),
+        ({"evaluate_on": "validation"}, "needs validation examples; set validation_examples"),
         ({"validation_examples": 50}, "must lie in 0 … 49"),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number, co
     process.send_signal(number)
     error = process.communicate()[1]
     assert process.returncode == code, error
-    line = f"train.py: interrupted ({number.name}); go on from round "
+    line = f"train.py: interrupted ({number.name}); continue from round "
     assert error.startswith(line)
     assert error.endswith(f" with --resume --output_dir='{out}'\n")
     round = int(error.removeprefix(line).split()[0].replace(",", ""))
@@ -94,7 +94,7 @@ def test_a_full_output(tmp_path):
         process = start(*SMALL, "--rounds=5", f"--output_dir={out}", stdout=full)
         error = process.communicate()[1]
     assert process.returncode == 0
-    assert error == "train.py: stdout cannot be written to (No space left on device); going on without it\n"
+    assert error == "train.py: stdout cannot be written to (No space left on device); continuing without it\n"
     assert (out / "summary.json").exists()
 
 

@@ -195,7 +195,7 @@ def test_cells_that_differ_in_numbers_and_seeds_alone_are_one_program():
         (["--algorithm=dsgd", "--message_fraction=0.1,0.5"], "no cell uses --message_fraction"),
         (["--algorithm=local", "--exclude=topology=ring"], "matches no cell"),
         (["--target_accuracy=70"], "numbers in (0, 1]"),
-        (["--devices=4,2000"], "cell devices=2000: 1078 private examples are fewer"),
+        (["--devices=4,2000"], "cell devices=2000: 1078 private examples are too few"),
         (["--precision=float32,tf32"], "only available on GPUs and TPUs"),
         (["--sweep_dir=~nosuchuser/x"], "sweep_dir"),
     ],

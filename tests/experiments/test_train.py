@@ -185,21 +185,21 @@ def test_combinations_run(tmp_path, flags):
         (["--algorithm=scaffold", "--topology=torus", "--ridge=1"], "--ridge is not used by scaffold"),
         (["--algorithm=dynamic_averaging", "--balancing=hedg"], "did you mean 'hedge'"),
         (["--algorithm=gossip", "--message_fraction=2"], "must lie in (0, 1]"),
-        (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 numbers of a message of 650"),
+        (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 numbers of a message of length 650"),
         (["--algorithm=choco", "--compressor=topk:3"], "did you mean 'top_k'"),
         (["--algorithm=choco", "--choco_step_size=1.5"], "choco_step_size must lie in [0, 1]"),
         (["--algorithm=choco", "--topology=random_matching"], "choco needs a fixed graph"),
         (["--mixing=choco", "--topology=one_peer_exponential"], "choco needs a fixed graph"),
         (["--mixing=averge"], "did you mean 'average'"),
         (["--mixing=gossip", "--consensus=tracking"], "keeps the mean"),
-        (["--mixing=push_sum", "--consensus=neighbors"], "keeps none"),
+        (["--mixing=push_sum", "--consensus=neighbors"], "keeps no estimate"),
         (["--choco_step_size=0.2"], "--choco_step_size is not used by distillation; it belongs to --mixing=choco"),
-        (["--compressor=top_classes:11"], "more than the 10 classes"),
+        (["--compressor=top_classes:11"], "more classes than there are (10)"),
         (["--algorithm=dsgd", "--compressor=top_classes:2"], "use top_k for parameters"),
         (["--algorithm=dsgd", "--topology=star", "--mixing_weights=row_uniform"], "use metropolis_hastings"),
         (["--mixing_weights=column_uniform", "--topology=star"], "the mixing matrix must be doubly stochastic"),
         (["--algorithm=push_sum", "--topology=star", "--mixing_weights=row_uniform"], "must be column stochastic"),
-        (["--algorithm=co_regularization", "--models=mlp"], "give --models=linear"),
+        (["--algorithm=co_regularization", "--models=mlp"], "use --models=linear"),
         (["--topology=alternating:ring+rign"], "did you mean 'ring'"),
         (["--topology=random_matching", "--devices=5"], "even number of devices"),
         (["--topology=fresh_erdos_renyi:2"], "P must be a positive number up to 1"),
@@ -208,7 +208,7 @@ def test_combinations_run(tmp_path, flags):
             ["--topology=alternating:ring+random_matching"],
             "topology 'random_matching' changes from round to round, but a fixed graph is needed",
         ),
-        (["--mixing=choco", "--consensus=neighbors"], "keeps none"),
+        (["--mixing=choco", "--consensus=neighbors"], "keeps no estimate"),
         (["--mixing=server", "--consensus_step_size=1.5"], "unstable here: it must be below 1"),
         (["--mixing=gossip", "--consensus_step_size=3"], "unstable here: it must be below 1"),
         (["--algorithm=server_distillation", "--consensus=tracking"], "--consensus is not used by server_distillation"),
@@ -219,14 +219,14 @@ def test_combinations_run(tmp_path, flags):
         (["--target_accuracy=70"], "numbers in (0, 1]"),
         (["--target_accuracy=0.7;0.8"], "numbers in (0, 1]"),
         (["--algorithm=centralized", "--models=linear:2+mlp:2"], "centralized trains one model"),
-        (["--devices=1100"], "fewer than 1100 devices"),
+        (["--devices=1100"], "too few for 1100 devices"),
         (["--reference_size=5000"], "reference_size"),
         (["--dataset=nowhere.npz"], "no file"),
         (["--dataset=digitz"], "did you mean 'digits'"),
         (["--dataset=synthetic_classification", "--models=cnn"], "needs images"),
         (["--learning_rate=-1"], "learning_rate must be at least 0"),
         (["--learning_rate=nan"], "learning_rate must be at least 0"),
-        (["--models=linear:²"], "needs a count"),
+        (["--models=linear:²"], "needs a number of devices"),
         (["--dataset=~nosuchuser/x.npz"], "x.npz"),
         (["--topology=edges:~nosuchuser/x"], "cannot read"),
         (["--output_dir=~nosuchuser/x"], "output_dir"),
@@ -257,7 +257,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     assert call(*FAST, f"--output_dir={out}") == 2
-    assert "not empty; name a new one, or go on with --resume" in capsys.readouterr().err
+    assert "not empty; name a new one, or continue with --resume" in capsys.readouterr().err
     assert call(*FAST, f"--output_dir={out}", "--resume") == 2
     assert "no run to resume" in capsys.readouterr().err
     assert call(*FAST, f"--output_dir={out / 'mine.txt'}") == 2

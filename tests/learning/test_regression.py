@@ -317,7 +317,7 @@ def test_train_on_a_table(tmp_path):
         ),
         (["--dataset=synthetic_regression:0"], "DIMENSIONS must be a whole number of at least 1, got '0'"),
         (["--dataset=synthetic_regression:2:-1"], "NOISE must be a number of at least 0, got '-1'"),
-        (["--precision=bfloat16"], "a CPU has float32 and float64"),
+        (["--precision=bfloat16"], "a CPU supports float32 and float64"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, flags, message):

@@ -135,9 +135,9 @@ def test_activation_is_used():
     [
         ("mpl", "did you mean 'mlp'"),
         ("linear:4+mlp:3", "7 devices, but there are 8"),
-        ("linear+mlp:4", "needs a count"),
-        ("linear:x", "needs a count"),
-        ("linear:0+mlp:8", "needs a count"),
+        ("linear+mlp:4", "needs a number"),
+        ("linear:x", "needs a number"),
+        ("linear:0+mlp:8", "needs a number"),
     ],
 )
 def test_bad_models_are_refused(spec, message):

@@ -260,7 +260,7 @@ def test_the_sparser_form_is_picked_where_it_is_quicker():
     [
         ("ring", "gahter", "did you mean 'gather'"),
         ("random_matching", "gather", "drawn in each round needs mixing product"),
-        ("star", "shift", "every device n hears the same n"),
+        ("star", "shift", "every device n hears n"),
     ],
 )
 def test_products_that_do_not_exist_are_named(spec, product, message):

@@ -181,7 +181,7 @@ def test_uniform_and_metropolis_hastings_agree_on_regular_graphs():
         (b"0,1,\n1,2,\n2,3,\n3,0,\n", ""),
         (b"\xef\xbb\xbf0 1\r\n1 2\r\n2 3\r\n3 0\r\n", ""),
         (b"% a ring\n1 2\n2 3\n3 4\n4 1\n", "numbered from 1, so that 1 is device 0 and 4 is device 3"),
-        (b"0 0\n0 1\n1 0\n1 2\n2 3\n3 0\n", "links of a device to itself, ignored: 1; repeated links: 1"),
+        (b"0 0\n0 1\n1 0\n1 2\n2 3\n3 0\n", "ignored links from a device to itself: 1; repeated links: 1"),
     ],
 )
 def test_an_edge_file_as_people_have_it_is_the_ring(tmp_path, content, note):
@@ -205,8 +205,11 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
     [
         (b"0 1\n1 2 {'weight': 0.5}\n", ":2: expected only two device numbers, got .*weights come from --mixing_w"),
         (b"0 1 0.5\n", ":1: expected only two device numbers, got '0 1 0.5'; weights come from"),
-        (b"0 1\n\n1 9\n", ":3: device 9 is not one of 4 devices, which are numbered from 0 to 3, or from 1 to 4 in"),
-        (b"0 1\n3 4\n", ":2: device 4 is not one of 4"),
+        (
+            b"0 1\n\n1 9\n",
+            ":3: device 9 is not one of the 4 devices, which are numbered from 0 to 3, or from 1 to 4 in",
+        ),
+        (b"0 1\n3 4\n", ":2: device 4 is not one of the 4"),
         (b"0 1\n1 -2\n", ":2: expected two device numbers from 0 to 3, got '1 -2'"),
         (b"source,target\n0,1\n", ":1: expected two device numbers from 0 to 3, got 'source,target'"),
         (b"0.0 1.0\n", ":1: expected two device numbers"),
@@ -215,8 +218,8 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
         ("0 1\n".encode("utf-16"), ":1: this is not UTF-8 text"),
         (b"", "holds no links; write one line `i j` per link"),
         (b"# nothing\n\n", "holds no links"),
-        (b"0 1\n2 3\n", "not connected: 2 parts"),
-        (b"1 2\n2 3\n3 1\n", "1 of 4 devices have no link, the first is device 0"),
+        (b"0 1\n2 3\n", "not connected: its 2 parts"),
+        (b"1 2\n2 3\n3 1\n", r"1 of 4 devices have no link \(the first is device 0\)"),
     ],
 )
 def test_a_mistake_in_an_edge_file_is_named_with_its_line(tmp_path, content, message):
@@ -244,7 +247,7 @@ def test_an_edge_file_that_is_not_there(tmp_path):
         ("erdos_renyi:2", 8, "", r"P must be a number from 0 to 1"),
         ("erdos_renyi:0.01", 8, "", "not connected"),
         ("random_regular:3", 7, "", "random_regular"),
-        ("hypercube", 12, "", "nearest: 8 or 16"),
+        ("hypercube", 12, "", "nearest are 8 and 16"),
         ("torus", 13, "", "product of two numbers"),
         ("star", 8, "uniform", "use metropolis_hastings"),
         ("ring", 8, "metropolis", "did you mean 'metropolis_hastings'"),

@@ -107,7 +107,7 @@ def _rows(jobs: Sequence[tuple[Case, Callable[[], dict]]], columns: tables.Colum
                 rows.append(fresh.submit(job).result())
             except BrokenProcessPool:
                 raise MemoryError(
-                    "the process of a row was killed, perhaps for lack of memory; take fewer devices or a smaller model"
+                    "the process of a row was killed, perhaps for lack of memory; use fewer devices or a smaller model"
                 ) from None
         print(tables.show(rows[-1], columns), flush=True)
         replace(output, json.dumps(rows, indent=2) + "\n")

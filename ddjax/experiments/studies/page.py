@@ -13,27 +13,30 @@ from ddjax.experiments.files import csv_text, replace
 from ddjax.experiments.studies.curves import Curve
 from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
 
-_FALLING = -0.1  # log-log slope below which a quantity counts as falling
+_FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
-Slopes are those of the logarithm of a quantity over rounds {start:,} to {end:,} of the first curve (`summary.json` has
-all windows), against the logarithm of the round or, if marked `per round`, against the round itself. They are means
-over seeds. From three seeds on, they have 95 % bootstrap intervals, which are too narrow if there are few seeds. Theory
-holds once transients are over. *At most* marks a bound from above, with which steeper slopes agree. Gradients are those
-of a device's loss at the average soft decision z̄. For averaging, they are those of the mean loss at the mean model; in
-the other column, they are those of a device's own loss at its own model. For devices that learn alone, they are those
-of their own loss. The solution is that of each algorithm. For a network that changes, the spectral gap is an average
-over rounds. Numbers are means over seeds. Curves in the figures are geometric means, with bands from the smallest to
-the largest value."""
+Slopes are those of a quantity's logarithm over the logarithm of the round or, marked `per round`, over the round. Those
+of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the windows of all curves. Numbers
+are means over seeds. From three seeds on, slopes have 95 % bootstrap intervals, which are too narrow for few seeds.
+
+Theory holds once transients are over. *At most* marks a bound from above, with which steeper slopes agree.
+
+Gradients of distillation are those of each device's loss at the average soft decision z̄. Gradients of averaging are
+those of the mean loss at the mean model; the column of own targets has those of each device's own loss at its own
+model. Gradients of devices that train alone are those of their own losses. Each algorithm is compared with its own
+solution. The spectral gap of a network that changes is an average over rounds.
+
+Curves in the figures are geometric means over seeds, with bands from the smallest value to the largest."""
 _ABOUT_END_POINTS = """\
-A *minimum* has no direction that bends down by more than a thousandth of the largest curvature, beyond the uncertainty
-(an eigenvalue lies within this distance). Its gradient cannot lower the loss by more than a thousandth against
-curvature of that size, nor can a perturbation along the direction of smallest curvature. A *saddle* has a direction
-that bends down by more than that, and a step along it lowers the loss by more than a thousandth. All other points are
-*undecided*, mostly because the gradient is still too large."""
+A point is *undecided* as long as its gradient, against a curvature of a thousandth of the largest, could lower the loss
+by more than a thousandth. Most undecided points are of this kind. Otherwise, a point is a *saddle* if two things hold.
+A direction bends down by more than a thousandth of the largest curvature, beyond the uncertainty (an eigenvalue lies
+within this distance). And a step along the direction of smallest curvature lowers the loss by more than a thousandth.
+A point is a *minimum* if neither holds, and undecided if only one holds."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Write the tables of all curves so far into a folder, which is created if necessary."""
+    """Write the tables of all curves so far into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, of_devices = [], []
     for curve in curves:
@@ -69,7 +72,7 @@ def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN and infinities with `None` for JSON, which has neither."""
+    """Replace NaN and infinities by `None` for JSON, which has neither."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -82,7 +85,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _range(slopes: Sequence[float]) -> str:
-    """Write the first and the last slope, or only one of them if they are equal."""
+    """Write the first and the last slope, or one if they are equal."""
     return " to ".join(
         dict.fromkeys(
             f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
@@ -95,7 +98,7 @@ def _number(value: float | None, form: str = ".2e") -> str:
 
 
 def _verdict(curve: dict[str, Any]) -> str:
-    """Describe in words where a run ends."""
+    """Say in words where a run ends."""
     if not np.isfinite(curve["final"]["objective"]).all():
         return "diverged"
     distance, what = _mean(curve["final"]["distance_to_solution"]), "distance" if curve["solved"] else "gradients"
@@ -106,11 +109,11 @@ def _verdict(curve: dict[str, Any]) -> str:
     fits = curve["slopes"]["distance_to_solution" if curve["solved"] else "gradient_norm_sq_max"]
     shown = [fit for fit in (fits["log-log"], fits["log-log, late"]) if fit]
     falls = [(fit["high"] if math.isfinite(fit["high"]) else fit["value"]) < _FALLING for fit in shown]
-    return f"{what} still falling" if falls and all(falls) else f"{what} not falling (any longer or yet)"
+    return f"{what} still falling" if falls and all(falls) else f"{what} not falling (no longer, or not yet)"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Make a table without the columns that are empty in all rows."""
+    """Write a table without the columns that are empty in all rows."""
     kept = [place for place, _ in enumerate(head) if any(row[place] for row in rows)]
     return [f"| {' | '.join(line[place] for place in kept)} |" for line in (head, ["---"] * len(head), *rows)] + [""]
 
@@ -120,9 +123,9 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     lines = ["# Convergence study", "", f"`{summary['command']}`", "", *_where(curves), *_rates(curves)]
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
-        head = ["curve", "verdicts", "smallest curvature of all (± uncertainty)", "largest curvature"]
-        head += ["lowest ratio of smallest to largest curvature", "largest gradient norm", "mean loss"]
-        head += ["largest decrease of the loss along the smallest curvature"]
+        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
+        head += ["lowest ratio of the two in a device", "largest gradient norm", "mean loss"]
+        head += ["largest decrease of the loss along it"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]
     for x, groups in by_x(summary["dependence"]).items():
@@ -156,7 +159,7 @@ def _where(curves: Sequence[dict[str, Any]]) -> list[str]:
 
 def _rates(curves: Sequence[dict[str, Any]]) -> list[str]:
     """Write the section on how quickly each curve falls."""
-    head = ["curve", "squared gradient norm", "of the devices, least to most steep", "averaged over rounds"]
+    head = ["curve", "squared gradient norm", "slopes of single devices, least to most steep", "averaged over rounds"]
     head += ["consensus error", "distance to the solution", "spectral gap", "decay of pure mixing, measured / theory"]
     rows = []
     for curve in curves:
