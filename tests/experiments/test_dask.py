@@ -327,7 +327,7 @@ def test_workers_are_waited_for_and_a_scheduler_that_is_gone_is_not(monkeypatch,
     moments = iter([{}, {}, {"late": 1}])
     client.nthreads = lambda: next(moments, {"late": 1})
     assert dispatched(client, "1")[0] == {"job 1": "1"}
-    assert capsys.readouterr().err.count("waiting for one") == 1
+    assert capsys.readouterr().err.count("waiting for a worker") == 1
     client.status = "connecting"
     with pytest.raises(InputError, match="the scheduler at scheduler is gone"):
         dispatched(client, "1")

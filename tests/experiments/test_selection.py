@@ -164,7 +164,7 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
     assert "4 cells; 4 are done" in capsys.readouterr().out
     flags[1] = "--learning_rate=0.01,0.1,0.5"
     assert call(*TINY, *flags, f"--sweep_dir={out}") == 2
-    assert "2 of these trials were not run then" in capsys.readouterr().err
+    assert "2 of these trials were not run before them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ class Dispatcher:
         if refused and len(refused) == len(self.workers):
             raise InputError(f"no worker of {self._address} can be used; {refused[0].refused}")
         if not (alive or self._alone):
-            _note(f"there is no worker; start one with: dask worker {self._address} --memory-limit=0")
+            _note(f"waiting for a worker; start one with: dask worker {self._address} --memory-limit=0")
         self._alone = not alive
 
     def _end(self, future: Any, back: Callable[[Job], None]) -> Iterator[tuple[Job, Any]]:
