@@ -8,17 +8,18 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Mistake of a user: one line that says what is wrong, what was given and what is accepted."""
+    """Mistake of a user; the message says in one line what is wrong, what was given and what is accepted."""
 
 
 class DivergedError(FloatingPointError):
-    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its first value.
+    """Divergence of a run: a loss or soft decision is NaN or infinite, or a private loss is far above its start.
 
     Args:
-      round: number of the round in which this happened, counted from 1.
-      device: number of the first such device.
-      loss: private loss of this device, smoothed over its steps, if it is finite; otherwise NaN.
-      start: loss at the start of the run (see `simulation.watch.Watch`).
+      round: number of the round in which the run diverged, counted from 1.
+      device: lowest number of a device that diverged.
+      loss: private loss of this device, smoothed over its optimizer steps; NaN if a loss or soft decision is not
+        finite.
+      start: private loss of this device at the start of the run (see `simulation.watch.Watch`).
     """
 
     def __init__(self, round: int, device: int, loss: float = math.nan, start: float = math.nan):
@@ -41,7 +42,7 @@ def no_file(path: str) -> InputError:
 
 
 def suggest(kind: str, given: str, accepted: Iterable[str]) -> InputError:
-    """Make the error for an unknown name, with the nearest known name if there is one."""
+    """Make the error for an unknown name; it suggests the most similar known name, if any is similar."""
     accepted = sorted(accepted)
     near = difflib.get_close_matches(given, accepted, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -54,11 +55,11 @@ def check_number(
     """Refuse a number that is out of bounds or NaN.
 
     Args:
-      name: name of the setting, for the message.
-      value: a number; anything else, such as a schedule or a traced value, passes.
-      minimum: the least value, included unless `positive`.
-      maximum: the largest value, included.
-      positive: whether the least value is excluded.
+      name: name of the setting, for the error message.
+      value: the number; anything else, such as a schedule or a traced value, passes the check.
+      minimum: the smallest accepted value, unless `positive` excludes it.
+      maximum: the largest accepted value.
+      positive: whether the number must be greater than `minimum`.
 
     Raises:
       InputError: the number is out of bounds.

@@ -1,4 +1,4 @@
-"""Examples on accelerators: flat and row-major, with private examples on the shard of the device that holds them."""
+"""Storage of examples on accelerators: each is a flat row, and private ones lie on the shard of their device."""
 
 import dataclasses
 import math
@@ -19,16 +19,17 @@ from ddjax.types import Problem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Examples `[M, …]`, stored flat, because on a TPU each row of an image would fill a tile.
+    """Examples `[M, …]`, each stored as a flat row, because a TPU would pad each row of pixels to whole tiles.
 
-    Row numbers index this object like the array, and return examples in their own shape. Within `sharding.by_device`,
-    spread examples contain only the rows of this shard, under the same row numbers.
+    Indexing by row numbers works as in an array `[M, …]`: it returns examples in their original shape. Within
+    `sharding.by_device`, examples that are spread over the shards contain only the rows of this shard, but the row
+    numbers stay the same.
 
     Attributes:
-      rows: `[M, D]`; `[M]` for labels.
+      rows: the flat examples, `[M, D]`, or labels, `[M]`.
       each: shape of one example.
-      layout: numbers of devices per architecture, in order, by which the rows are spread over the shards in equal
-        parts; empty if every shard has all rows.
+      layout: if the rows are spread over the shards (equally many rows on each), the number of devices of each
+        architecture, in order; empty if every shard has all rows.
     """
 
     rows: Any
@@ -73,7 +74,7 @@ class Examples:
 
 
 def flat(x: Any) -> Examples:
-    """Store examples `[M, …]`, an array or its shape, flat and whole on each shard."""
+    """Store examples `[M, …]`, an array or its shape, as flat rows, all of which lie on every shard."""
     if isinstance(x, Examples):
         return x
     rows = (len(x), math.prod(x.shape[1:])) if x.ndim > 1 else x.shape
@@ -85,8 +86,8 @@ def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
     """Bring the examples of some devices to the shards that execute these devices.
 
     Args:
-      held: `[C, n_max]` rows of these devices.
-      data: `Examples` `[M, …]` that are spread, or arrays.
+      held: `[C, n_max]` numbers of the rows that these devices hold.
+      data: the data from which the rows are taken: spread `Examples` `[M, …]`, or arrays.
 
     Returns:
       The new row numbers, `[C, n_max]`, and the data with only these rows.
@@ -106,10 +107,11 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
     place of arrays, the result has shapes, too.
 
     Args:
-      problem: problem with NumPy or JAX arrays. They are the same in every process, unless they are already on this
-        mesh.
+      problem: problem with NumPy or JAX arrays. Every process must pass the same arrays, unless they are already on
+        this mesh.
       mesh: mesh with the axis `devices`.
-      groups: numbers of devices per architecture, in order; each group is spread evenly over the accelerators.
+      groups: number of devices of each architecture, in order; the devices of each architecture are spread evenly over
+        the accelerators.
     """
     if isinstance(problem.x, Examples) and problem.x.spread:
         if problem.x.layout == tuple(groups) and problem.x.rows.sharding == sharding.spread(mesh):
@@ -131,12 +133,12 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
 
 
 class Layout(NamedTuple):
-    """Places of private examples on several shards.
+    """Assignment of private examples to several shards.
 
     Attributes:
       indices: `[N, n_max]`, `Problem.private_indices` renumbered for the stored order.
-      source: `[M']` row of the problem for each stored row, with `M' / S` rows per shard; `None` if only shapes are
-        known.
+      source: `[M']` row of `Problem.x` that each stored row copies; each of the `S` shards stores `M' / S` rows. `None`
+        if only shapes are known.
       total: number `M'` of stored rows.
       groups: see `place_problem`.
     """
@@ -166,7 +168,8 @@ def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...])
 
     Args:
       indices: `Problem.private_indices`, an array or its shape.
-      counts: `Problem.private_counts`, an array or its shape; if it is a shape, every device counts as full.
+      counts: `Problem.private_counts`, an array or its shape; for a shape, every device is taken to hold `n_max`
+        examples.
       shards: number of shards.
       groups: see `place_problem`.
     """

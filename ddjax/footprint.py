@@ -15,8 +15,8 @@ def nbytes(shape: Any) -> int:
 def size_on(platform: str) -> Callable[[Any], int]:
     """Return the function that counts the bytes of an array on a backend.
 
-    A TPU pads the last two axes to whole tiles of 8 × 128. If padding would more than double an array, the compiler
-    puts other axes last, so the array then counts as twice its size without padding.
+    A TPU pads the last two axes to whole tiles of 8 × 128. If padding would more than double the size of an array, the
+    compiler puts other axes last; such an array counts as twice its unpadded size.
     """
 
     def tiled(shape: Any) -> int:
@@ -30,14 +30,15 @@ def size_on(platform: str) -> Callable[[Any], int]:
 
 
 def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
-    """Estimate the bytes at the peak of a program, on all shards, beyond its inputs.
+    """Estimate the most bytes that a program needs at one time, beyond its inputs, summed over all shards.
 
     Each array counts from where it is made to where it is last used. The estimate exceeds what the arrays need, because
-    a compiler fuses much of the program and updates arrays in place. It leaves out what the compiler itself needs.
+    a compiler fuses much of the program and updates arrays in place. The estimate leaves out memory that the compiler
+    itself needs.
 
     Args:
       jaxpr: the program.
-      shards: number of shards over which `shard_map` spreads its part.
+      shards: number of shards over which the parts of the program within `shard_map` are spread.
       size: function that counts the bytes of one array (see `size_on`).
     """
     last: dict[Var, int] = {}

@@ -1,7 +1,7 @@
-"""Forms of execution, picked for speed by backend, shapes and mesh.
+"""Choice of the fastest form of execution for a backend, shapes and a mesh.
 
-The rules for CPUs were measured. The rules for TPUs and GPUs follow from the limits of a chip, and were checked against
-the programs that the compilers make (`scripts/benchmark.py --target`). A flag can force each form.
+The rules for CPUs come from measurements. The rules for TPUs and GPUs follow from the limits of a chip, and were
+checked against the programs that the compilers make (`scripts/benchmark.py --target`). A flag can force each form.
 """
 
 import os
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """Assumptions of the rules about one kind of accelerator.
+    """Numbers that the rules assume for one kind of accelerator.
 
     Attributes:
-      flops: operations per second of a matrix product in full float32 precision.
-      bandwidth: bytes per second of its memory.
-      gather: passes over its rows that a sum over links makes per neighbour (a guess).
-      shift: passes over its rows that a sum over hops makes per neighbour. On a TPU, both parts of a shifted array are
-        read as a whole.
+      flops: operations per second in matrix products of full float32 precision.
+      bandwidth: bytes per second that its memory reads or writes.
+      gather: number of passes over the values of all devices that a sum over links makes per neighbour (a guess).
+      shift: number of such passes that a sum over hops makes per neighbour. On a TPU there are two, because each of the
+        two parts of a shifted array is read as a whole.
     """
 
     flops: float
@@ -30,7 +30,7 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
-_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes of temporary memory; more bytes mean fewer turns
+_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes of temporary memory per chunk; larger chunks are fewer
 _TILE = 8  # rows of a tile on a TPU
 
 
@@ -46,7 +46,7 @@ def mixing_product(
       message: number `P` of values that each device holds.
       shards: number of accelerators that share the work.
       circulant: whether every device `n` hears `n + h` for the same numbers `h`, for example in a ring.
-      itemsize: bytes of a number.
+      itemsize: bytes per number.
 
     Returns:
       `dense`, a matrix product; `gather`, a sum over links; or `shift`, a sum over the hops of a circulant graph.
@@ -67,9 +67,9 @@ def mixing_product(
 def convolution(platform: str) -> str:
     """Pick the form of a convolution whose kernels differ between devices: `products` of matrices, or `native`.
 
-    On a CPU, products are 10 to 60 times faster. On a GPU, a native convolution is grouped, keeps the loop over rounds
-    out of a CUDA graph, and moves half the bytes; that products are faster is a guess. On a TPU, products take twice
-    the time.
+    On a CPU, products are 10 to 60 times faster than native convolutions. On a GPU, a native convolution is a grouped
+    convolution. It moves half as many bytes as products, but keeps the loop over rounds out of a CUDA graph; that
+    products are faster there is a guess. On a TPU, products take twice as long as native convolutions.
     """
     return "native" if platform == "tpu" else "products"
 
@@ -77,7 +77,7 @@ def convolution(platform: str) -> str:
 def micro_batch(platform: str, convolutional: bool) -> int:
     """Pick the number of examples that a model takes at a time, the `micro_batch` of a learner; 0 for all.
 
-    The number for CPUs was measured; so few examples stay in cache.
+    The number for CPUs comes from measurements: with so few examples, the activations stay in cache.
     """
     return 8 if convolutional and platform == "cpu" else 0
 
@@ -98,14 +98,14 @@ def device_chunk(platform: str, convolutional: bool, parameter_bytes: int) -> in
 
 
 def at_a_time(platform: str, count: int, bytes_each: float) -> int:
-    """Find how many of `count` devices or examples an accelerator takes at a time, by the memory that each needs."""
+    """Find how many of `count` devices or examples, of `bytes_each` bytes, an accelerator takes at a time."""
     fitting = max(1, int(_TEMPORARY[platform] // max(bytes_each, 1)))
     if fitting >= count:
         return count
     return fitting // _TILE * _TILE or fitting
 
 
-# Contents of CUDA graphs: what XLA puts there by default, plus loops and conditionals.
+# Operations that go into CUDA graphs: those that XLA puts there by default, plus loops and conditionals.
 _GRAPHED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,COLLECTIVES,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 
 
@@ -123,8 +123,9 @@ def loop_options(platform: str) -> dict[str, str]:
 def matmul_precision(platform: str, precision: str) -> str:
     """Return JAX's name for the precision of matrix products.
 
-    On a GPU, the names of algorithms are exact, whereas "tensorfloat32" means float32 in some kernels, and "bfloat16"
-    means TF32. A TPU makes passes in bfloat16: one for `bfloat16`, three for `tf32`, and six for `float32`.
+    On a GPU, a name such as "TF32_TF32_F32" fixes the algorithm, whereas "tensorfloat32" means float32 in some kernels,
+    and "bfloat16" means TF32. A TPU multiplies in passes of bfloat16: one pass for `bfloat16`, three for `tf32`, and
+    six for `float32`.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.

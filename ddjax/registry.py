@@ -31,7 +31,7 @@ def whole(minimum: int = 0, maximum: int = 2**31 - 1) -> Parser:
 
 
 def number(minimum: float = -math.inf, maximum: float = math.inf, *, positive: bool = False) -> Parser:
-    """Make a parser of finite numbers with inclusive bounds; `positive` excludes 0."""
+    """Make a parser of finite numbers with inclusive bounds; with `positive`, the numbers must also be above 0."""
     if positive:
         accepted = "a positive number" if maximum == math.inf else f"a positive number up to {maximum:g}"
     elif maximum < math.inf:
@@ -72,10 +72,10 @@ class Entry:
     Attributes:
       name: name with which a specification begins.
       build: function that makes the part; its inputs besides the arguments depend on the kind of part.
-      arguments: the arguments in a specification, in order. If the last argument is a `str`, it takes the rest of the
-        specification, colons included.
-      uses: settings that matter if the part is chosen. A setting that some entries name is unused unless one of these
-        entries is chosen.
+      arguments: the arguments in a specification, in order. If `parse` of the last argument is `str`, this argument
+        takes the rest of the specification, colons included.
+      uses: settings that matter if the part is chosen. A setting that any entry names counts as unused unless an entry
+        that names it is chosen.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Choice(NamedTuple, Generic[E]):
     Attributes:
       spec: the text.
       entry: the entry that it names.
-      arguments: values of the arguments; arguments that were left out are missing at the end.
+      arguments: values of the arguments, without the optional arguments at the end that were left out.
     """
 
     spec: str
@@ -135,7 +135,7 @@ class Choice(NamedTuple, Generic[E]):
     arguments: tuple[Any, ...]
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `build` of the entry with `args`, the arguments of the specification, and `kwargs`."""
+        """Call `build` of the entry with `args`, then the arguments of the specification, then `kwargs`."""
         return self.entry.build(*args, *self.arguments, **kwargs)
 
 
@@ -158,7 +158,7 @@ class Registry(Generic[E]):
     """Entries of one kind, by name.
 
     Args:
-      kind: name of the kind for messages, such as `topology`.
+      kind: name of the kind in error messages, such as `topology`.
     """
 
     def __init__(self, kind: str):

@@ -15,7 +15,7 @@ class Schedule(NamedTuple):
       step_sizes: `(initial, rounds) → optax.Schedule`, the step size in round `t` (counted from 0) of a run.
       stretches: whether the schedule depends on the length of the run.
       power: `a` if the step size finally falls like `t^−a`, 0 if it is constant, `None` if it reaches zero.
-      tau: `(rounds) → float`, the number of rounds after which `1 + t/τ` has doubled.
+      tau: `(rounds) → float`, the `τ` of a run of this many rounds: after `τ` rounds, `1 + t/τ` has doubled.
     """
 
     step_sizes: Callable[[float, int], optax.Schedule]
@@ -35,12 +35,12 @@ def constant() -> Schedule:
 def inverse_power(power: float, tau: float | None = None) -> Schedule:
     """Make the schedule `initial / (1 + t/τ)^a`.
 
-    For `1/2 < a ≤ 1`, the sum of the step sizes diverges and the sum of their squares converges, as the convergence
-    claim requires.
+    For `1/2 < a ≤ 1`, the sum of the step sizes diverges and the sum of their squares converges, as the paper's
+    convergence claim requires.
 
     Args:
       power: `a > 0`.
-      tau: `τ > 0` in rounds; a tenth of the run if `None`.
+      tau: `τ > 0` in rounds; if `None`, a tenth of the rounds of the run, but at least one round.
     """
 
     def rounds_to_double(rounds: int) -> float:

@@ -1,9 +1,9 @@
-"""Layout of the device axis over accelerators, hosts or host devices of a CPU: a `jax.sharding.Mesh` of one axis.
+"""Layout of the device axis over accelerators, hosts, or host devices of a CPU: a `jax.sharding.Mesh` with one axis.
 
-The layout never changes a result, except for the order of a few sums over devices. A single shard computes everything
-that belongs to a device. If the number of devices does not divide evenly, padding is added, and is removed before any
-other code sees it. The mesh is ambient (`jax.set_mesh`, called by `Simulation`); without a mesh, everything runs on one
-accelerator.
+The layout changes no result, except that it changes the order in which a few sums over devices are computed. Everything
+that belongs to one device is computed on one shard. If the number of devices is not a multiple of the number of shards,
+devices are added as padding, and are removed before any other code sees them. The mesh is ambient (`jax.set_mesh`,
+called by `Simulation`); without a mesh, everything runs on one accelerator.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
     Args:
       function: `(shared, *arguments)`, which takes leaves `[n, …]` for any `n`, treats each device independently, and
         returns leaves `[n, …]`. It must not close over a traced array.
-      shared: values that are the same for all devices; of examples that are spread, each shard takes its own part.
+      shared: values that are the same for all devices; from spread examples, each shard takes its own part.
       arguments: pytrees with leaves `[N, …]`.
 
     Raises:
@@ -145,7 +145,7 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
     shards, rows = shard_count(), len(x)
 
     def others(count: int, distance: int) -> list[jax.Array]:
-        """Collect rows of other shards, each one step further away: all rows, or part of the rows of the last shard."""
+        """Collect rows of ever more distant shards: all rows of each, but from the last only as many as are needed."""
         parts = []
         while count > 0:
             part = (x[:count] if distance > 0 else x[-count:]) if count < rows else x
@@ -160,8 +160,8 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
 def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
     """Call `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
 
-    This takes two exchanges of `x`. Gathering `x` would move several times as much, and would keep all of `x` on every
-    accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
+    This takes two exchanges of `x`. Gathering `x` would move several times as many bytes, and would keep all of `x` on
+    every accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
 
     Args:
       function: function that treats all columns alike and returns `[N, …]`. It must not close over a traced array.
@@ -169,7 +169,7 @@ def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree
       x: `[N, …]`.
     """
     shards, on_cpu = shard_count(), platform() == "cpu"
-    if shards == 1 and not on_cpu:  # an array of two axes would have another layout on a chip
+    if shards == 1 and not on_cpu:  # on a chip, flattening `x` to two axes would change its layout
         return function(shared, x)
     flat = x.reshape(len(x), -1)
     if shards == 1:

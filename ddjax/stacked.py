@@ -9,7 +9,7 @@ from ddjax.types import PyTree
 
 
 def expand(scalars: jax.Array, x: jax.Array) -> jax.Array:
-    """Reshape scalars, one for each index of the leading axes of `x`, so that they can be multiplied with `x`."""
+    """Reshape scalars, one for each index of the leading axes of `x`, so that they can be multiplied by `x`."""
     return scalars.reshape(scalars.shape + (1,) * (x.ndim - scalars.ndim))
 
 

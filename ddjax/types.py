@@ -24,9 +24,9 @@ class Problem(NamedTuple):
       x: `[M, …]` private inputs of all devices, pooled.
       y: `[M]` labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` rows of `x` that device `n` holds, padded on the right.
-      private_counts: `[N]` number of these rows that count; the rest is padding, so that devices with unequal numbers
-        need no copies.
-      reference: `[R, …]` the public reference set.
+      private_counts: `[N]` number of rows that each device holds; the rest of `private_indices` is padding, so that
+        devices with unequal numbers of examples need no copies of examples.
+      reference: `[R, …]` inputs of the public reference set.
       network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to the
         values it receives from `m`, or a network that changes from round to round.
       x_test: `[T, …]` test inputs, held by no device.
@@ -84,11 +84,12 @@ class Learner(NamedTuple):
         at `params`.
       update: `(device, gradient) → Device`, one optimizer step.
       predict: `(device, x [B, …]) → [B, K]` soft decisions: points of the simplex, or the predicted numbers.
-      objective: `(params, minibatch, reference, targets) → []`, the loss whose gradient is `gradient`.
+      objective: `(params, minibatch, reference, targets) → []`, the loss whose gradient `gradient` computes.
       task: the `learning.tasks.Task` of the learner.
-      outputs: `(params, x [B, …]) → [B, K]` outputs behind the soft decisions: logits, or the predicted numbers.
-      follow: `(compare, params, x [B, …], targets [B, …], share [B]) → (gradient, loss [])` of the sum over examples of
-        `share · compare(outputs, targets)`.
+      outputs: `(params, x [B, …]) → [B, K]` outputs from which soft decisions are computed: logits, or the predicted
+        numbers.
+      follow: `(compare, params, x [B, …], targets [B, …], share [B]) → (gradient, loss [])`, where the loss is the sum
+        over examples of `share · compare(outputs, targets)`.
       adjusts: whether the private loss depends on the classes that the device holds.
     """
 
@@ -105,7 +106,7 @@ class Learner(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Messages by direction, then by kind: counts in one round, or (in the same structure) bytes of one message.
+    """Messages by direction, then by kind: their counts in one round, or (in the same structure) the bytes of one message.
 
     Attributes:
       peer: from device to device, by link: `[N, N]` counts with the receiver as row and the sender as column, as in
@@ -123,8 +124,9 @@ class MixerState(NamedTuple):
     """Memory of a mixer.
 
     Attributes:
-      rows: a pytree whose leaves begin with the `leading` axes of `x`; distillation gathers and scatters it with the
-        reference rows of a round, so that mixers need not know of rows.
+      rows: a pytree whose leaves begin with the `leading` axes of `x`; distillation passes only the entries for the
+        reference rows of a round to the mixer, and then puts them back, so that mixers need not know which rows were
+        drawn.
       rest: everything that does not belong to rows.
     """
 
@@ -136,24 +138,25 @@ class Mixer(NamedTuple):
     """Rule by which the values that devices hold are combined over the network.
 
     `x` is a pytree whose leaves are `[N, …]`. For soft decisions, the second axis is over reference examples (`leading`
-    is 2); for parameters, there is no such axis (`leading` is 1). Values that a mixer keeps per device or row have
-    those leading axes.
+    is 2); for parameters, there is no such axis (`leading` is 1). Values that a mixer keeps for each device or row
+    begin with the same `leading` axes.
 
     Attributes:
       init: `(x, leading) → MixerState`.
       mix: `(key, x, MixerState, NetworkRound) → (x, MixerState, Traffic)`.
       message_bytes: `(x, leading) → Traffic` of ints, from the shapes and dtypes of `x`.
-      name: name for messages.
-      weights: requirement on `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A
-        doubly stochastic matrix meets all of them.
-      keeps_mean: whether the mixer preserves the mean over devices, which `tracking` needs.
-      fixed_graph: whether neighbours must stay the same.
-      lossless: whether every message must arrive.
+      name: name of the mixer in error messages.
+      weights: requirement on `W`: `doubly`, `column` or `row` stochastic, or `links` if weights do not matter. A doubly
+        stochastic matrix meets all of these requirements.
+      keeps_mean: whether the mixer preserves the mean over devices, which consensus `tracking` requires.
+      fixed_graph: whether the mixer needs the same neighbours in every round.
+      lossless: whether the mixer needs every message to arrive.
       running: whether `x` must be a running value that is mixed again and again, rather than a fresh value in each
         round.
-      linear: whether mixing is multiplication by `W`, so that eigenvalues determine what is stable.
+      linear: whether mixing is multiplication by `W`, so that the eigenvalues of `W` determine which step sizes are
+        stable.
       uses_graph: whether the mixer uses the network at all.
-      compressed: whether messages lose something that their sender keeps, like those of `mixing.encoded`.
+      compressed: whether messages lose information that their sender keeps, as in `mixing.encoded`.
     """
 
     init: Callable[[PyTree, int], MixerState]
@@ -198,9 +201,9 @@ class Algorithm(NamedTuple):
       message_bytes: `(problem) → Traffic` of ints, the exact bytes of one message of each kind.
       check: `(problem)`, called on the host by `Simulation`; raises `InputError` for a problem that the algorithm
         cannot handle.
-      start: `(state, problem) → state`, on the host after `init`, for work that cannot be compiled; by default, it
-        changes nothing. A compiled program must not call back to the host, because it would wait for a thread that
-        waits in a collective operation.
+      start: `(state, problem) → state`, called on the host after `init`, for work that cannot be compiled; by default,
+        it changes nothing. A compiled program must not call back to the host, because the call would wait for a thread
+        that itself waits in a collective operation.
     """
 
     init: Callable[[jax.Array, Problem], Any]
