@@ -69,7 +69,7 @@ def minibatches(
     Args:
       key: key of the device in this round.
       held: `[n_max]` rows of the data that the device holds, padded on the right.
-      size: `[]` number of rows that count.
+      size: `[]` number of entries of `held` that are not padding.
       batch_size: examples per minibatch; 0 for all examples of the device.
       epochs: passes over the device's examples, shuffled anew each time; 0 to draw uniformly with replacement.
     """

@@ -21,8 +21,8 @@ class Group(NamedTuple):
     Attributes:
       learner: learner of each device.
       size: number of devices.
-      chunk: number of devices that are vectorized at a time on one shard; `None` for as many as fit in memory (on a
-        CPU, for all devices).
+      chunk: number of devices that are vectorized at a time on one shard; `None` for as many as fit in memory or, on a
+        CPU, for all devices.
     """
 
     learner: Learner

@@ -20,7 +20,7 @@ Compare = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def soft_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Compute `−Σ z log softmax(f)`, in nats."""
+    """Compute `−Σ z log softmax(f)` of outputs `f` and soft labels `z`, in nats."""
     return losses.cross_entropy(jax.nn.log_softmax(outputs), targets)
 
 
@@ -35,7 +35,7 @@ def check_unadjusted(population: Population, name: str) -> None:
 
     Args:
       population: the devices.
-      name: name of the algorithm, for messages.
+      name: name of the algorithm, for error messages.
 
     Raises:
       InputError: a learner has a prior adjustment.
@@ -51,7 +51,7 @@ def check_lessons(
 
     Args:
       problem: the problem; every device must know its whole reference set.
-      name: name of the algorithm, for messages.
+      name: name of the algorithm, for error messages.
       reference_batch_size: number of reference examples drawn in a round.
       classes: whether the task must be classification.
       joins: devices that learn from private and reference examples with one loss, if any.
@@ -92,7 +92,7 @@ def approach(
       devices: a stacked `Device` for each group.
       problem: the problem; its private examples determine the number of steps that schedules count per round.
       reference: `[b, …]` reference examples.
-      targets: `[N, b, K]` targets.
+      targets: `[N, b, K]`, the targets of each device on these examples.
       compare: loss of an example; it must not close over a traced array.
       epochs: number of passes.
 
@@ -243,7 +243,7 @@ def _descend(
 def each_device(
     population: Population, one: Callable, shared: tuple, devices: tuple[Device, ...], *arguments: jax.Array
 ) -> tuple[tuple[Device, ...], PyTree]:
-    """Map a function over all devices, and concatenate all of its outputs but the devices over the groups.
+    """Map a function over all devices; the devices stay in their groups, and all other outputs are concatenated.
 
     Args:
       population: the devices.
@@ -251,7 +251,7 @@ def each_device(
         traced array.
       shared: values that are the same for all devices.
       devices: a stacked `Device` for each group.
-      arguments: arrays `[N, …]`.
+      arguments: arrays `[N, …]`, of which `one` gets the row of device `n`.
     """
     numbers = jnp.arange(population.size)
     parts = [

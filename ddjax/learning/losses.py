@@ -18,7 +18,7 @@ Divergence = Callable[[jax.Array, jax.Array], jax.Array]
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Compute `−log softmax(logits)[label]`, `[B, K], [B] → [B]`."""
-    # This is a mask, because the derivative of an indexed read is a scatter, which is slow on a CPU.
+    # The label is chosen by a mask, because the derivative of an indexed read is a scatter, which is slow on a CPU.
     chosen = labels[:, None] == jnp.arange(logits.shape[-1])
     return -jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(-1)
 

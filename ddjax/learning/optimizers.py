@@ -10,7 +10,8 @@ from ddjax.registry import Entry, Registry
 _UNUSABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
 
 
-# Optimizers of Optax that take a learning rate first, under their Optax names, and SGD with `momentum` (0.9).
+# Optimizers of Optax whose first argument is a learning rate, under their Optax names; and `momentum`, which is SGD
+# with momentum 0.9.
 OPTIMIZERS: Registry[Entry] = Registry("optimizer")
 OPTIMIZERS.add(Entry("momentum", lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)))
 

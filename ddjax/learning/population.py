@@ -126,8 +126,8 @@ class Population:
           reference: `[b, …]` the reference minibatch.
           targets: `[N, b, K]` targets on the reference minibatch; `None` to learn only from the private data.
           active: `[N]` bool, the devices that take part; all devices if `None`. The other devices do not change, but
-            cost the same.
-          correct: function that changes the gradient before each update; it must not close over a traced array.
+            take as much time to compute.
+          correct: function that changes the gradient before each update, and that must not close over a traced array.
           corrections: values that `correct` takes for each device: a stacked pytree for each group.
           known: `[N, b]` bool, the reference examples that each device has; all examples if `None`.
         """
@@ -321,7 +321,7 @@ def single_group(population: Population, algorithm: str) -> Group:
 
     Args:
       population: the devices.
-      algorithm: name of the algorithm, for messages.
+      algorithm: name of the algorithm, for error messages.
 
     Raises:
       InputError: there are several groups.

@@ -12,18 +12,18 @@ _ENTRIES, _EXAMPLES = 2**25, 256
 def stable_step_size(
     learner: Learner, problem: Problem, distillation_weight: float, batch_size: int, reference_batch_size: int
 ) -> float:
-    """Estimate half the largest step size at which SGD on squared losses and distances is stable near the start.
+    """Estimate half the largest step size at which SGD on squared losses and distances is stable as training begins.
 
     `J_i` are the Jacobians of the outputs at the initial parameters, `λ` is the largest eigenvalue of `mean_i J_iᵀJ_i`,
     and `R² = Σ‖J_i‖⁴ / Σ‖J_i‖²`. With minibatches of `B` private and `b` reference examples, step sizes are stable up
     to about `1 / (λ + R²/B + 4 ρ (λ + R²/b))` (Défossez and Bach, AISTATS 2015). The factor 4 allows for targets that
     follow the soft decisions: with `z ← W z + ζ (s − z)`, the largest stable `ρ` is `1 − ζ / (1 + λ_min(W))` times its
-    value for fixed targets, which is at least a quarter of that value for the usual `ζ`. For linear models, this is
-    exact except for `R²`; for other models, the curvature changes during training.
+    value for fixed targets, which is at least a quarter of that value for the usual `ζ`. For linear models, this limit
+    is exact except for `R²`; for other models, the curvature changes during training.
 
     Args:
       learner: learner of a model that predicts numbers.
-      problem: problem from whose private and reference inputs evenly spaced rows are used.
+      problem: problem; evenly spaced rows of its private and reference inputs are used.
       distillation_weight: `ρ`.
       batch_size: `B`; 0 for all examples.
       reference_batch_size: `b`; 0 for all examples.

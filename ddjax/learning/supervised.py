@@ -121,8 +121,8 @@ def supervised_learner(
         (loss, _), gradients = in_parts(private_loss(batch), micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
-        # This is a separate pass: under `vmap`, one product serves all devices, because they share the reference
-        # minibatch.
+        # The reference minibatch has a pass of its own: all devices share it, so under `vmap` one matrix product serves
+        # all devices.
         public = reference, targets, shares(reference, known)
         (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
         gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)

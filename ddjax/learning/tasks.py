@@ -1,4 +1,4 @@
-"""Tasks, classification and regression, and all that depends on them; the dtype of `y` determines the task."""
+"""The tasks classification and regression, and all that depends on the task; the dtype of `y` determines the task."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from ddjax.learning import losses
 
 
 class Task(NamedTuple):
-    """Kind of supervised learning, with a model `f(x)` of `K` outputs.
+    """Kind of supervised learning, with a model `f(x)` that has `K` outputs.
 
     Attributes:
       metric: name of the measure on the test set: `accuracy` or `mse`.
@@ -24,7 +24,7 @@ class Task(NamedTuple):
       compared: `(f, T) → (input of a divergence, s)`.
       divergence: `(specification) → losses.Divergence`; raises `InputError` for an unknown divergence.
       start: `(K) → float`, the entries of `z` and `s^prev` before anything has been sent.
-      bounds: the least and the largest entry of a target; targets are clipped to them.
+      bounds: the smallest and the largest entry that a target may have; targets are clipped to these bounds.
       measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
       targets: `(y [M, …], K) → [M, K]`, the NumPy arrays with which a squared loss compares outputs.
     """
@@ -71,9 +71,9 @@ def _between_numbers(spec: str) -> losses.Divergence:
     return losses.squared_error
 
 
-# `y [M, K]` are numbers, and the soft decision is the prediction itself. There is no temperature. Neither squared error
-# has a factor ½, so that distillation between linear models converges to the closed form of `co_regularization` with
-# the same `ρ`.
+# `y [M, K]` are numbers, and the soft decision is the prediction itself. There is no temperature. Neither the private
+# loss nor the divergence has a factor ½, so that distillation between linear models converges to the closed form of
+# `co_regularization` with the same `ρ`.
 REGRESSION = Task(
     metric="mse",
     best="min",

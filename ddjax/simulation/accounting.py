@@ -36,7 +36,7 @@ def count(messages: Traffic, message_bytes: Traffic, network: Network) -> Bytes:
 
     Args:
       messages: counts as integer NumPy arrays.
-      message_bytes: bytes of one message of each kind.
+      message_bytes: bytes of one message of each kind, in the same structure.
       network: network over whose links the messages between devices are counted.
     """
     zeros = np.zeros(network.devices, object)

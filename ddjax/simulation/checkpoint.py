@@ -63,7 +63,9 @@ class Checkpoints:
         """
         step = self._manager.latest_step() if self.directory.is_dir() else None
         if step is None:
-            raise InputError(f"no checkpoint in {str(self.directory)!r}; --checkpoint_every makes a run save them")
+            raise InputError(
+                f"no checkpoint in {str(self.directory)!r}; --checkpoint_every makes a run save checkpoints"
+            )
         hook = sys.unraisablehook
         sys.unraisablehook = _without_readers(hook)
         try:
@@ -87,7 +89,7 @@ class Checkpoints:
         progress = self._manager.restore(step, args=args.Composite(progress=args.JsonRestore())).progress
         if progress["format"] != _FORMAT:
             raise InputError(
-                f"{self._name(step)} was written by ddjax {progress['version']}, and {__version__} cannot read it"
+                f"{self._name(step)} was written by ddjax {progress['version']}; ddjax {__version__} cannot read it"
             )
         # Counts stay on the host; other arrays are laid out for this mesh, which may differ from the mesh of the saved
         # run.

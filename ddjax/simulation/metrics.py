@@ -12,7 +12,7 @@ from ddjax.footprint import peak_bytes, size_on
 from ddjax.learning import infer_task
 from ddjax.types import Problem
 
-# Number of examples × devices that a CPU evaluates at a time, so that they stay in cache.
+# Number of examples times devices that a CPU evaluates at a time; so few soft decisions stay in cache.
 _BLOCK = 16_384
 _SAMPLE = 8  # examples from which the memory of an evaluation is estimated
 
@@ -70,7 +70,7 @@ def _blocks(function: Callable, devices: int, *examples: jax.Array):
     if (platform := sharding.platform()) != "cpu":
         some = [jax.ShapeDtypeStruct((_SAMPLE, *each.shape[1:]), each.dtype) for each in examples]
         made = peak_bytes(jax.make_jaxpr(function)(*some).jaxpr, sharding.shard_count(), size_on(platform))
-        # This is half of the memory that a round may use, because more is no faster.
+        # A block takes half of the memory that a chunk of devices may take in a round; a larger block is no faster.
         block = forms.at_a_time(platform, size, 2 * made / sharding.shard_count() / _SAMPLE)
     rows = jnp.arange(math.ceil(size / block) * block).reshape(-1, block) % size
 

@@ -15,8 +15,8 @@ from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.simulation import Simulation, Snapshot
 from ddjax.types import Algorithm, Info, Problem, Traffic
 
-# Seconds after which a live display should be updated; stopping the loop over rounds for that costs next to nothing and
-# changes no number.
+# Seconds after which a live display should be updated; stopping the loop over rounds for an update costs next to
+# nothing and changes no number.
 _PACE = 0.5
 
 
@@ -28,8 +28,8 @@ class Evaluation(NamedTuple):
       metric: name of the metric: `accuracy`, or `mse`, the mean of `‖f(x) − y‖²`.
       score: `[N]` metric of each device on the test set.
       ensemble_score: metric of the mean soft decision.
-      disagreement: mean over devices of `‖s_n − s̄‖²` on the reference set.
-      loss: private loss, averaged over the optimizer steps since the last evaluation (NaN if there were none).
+      disagreement: mean over devices and reference examples of `‖s_n(x) − s̄(x)‖²`.
+      loss: private loss, averaged over the optimizer steps since the last evaluation; NaN without such steps.
       distillation_loss: divergence from the targets, averaged in the same way.
       steps: number of optimizer steps of all devices since round 0.
       bytes: exact traffic since round 0.
@@ -76,7 +76,7 @@ def iterate(
       rounds: number of rounds of the whole run.
       eval_every: number of rounds between two evaluations.
       resume: snapshot and last evaluation from which to continue instead of round 0; they are yielded first.
-      progress: function that is called about every half second of training.
+      progress: function that is called with the `Progress` about every half second of training.
       interrupted: function that is called equally often. If it returns true in any process, the iteration yields one
         more snapshot, with the latest evaluation, and ends.
 
@@ -139,7 +139,7 @@ def iterate(
 
 
 def _agreed(until: int, ended: bool) -> tuple[int, bool]:
-    """Agree on the next step among all processes, because each process has its own clock and signals."""
+    """Agree among all processes on the next stop and on ending, because each has its own clock and signals."""
     if jax.process_count() == 1:
         return until, ended
     every = multihost_utils.process_allgather(np.array([until, ended], np.int32))

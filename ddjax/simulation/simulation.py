@@ -62,8 +62,8 @@ class Simulation:
 
     Args:
       algorithm: algorithm to run, or a function that makes the algorithm from `hyperparameters`.
-      problem: problem on which to run the algorithm; its arrays are copied to where they are needed. A problem that
-        holds shapes (`jax.ShapeDtypeStruct`) instead of data is enough to `lower` programs.
+      problem: problem on which to run the algorithm; its arrays are copied to the accelerators that need them. A
+        problem that holds shapes (`jax.ShapeDtypeStruct`) instead of data is enough to `lower` programs.
       mesh: mesh with the axis `devices`; `None` for all accelerators.
       hyperparameters: pytree of numbers. Like the problem, they are inputs of the compiled program, so that
         `with_problem` can replace them. On a mesh of several shards, they are constants.
@@ -155,8 +155,8 @@ class Simulation:
         self._init = jax.jit(init, out_shardings=layout)
         self._measure = jax.jit(measure, out_shardings=whole)
         self._watch = jax.jit(watch, out_shardings=whole)
-        # The number of rounds is an input, so no run length compiles anew. The state is donated, so it is updated in
-        # place.
+        # The number of rounds is an input, so a run of another length needs no new compilation. The state is donated,
+        # so it is updated in place.
         self._advance = jax.jit(
             advance,
             donate_argnums=(1, 2),
@@ -176,7 +176,8 @@ class Simulation:
 
         Args:
           problem: problem that `fits`.
-          hyperparameters: pytree of the same structure, with other values; on several shards, with the same values.
+          hyperparameters: pytree with the structure of the present hyperparameters, and with other values; on several
+            shards, the values must be the same, too.
 
         Raises:
           ValueError: if the problem does not fit, or if hyperparameters that are constants differ.
@@ -254,7 +255,7 @@ class Simulation:
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Run rounds up to `until`, counted from the start of the run; state and totals are consumed.
 
-        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so no number depends on where a run is cut.
+        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so no number depends on where a run is interrupted.
 
         Returns:
           The state, and the totals with these rounds added.

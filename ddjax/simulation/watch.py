@@ -11,12 +11,12 @@ from ddjax.types import Info, Problem, working_dtype
 
 # A device has diverged if its smoothed private loss is more than this many times the loss at the start.
 FACTOR = 30.0
-_KEPT = 0.95  # share of the smoothed loss that an optimizer step keeps, because one bad minibatch is no divergence
+_KEPT = 0.95  # share of the smoothed loss kept per optimizer step, as one bad minibatch is no divergence
 _EXAMPLES = 16  # private examples, from all devices, on which the models are measured before the first round
 
 
 class Watch(NamedTuple):
-    """Private losses of the devices, and the level at which each counts as diverged.
+    """Smoothed private losses of the devices, and the losses at the start with which they are compared.
 
     A device has diverged if `level > 30 · start`. `start` is the larger of two losses: the loss of the device's model
     before the first round, on private examples of all devices; and the loss of a model without an opinion (uniform
@@ -61,7 +61,7 @@ def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
     outputs = jnp.log(jnp.maximum(s, jnp.finfo(s.dtype).tiny)) if task is CLASSIFICATION else s
     models = jax.vmap(task.loss, (0, None))(outputs, problem.y[rows]).mean(-1)
 
-    none = jnp.zeros((1, s.shape[-1]), dtype)  # once: XLA would fold as many as there are examples
+    none = jnp.zeros((1, s.shape[-1]), dtype)  # one row: with one per example, XLA would fold a large constant
     no_opinion = jax.vmap(jax.vmap(lambda y: task.loss(none, y[None])[0]))(problem.y[held])
     counted = jnp.arange(held.shape[1]) < counts[:, None]
     own = jnp.where(counted, no_opinion, 0).sum(-1) / jnp.maximum(counts, 1)
