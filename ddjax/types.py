@@ -106,7 +106,7 @@ class Learner(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Messages by direction, then by kind: counts in one round, or (in the same structure) bytes of one message per kind.
+    """Messages by direction, then by kind: counts in one round, or (in the same structure) bytes per message.
 
     Attributes:
       peer: from device to device, by link: `[N, N]` counts with the receiver as row and the sender as column, as in

@@ -59,8 +59,8 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
 
     The digits of the number of nodes in base `k + 1`, most significant first, divide the nodes into parts: part `l`,
     for the digit `a_l` at position `p_l`, has `a_l (k + 1)^p_l` nodes in `a_l` sections. First, the nodes of each part
-    average. Then each part in turn links every node of the later parts to a node in each of its sections, so that the
-    mean over each section is the overall mean. Finally, the nodes of each section average.
+    average their values. Then each part in turn links every node of the later parts to a node in each of its sections,
+    so that the mean over each section is the overall mean. Finally, the nodes of each section average.
     """
     if _factors(len(nodes), k + 1) is not None:
         return hyper_hypercube(nodes, k)

@@ -125,7 +125,7 @@ class ErdosRenyi(Network):
         return NetworkRound(matrix, matrix)
 
     def sample_matrices(self, seed: int = 0) -> list[scipy.sparse.csr_array]:
-        """Draw a few matrices on the host, from which the spectral gap is estimated."""
+        """Draw a few matrices for an estimate of the spectral gap, and return them on the host."""
         draws = int(np.clip(2**22 // self.devices**2, 4, 64))  # at most 32 MiB
         keys = jax.random.split(jax.random.key(seed), draws)
         return [scipy.sparse.csr_array(matrix) for matrix in np.asarray(jax.lax.map(self.draw, keys), np.float64)]

@@ -20,8 +20,8 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
     Args:
       network: network as in `Problem.network`.
       stochastic: key of `STOCHASTIC`: the sums that must be 1.
-      fixed: name of the part that needs the same graph in every round; empty if there is none.
-      lossless: name of the part that needs every message to arrive; empty if there is none.
+      fixed: name of the part that needs the same graph in every round; empty if there is no such part.
+      lossless: name of the part that needs every message to arrive; empty if there is no such part.
 
     Raises:
       InputError: if the network fails a check; the message says what is wrong, and where.

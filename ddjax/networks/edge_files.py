@@ -22,7 +22,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
 
     Spaces, tabs, commas or semicolons separate the two numbers. Blank lines and comments after `#` or `%` are skipped.
     Devices are numbered from 0, or from 1 if the file has no 0 and goes up to `devices`. `graph.graph["note"]` says
-    what a reader should know about the numbering and about links that were dropped.
+    what the user should know about the numbering and about links that were dropped.
 
     Raises:
       InputError: if the file cannot be read, a line is not a link between two of the devices, or the file has no links.
@@ -53,7 +53,7 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
 
 
 def _links(path: str, devices: int) -> list[tuple[tuple[int, int], int]]:
-    """Return the links of a file, with devices numbered as in the file, each with its line number."""
+    """Return `((i, j), line number)` for each link of a file, with devices numbered as in the file."""
     links = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
         if found := _LINK.fullmatch(line):

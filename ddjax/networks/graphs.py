@@ -1,4 +1,4 @@
-"""Functions that make graphs, one for each name in a specification; NetworkX makes most of the graphs.
+"""Functions that make graphs, one for each name of a fixed graph; NetworkX makes most of the graphs.
 
 Each function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
 that `m` sends to `n`. NetworkX is slow to load, so other modules import this one only where they need it.
@@ -107,7 +107,7 @@ def random_regular(n: int, seed: int, d: int) -> nx.Graph:
 
 
 def barabasi_albert(n: int, seed: int, m: int) -> nx.Graph:
-    """Draw a graph with hubs: each new device links to `m` earlier ones."""
+    """Draw a graph with hubs: each new device links to `m` earlier devices."""
     return nx.barabasi_albert_graph(n, m, seed=seed)
 
 

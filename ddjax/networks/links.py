@@ -15,8 +15,8 @@ from ddjax.networks.matrices import Dense, MixingMatrix
 from ddjax.sharding import by_column
 from ddjax.stacked import expand
 
-# Largest number of slots in a row that are unrolled, so that XLA fuses them into one loop without temporaries; longer
-# rows are scanned.
+# Largest number of slots per device that are unrolled, so that XLA fuses them into one loop without temporaries; a
+# larger number is scanned.
 _UNROLLED = 32
 
 
@@ -26,15 +26,15 @@ class Links(MixingMatrix):
     """Mixing matrix stored by its `E` directed links, sorted by receiver, then sender; see `from_matrices`.
 
     A product gathers what each device hears, slot by slot, so its cost grows with the number of links. Devices are
-    grouped by the number of their in-neighbours, so that a hub (as in a star) does not widen all rows; a regular graph
-    has one group.
+    grouped by the number of their in-neighbours, so that a hub (as in a star) does not add padding for all devices; a
+    regular graph has one group.
 
     Attributes:
       own: `[N]` weights that devices give themselves; `[T, N]` for a stacked cycle.
       weights: `[E]` weights of the links; `[T, E]` for a cycle, on the union of its graphs, 0 where a round lacks a
         link.
-      senders: `[E]` int32.
-      receivers: `[E]` int32.
+      senders: `[E]` int32, the sender of each link.
+      receivers: `[E]` int32, the receiver of each link.
       by_sender: `[E]` int32, the permutation that sorts the links by sender, then receiver.
       slots: for each group of devices, the numbers of their links, `[n, d]` int32, padded with `E`.
       place: `[N]` int32, position of each device in the concatenated groups; `None` if there is only one group.
@@ -107,7 +107,7 @@ class Links(MixingMatrix):
         return self._sum_of_hops(around, x, self.own, self.weights[self.by_hop])
 
     def _sum_of_hops(self, around: jax.Array, x: jax.Array, own: jax.Array, weights: jax.Array) -> jax.Array:
-        """Compute weighted sums of the rows `x` and of the rows of `around` to which their hops lead."""
+        """Add to each row of `x`, times its own weight, the weighted rows of `around` to which its hops lead."""
         total = expand(own, x) * x
         for hop, weight in zip(self.hops, weights.T, strict=True):
             start = self._reach[0] + hop

@@ -78,7 +78,7 @@ class MixingMatrix(Network):
         return jax.tree.map(self.product_with, x)
 
     def product_with(self, leaf: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]`."""
+        """Multiply `W` by an array `[N, …]`."""
         return by_column(lambda matrix, part: matrix.multiply(part), self, leaf)
 
     def at_round(self, key: jax.Array, round: jax.Array) -> NetworkRound:

@@ -50,9 +50,9 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
     The step is stable if every eigenvalue of `W − ζ I` lies inside the unit circle: `|λ − ζ| < 1`, or `ζ < Re λ + √(1 −
     (Im λ)²)`. The limit is the smallest of these bounds over the eigenvalues: 2/3 on a large ring, but 2/(d + 1) on a
     `d`-dimensional hypercube. For several matrices, the result is the smallest of their limits, which suffices if the
-    matrices are normal. Push-sum uses column-stochastic matrices, with which push-sum weights far below 1 amplify what
-    is added; there, the limit is found by bisection. If the eigenvalues of a matrix for thousands of devices cannot be
-    found, the limit is `2 min_n W_nn`, below which every step is stable by Gershgorin's theorem.
+    matrices are normal. Push-sum uses column-stochastic matrices. Push-sum weights far below 1 amplify the added term
+    `ζ (s − z)`, so the limit for such a matrix is found by bisection. If the eigenvalues of a matrix for thousands of
+    devices cannot be found, the limit is `2 min_n W_nn`, below which every step is stable by Gershgorin's theorem.
 
     Args:
       matrices: float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.

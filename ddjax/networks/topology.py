@@ -37,7 +37,7 @@ class Topology(NamedTuple):
       weights: name of the mixing weights.
       network: network for `Problem.network`.
       matrices: sparse float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
-      note: remark on how an edge file was read, or an empty string.
+      note: remark on how an edge file was read; empty if there is nothing to remark.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Topology(NamedTuple):
         return spectrum.spectral_gap(self.matrices, drawn=self.network.draws)
 
     def largest_consensus_step_size(self) -> float:
-        """Compute the largest stable step size; see `spectrum.largest_consensus_step_size`."""
+        """Compute the largest stable consensus step size; see `spectrum.largest_consensus_step_size`."""
         return largest_consensus_step_size(self.network, self.matrices)
 
 
@@ -289,7 +289,7 @@ def fresh_random_regular(request: Request, degree: int) -> Topology:
 
 
 def fresh_erdos_renyi(request: Request, probability: float) -> Topology:
-    """Draw a graph anew in each round, in which each link exists with probability `P`."""
+    """Draw a graph anew in each round; each link exists with probability `P`."""
     weights = _drawn_weights(request)
     network = ErdosRenyi(np.float64(probability), request.devices)
     return Topology("", weights, network, network.sample_matrices(request.seed))

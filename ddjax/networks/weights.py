@@ -38,7 +38,8 @@ def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
     """Name the default weights of a graph.
 
     The default is `metropolis_hastings` on an undirected graph and `uniform` on a directed graph. If `uniform` weights
-    would not be doubly stochastic, and need not be, the default is `column_uniform` or `row_uniform`.
+    would not be doubly stochastic on a directed graph, and `stochastic` does not require it, the default is
+    `column_uniform` or `row_uniform`.
     """
     if not graph.is_directed():
         return "metropolis_hastings"

@@ -25,7 +25,7 @@ def check_algorithm(
     stochastic: str = "doubly",
     loop: Callable[[Problem, Any, list[jax.Array]], Any] | None = None,
 ) -> None:
-    """Check an algorithm on four linear devices with labels.
+    """Check an algorithm on four devices with linear models and labelled data.
 
     A run must:
 
@@ -37,7 +37,7 @@ def check_algorithm(
 
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
-      topology: a network that the algorithm accepts.
+      topology: specification of a network that the algorithm accepts.
       stochastic: sums of the mixing matrix that must be 1, as in `build_topology`.
       loop: `(problem, first state, keys) → parameters` of each group after one round per key, computed by a plain loop
         over devices in NumPy.

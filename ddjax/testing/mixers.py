@@ -33,8 +33,9 @@ def check_mixer(
 
     Args:
       make: function that makes the mixer; called in single and in double precision.
-      topology: a fixed graph that the mixer accepts.
-      loop: `(x [N, P], W [N, N]) → [N, P]`, the first mixing, computed by a plain loop over devices in NumPy.
+      topology: specification of a fixed graph that the mixer accepts.
+      loop: `(x [N, P], W [N, N]) → [N, P]`, the result of the first mixing, computed by a plain loop over devices in
+        NumPy.
 
     Raises:
       AssertionError: a check fails; the message says what is wrong.

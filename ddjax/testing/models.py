@@ -18,13 +18,15 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
     """Check a registered model.
 
     The model must map `[B, …]` to `[B, K]`, and its only state must be its parameters. Every parameter must have a
-    finite gradient that is not zero everywhere. The model must treat each example independently. It must give the same
-    numbers compiled and not, and stacked over devices. In double precision, all its numbers must be float64.
+    finite gradient that is not zero everywhere. The model must treat each example independently. Its numbers must be
+    the same compiled or not, and for a stack of devices or one device at a time. In double precision, all its numbers
+    must be float64.
 
     Args:
       name: name of the model.
       input_shape: shape of one example.
-      tokens: number of token ids, or 0 to check the model on numbers; by default 5 if the model only takes tokens.
+      tokens: number of token ids, or 0 to check the model on numbers; by default 5 if the model takes only tokens,
+        otherwise 0.
 
     Raises:
       AssertionError: a check fails; the message says what is wrong.

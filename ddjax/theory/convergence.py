@@ -12,7 +12,7 @@ from ddjax.types import Device, Mixer, MixerState, Problem, PyTree
 
 
 class Quantities(NamedTuple):
-    """Measures of one round, where `z̄` is the average soft decision and `θ̄` the average of the parameters.
+    """Measures after one round, where `z̄` is the average soft decision and `θ̄` the average of the parameters.
 
     Attributes:
       objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`; with the squared distance, its
@@ -21,9 +21,9 @@ class Quantities(NamedTuple):
       gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z̄)‖²`, which, according to the paper, vanishes. For
         averaging, `‖∇F(θ̄)‖²`, the same for all devices. For devices that learn alone, the squared gradient norm of
         their private loss.
-      own_gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z_n)‖²` at the device's own target, clipped to the
-        range of soft decisions as in training. Otherwise, the squared gradient norm of the private loss at `θ_n`, which
-        need not vanish under averaging.
+      own_gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z_n)‖²` at the device's own target, which is clipped to
+        the range of soft decisions, as in training. Otherwise, the squared gradient norm of the private loss at `θ_n`,
+        which need not vanish under averaging.
       consensus_error: `[N]`. For distillation, the mean over the reference set of `‖z_n − z̄‖²`; otherwise `‖θ_n −
         θ̄‖²`.
     """
@@ -97,7 +97,7 @@ def gradients(
       population: population of the devices.
       devices: one stacked `Device` per group.
       problem: problem from which the devices learn.
-      targets: `[N, R, K]`; `None` for the private loss alone.
+      targets: `[N, R, K]`, each device's targets on the reference set; `None` for the private loss alone.
 
     Returns:
       Losses `[N]`, and one stacked gradient per group.

@@ -18,16 +18,17 @@ _FLAT = _LITTLE = 1e-3
 
 
 class EndPoint(NamedTuple):
-    """Neighbourhood of a point.
+    """Loss at a point and in its neighbourhood.
 
     Attributes:
       loss: loss at the point.
       gradient_norm: norm `‖g‖` of the gradient.
       smallest: smallest eigenvalue of the Hessian, by Lanczos.
       largest: largest eigenvalue of the Hessian, by Lanczos.
-      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue `λ`: an eigenvalue lies within this distance of `λ`.
-        Infinite if Lanczos did not converge, because it may then have missed a smaller eigenvalue.
-      escape: largest decrease of the loss along `± v`; 0 if the loss decreases nowhere.
+      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue `λ` and its eigenvector `v`, as computed: some eigenvalue
+        lies within this distance of `λ`. Infinite if Lanczos did not converge, because it may then have missed a
+        smaller eigenvalue.
+      escape: largest decrease of the loss along `± v`; 0 if the loss decreases nowhere along `± v`.
       verdict: `minimum`, `saddle` or `undecided`.
     """
 
@@ -44,11 +45,12 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
     """Examine whether a point is stationary to second order (Nesterov and Polyak 2006), and whether it can be escaped.
 
     Let `κ` be a thousandth of the largest curvature. A point is *undecided* if a step along its gradient, against
-    curvature `κ`, would lower the loss by a thousandth or more; such a step lowers the loss by `‖g‖² / 2κ`. Otherwise,
-    the point is a *saddle* if two conditions hold: the smallest curvature lies below `−κ` by more than the uncertainty;
-    and a step along its direction, of some length between a ten-thousandth of `1 + ‖θ‖` and all of `1 + ‖θ‖`, lowers
-    the loss by more than a thousandth. The point is a *minimum*, up to these scales, if the smallest curvature lies
-    above `−κ` by more than the uncertainty, and no such step exists. In all other cases, it is undecided.
+    curvature `κ`, would lower the loss by a thousandth of its value or more; such a step lowers the loss by `‖g‖² /
+    2κ`. Otherwise, the point is a *saddle* if two conditions hold: the smallest curvature lies below `−κ` by more than
+    the uncertainty; and a step in the direction of the smallest curvature, of some length between a ten-thousandth of
+    `1 + ‖θ‖` and all of `1 + ‖θ‖`, lowers the loss by more than a thousandth of its value. The point is a *minimum*, up
+    to these scales, if the smallest curvature lies above `−κ` by more than the uncertainty, and no such step exists. In
+    all other cases, the point is undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once per function and shape.

@@ -21,8 +21,8 @@ def examine_devices(
       state: last state of the run.
       problem: problem from which the devices learn.
       measure: function that measured the run; it determines the loss that is examined. For `measure_distillation`, this
-        is `L_n(·; z̄)` of each device, with `z̄` held fixed. For `measure_separate`, it is the private loss of each
-        device. For `measure_averaging`, it is `F`, examined once, at `θ̄`.
+        loss is `L_n(·; z̄)` of each device, with `z̄` held fixed. For `measure_separate`, it is the private loss of
+        each device. For `measure_averaging`, it is the mean private loss `F`, examined once, at `θ̄`.
       devices: number of devices to examine, starting with the first.
 
     Returns:

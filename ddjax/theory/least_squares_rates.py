@@ -9,13 +9,13 @@ from ddjax.theory.least_squares import RANK, NormalEquations, determined, joint_
 def factor(
     equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
 ) -> float:
-    """Compute the factor by which distances shrink per round once only the slowest direction is left.
+    """Compute the factor per round of the distance to the resting point, once only the slowest direction is left.
 
     In a direction that shrinks by the factor `q` per round, the targets are `F(q) s`, where `F(q)` is `ζ (q I − W + ζ
     I)⁻¹` for `gradient`, `W` for `neighbors`, and `(1 − 1/q) (q I − W)⁻¹ W` for `tracking`. The factor solves `q = 1 −
-    η ν`, where `ν` is the smallest eigenvalue of twice the joint system of `resting_point` with `F(q)`. The result is
-    never below the factor by which disagreement shrinks on the graph. For directed graphs, the symmetric part of `F` is
-    used.
+    η ν`, where `ν` is the smallest eigenvalue of twice the joint system of `resting_point`, with `F(q)` in place of
+    `F`. The result is never below the factor by which disagreement shrinks on the graph. For directed graphs, the
+    symmetric part of `F` is used.
 
     Args:
       equations: normal equations of the problem.
@@ -34,7 +34,7 @@ def factor(
     directions = determined(equations, weight)
 
     def short(lost: float) -> float:
-        """Compute `η ν` minus `1 − q`."""
+        """Compute `η ν − (1 − q)`, where `1 − q` is `lost`."""
         q = 1 - lost
         if consensus == "gradient":
             following = zeta * np.linalg.inv((q + zeta) * identity - matrix)
