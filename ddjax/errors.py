@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class DivergedError(FloatingPointError):
-    """Divergence of a run: a loss or soft decision is not finite, or a private loss has grown far above its start.
+    """Diverged run: a loss or soft decision is not finite, or a private loss is far above its value at the start.
 
     Args:
       round: number of the round in which the run diverged, counted from 1.

@@ -1,4 +1,4 @@
-"""Storage of examples on accelerators: each is a flat row, and private ones lie on the shard of their device."""
+"""Examples stored on accelerators as flat rows; private examples lie on the shard of the device that holds them."""
 
 import dataclasses
 import math

@@ -13,7 +13,7 @@ class Chip(NamedTuple):
 
     Attributes:
       flops: operations per second in matrix products of full float32 precision.
-      bandwidth: bytes per second that its memory reads or writes.
+      bandwidth: bytes per second that the memory of the chip reads or writes.
       gather: number of passes over the values of all devices that a sum over links makes per neighbour (a guess).
       shift: number of such passes that a sum over hops makes per neighbour. On a TPU there are two, because each of the
         two parts of a shifted array is read as a whole.

@@ -126,7 +126,7 @@ class Choice(NamedTuple, Generic[E]):
 
     Attributes:
       spec: the text.
-      entry: the entry that it names.
+      entry: the entry that the text names.
       arguments: values of the arguments, without the optional arguments at the end that were left out.
     """
 

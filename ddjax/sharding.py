@@ -24,7 +24,7 @@ _BLOCK = 2**18
 
 
 def mesh(accelerators: Sequence[jax.Device] | None = None) -> Mesh:
-    """Make a mesh of one axis from accelerators; by default from all accelerators of all processes."""
+    """Make a mesh with one axis from accelerators; by default from all accelerators of all processes."""
     accelerators = accelerators or jax.devices()
     return jax.make_mesh((len(accelerators),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=accelerators)
 

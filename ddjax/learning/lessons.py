@@ -50,11 +50,11 @@ def check_lessons(
     """Refuse a problem on which devices cannot teach each other.
 
     Args:
-      problem: the problem; every device must know its whole reference set.
+      problem: the problem; every device must know the whole reference set.
       name: name of the algorithm, for error messages.
       reference_batch_size: number of reference examples drawn in a round.
       classes: whether the task must be classification.
-      joins: devices that learn from private and reference examples with one loss, if any.
+      joins: the devices, if they learn from private and reference examples with one loss; otherwise `None`.
 
     Raises:
       InputError: the problem does not meet a requirement, or a learner in `joins` has a prior adjustment.

@@ -119,7 +119,7 @@ class Population:
         """Run the local phase of one round.
 
         Args:
-          key: device `n` draws only from `fold_in(key, n)`, so its numbers do not depend on the other devices.
+          key: device `n` draws only from `fold_in(key, n)`, so its draws do not depend on the other devices.
           round: number of rounds done, which learning rate schedules read: `[]`, or `[N]` per device.
           devices: a stacked `Device` for each group.
           problem: problem with the private data.

@@ -20,12 +20,12 @@ class Task(NamedTuple):
       worst: the other of the two.
       partition: name of the default partition of examples over devices.
       loss: `(f [B, K], y [B, …]) → [B]`, the private loss.
-      decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` at temperature `T`, which devices send.
+      decision: `(f [B, K], T) → [B, K]`, the soft decisions `s` that devices send, at temperature `T`.
       compared: `(f, T) → (input of a divergence, s)`.
       divergence: `(specification) → losses.Divergence`; raises `InputError` for an unknown divergence.
       start: `(K) → float`, the entries of `z` and `s^prev` before anything has been sent.
       bounds: the smallest and the largest entry that a target may have; targets are clipped to these bounds.
-      measure: `(s […, B, K], y [B, …]) → […, B]` for each example; the metric is its mean.
+      measure: `(s […, B, K], y [B, …]) → […, B]`, a measure for each example; the metric is the mean over examples.
       targets: `(y [M, …], K) → [M, K]`, the NumPy arrays with which a squared loss compares outputs.
     """
 

@@ -88,7 +88,7 @@ def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
 
 
 def _parts(nodes: Sequence[int], k: int) -> tuple[list[Sequence[int]], list[list[Sequence[int]]]]:
-    """Divide nodes into parts by the digits of their number, and parts into sections that are powers of `k + 1`."""
+    """Divide nodes into parts (see `simple_base`), and parts into sections whose sizes are powers of `k + 1`."""
     parts, sections, start, power = [], [], 0, 1
     while power * (k + 1) <= len(nodes):
         power *= k + 1

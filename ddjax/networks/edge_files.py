@@ -1,6 +1,6 @@
 """Reader of files that list the links of a graph.
 
-NetworkX is slow to load, so other modules import this one only where they need it.
+NetworkX is slow to load, so other modules import this module only where they need it.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Functions that make graphs, one for each name of a fixed graph; NetworkX makes most of the graphs.
 
 Each function takes the number of devices and a seed, then its own arguments. An edge `m → n` of a directed graph means
-that `m` sends to `n`. NetworkX is slow to load, so other modules import this one only where they need it.
+that `m` sends to `n`. NetworkX is slow to load, so other modules import this module only where they need it.
 """
 
 import math

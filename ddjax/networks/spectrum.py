@@ -29,8 +29,8 @@ def spectral_gap(matrices: Matrices, drawn: bool = False) -> float | None:
       drawn: whether the matrices are draws.
 
     Returns:
-      The gap; `None` if it was not found, which can happen on an irregular graph of thousands of devices that mixes
-      very slowly.
+      The gap; `None` if it was not found, which can happen on an irregular graph that has thousands of devices and
+      mixes very slowly.
     """
     rounds, devices = len(matrices), matrices[0].shape[0]
     if devices == 1:

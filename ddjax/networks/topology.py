@@ -303,7 +303,7 @@ def alternating(request: Request, specs: str) -> Topology:
 
 
 def _graph(name: str, *arguments: Argument) -> None:
-    """Register the graph that the function of that name in `graphs` makes."""
+    """Register a graph; the function `name` in the module `graphs` makes it."""
 
     def build(devices: int, seed: int, *values: Any) -> "nx.Graph":
         from ddjax.networks import graphs  # loads NetworkX, which is slow

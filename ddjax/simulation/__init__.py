@@ -1,4 +1,4 @@
-"""Simulation: compile an algorithm for a problem, run it, evaluate it and save it."""
+"""Simulation: compile an algorithm for a problem, run and evaluate it, and save checkpoints."""
 
 from ddjax.simulation.accounting import Bytes
 from ddjax.simulation.checkpoint import Checkpoints

@@ -82,8 +82,8 @@ def iterate(
 
     Raises:
       InputError: if `rounds` is negative or `eval_every` is below 1.
-      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its first value; see
-        `Watch`.
+      DivergedError: if a loss or a soft decision is not finite, or a private loss is far above its value at the start;
+        see `Watch`.
 
     Examples:
       >>> import ddjax, jax, optax
@@ -139,7 +139,7 @@ def iterate(
 
 
 def _agreed(until: int, ended: bool) -> tuple[int, bool]:
-    """Agree among all processes on the next stop and on ending, because each has its own clock and signals."""
+    """Agree on the next stop and on ending among all processes, each of which has its own clock and signals."""
     if jax.process_count() == 1:
         return until, ended
     every = multihost_utils.process_allgather(np.array([until, ended], np.int32))

@@ -261,8 +261,8 @@ class Simulation:
           The state, and the totals with these rounds added.
 
         Raises:
-          DivergedError: if a loss is NaN or infinite, or far above its first value; the error is raised after the
-            round in which this happens.
+          DivergedError: if a loss is NaN or infinite, or a private loss is far above its value at the start; the error
+            is raised after the round in which the run diverges.
         """
         state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):

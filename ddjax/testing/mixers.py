@@ -26,7 +26,7 @@ def check_mixer(
 
     A mixer must:
 
-    - give the same numbers compiled and not, on dense matrices and on links, and on one shard and on several;
+    - give the same numbers whether compiled or not, on dense matrices and on links, and on one shard and on several;
     - keep shapes and dtypes (float64 included), and allow donated arguments;
     - keep the mean if `keeps_mean` is true;
     - use the same names for the counts and for the sizes of its messages.

@@ -15,9 +15,9 @@ class Quantities(NamedTuple):
     """Measures after one round, where `z̄` is the average soft decision and `θ̄` the average of the parameters.
 
     Attributes:
-      objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`; with the squared distance, its
-        gradient in `θ_n` is `∇L_n(θ_n; z̄) / N`. For averaging, the mean private loss `F(θ̄)`. For devices that learn
-        alone, their mean private loss.
+      objective: `[]`. For distillation, the mean over devices of `L_n(θ_n; z̄)`; with the squared distance as
+        divergence, the gradient of this objective in `θ_n` is `∇L_n(θ_n; z̄) / N`. For averaging, the mean private loss
+        `F(θ̄)`. For devices that learn alone, their mean private loss.
       gradient_norm_sq: `[N]`. For distillation, `‖∇L_n(θ_n; z̄)‖²`, which, according to the paper, vanishes. For
         averaging, `‖∇F(θ̄)‖²`, the same for all devices. For devices that learn alone, the squared gradient norm of
         their private loss.

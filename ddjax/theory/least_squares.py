@@ -109,8 +109,8 @@ def co_regularized(equations: NormalEquations, weight: float) -> np.ndarray:
 def resting_point(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
     """Solve for the resting point of devices whose targets are `z = F s`.
 
-    The resting point satisfies `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. For `F = 11ᵀ/N`, it is the
-    solution of `co_regularized`. If the data do not determine a solution, the result is the solution of least norm.
+    The resting point satisfies `(H_n + ρ G) θ_n − ρ G Σ_m F[n, m] θ_m = A_nᵀy_n / m_n`. For `F = 11ᵀ/N`, this point is
+    the solution of `co_regularized`. If the data do not determine a solution, the result is the solution of least norm.
 
     Args:
       equations: normal equations of the problem; `H_n` and `G` are `own` and `shared`.
@@ -150,7 +150,7 @@ def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.nd
       consensus: form of the consensus step. `tracking` has `F = 11ᵀ/N`. `gradient` has `F = ζ (I − W + ζ I)⁻¹`, from
         the resting point of `z ← W z + ζ (s − z)`. `neighbors` has `F = W`.
       matrix: mixing matrix `W` `[N, N]`, doubly stochastic.
-      step_size: consensus step size `ζ`; as it goes to zero, `F` goes to `11ᵀ/N`.
+      step_size: consensus step size `ζ`; as `ζ` goes to zero, `F` goes to `11ᵀ/N`.
 
     Examples:
       >>> from ddjax.networks import build_topology
