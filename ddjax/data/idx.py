@@ -52,8 +52,8 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
     is no test set, a fifth of the examples is drawn for testing.
 
     Raises:
-      InputError: a file is missing or malformed, the names of two files show the same content, or images and labels do
-        not match.
+      InputError: a file is missing or malformed, the names of two files announce the same content, or images and labels
+        do not match.
     """
     files: dict[tuple[str, str], Path] = {}
     for file in sorted(Path(path).expanduser().iterdir()):

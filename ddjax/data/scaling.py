@@ -115,8 +115,8 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
 def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
     """Decide how numbers to predict are scaled: by column if they come from a `.csv` or are far from unit scale.
 
-    Predicting the mean of scaled numbers gives a mean squared error of 1. If `standardize` is `none`, the numbers are
-    not scaled; all other values of `standardize` apply only to inputs.
+    If the numbers are scaled, predicting their mean gives a mean squared error of 1. If `standardize` is `none`, the
+    numbers are not scaled; all other values of `standardize` apply only to inputs.
     """
     y = dataset.y_train.reshape(len(dataset.y_train), -1)
     size = _root_mean_square(y)
@@ -128,7 +128,7 @@ def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
 
 
 def by_column(x: np.ndarray) -> Scaling:
-    """Make the scaling that standardizes columns `[M, P]` by mean and standard deviation.
+    """Make the scaling that standardizes each column of `x` `[M, P]` by its mean and its standard deviation.
 
     There are two exceptions. In a column with only two values, these values become 0 and 1. In a column that nearly
     always has the same value, this value becomes 0, and all other values are scaled to lie between −1 and 1, because
@@ -158,6 +158,6 @@ def _root_mean_square(x: np.ndarray) -> np.ndarray:
 
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:
-    """Return whether floating-point inputs are far from unit scale."""
+    """Return whether the numbers `x`, whose root mean squares are `size`, are far from unit scale."""
     norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * math.prod(x.shape[1:])
     return bool(size.max() > _LARGE or norm < _SMALL)

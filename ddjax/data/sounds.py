@@ -43,8 +43,8 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
     size, hop = round(_WINDOW * sample_rate), round(_HOP * sample_rate)
     if sample_rate < 1000 or sounds.shape[1] < size:
         raise InputError(
-            f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short; at least 1000 Hz and {_WINDOW:g} "
-            "seconds are needed"
+            f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short or sampled too slowly; at least "
+            f"1000 Hz and {_WINDOW:g} seconds are needed"
         )
     middle, scale = _full_scale(sounds if training is None else training)
     bands = _bands(sample_rate, size)

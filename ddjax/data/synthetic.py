@@ -55,7 +55,7 @@ def synthetic_regression(
     noise: float = 0.1,
     heterogeneity: float = 0.5,
 ) -> Dataset:
-    """Generate data for regression: linear functions of the inputs, plus noise; inputs and functions differ by device.
+    """Generate data for regression: targets are linear in inputs, plus noise; inputs and functions differ by device.
 
     Device `n` draws `x = S (h c_n + ε)` with diagonal `S_jj² = j^−1.2 / ((1 + h²) Σ_i i^−1.2)`, so that the mean of
     `‖x‖²` is 1. The number to predict is `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard

@@ -11,7 +11,7 @@ from ddjax.types import working_dtype
 
 
 def numbers(x: jax.Array) -> jax.Array:
-    """Return `x` after a check that a model that computes with numbers can take `x` as its inputs.
+    """Check that the inputs `x` are numbers, as some models require, and return `x`.
 
     Raises:
       InputError: the inputs are token ids, which are names, not quantities.
@@ -35,7 +35,7 @@ def numbers(x: jax.Array) -> jax.Array:
 
 
 def token_ids(x: jax.Array) -> jax.Array:
-    """Return `x` after a check that `x` contains token ids `[B, L]`, which a model can look up.
+    """Check that the inputs `x` are token ids `[B, L]`, as some models require, and return `x`.
 
     Raises:
       InputError: the inputs are floating-point numbers, or they are not sequences.
