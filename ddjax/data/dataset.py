@@ -14,7 +14,7 @@ class Column(NamedTuple):
       missing: number of rows without a value.
       filled: number that replaces missing values: the median over the training rows; `None` if no number is missing.
       categories: texts of a `category` column, in sorted order.
-      why: reason why the column is ignored; empty if it is used.
+      why: reason why the column is ignored, `asked` if the user requested this; empty if the column is used.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
       scaled: whether floating-point numbers already have their intended scale, so that ddjax leaves them unchanged.
       classes: names of the labels 0 to K − 1; empty if the labels have no names.
       columns: interpretation of each column of a table, except the target column.
-      notes: notes on facts that a user may not expect.
+      notes: messages to the user about facts that may be unexpected.
       owners: names of the owners, such as speakers, in sorted order.
     """
 

@@ -11,7 +11,7 @@ from ddjax.data.rows import blocks
 
 
 def digest(dataset: Dataset, reference: Dataset | None = None) -> str:
-    """Compute the digest of a data set before standardization.
+    """Compute the digest of a data set that is not yet standardized.
 
     Args:
       dataset: data set; its inputs, targets and owners enter the digest.

@@ -52,7 +52,8 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
     is no test set, a fifth of the examples is drawn for testing.
 
     Raises:
-      InputError: a file is missing, duplicated or malformed; the message names the file.
+      InputError: a file is missing or malformed, the names of two files announce the same content, or images and labels
+        do not match.
     """
     files: dict[tuple[str, str], Path] = {}
     for file in sorted(Path(path).expanduser().iterdir()):
@@ -68,7 +69,7 @@ def read_idx_folder(wanted: Wanted, path: str) -> Dataset:
     arrays: dict[tuple[str, str], np.ndarray] = {}
     for key in ((each, part) for each in splits for part in ("images", "labels")):
         if key not in files:
-            raise InputError(f"{path} has no IDX file of {' '.join(key)}; it contains {_held(files)}")
+            raise InputError(f"{path} has no IDX file of {' '.join(key)}; this folder contains {_held(files)}")
         arrays[key] = read_idx(str(files[key]))
     for each in splits:
         x, y = arrays[each, "images"], arrays[each, "labels"]

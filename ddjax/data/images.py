@@ -19,11 +19,10 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
     """Read images from one folder per class; these folders are in `train` and `test` (or `val`), or in `path` itself.
 
     All images must have the same size. They are read as greyscale if all of them are greyscale, and as RGB otherwise.
-    If there is no `test` folder, a fifth of the images is drawn for testing, from `train` if it contains the class
-    folders.
+    If there is neither a `test` nor a `val` folder, a fifth of the training images is drawn for testing.
 
     Raises:
-      InputError: there is no image, an image cannot be read, or the images differ in size.
+      InputError: there are too few images, an image cannot be read, or the images differ in size.
     """
     root = Path(path).expanduser()
     notes: tuple[str, ...] = ()

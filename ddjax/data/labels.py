@@ -14,7 +14,7 @@ _MOST, _OFTEN = 20, 5
 
 
 class Targets(NamedTuple):
-    """Training and test targets; see `Dataset`."""
+    """Training and test targets; `Dataset` explains the attributes."""
 
     y_train: np.ndarray
     y_test: np.ndarray
@@ -30,17 +30,18 @@ def check_task(task: str) -> None:
 
 
 def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], task: str = "") -> Targets:
-    """Decide whether targets are classes or numbers to predict, and number the classes.
+    """Decide whether targets are classes or numbers to predict, and give the classes the labels 0 to K − 1.
 
-    Texts, Boolean values and integers are classes. One-hot rows are also classes, as are floating-point numbers with
-    the values 0 to K − 1, 1 to K, or −1 and 1; a note reports this. (scikit-learn's `type_of_target` treats all whole
-    numbers as classes.) All other floating-point numbers are numbers to predict. Classes are numbered in sorted order,
-    so labels may start at any number and have gaps.
+    If no task is set, texts, Boolean values and integers are classes. One-hot rows are also classes, as are
+    floating-point numbers with the values 0 to K − 1, 1 to K, or −1 and 1; in these two cases, a note reports the
+    decision. (By contrast, scikit-learn's `type_of_target` treats all whole numbers as classes.) All other
+    floating-point numbers are numbers to predict. The new labels follow the sorted order of the classes, so the labels
+    in the data may start at any number and have gaps.
 
     Args:
       train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, Boolean values, integers or floating-point numbers.
       test: test targets `[T, …]` of the same kind.
-      names: names of the training and test targets, for messages.
+      names: name of the training targets and name of the test targets, for messages.
       task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:
@@ -174,5 +175,5 @@ def _called(value: object) -> str:
 
 
 def listed(names: tuple[str, ...] | list[str], most: int = 6) -> str:
-    """Join the first few names with commas."""
+    """Join the first `most` names with commas; an ellipsis stands for the other names."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

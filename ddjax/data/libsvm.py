@@ -19,19 +19,19 @@ from ddjax.types import working_dtype
 
 _LINE = re.compile(rb"[-+]?[\d.]+(e[-+]?\d+)?(\s+(qid:\d+\s+)?\d+:\S+)+\s*(#.*)?", re.IGNORECASE)
 _OPEN = {".gz": gzip.decompress, ".bz2": bz2.decompress}
-_LARGEST = 2**34  # bytes of the dense array; sparse data can have any number of columns
+_LARGEST = 2**34  # largest size of the dense array, in bytes; sparse data can have any number of columns
 
 
 def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
-    """Read a file with one line `target column:value …` per example; an omitted column is 0.
+    """Read a file with one line `target column:value …` per example; the value of an omitted column is 0.
 
-    Columns are numbered from 1, or from 0 if a file has a column 0. The test set is a file in the same folder whose
-    name has an additional `.t` (`a9a.t` for `a9a`; `a.t.libsvm` or `a.libsvm.t` for `a.libsvm`). If there is no such
-    file, a fifth of the examples is drawn for testing. Both files may be compressed (`.gz`, `.bz2`).
+    The test set is a file in the same folder whose name has an additional `.t` (`a9a.t` for `a9a`; `a.t.libsvm` or
+    `a.libsvm.t` for `a.libsvm`). If there is no such file, a fifth of the examples is drawn for testing. Both files may
+    be compressed (`.gz`, `.bz2`). Columns are numbered from 1, or from 0 if one of the files has a column 0.
 
     Args:
       path: path of the file.
-      seed: seed of the split.
+      seed: seed of the random split into training and test examples; unused if there is a test file.
       task: `classification` or `regression`; empty to decide from the targets.
 
     Raises:

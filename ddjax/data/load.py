@@ -8,7 +8,7 @@ from ddjax.errors import InputError, no_file, suggest
 
 
 def find_dataset(spec: str) -> DatasetEntry:
-    """Find the entry that reads a data set, from the name of the data set or the kind of its path.
+    """Find the entry that reads the data set with a given name or path.
 
     Args:
       spec: specification, as in `load_dataset`.
@@ -51,11 +51,11 @@ def load_dataset(spec: str, **wanted: int | str) -> Dataset:
     Args:
       spec: name in `DATASETS` with its arguments, such as `digits` or `synthetic_classification:4:60:0.5`; or a path,
         such as `mine.npz`.
-      **wanted: attributes of `Wanted`.
+      **wanted: values for attributes of `Wanted`, such as `task="regression"`.
 
     Raises:
-      InputError: the name is unknown, an argument is malformed, an attribute does not apply to this data set, or the
-        file contains a mistake.
+      InputError: the name or path is unknown, an argument is malformed, an attribute in `wanted` does not apply to this
+        data set, or the file contains a mistake.
 
     Examples:
       >>> digits = ddjax.load_dataset("digits")
@@ -73,5 +73,5 @@ def load_dataset(spec: str, **wanted: int | str) -> Dataset:
 
 
 def _own() -> frozenset[str]:
-    """Return the attributes of `Wanted` that apply only to some data sets."""
+    """Return the names of the attributes of `Wanted` that apply only to some data sets."""
     return frozenset(name for entry in DATASETS.entries() for name in entry.names)

@@ -26,21 +26,20 @@ _OTHERS = ("owner", "sample_rate")  # optional arrays
 def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "") -> Dataset:
     """Read a NumPy archive with the arrays `x_train, y_train, x_test, y_test`.
 
-    Inputs may have any shape; they are integers, Boolean values, finite floating-point numbers or texts.
-    `labels.read_targets` decides whether targets are classes or numbers. If the channels of images seem to come first,
-    they are moved to the last axis, and a note reports this. Texts `[M]` become token ids (see `tokens.tokenize`).
+    Inputs are integers, Boolean values or finite floating-point numbers `[M, …]` of any shape, or texts `[M]`.
+    `labels.read_targets` decides whether targets are classes or numbers. If images seem to have their channels first,
+    the channels are moved to the last axis, and a note reports this. Texts become token ids (see `tokens.tokenize`).
     Sounds `[M, samples]` become log-mel spectrograms (see `sounds.log_mel`) if the archive or the caller gives a
     `sample_rate`. An optional array `owner` `[M]` contains the owner of each training example, as a number or a name.
 
     Args:
       path: path of the file.
       task: `classification` or `regression`; empty to decide from the targets.
-      sample_rate: sample rate of sounds, in Hz; 0 to use the sample rate in the archive, or if the inputs are not
-        sounds.
+      sample_rate: sample rate of sounds, in Hz; 0 to use the array `sample_rate` of the archive, if there is one.
       owner_key: name of the array of owners; empty for `owner`.
 
     Raises:
-      InputError: the file is missing or cannot be read, or a key, shape, dtype or value is wrong.
+      InputError: the file is missing or cannot be read, an array is missing, or a shape, dtype or value is wrong.
 
     Examples:
       >>> x, y = np.arange(24.0).reshape(6, 2, 2), np.array(["cat", "dog"] * 3)

@@ -1,8 +1,8 @@
 """Partitions of examples among devices.
 
 A partition function takes the labels `[M]` of the examples (or numbers to predict, if the partition does not use
-labels). For each of `N` devices, it returns the numbers of the rows that the device holds: `total` different rows in
-all, and at least one row per device.
+labels). It returns one array per device: the row numbers of the examples that the device holds. The `N` arrays together
+contain `total` different rows, and each array contains at least one row.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def _equal_sizes(examples: int, devices: int) -> np.ndarray:
 
 
 def iid(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Partition uniformly at random, into parts whose sizes differ by at most one."""
+    """Divide the examples uniformly at random, into parts whose sizes differ by at most one."""
     cuts = np.cumsum(_equal_sizes(total, devices))[:-1]
     return np.split(rng.permutation(len(labels))[:total], cuts)
 
@@ -32,7 +32,7 @@ def quantity(labels: np.ndarray, total: int, devices: int, rng: np.random.Genera
 
 
 def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
-    """Round `shares · examples` to whole numbers of at least 1 that sum to `examples`."""
+    """Split `examples` into whole numbers of at least 1 that are roughly proportional to `shares`."""
     spare = shares * (examples - len(shares))
     sizes = np.floor(spare).astype(int)
     largest_remainders = np.argsort(sizes - spare, kind="stable")[: examples - len(shares) - sizes.sum()]
@@ -41,11 +41,12 @@ def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
 
 
 def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Skew labels: device `n` draws its labels from its own `q_n ~ Dirichlet(alpha · p)` (Hsu, Qi, Brown 2019).
+    """Skew labels: device `n` draws labels from its own distribution `q_n ~ Dirichlet(alpha · p)`.
 
-    `p` is the share of each class times the number of classes. The numbers of examples per device differ by at most
-    one. Devices draw in turn, one example at a time. An exhausted class is not drawn again. Therefore, if `total` is
-    close to `M`, the labels of the last examples are less skewed than `q_n`.
+    The method is that of Hsu, Qi and Brown (2019). For each class, `p` contains the share of the class in the examples,
+    times the number of classes. The numbers of examples per device differ by at most one. Devices draw in turn, one
+    example at a time. An exhausted class is not drawn again. Therefore, if `total` is close to `M`, the labels that are
+    drawn last are less skewed than `q_n`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     queues = [list(rng.permutation(np.flatnonzero(labels == c))) for c in classes]
@@ -68,7 +69,10 @@ def dirichlet(labels: np.ndarray, total: int, devices: int, rng: np.random.Gener
 
 
 def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sort examples by label, and give each device two random shards out of `2 N` (McMahan et al., AISTATS 2017)."""
+    """Cut examples, sorted by label, into `2 N` shards; give each device two of them at random.
+
+    The method is that of McMahan et al. (AISTATS 2017).
+    """
     if total < 2 * devices:
         raise InputError(f"partition 'shards' needs two examples per device, got {total} for {devices} devices")
     order = rng.permutation(len(labels))[:total]
@@ -82,16 +86,18 @@ def natural(
     """Give each device the examples of its owner, such as a speaker, a writer or a place.
 
     If there are more owners than devices, consecutive owners are joined so that all devices hold about the same number
-    of examples. If there are fewer owners than devices, the examples of an owner are spread at random over several
+    of examples. If there are fewer owners than devices, the examples of an owner are spread at random over one or more
     devices; owners with more examples get more devices.
 
     Args:
-      owner: number of the owner of each example `[M]`; owners are joined in the order of their numbers.
+      owner: index of the owner of each example `[M]`; owners with consecutive indices are joined.
       devices: number of devices `N`.
       rng: source of all randomness.
       most: largest number of examples per device; 0 for no limit.
-      named: whether the data name the owners; otherwise, an owner is the device for which the example was generated.
-      key: key in a specification `natural:KEY` (see `owner_key`); unused here, because `owner` contains the owners.
+      named: whether the data set names its owners; otherwise, the owner of an example is the device for which the
+        example was generated.
+      key: `KEY` in the specification `natural:KEY` (see `owner_key`); unused here, because `owner` already contains the
+        owners.
 
     Raises:
       InputError: a device gets no example.
@@ -107,7 +113,7 @@ def natural(
 
 
 def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
-    """Join consecutive groups into one part per device, of nearly equal numbers of examples, and shuffle each part."""
+    """Join the examples of consecutive owners into parts of nearly equal size, one per device; shuffle each part."""
     parts, place = [], 0
     for n in range(devices):
         left, after = sum(map(len, groups[place:])), devices - n - 1
@@ -123,7 +129,7 @@ def _joined(groups: Parts, devices: int, rng: np.random.Generator) -> Parts:
 
 
 def _spread(groups: Parts, devices: int) -> Parts:
-    """Spread each group over one or several devices, in proportion to its size."""
+    """Spread the examples of each owner over one or more devices; owners with more examples get more devices."""
     sizes = np.array(list(map(len, groups)))
     return [part for group, count in zip(groups, _sizes(sizes / sizes.sum(), devices), strict=True)
             for part in np.array_split(group, count)]  # fmt: skip
@@ -172,14 +178,16 @@ def share_out(
 
     Args:
       name: specification in `PARTITIONS` of a partition that does not use owners.
-      labels: integer labels `[M]`, or floating-point numbers to predict `[M, K]`.
+      labels: targets of the examples: integer labels `[M]`, or floating-point numbers to predict `[M, K]`.
       devices: number of devices `N`.
       rng: source of all randomness.
-      alpha: concentration of `dirichlet` and `quantity`; small values give uneven parts, large values even parts.
+      alpha: concentration of `dirichlet` and `quantity`; the smaller `alpha` is, the more devices differ in the labels
+        (`dirichlet`) or in the number of examples (`quantity`).
       examples_per_device: mean number of examples per device; 0 to divide all `M` examples.
 
     Returns:
-      `N` disjoint arrays of row numbers, each with at least one row.
+      One array per device: the row numbers of the examples that the device holds. The `N` arrays are disjoint, and each
+        array contains at least one row.
 
     Raises:
       InputError: the name is unknown, the partition needs labels but there are only numbers to predict, there are too

@@ -26,8 +26,8 @@ class Prepared(NamedTuple):
     Attributes:
       problem: the problem (see `types.Problem`).
       facts: entries for `config.json`, in types that JSON accepts: `task`, `classes`, `outputs`, `inputs`, `columns`,
-        `standardized`, `examples`, `reference`, `duplicates` (number of test examples that are also training examples)
-        and `notes`.
+        `standardized`, `examples`, `reference`, `duplicates` (number of test examples whose input and target also occur
+        among the private and reference examples) and `notes`.
     """
 
     problem: Problem
@@ -40,7 +40,7 @@ def make_problem(dataset: Dataset, network: Any, **choices: Any) -> Problem:
     Args:
       dataset: data set to divide.
       network: network, as in `prepare`.
-      **choices: all other arguments of `prepare`.
+      **choices: keyword arguments of `prepare`.
 
     Raises:
       InputError: `prepare` refuses an argument.
@@ -85,14 +85,16 @@ def prepare(
 
     Args:
       dataset: data set to divide.
-      network: a `networks.Network`, a mixing matrix `[N, N]`, or the matrices `[T, N, N]` of a cycle.
-      partition: specification in `PARTITIONS`; empty for `dirichlet`, or for `iid` if there are numbers to predict.
+      network: a `networks.Network`, a mixing matrix `[N, N]`, or mixing matrices `[T, N, N]` that are used in turn.
+      partition: specification in `PARTITIONS`; empty for `dirichlet` with classes, and for `iid` with numbers to
+        predict.
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples per device or, with `natural`, the largest number; 0 to
-        divide all remaining examples.
-      reference_size: number `R` of reference examples; 0 for a quarter of the training data, at most 2,000.
+        divide all training examples that are not used for the reference set or for validation.
+      reference_size: number `R` of reference examples; 0 for a quarter of the training data, but at most 2,000 examples
+        and at most all examples of `reference_dataset`.
       eval_examples: number of test examples, drawn at random; 0 for all.
-      standardize: `columns`, `whole` or `none`; empty to decide from the data.
+      standardize: way to scale inputs: `columns`, `whole` or `none`; empty to decide from the data.
       seed: seed of all random draws.
       feature_shift: specification in `shifts.SHIFTS` of a shift that changes the inputs of each device differently;
         empty for no shift. Each reference and test example gets the shift of a randomly drawn device.
@@ -109,8 +111,8 @@ def prepare(
       validation_examples: number of validation examples. They are drawn uniformly from the training data before all
         other examples, and no device holds them.
       evaluate_on: `test`, or `validation` to use the validation examples as the test examples of the problem.
-      shards: number of accelerators over which the devices will be spread. If there is more than one and no
-        `feature_shift`, the private inputs of a shard are prepared only when they are needed (see `rows.Chosen`).
+      shards: number of accelerators over which the devices will be spread. With more than one accelerator and without a
+        `feature_shift`, private inputs are prepared only when they are needed (see `rows.Chosen`).
 
     Raises:
       InputError: there are too few examples, a name is unknown, an argument does not suit the data set, or token ids
@@ -152,7 +154,7 @@ def prepare(
         known, private = references.held_out(dataset, order, reference_size, rng, reference_classes, reference_alpha)
         unlabeled = dataset.x_train[known]
     drawn = rng.permutation(tests)[: eval_examples or None]
-    # `drawn` is drawn in either case, so that devices hold the same examples whichever set is evaluated.
+    # Draw `drawn` in either case, so that the devices hold the same examples whether or not the test set is used.
     test = drawn if evaluate_on == "test" else np.arange(len(dataset.x_test))[: eval_examples or None]
     if PARTITIONS.parse(partition).entry.by_owner:
         shares = _owned(dataset, private, network.devices, partition, examples_per_device, rng)
@@ -289,7 +291,7 @@ def _owned(
 
 
 def _pooled(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows that devices hold, the indices of each device into these rows, and the number per device.
+    """Return the rows that devices hold, each device's indices into these rows, and its number of indices.
 
     Only these rows are copied to the accelerator.
     """
@@ -327,8 +329,8 @@ def _check_tokens(dataset: Dataset) -> None:
 def pool(problem: Problem) -> Problem:
     """Give all private examples to a single device, so that the algorithm `local` is centralized training.
 
-    Give the learner of this device `N` times the batch size of the devices, so that a round still processes the same
-    number of examples.
+    The learner of this device should have `N` times the batch size of the original devices. A round then processes as
+    many examples as before.
 
     Examples:
       >>> problem = ddjax.make_problem(dataset, network, reference_size=437)

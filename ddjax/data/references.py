@@ -19,7 +19,7 @@ def held_out(
     classes: Sequence[str] = (),
     alpha: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose training examples that no device will hold.
+    """Choose the reference set from the training examples; no device will hold the chosen examples.
 
     Args:
       dataset: data set with the training examples.
@@ -34,7 +34,8 @@ def held_out(
       Numbers `[R]` of the rows of the reference set, and numbers `[M − R]` of the remaining rows.
 
     Raises:
-      InputError: the data set has no classes, a class is unknown, or a class has too few examples.
+      InputError: `classes` or `alpha` is set but the data set has no classes, a class is unknown, or a class has too
+        few examples.
     """
     if not classes and not alpha:
         return order[:size], order[size:]
@@ -66,7 +67,7 @@ def _whole(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw inputs `[R, …]` from another data set, or make noise if `other` is `None`.
+    """Draw reference inputs `[R, …]` from the data set `other`, or make noise if `other` is `None`.
 
     Noise is normally distributed and has the dtype, mean and standard deviation of the training inputs. For inputs of
     rank 2, the mean and standard deviation are those of each column; otherwise, they are those of all numbers. For
@@ -93,7 +94,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
     """Draw the reference examples that each device knows, `[N, R]` bool; return `None` if all devices know all of them.
 
     Raises:
-      InputError: the share is outside (0, 1], or it amounts to less than one example.
+      InputError: `share` is outside (0, 1], or `share · size` rounds to 0 examples.
     """
     check_number("reference_known", share, 0, 1, positive=True)
     count = round(share * size)
@@ -107,7 +108,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
 
 
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
-    """Raise `InputError` if the reference inputs are too few, or differ in form from the inputs of the devices."""
+    """Raise `InputError` if `other` has fewer than `size` inputs, or if their form differs from the devices' inputs."""
     here, there = dataset.x_train, other.x_train
     if not 0 < size <= len(there):
         raise InputError(f"reference_size must lie in 1 … {len(there)}, the number of examples in {name}, got {size}")

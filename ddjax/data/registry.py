@@ -9,7 +9,7 @@ from ddjax.registry import Entry, Registry
 
 
 class Wanted(NamedTuple):
-    """Request to the reader of a data set.
+    """Settings with which a data set is read or generated.
 
     Attributes:
       seed: seed of a random split, or of synthetic data.
@@ -18,10 +18,12 @@ class Wanted(NamedTuple):
       target_column: name of the column of a table that contains the targets.
       task: `classification` or `regression`; empty to decide from the targets.
       ignore_columns: names of columns of a table that are not inputs, joined by `+`.
-      input_key: feature that is the input, or column of texts that is the only input of a table.
-      target_key: feature that is the target.
-      owner_key: column, feature or array that contains the owner of each example.
-      encoding: encoding of a text file.
+      input_key: feature of a TensorFlow data set that is the input, or column of texts that is the only input of a
+        table.
+      target_key: feature of a TensorFlow data set that is the target.
+      owner_key: column of a table, feature of a TensorFlow data set, or array in a NumPy archive that contains the
+        owner of each example.
+      encoding: encoding of the file of a table.
       comment: prefix of the lines that are skipped in a table.
       data_dir: folder in which TensorFlow Datasets keeps prepared data sets.
       sample_rate: sample rate of sounds, in Hz.

@@ -44,11 +44,11 @@ def mapped(x: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
 
 
 def located(x: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Find the rows `[m]` of `x` in one pass over its blocks.
+    """Find the rows of `x` with the numbers `rows` `[m]`, in one pass over the blocks of `x`.
 
     Yields:
-      A block, the positions in `rows` of the rows that the block contains, and the positions of these rows in the
-        block.
+      For each block: the block, the positions in `rows` of the row numbers that fall in the block, and the positions
+        of these rows in the block.
     """
     order = np.argsort(rows, kind="stable")
     ascending, start = rows[order], 0
@@ -74,7 +74,7 @@ class Chosen:
     Args:
       x: inputs `[M, …]`.
       rows: numbers of the chosen rows, in the desired order.
-      ready: function of `(x, rows)` that returns these rows in the form in which models take them.
+      ready: function of `(x, rows)` that returns these rows of `x` in the form in which models take them.
     """
 
     def __init__(self, x: Any, rows: np.ndarray, ready: Callable[[Any, np.ndarray], np.ndarray]):

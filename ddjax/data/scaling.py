@@ -24,9 +24,10 @@ class Scaling(NamedTuple):
 
     Attributes:
       how: `none`, `whole` (one offset and one scale for all numbers) or `columns`.
-      offset: `[]`, or `[P]` with one value per column.
-      scale: positive, of the same shape as `offset`.
-      kinds: for each column, whether its scale is its `deviation` or its `range`.
+      offset: number `[]` to subtract, or `[P]` numbers, one per column.
+      scale: positive divisor or divisors, in the same shape as `offset`.
+      kinds: for each column, `deviation` if its scale is its standard deviation, or `range` if its scale is the largest
+        distance of a value from the offset.
       root_mean_square: root mean square of the numbers before scaling; if there are columns, the largest over the
         columns.
     """
@@ -38,11 +39,11 @@ class Scaling(NamedTuple):
     root_mean_square: float = 1.0
 
     def apply(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return scaled rows in the working dtype; scale a few at a time, so that `x` is never copied as a whole.
+        """Return scaled rows in the working dtype; scale a few rows at a time, so that no step copies all of `x`.
 
         Args:
-          x: numbers `[M, …]`.
-          rows: numbers of the rows to return, in this order; `None` for all.
+          x: unscaled numbers `[M, …]`.
+          rows: indices of the rows to return, in this order; `None` for all rows.
 
         Raises:
           InputError: the working dtype cannot hold a scaled number.
@@ -81,10 +82,10 @@ def _none(size: float) -> Scaling:
 def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = "") -> Scaling:
     """Decide how inputs are scaled.
 
-    A table (a `.csv`, or integers of rank 2) is standardized by column, over the training rows. Other integers are
-    pixels. They are standardized by a single mean and a single standard deviation: those of the reference set, which
-    all devices know. Floating-point inputs remain unchanged unless they are far from unit scale. In that case, they are
-    standardized by column, or as a whole if they have more than two axes.
+    A table (a `.csv`, or integers of rank 2) is standardized by column, with means and standard deviations of the
+    training rows. Other integers are pixels. They are standardized by a single mean and a single standard deviation:
+    those of the reference set, which all devices know. Other floating-point inputs remain unchanged unless they are far
+    from unit scale. In that case, they are standardized by column, or as a whole if they have more than two axes.
 
     Args:
       dataset: data set whose inputs are not token ids.
@@ -92,7 +93,7 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
       standardize: `columns`, `whole` or `none`; empty to decide from the inputs.
 
     Raises:
-      InputError: the choice is unknown, or the choice is `columns` but the inputs have no columns.
+      InputError: `standardize` is unknown, or is `columns` although the inputs have no columns.
     """
     if standardize and standardize not in STANDARDIZE:
         raise suggest("standardize", standardize, STANDARDIZE)
@@ -114,8 +115,8 @@ def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = ""
 def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
     """Decide how numbers to predict are scaled: by column if they come from a `.csv` or are far from unit scale.
 
-    Predicting the mean then gives a mean squared error of 1. The choice `none` also applies to targets; all other
-    choices apply only to inputs.
+    If the numbers are scaled, predicting their mean gives a mean squared error of 1. If `standardize` is `none`, the
+    numbers are not scaled; all other values of `standardize` apply only to inputs.
     """
     y = dataset.y_train.reshape(len(dataset.y_train), -1)
     size = _root_mean_square(y)
@@ -127,7 +128,7 @@ def target_scaling(dataset: Dataset, standardize: str = "") -> Scaling:
 
 
 def by_column(x: np.ndarray) -> Scaling:
-    """Make the scaling that standardizes columns `[M, P]` by mean and standard deviation.
+    """Make the scaling that standardizes each column of `x` `[M, P]` by its mean and its standard deviation.
 
     There are two exceptions. In a column with only two values, these values become 0 and 1. In a column that nearly
     always has the same value, this value becomes 0, and all other values are scaled to lie between −1 and 1, because
@@ -157,6 +158,6 @@ def _root_mean_square(x: np.ndarray) -> np.ndarray:
 
 
 def _far(x: np.ndarray, size: np.ndarray) -> bool:
-    """Return whether floating-point inputs are far from unit scale."""
+    """Return whether the numbers `x`, whose root mean squares are `size`, are far from unit scale."""
     norm = (size**2).sum() if x.ndim == 2 else size[0] ** 2 * math.prod(x.shape[1:])
     return bool(size.max() > _LARGE or norm < _SMALL)

@@ -13,7 +13,10 @@ SHIFTS: Registry[Entry] = Registry("feature shift")
 
 
 def rotation(degrees: float) -> Shift:
-    """Make a shift that rotates images by angles from `−degrees` to `degrees`, in equal steps over devices."""
+    """Make a shift that rotates images.
+
+    The angle grows linearly from `−degrees` on the first device to `degrees` on the last device.
+    """
     from scipy import ndimage
 
     def shift(x: np.ndarray, n: int, devices: int, rng: np.random.Generator) -> np.ndarray:
@@ -25,12 +28,18 @@ def rotation(degrees: float) -> Shift:
 
 
 def contrast(factor: float) -> Shift:
-    """Make a shift that multiplies inputs by factors from `1/factor` to `factor`, in equal ratios over devices."""
+    """Make a shift that multiplies inputs by a factor.
+
+    The factor grows geometrically from `1/factor` on the first device to `factor` on the last device.
+    """
     return lambda x, n, devices, rng: x * factor ** _spread(n, devices)
 
 
 def noise(deviation: float) -> Shift:
-    """Make a shift that adds normal noise with deviations from 0 to `deviation`, in equal steps over devices."""
+    """Make a shift that adds normal noise to inputs.
+
+    The standard deviation grows linearly from 0 on the first device to `deviation` on the last device.
+    """
     return lambda x, n, devices, rng: x + deviation * (1 + _spread(n, devices)) / 2 * rng.normal(size=x.shape)
 
 
@@ -46,7 +55,7 @@ def shifted(
 
     Args:
       spec: specification in `SHIFTS`.
-      dataset: data set of the inputs.
+      dataset: data set from which the inputs come.
       parts: pairs of inputs `[B, …]` and the devices `[B]` that see them.
       devices: number of devices `N`.
       rng: source of noise.

@@ -9,7 +9,7 @@ from ddjax.types import working_dtype
 
 BANDS = 32
 _WINDOW, _HOP = 0.032, 0.016  # seconds
-_FLOOR = 1e-6  # fraction of the power of a full-scale sound, below the noise of 16 bits
+_FLOOR = 1e-6  # added to each power; far below the power of a full-scale sound, and above the rounding noise of 16 bits
 _AT_A_TIME = 256  # sounds per step, to save memory
 
 
@@ -20,14 +20,14 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
     0 to half the sample rate.
 
     Args:
-      sounds: sounds `[M, S]`, integers or floating-point numbers from −1 to 1. The full scale of 8-bit and 16-bit
-        integers is that of their dtype. For wider integers, it is that of the smallest of 16, 24 and 32 bits that can
-        hold the training sounds.
+      sounds: sounds `[M, S]`: floating-point numbers from −1 to 1, or integers. The full scale of 8-bit and 16-bit
+        integers is that of their dtype. For wider integers, the full scale is that of 16, 24 or 32 bits, whichever is
+        the smallest that can hold the training sounds.
       sample_rate: sample rate in Hz.
       training: training sounds `[M, S]`; `None` if `sounds` are the training sounds.
 
     Returns:
-      Spectrograms `[M, T, 32]` of the working dtype.
+      Spectrograms `[M, T, 32]` in the working dtype.
 
     Raises:
       InputError: the shape is not `[M, S]`, the sample rate is below 1,000 Hz, the sounds are shorter than a window, or
@@ -43,8 +43,8 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
     size, hop = round(_WINDOW * sample_rate), round(_HOP * sample_rate)
     if sample_rate < 1000 or sounds.shape[1] < size:
         raise InputError(
-            f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short; at least 1000 Hz and {_WINDOW:g} "
-            "seconds are needed"
+            f"sounds of {sounds.shape[1]} samples at {sample_rate} Hz are too short or sampled too slowly; at least "
+            f"1000 Hz and {_WINDOW:g} seconds are needed"
         )
     middle, scale = _full_scale(sounds if training is None else training)
     bands = _bands(sample_rate, size)
@@ -65,7 +65,7 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
 
 
 def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
-    """Return the number that represents silence, and the largest distance from this number."""
+    """Return the number that represents silence, and the largest distance of a possible sound from this number."""
     if sounds.dtype.kind == "f":
         return 0.0, 1.0
     if sounds.dtype.itemsize <= 2:

@@ -10,5 +10,5 @@ def split(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def note(rows: int) -> str:
-    """Write the note on a test set that is drawn at random."""
+    """Return the note that says how many of `rows` examples are drawn for testing."""
     return f"there is no test set, so {rows // 5} of {rows} examples are drawn for testing"

@@ -23,7 +23,7 @@ def synthetic_classification(
 
     The data follow Synthetic(α, β) of FedProx (Li et al., MLSys 2020). Device `n` draws `x ~ N(v_n, Σ)` with `v_n ~
     N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is `argmax(A x + b)`, with standard normal `A` and `b`.
-    Heterogeneity `h = 0` makes all devices alike. With larger `h`, the inputs of different devices are further apart,
+    A heterogeneity `h = 0` makes all devices alike. With larger `h`, the inputs of different devices are further apart,
     and each device has fewer classes. Test examples come from all devices in equal parts.
 
     Args:
@@ -55,7 +55,7 @@ def synthetic_regression(
     noise: float = 0.1,
     heterogeneity: float = 0.5,
 ) -> Dataset:
-    """Generate data for regression: targets are linear in the inputs, plus noise; inputs and maps differ by device.
+    """Generate data for regression: targets are linear in inputs, plus noise; inputs and functions differ by device.
 
     Device `n` draws `x = S (h c_n + ε)` with diagonal `S_jj² = j^−1.2 / ((1 + h²) Σ_i i^−1.2)`, so that the mean of
     `‖x‖²` is 1. The number to predict is `y = (w + h u_n)ᵀ x + b + σ e`. All of `c_n, ε, w, u_n, b, e` are standard
@@ -90,7 +90,7 @@ def synthetic_regression(
 def _drawn(
     rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int
 ) -> tuple[Callable[[], Blocks], np.random.Generator]:
-    """Draw inputs in float64 from standard normal noise, block by block; also return the generator after the draws.
+    """Return a function that iterates over blocks of float64 inputs, and the generator after all inputs are drawn.
 
     If there are several processes, the inputs are drawn again for each pass, so that no process holds all of them.
     """

@@ -24,7 +24,7 @@ class Table(NamedTuple):
       path: path of the file.
       columns: name of each column → its tidied texts.
       lines: line of the file in which each row begins, counted from 1.
-      unnamed: names that ddjax gave to columns without a name; these columns come first.
+      unnamed: names that ddjax or pandas gave to columns without a name; these columns come first.
       notes: notes on how the file was read.
     """
 
@@ -40,7 +40,7 @@ def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
 
     Args:
       path: path of the file.
-      encoding: encoding of the file; empty for UTF-16 if the file begins with its byte-order mark, and for UTF-8
+      encoding: encoding of the file; empty to use UTF-16 if the file begins with a byte-order mark of UTF-16, and UTF-8
         otherwise.
       comment: prefix of the lines that are skipped; empty to skip no line.
 

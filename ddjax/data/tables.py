@@ -14,7 +14,7 @@ from ddjax.data.texts import Numbers, no_text, read_numbers
 from ddjax.data.tokens import tokenize
 from ddjax.errors import InputError, suggest
 
-# Largest number of categories of a column. A column with more different texts holds names, or numbers with mistakes.
+# Largest number of categories of a column. A column with more different texts probably holds names or bad numbers.
 _CATEGORIES = 100
 _LARGEST = 1e100  # far below 1e154, beyond which squares are infinite
 
@@ -37,21 +37,21 @@ def read_csv(
     comma.
 
     `labels.read_targets` decides whether the targets are classes or numbers. All other columns are inputs. A column of
-    numbers becomes one input; the median over the training rows replaces missing numbers. A column of texts becomes one
-    input with the values 0 and 1 for each text in the training rows; for a missing text, all these inputs are 0. Texts
-    that differ only in leading, trailing or doubled spaces are the same.
+    numbers becomes one input; the median over the training rows replaces missing numbers. A column of texts becomes
+    several inputs with the values 0 and 1, one for each different text in the training rows; for a missing text, all
+    these inputs are 0. Texts that differ only in leading, trailing or doubled spaces count as the same text.
 
     A first column without a name is assumed to contain the row numbers that pandas writes, and is ignored.
 
     Args:
       path: path of the file.
       target_column: name of the column with the targets.
-      seed: seed of the split.
+      seed: seed of the random split into training and test rows.
       task: `classification` or `regression`; empty to decide from the targets.
       ignore_columns: names of columns that are not inputs, joined by `+`.
       input_key: column of texts that is the only input; the texts become token ids (see `tokens.tokenize`).
       owner_key: column that contains the owner of each row; this column is not an input.
-      encoding: encoding of the file; empty for UTF-16 if the file begins with its byte-order mark, and for UTF-8
+      encoding: encoding of the file; empty to use UTF-16 if the file begins with a byte-order mark of UTF-16, and UTF-8
         otherwise.
       comment: prefix of the lines that are skipped, such as `#`; empty to skip no line.
 
@@ -147,7 +147,7 @@ def read_unlabeled(wanted: Wanted, path: str) -> Dataset:
 def _inputs(
     table: Table, ignored: dict[str, str], target_column: str, input_key: str, train: np.ndarray
 ) -> tuple[list[np.ndarray], list[Column]]:
-    """Make inputs from columns; return them and the interpretation of each column, found on the rows `train`."""
+    """Make inputs from columns; return the inputs, and an interpretation of each column based on the rows `train`."""
     inputs, about = [], []
     for name, texts in table.columns.items():
         if name == target_column:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Usual signs of a missing value, in lower case. In a column of texts, `none` and `-` may be values.
+# Usual signs of a missing value, in lower case. Some signs, such as `none` and `-`, may be values in a column of texts.
 _NO_TEXT = frozenset(("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null"))
 _NO_NUMBER = _NO_TEXT | frozenset(("none", "-", "--", ".", "missing", "#value!", "#div/0!", "#ref!", "#num!", "nil"))
 # A number with a unit, or with separators that differ from country to country.

@@ -35,18 +35,18 @@ class _Examples(NamedTuple):
 
 
 def read_tfds(wanted: Wanted, name: str) -> Dataset:
-    """Read a data set of TensorFlow Datasets that is prepared in a format with random access (ArrayRecord).
+    """Read a data set that TensorFlow Datasets has prepared in a format with random access (ArrayRecord).
 
     The input and the target are the supervised keys of the data set, or the features that `input_key` and `target_key`
-    name. Several numeric features, joined by `+` in `input_key`, are the columns of a table. The test set is the split
-    `test`, or else `validation` (or `val`, `dev`). If no such split has visible labels (other than −1), a fifth of
-    `train` is drawn for testing.
+    name. Several numeric features, joined by `+` in `input_key`, are the columns of a table. The test set is the first
+    of the splits `test`, `validation`, `val` and `dev` whose labels are not hidden (−1). If there is no such split, a
+    fifth of `train` is drawn for testing.
 
-    All images must have the same size. Texts become token ids (see `tokens.tokenize`). Sounds are cut to the length
-    that 95 % of the training sounds do not exceed, and become log-mel spectrograms (see `sounds.log_mel`).
+    All images must have the same size. Texts become token ids (see `tokens.tokenize`). Sounds are cut or padded to the
+    length that 95 % of the training sounds do not exceed, and become log-mel spectrograms (see `sounds.log_mel`).
 
     Args:
-      wanted: request; its `data_dir` is the folder of prepared data sets, by default `~/tensorflow_datasets`.
+      wanted: settings; `data_dir` is the folder of prepared data sets, by default `~/tensorflow_datasets`.
       name: name of the data set, `NAME[/CONFIG][:VERSION]`.
 
     Raises:

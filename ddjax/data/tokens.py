@@ -7,24 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 VOCABULARY = 4096  # number of ids; 0 stands for no word
-_LONGEST = 64  # largest number of words of an example that are kept
+_LONGEST = 64  # largest number of words that are kept per text
 _WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 
 def tokenize(train: Sequence[str], test: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Convert texts to token ids.
 
-    A text is converted to lower case and split into words and punctuation marks. The id of a word is its CRC-32, modulo
-    4,095, plus 1 (hashing as in Weinberger et al., ICML 2009). Words may share an id by chance. Words that no training
-    text contains have ids, too. The length `L` is that of the longest training text, but at most 64 words; shorter
-    texts are padded with the id 0, and longer texts are cut.
+    A text is converted to lower case and split into words and punctuation marks, which count as words. The id of a word
+    is the CRC-32 of the word, modulo 4,095, plus 1 (hashing as in Weinberger et al., ICML 2009). Different words may
+    share an id by chance. Words that no training text contains also have ids. The length `L` is that of the longest
+    training text, but at most 64 words; shorter texts are padded with the id 0, and longer texts are cut.
 
     Args:
       train: `M` training texts.
       test: `T` test texts.
 
     Returns:
-      Token ids `[M, L]` and `[T, L]` int32, and notes.
+      Token ids `[M, L]` of the training texts and `[T, L]` of the test texts, both int32, and notes for the user.
     """
     cut = [[_WORD.findall(text.lower()) for text in texts] for texts in (train, test)]
     longest = max(map(len, cut[0]), default=0)

@@ -19,10 +19,10 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
       dataset: data set with `M` training examples.
       order: random order `[M]` of the training examples; the first examples in this order become validation examples.
       examples: number of validation examples.
-      evaluate_on: `test`, or `validation` to use the validation examples as the test set of the data set.
+      evaluate_on: `test`, or `validation` to use the validation examples as the test set of the returned data set.
 
     Returns:
-      The data set without the validation examples, and the order of the remaining training examples.
+      The data set without the validation examples in its training data, and the order of its training examples.
 
     Raises:
       InputError: `evaluate_on` is unknown, `evaluate_on` is `validation` but there are no validation examples, or no

@@ -1,4 +1,4 @@
-"""Models: Flax NNX modules that map `[B, …]` to `[B, K]`, with one kind of architecture per file."""
+"""Models: Flax NNX modules that map inputs `[B, …]` to outputs `[B, K]`. Each file has one kind of architecture."""
 
 # The help text lists the models in the order of these imports.
 # isort: off

@@ -28,7 +28,7 @@ def build_model(
     tokens: bool = False,
     view: tuple[int, int] = (0, 1),
 ) -> Callable[[nnx.Rngs], nnx.Module]:
-    """Return a constructor for the architecture `name`.
+    """Return a function that constructs models with the architecture `name`.
 
     Args:
       name: name of a model in `MODELS`.
@@ -37,11 +37,11 @@ def build_model(
       activation: name in `ACTIVATIONS`; GELU by default, because the convergence proof needs smooth models.
       convolution: key in `CONVOLUTIONS`; empty for the key that `forms.convolution` chooses for the backend.
       tokens: whether inputs are token ids, `[L]` integers.
-      view: number of the part of the columns that the model sees, counted from 0, and number of parts (see
-        `views.OnView`).
+      view: pair `(number, views)`: the columns are divided into `views` parts, and the model sees only the part
+        `number`, counted from 0 (see `views.OnView`).
 
     Raises:
-      InputError: a name is unknown, or the model cannot take the inputs.
+      InputError: a name is unknown, or the model cannot take inputs of this kind or shape.
 
     Examples:
       >>> import jax
@@ -85,7 +85,7 @@ def build_model(
 
 
 def micro_batch_for(name: str) -> int:
-    """Return the number of examples that a model processes at a time on the backend of the ambient mesh.
+    """Return the number of examples that a model processes at a time on the backend of the ambient mesh; 0 for all.
 
     Pass this number to a learner as `micro_batch`.
 
@@ -98,7 +98,9 @@ def micro_batch_for(name: str) -> int:
 
 
 def parse_models(spec: str, devices: int) -> list[tuple[str, int]]:
-    """Parse numbers of devices per model, such as `linear:8+mlp:4`; one name without a number stands for all devices.
+    """Parse the number of devices for each model, as in `linear:8+mlp:4`.
+
+    If there is a single name without a number, all devices have this model.
 
     Raises:
       InputError: a model is unknown, a number is malformed, or the numbers do not add up to `devices`.

@@ -2,10 +2,11 @@
 
 On a CPU, XLA runs a convolution 10 to 60 times slower than necessary if the convolution is inside a loop, or if `vmap`
 turns it into a grouped convolution; matrix products keep their speed in both cases. Here, a convolution is `fold ∘
-product ∘ spread`. *Spread* collects the cells in a window and stacks them as channels. *Fold*, its transpose, adds each
-channel back to the cell from which *spread* takes it. For each kernel axis, the convolution uses either *spread* or
-*fold*. Spreading both axes is im2col. *Row-out* spreads only the columns of the kernel, computes the results of all
-kernel rows in one product, and folds these results. *Row-out* moves less memory if there are many channels.
+product ∘ spread`. *Spread* collects the cells in a window and stacks them as channels. *Fold*, the transpose of
+*spread*, adds each channel back to the cell from which *spread* takes this channel. For each kernel axis, the
+convolution uses either *spread* or *fold*. Spreading along both axes is im2col. *Row-out* spreads only along the
+columns of the kernel, computes the results of all kernel rows in one product, and folds these results along the rows.
+*Row-out* moves less memory than im2col if there are many input channels.
 """
 
 import functools
@@ -22,9 +23,10 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def conv_general_dilated(
     lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **kwargs
 ) -> jax.Array:
-    """Replace `lax.conv_general_dilated` in a Flax layer: `[B, H, W, C], [kh, kw, C, O] → [B, H', W', O]`.
+    """Convolve images `[B, H, W, C]` with a kernel `[kh, kw, C, O]`; return images `[B, H', W', O]`.
 
-    Strides, kernel size and padding may have any value.
+    This function replaces `lax.conv_general_dilated` in a Flax layer. Strides, kernel size and padding may have any
+    value.
 
     Raises:
       NotImplementedError: dilation, feature groups or another layout is requested.
@@ -46,13 +48,13 @@ def conv_general_dilated(
     across = _Window(2, kw, window_strides[1], int(left), int(right), lhs.shape[2])
     if down.stride > 1 or kh * kw * c <= kw * c + kh * o:
         return _convolve(lhs, rhs.reshape(kh * kw * c, o), (across, down), ())
-    # An input row contributes to the output rows in a window of the same size, with the rows of the kernel reversed.
+    # Each input row contributes to the output rows in a window of `kh` rows, with the rows of the kernel reversed.
     onto = _Window(1, kh, 1, kh - 1 - down.low, kh - 1 - down.high, down.places)
     return _convolve(lhs, rhs[::-1].transpose(1, 2, 0, 3).reshape(kw * c, kh * o), (across,), (onto,))
 
 
 class _Window(NamedTuple):
-    """Window of `size` cells that slides along an axis of length `extent`, padded by `low` and `high`."""
+    """Window of `size` cells that slides along an axis of `extent` cells, with `low` and `high` cells of padding."""
 
     axis: int
     size: int
@@ -68,7 +70,7 @@ class _Window(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Number of cells from the first to the last cell that one part of the window sees."""
+        """Number of cells over which a single cell of the window slides, from its first to its last position."""
         return (self.places - 1) * self.stride + 1
 
 
@@ -85,7 +87,7 @@ def _backward(spread, fold, residuals, g):
     x, kernel = residuals
     # Spread again: a saved copy would leave the cache before it is needed.
     x, g = functools.reduce(_spread, spread, x), functools.reduce(_spread, fold, g)
-    # For JAX's own derivative of a product, XLA first transposes `g`, which takes longer than the product itself.
+    # For JAX's own derivative of a product, XLA first transposes `g`; this step takes longer than the product itself.
     kernel_gradient = x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
     return functools.reduce(_fold, reversed(spread), g @ kernel.T), kernel_gradient
 
@@ -94,7 +96,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _spread(x: jax.Array, window: _Window) -> jax.Array:
-    """Place the cells that the window sees at each position side by side, as channels: `[…, C] → […, size · C]`."""
+    """For each position of the window, stack the cells in the window as channels: `[…, C] → […, size · C]`."""
     x = _pad(x, window.axis, window.low, window.high)
     parts = [lax.slice_in_dim(x, u, u + window.span, window.stride, window.axis) for u in range(window.size)]
     return jnp.concatenate(parts, axis=-1)

@@ -1,4 +1,7 @@
-"""Dense layer that is fast on CPUs when stacked: kernels are `[out, in]`, and products put features first."""
+"""Dense layer that is fast on CPUs if the layers of many devices are stacked.
+
+Kernels have the shape `[out, in]`, and products put the features before the examples.
+"""
 
 import jax
 import jax.numpy as jnp

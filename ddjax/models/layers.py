@@ -11,7 +11,7 @@ from ddjax.types import working_dtype
 
 
 def numbers(x: jax.Array) -> jax.Array:
-    """Return `x`, the inputs of a model that computes with numbers.
+    """Check that the inputs `x` are numbers, as some models require, and return `x`.
 
     Raises:
       InputError: the inputs are token ids, which are names, not quantities.
@@ -35,7 +35,7 @@ def numbers(x: jax.Array) -> jax.Array:
 
 
 def token_ids(x: jax.Array) -> jax.Array:
-    """Return `x`, the inputs `[B, L]` of a model that looks tokens up.
+    """Check that the inputs `x` are token ids `[B, L]`, as some models require, and return `x`.
 
     Raises:
       InputError: the inputs are floating-point numbers, or they are not sequences.
@@ -60,14 +60,17 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 def conv(in_features: int, out_features: int, size: int, rngs: nnx.Rngs, strides: int = 1, use_bias: bool = True):
-    """Make a convolution with square kernels in the working precision."""
+    """Make a convolution with square kernels, whose parameters have the working precision."""
     return nnx.Conv(
         in_features, out_features, (size, size), strides, use_bias=use_bias, param_dtype=working_dtype(), rngs=rngs
     )
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Average over 2×2 pixels, which is a smooth operation, as the theory requires; drop an odd last row or column."""
+    """Average over blocks of 2×2 pixels, and drop a last row or column that fills no block.
+
+    Averages, unlike maxima, are smooth functions, as the theory requires.
+    """
     b, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
@@ -88,7 +91,7 @@ def channels(model: str, input_shape: tuple[int, ...]) -> int:
 
 
 class GroupNorm(nnx.GroupNorm):
-    """Flax's GroupNorm, changed to sum over the whole image first.
+    """Flax's GroupNorm, changed to sum over the whole image before it sums over the channels of a group.
 
     Sums over the image vectorize; sums over the channels of a group do not.
     """

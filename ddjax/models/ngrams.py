@@ -1,4 +1,4 @@
-"""Counts of hashed n-grams, through which models of numbers take token ids."""
+"""Counts of hashed n-grams, which let models that compute with numbers take token ids."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def hashed_ngrams(x: jax.Array) -> jax.Array:
       x: token ids `[B, L]`; the id 0 means that there is no token.
 
     Returns:
-      Counts `[B, 4096]`, divided by the square root of their sum.
+      Counts `[B, 4096]`; those of each example are divided by the square root of their sum.
     """
     ids = token_ids(x).astype(jnp.uint32)
     # Odd multipliers mix the lower bits into the upper bits, which form the hash.
@@ -32,7 +32,7 @@ def hashed_ngrams(x: jax.Array) -> jax.Array:
 
 
 class OnNgrams(nnx.Module):
-    """Model of numbers `[B, 4096]`, applied to hashed n-grams."""
+    """Model that computes with numbers `[B, 4096]`, applied to counts of hashed n-grams."""
 
     def __init__(self, model: Callable, outputs: int, activation: Activation, rngs: nnx.Rngs):
         self.model = model((BUCKETS,), outputs, activation, rngs)
@@ -43,5 +43,5 @@ class OnNgrams(nnx.Module):
 
 
 def on_ngrams(model: Callable) -> Callable:
-    """Turn the constructor of a model of numbers into the constructor of a model of token ids."""
+    """Turn the constructor of a model that computes with numbers into the constructor of a model of token ids."""
     return lambda input_shape, outputs, activation, rngs: OnNgrams(model, outputs, activation, rngs)

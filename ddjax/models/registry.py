@@ -16,14 +16,15 @@ Activation = Callable[[jax.Array], jax.Array]
 class ModelEntry(Entry):
     """Entry for a model architecture.
 
-    `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`. The module maps `[B, …]` to `[B, K]`: logits, or
-    predicted numbers. Its parameters are its only state.
+    `build` is `(input_shape, outputs, activation, rngs) → nnx.Module`. The module maps inputs `[B, …]` to logits or
+    predicted numbers `[B, K]`. The parameters are the only state of the module.
 
     Attributes:
       check: function of `input_shape` that raises `InputError` for inputs that the model cannot take.
-      convolutional: whether the model has convolutions, which determines how ddjax executes the model.
+      convolutional: whether the model has convolutions; ddjax picks other forms of execution for such a model.
       tokens: whether the model takes integer token ids instead of numbers.
-      on_tokens: `build` for token ids, if the model takes both token ids and numbers; otherwise `None`.
+      on_tokens: function that replaces `build` if the inputs are token ids, for a model that takes both token ids and
+        numbers; `None` for other models.
     """
 
     check: Callable[[tuple[int, ...]], object] = tuple
@@ -33,7 +34,10 @@ class ModelEntry(Entry):
 
     def __post_init__(self) -> None:
         if self.arguments:
-            raise InputError(f"model {self.name!r} cannot have arguments, because a colon precedes a number of devices")
+            raise InputError(
+                f"model {self.name!r} cannot have arguments, because the colon after the name of a model precedes a "
+                "number of devices"
+            )
 
 
 MODELS: Registry[ModelEntry] = Registry("model")

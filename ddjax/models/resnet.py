@@ -16,7 +16,10 @@ def _norm(features: int, rngs: nnx.Rngs) -> GroupNorm:
 
 
 class _Block(nnx.Module):
-    """Two 3×3 convolutions with GroupNorm, and a shortcut that is projected if the shape changes (He et al. 2016)."""
+    """Two 3×3 convolutions with GroupNorm, and a shortcut (He et al. 2016).
+
+    If the output has another shape than the input, the shortcut is a 1×1 convolution.
+    """
 
     def __init__(self, in_features: int, features: int, strides: int, activation: Activation, rngs: nnx.Rngs):
         self.first = conv(in_features, features, 3, rngs, strides, use_bias=False)
@@ -34,9 +37,10 @@ class _Block(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Residual network: a 3×3 stem, three stages of blocks, all with GroupNorm, and mean pooling.
+    """Residual network with GroupNorm: a 3×3 convolution, three stages of blocks, mean pooling and a dense layer.
 
-    The stages have 16, 32 and 64 channels. The depth is 2 + 6 · blocks; the paper uses a depth of 14.
+    The stages have 16, 32 and 64 channels. The depth is 2 + 6 · blocks; the paper on distributed distillation uses a
+    depth of 14.
     """
 
     def __init__(self, blocks: int, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):

@@ -30,9 +30,10 @@ class _Tokens(nnx.Module):
 
 
 class EmbeddingBag(nnx.Module):
-    """Sum of the token embeddings, divided by the square root of the number of tokens, and a linear layer.
+    """Linear layer, applied to the sum of the token embeddings divided by the square root of the number of tokens.
 
-    The order of the tokens does not matter, as in Joulin et al. (EACL 2017), who use the mean.
+    The order of the tokens does not matter, as in the model of Joulin et al. (EACL 2017), which uses the mean of the
+    embeddings.
     """
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
@@ -46,7 +47,10 @@ class EmbeddingBag(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """One pre-norm block of a transformer (Vaswani et al. 2017) with 64 features and 4 heads, and mean pooling."""
+    """One pre-norm block of a transformer (Vaswani et al. 2017), mean pooling over tokens, and a linear layer.
+
+    The block has 64 features and 4 heads.
+    """
 
     def __init__(self, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):
         linear = partial(nnx.Linear, param_dtype=working_dtype(), rngs=rngs)

@@ -22,9 +22,10 @@ class OnView(nnx.Module):
 
 
 def view_range(input_shape: tuple[int, ...], number: int, views: int) -> tuple[int, int]:
-    """Return the first column of view `number` (counted from 0) of `views` views, and the first column after this view.
+    """Return the first column of the view `number`, and the first column after this view.
 
-    Views are disjoint and cover all columns. The widths of two views differ by at most one column.
+    There are `views` views, numbered from 0. They are disjoint and cover all columns. The widths of any two views
+    differ by at most one column.
 
     Raises:
       InputError: there are more views than columns.
