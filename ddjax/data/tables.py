@@ -88,9 +88,7 @@ def read_csv(
     if input_key:
         ignored |= {name: "only texts are inputs" for name in columns if name not in (input_key, target_column)}
     if len(table.lines) < 5:
-        raise InputError(
-            f"{path}: {len(table.lines)} rows are too few to use a fifth for testing; at least 5 are needed"
-        )
+        raise InputError(f"{path}: at least 5 rows are needed to use a fifth for testing, got {len(table.lines)}")
     target = _target(table, target_column)
     y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
     notes = (*table.notes, note(len(y)), *notes)

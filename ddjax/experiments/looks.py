@@ -120,3 +120,12 @@ def style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
 def literal(text: str) -> str:
     """Escape `$` in a label, so that it does not begin a formula."""
     return text.replace("$", r"\$")
+
+
+def log_ticks(axis: Axis) -> None:
+    """Set few ticks with short labels, for any range."""
+    low, high = axis.get_view_interval()
+    narrow = ticker.MaxNLocator(4) if high < 4 * low else ticker.LogLocator(subs=(1, 2, 5))
+    axis.set_major_locator(narrow if high < 100 * low else ticker.LogLocator())
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())

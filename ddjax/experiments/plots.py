@@ -30,6 +30,7 @@ from ddjax.experiments.looks import (
     Figure,
     FigureCanvasBase,
     literal,
+    log_ticks,
     looks,
     measured,
     style,
@@ -163,16 +164,17 @@ def _figure(groups: Groups, labels: list[str], metric: str, ending: str) -> byte
         label = literal(label) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
         scores = [mean[f"{metric}_{name}"] for name in ("mean", task.worst, task.best)]
         _draw(axes[0], mean["round"], scores, look, label)
-        sent = mean["bytes_sent_total"] / int(flags["devices"])  # including bytes that a server sends
+        sent = mean["bytes_sent_total"] / int(flags["devices"]) / 1e6  # including bytes that a server sends
         if sent.any():
             _draw(axes[1], sent[1:], [score[1:] for score in scores], look, label)  # round 0 has no place on a log axis
         else:
             axes[1].axhline(scores[0][-1], color=look["color"], linestyle=(0, (1, 1)), linewidth=1)
     named = measured(metric, (flags.get("evaluate_on", "test") for flags, _ in groups.values()))
     axes[0].set(xlabel="round", ylabel=named, yscale=AXES[metric][1])
-    axes[1].set(xlabel="bytes sent (by a server too), per device", xscale="log")
+    axes[1].set(xlabel="MB sent per device, including a server's share", xscale="log")
     for axis in axes:
         axis.grid(alpha=0.3)
+    log_ticks(axes[1].xaxis)
     title = "mean (line), worst (dotted) to best device"
     handles, names = axes[0].get_legend_handles_labels()
     short = len(names) <= 4 and max(map(len, names)) < 35

@@ -57,7 +57,10 @@ def check_mixer(
     for leading, x in ((1, _parameters()), (2, _decisions())):
         compiled = _mix(mixer, x, leading, dense)
         close(_mix(mixer, x, leading, dense, compile=False), compiled, "compiled or not")
-        close(_mix(mixer, x, leading, links)[:2], compiled[:2], "a dense matrix or links")
+        *gathered, counts = _mix(mixer, x, leading, links)
+        close(tuple(gathered), compiled[:2], "a dense matrix or links")
+        by_link = links.at_round(jax.random.key(0), jnp.int32(0)).sent.links().shape
+        check_traffic(counts, mixer.message_bytes(x, leading), by_link, _DEVICES)
         mixed, state, sent = compiled
         same_shapes(mixed, x, "what is mixed")
         same_shapes(state, jax.eval_shape(lambda x, leading=leading: mixer.init(x, leading), x), "the mixer's state")

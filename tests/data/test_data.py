@@ -276,8 +276,8 @@ def test_csv_of_labels(tmp_path):
     [
         ("a,b", [(i, i) for i in range(9)], "", "--target_column must name the column to predict: a, b"),
         ("size,price", [(i, i) for i in range(9)], "prize", "did you mean 'price'"),
-        ("a,b", [(i, i) for i in range(4)], "a", "4 rows are too few"),
-        ("a,b", [], "a", "0 rows are too few"),
+        ("a,b", [(i, i) for i in range(4)], "a", "at least 5 rows are needed to use a fifth for testing, got 4"),
+        ("a,b", [], "a", "at least 5 rows are needed to use a fifth for testing, got 0"),
         ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "is missing in 1 rows, beginning with line 5"),
         ("a,b", [(None, i) for i in range(9)], "b", "column 'a' has no value"),
         ("a,b", [(None, i) for i in range(9)], "a", "column 'a' has no value"),

@@ -9,11 +9,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddjax.experiments.looks import COLORS, STYLES, Artist, Axes, Axis, Figure, Line2D, literal, looks, style, ticker
+from ddjax.experiments.looks import (
+    COLORS,
+    STYLES,
+    Artist,
+    Axes,
+    Figure,
+    Line2D,
+    literal,
+    log_ticks,
+    looks,
+    style,
+)
 
 _MARKERS = "osD^vP*X"  # one marker more than colours, so that few curves share both
 _DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the line styles, for SVG
-_ROOM = 0.1  # how far intervals may stretch an axis beyond the seeds, as a share of their range
+_ROOM = 0.5  # how far intervals may stretch an axis beyond the seeds, as a share of their range
 _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8.5,
@@ -173,36 +184,40 @@ def _scale(axis: Axes, panel: Panel) -> None:
         low, high = axis.get_ylim()
         if high < 1.5 * low:  # for example, for values that differ by rounding
             axis.set_ylim(low / 1.5, high * 1.5)
-        _log_ticks(axis.yaxis)
+        log_ticks(axis.yaxis)
     if panel.ticks is not None:
         axis.set_xticks(panel.ticks, _tick_labels(panel.ticks, "x" in panel.logarithmic))
         axis.set_xticks([], minor=True)
         axis.margins(x=0.08)
     elif "x" in panel.logarithmic:
-        _log_ticks(axis.xaxis)
+        log_ticks(axis.xaxis)
 
 
 def _bound(axis: Axes, panel: Panel) -> None:
-    """Cut intervals far outside the seeds, so that wide ones, such as those of two seeds, do not stretch the y axis."""
+    """Cut intervals far outside the seeds, so that wide ones, such as those of two seeds, do not stretch the y axis.
+
+    An axis of accuracies ends at 1, and no axis reaches below 0.
+    """
     least = np.concatenate([line.mean if line.least is None else line.least for line in panel.lines])
     most = np.concatenate([line.mean if line.most is None else line.most for line in panel.lines])
     ends = [line.mean + sign * line.half for line in panel.lines for sign in (-1, 1)]
     reached = np.concatenate([least, most, *ends])
-    reached = reached[np.isfinite(reached)]
+    reached = reached[np.isfinite(reached)].clip(0, 1 if panel.labels[1].endswith("accuracy") else None)
     to, back = (np.log, np.exp) if "y" in panel.logarithmic else (np.asarray, np.asarray)
     least = least[least > 0] if "y" in panel.logarithmic else least
     if not len(least):
         return
     low, high = float(to(least.min())), float(to(most.max()))
     room = _ROOM * (high - low)
-    floor, ceiling = float(back(low - room)), float(back(high + room))
-    if room == 0 or (floor <= reached.min() and reached.max() <= ceiling):
+    if room == 0:
         return
-    low = max(low - room, float(to(reached.min()))) if reached.min() > floor else low - room
-    high = min(high + room, float(to(reached.max())))
+    floor, ceiling = float(back(low - room)), float(back(high + room))
+    cut = reached.min() < floor or reached.max() > ceiling
+    low, high = float(to(max(floor, reached.min()))), float(to(min(ceiling, reached.max())))
     margin = 0.05 * (high - low)
     axis.set_ylim(float(back(low - margin)), float(back(high + margin)))
-    axis.set_title("intervals that leave the axes are cut", fontsize=6.5, loc="right", color="#555555")
+    if cut:
+        axis.set_title("intervals that leave the axes are cut", fontsize=6.5, loc="right", color="#555555")
 
 
 def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
@@ -214,15 +229,6 @@ def _tick_labels(ticks: np.ndarray, logarithmic: bool) -> list[str]:
         labels.append(f"{tick:,g}" if apart else "")
         last = place if apart else last
     return labels
-
-
-def _log_ticks(axis: Axis) -> None:
-    """Set few ticks with short labels, for any range."""
-    low, high = axis.get_view_interval()
-    narrow = ticker.MaxNLocator(4) if high < 4 * low else ticker.LogLocator(subs=(1, 2, 5))
-    axis.set_major_locator(narrow if high < 100 * low else ticker.LogLocator())
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _points(axis: Axes, line: Line, labels: tuple[str, str], height: float) -> Iterator[tuple[int, float, float, str]]:

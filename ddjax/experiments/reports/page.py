@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ddjax.experiments.fields import fields
 from ddjax.experiments.looks import AXES
 from ddjax.experiments.reports.curves import Curves
 from ddjax.experiments.reports.figures import Drawing, Panel, say, swatch
 from ddjax.experiments.reports.panels import count, seeds
 from ddjax.experiments.reports.read import Sweep
+from ddjax.experiments.settings import Settings
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 MARK = '<meta name="generator" content="ddjax report.py">'
@@ -68,7 +70,8 @@ def _settings(sweep: Sweep, found: Curves) -> str:
     for name in sweep.names:
         values = [value for value in sweep.cells[name].unique() if value]
         if values and name not in (found.x, "seed", *found.naming):
-            rows.append((name, ", ".join(values)))
+            default = str(fields(Settings)[name].default)
+            rows.append((name, ", ".join(f"{value} (default)" if value == default else value for value in values)))
     return _html(("flag", "value"), rows)
 
 
