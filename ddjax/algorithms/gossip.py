@@ -68,18 +68,18 @@ def gossip(
     uniformly. A receiver handles its messages one at a time, in random order. For each message, it merges the received
     model `θ'` of age `t'` with its own, `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`. It then takes its local
     steps, which increase the age. Ages count examples, as in the paper. A device that receives no message does not
-    train in that round, and a device that receives two messages trains twice; a round has `N` updates in total. A lost
-    message has no effect on its receiver.
+    train in that round, and a device that receives two messages trains twice; if no message is lost, a round has `N`
+    updates in total. A lost message has no effect on its receiver.
 
     With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of every
     period; this round is drawn once per device. With a `message_delay`, a message arrives `d` rounds after it was sent,
     and its content does not change on the way. The delay `d` is drawn uniformly from `0 … message_delay` for each
     message, so messages may overtake one another. A message is counted, and may be lost, when it is sent.
 
-    In the subsampled variant, a message contains only a random part of the parameters, drawn anew for each message, and
-    the receiver merges only this part. A seed determines the part, so no indices are sent. The bias is drawn like the
-    other parameters. A message also contains the age (4 bytes). All devices start from common parameters. Optimizer
-    state is not sent.
+    With a `message_fraction` below 1 (the paper's subsampled variant), a message contains only a random part of the
+    parameters, drawn anew for each message, and the receiver merges only this part. A seed determines the part, so no
+    indices are sent. The bias is drawn like the other parameters. A message also contains the age (4 bytes). All
+    devices start from common parameters. Optimizer state is not sent.
 
     Learning rate schedules count rounds. With `schedule_by_age`, they instead count the local phases that make up the
     model's age. The schedule `inverse_time:1` then gives the step size `η/t`, where `t` counts minibatches including
