@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 def co_regularization(population: Population, *, distillation_weight: float, ridge: float = 0.0) -> Algorithm:
-    """Solve for the limit of distillation with all data in one place; nothing is trained or sent.
+    """Compute the limit of distillation from all data in one place; nothing is trained or sent.
 
     The models are linear, the loss is squared, and the divergence is the squared distance. For regression, the solution
     is the limit of `distillation` with `consensus="tracking"`. For classification, labels become one-hot targets, and
@@ -37,9 +37,9 @@ def co_regularization(population: Population, *, distillation_weight: float, rid
     Brefeld, Gärtner, Scheffer, Wrobel (ICML 2006) minimize sums instead of means. For linear kernels, their objective
     is `Σ_n [‖A_n θ_n − y_n‖² + ν' ‖θ_n‖²] + λ Σ_{n,m} ‖X θ_n − X θ_m‖²`. If all devices hold `m` examples, the two
     problems are the same with `ν' = m ν` and `λ = ρ m / (2 N R)`, because `Σ_{n,m} ‖p_n − p_m‖² = 2N Σ_n ‖p_n − p̄‖²`.
-    If devices hold different numbers of examples, the paper weights each device by its examples, whereas devices have
-    equal weights here. The paper's models see the same examples through different features or kernels; here, each
-    device has its own examples.
+    If devices hold different numbers of examples, the paper weights each device by its number of examples, whereas
+    devices have equal weights here. The paper's models see the same examples through different features or kernels;
+    here, each device has its own examples.
 
     Args:
       population: one linear model per device. Only the number and the shapes of the models are used.
@@ -76,7 +76,7 @@ def co_regularization(population: Population, *, distillation_weight: float, rid
 
 
 def linear_shapes(population: Population, algorithm: str) -> tuple[int, int, int]:
-    """Return the shapes `N, K, P` of linear models; raise `InputError` if a model is not linear."""
+    """Return the numbers `N, K, P` of devices, outputs and features; raise `InputError` if a model is not linear."""
     groups = jax.eval_shape(population.init, jax.random.key(0))
     if any(set(group.params) != {"dense"} for group in groups):
         raise InputError(

@@ -21,7 +21,8 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       coefficients: `[N, P + 1, K]` `θ_n` of each device; the last row is the bias.
       alone: `[N, P + 1, K]` contribution of a device's own examples to its solution.
-      following: `[N, P + 1, P + 1]` matrix that maps the other devices' predictions to their contribution.
+      following: `[N, P + 1, P + 1]` matrix that maps `Xᵀ q_n/R` to the contribution of the other devices' predictions
+        `q_n` to the solution.
     """
 
     round: jax.Array

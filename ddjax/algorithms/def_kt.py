@@ -1,4 +1,4 @@
-"""Def-KT: each pair of neighbours trains both its models on the data of one of the two, without a reference set."""
+"""Def-KT: in each pair of neighbours, one device trains the models of both on its own data, without a reference set."""
 
 from functools import partial
 from typing import NamedTuple
@@ -105,8 +105,8 @@ def draw_pairs(key: jax.Array, network: NetworkRound) -> jax.Array:
     """Draw disjoint pairs of neighbours; return `[N]` the receiver of each device's message, or `N` for no message.
 
     Every device draws an out-neighbour and a random number. A device offers its model to that neighbour if its own
-    number is larger than the neighbour's. It withdraws this offer if another device offers it a model. A device accepts
-    the offer from the device with the largest number.
+    number is larger than the neighbour's. The device withdraws its offer if it is itself offered a model. Of the
+    remaining offers, a device accepts the one whose sender has the largest number.
     """
     choosing, lots = jax.random.split(key)
     chosen = network.sent.push_targets(choosing)
@@ -121,7 +121,7 @@ def draw_pairs(key: jax.Array, network: NetworkRound) -> jax.Array:
 
 
 def _mutual(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Compute the loss `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` contains the one-hot label and `q`."""
+    """Compute the loss `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` contains one-hot labels and the other's `q`."""
     return soft_cross_entropy(outputs, targets[:, 0]) + _distance(outputs, targets[:, 1])
 
 
@@ -130,7 +130,7 @@ def _distance(outputs: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _teach(learner: Learner, population: Population, steps: int, shared: tuple, own: Device, n, held, count, received):
-    """Take the steps of ONE receiver, and return the received model after these steps."""
+    """Take the steps of ONE receiver; return the received model afterwards, and sums of losses, distances and steps."""
     key, done, x, y = shared
     drawn = minibatches(jax.random.fold_in(key, n), held, count, population.batch_size, population.local_epochs)
 

@@ -23,10 +23,11 @@ class State(NamedTuple):
     Attributes:
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      estimate: `[N, R, K]` `z`, each device's estimate of the network's mean soft decision. Initially it is uniform
-        over classes, or zero for regression. With `neighbors`, which keeps no estimate, it is `None`.
-      previous: `[N, R, K]` `s^prev`, the soft decision from the round in which the example was last drawn; `None`
-        except with `tracking`.
+      estimate: `z` `[N, R, K]`, each device's estimate of the network's mean soft decision on each reference example.
+        Initially, `z` is uniform over classes, or zero for regression. `None` with `neighbors`, which keeps no
+        estimate.
+      previous: `s^prev` `[N, R, K]`, each device's soft decision on each reference example, from the round in which the
+        example was last drawn; `None` except with `tracking`.
       mixer: the mixer's state.
     """
 
@@ -48,13 +49,13 @@ def distillation(
     """Distributed distillation with synchronous rounds (Bistritz, Mann, Bambos, NeurIPS 2020).
 
     In a round, the devices draw a reference minibatch `B` with a key that they share, take their local steps with the
-    targets `z_n(B)`, and mix over the network. Let `s_n` be the soft decisions from the forward pass of the last local
-    step. The rows of `z` that belong to `B` are updated by one of two rules:
+    targets `z_n(B)`, and mix rows of `z` over the network. Let `s_n` be the soft decisions from the forward pass of the
+    last local step. The rows of `z` that belong to `B` are updated by one of two rules:
 
     - `gradient`: `z_n ← Σ_m W[n, m] z_m + ζ_t (s_n − z_n)`, the rule in the paper's convergence proof.
     - `tracking`: `z_n ← Σ_m W[n, m] (z_m + s_m − s_m^prev)`, which preserves `mean_n z_n = mean_n s_n^prev` for all
-      step sizes. This is dynamic average consensus (Zhu and Martínez 2010) in the adapt-then-combine form of Nedić,
-      Olshevsky, Shi 2017.
+      step sizes. This rule is dynamic average consensus (Zhu and Martínez 2010) in the adapt-then-combine form of
+      Nedić, Olshevsky, Shi 2017.
 
     The third form, `neighbors`, has no `z`. Its targets are `Σ_m W[n, m] s_m(B)`; the devices exchange the soft
     decisions before the local steps. Targets over classes are clipped to [0, 1], because `z` may temporarily leave this
@@ -67,8 +68,8 @@ def distillation(
 
     Args:
       population: the devices; their architectures may differ.
-      mixer: operation that replaces `Σ_m W[n, m] ·`. Its state for a reference example is gathered and scattered
-        together with `z`.
+      mixer: operation that replaces `Σ_m W[n, m] ·`. The part of its state that belongs to reference examples is read
+        and written like `z`, only for the rows in `B`.
       reference_batch_size: `b`, number of reference examples drawn without replacement in each round.
       consensus: `gradient`, `tracking` or `neighbors`.
       consensus_step_size: `ζ`, a number or a schedule over rounds; only for `gradient`.
@@ -236,7 +237,7 @@ _ENTRY = AlgorithmEntry(
     measure=measure_distillation,
 )
 ALGORITHMS.add(_ENTRY)
-# All devices send their soft decisions on the round's reference examples, and a server sends back the mean. The mean is
-# the target of one step on the sum of both losses. In `fedmd`, devices send logits, and they minimize one loss after
-# the other.
+# In `server_distillation`, all devices send their soft decisions on the round's reference examples, and a server sends
+# back the mean. The mean is the target of local steps on the sum of the private loss and the divergence. In `fedmd`,
+# devices send logits, and they minimize one loss after the other.
 ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

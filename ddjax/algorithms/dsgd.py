@@ -32,7 +32,7 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     This is the order adapt-then-combine: devices mix the parameters after this round's local steps. Lian et al. use
     combine-then-adapt, `θ_n ← Σ_m W[n, m] θ_m − η g_n`, with the gradient at the unmixed `θ_n`. They note that both
     orders work. All devices start from common parameters, and optimizer state is not sent. A message contains the
-    parameters. The mixer and the local phase determine which published algorithm this is:
+    parameters. Which published algorithm results depends on the mixer and the local phase:
 
     - `weighted_average()` gives D-SGD.
     - `choco(compressor, γ)` gives CHOCO-SGD (Koloskova, Stich, Jaggi, ICML 2019, algorithm 2).

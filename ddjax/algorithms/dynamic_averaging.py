@@ -37,9 +37,8 @@ class Balancing(NamedTuple):
     """Rule by which the coordinator polls devices.
 
     Attributes:
-      due: `(N) → float`, number of violations after which all devices average, counted since they last did so.
-      grown: `(count, N) → int`, number of devices in the balancing set after the next polls, given the number before
-        them.
+      due: `(N) → float`, count of violations at which all devices average and the count restarts.
+      grown: `(count, N) → int`, size to which the next polls enlarge a balancing set of `count` devices.
     """
 
     due: Callable[[int], float]
@@ -63,9 +62,9 @@ def dynamic_averaging(
 ) -> Algorithm:
     """Dynamic model averaging (Kamp et al., ECML-PKDD 2018, algorithm 1).
 
-    Every `check_every` rounds, each device checks the local condition `‖θ_n − r‖² ≤ Δ`. A device that violates it sends
-    its parameters to the coordinator. The coordinator averages the parameters of the set `B` of devices whose
-    parameters it has received. As long as this average also violates the condition, the coordinator polls other,
+    Every `check_every` rounds, each device checks the local condition `‖θ_n − r‖² ≤ Δ`. A device that violates this
+    condition sends its parameters to the coordinator. The coordinator averages the parameters of the set `B` of devices
+    whose parameters it has received. As long as this average also violates the condition, the coordinator polls other,
     uniformly drawn devices for their parameters. Then the devices in `B` receive the average. Whenever `B` contains all
     devices, their average becomes the new `r`. All devices have equal weights and start from common parameters, which
     are the first `r`. Optimizer state is not sent.

@@ -35,9 +35,9 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     In a round, `ψ_n ← θ_n − η g_n`, `φ_n = ψ_n + θ_n − ψ_n^last`, and `θ_n ← Σ_m W̄[n, m] φ_m`, where
     `W̄ = (I + W) / 2`. Initially, `ψ_n^last` is `θ_n`. Together, the three steps are D² (Tang, Lian, Yan, Zhang, Liu,
     ICML 2018) with `W̄`: `θ_n ← Σ_m W̄[n, m] (2 θ_m − θ_m^last − η (g_m − g_m^last))`. The paper on D² uses `W` itself,
-    so the eigenvalues of `W` must be above −1/3. An even ring with `metropolis_hastings` weights does not meet this
-    condition, whereas `W̄` has no eigenvalue below 0. `W` must be symmetric and must not change. Otherwise, the
-    recursion can grow without bound for any step size.
+    so the eigenvalues of `W` must be above −1/3. A ring with an even number of devices and `metropolis_hastings`
+    weights does not meet this condition, whereas `W̄` has no eigenvalue below 0. `W` must be symmetric and must not
+    change. Otherwise, the recursion can grow without bound for any step size.
 
     With another optimizer or several local steps, `ψ_n` is the result of the local phase that starts at `θ_n`. The
     correction applies to the whole phase, not to each step. With several steps, the devices therefore stop at a point

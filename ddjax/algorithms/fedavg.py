@@ -31,8 +31,8 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     In each round, the server draws `m = max(⌊C · N⌋, 1)` devices and sends them its parameters. Each of these devices
     starts from the server's parameters with a fresh optimizer, and takes its local epochs (`E`,
     `population.local_epochs`) or local steps. The server averages the results with the weights `n_k / Σ n_k`, where
-    `n_k` is the number of examples of a drawn device. (This is the form in the paper's later versions.) A message in
-    either direction contains the parameters. Every device predicts with the server's parameters.
+    `n_k` is the number of examples of a drawn device. (These weights are those of the paper's later versions.) A
+    message in either direction contains the parameters. Every device predicts with the server's parameters.
 
     Args:
       population: devices of one architecture. With `local_epochs=1` and `batch_size=0`, the algorithm is FedSGD.
@@ -52,10 +52,10 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
 def fedprox(population: Population, *, fraction: float = 1.0, proximal_weight: float) -> Algorithm:
     """FedProx (Li et al., MLSys 2020, algorithm 2): `fedavg` with a pull toward the server's parameters.
 
-    A device takes its local steps on `F_n(θ) + μ/2 ‖θ − θ_server‖²`, so each gradient has the additional term
-    `μ (θ − θ_server)`. As in the authors' code, the server draws devices uniformly and weights them by their example
-    counts. The paper draws them in proportion to these counts and weights them equally. There are no slow devices: each
-    device takes all its steps.
+    A device's local steps minimize `F_n(θ) + μ/2 ‖θ − θ_server‖²`, where `F_n` is its private loss, so each gradient
+    has the additional term `μ (θ − θ_server)`. As in the authors' code, the server draws devices uniformly and weights
+    them by their example counts. The paper draws them in proportion to these counts and weights them equally. Unlike in
+    the paper, no device is slow: each drawn device takes all its steps.
 
     Args:
       population: devices of one architecture.
@@ -122,7 +122,7 @@ def repeated(tree: PyTree, count: int) -> PyTree:
 
 
 def info_of_clients(phase: Phase, chosen: jax.Array, size: int, message: str) -> Info:
-    """Describe a round in which the devices `chosen` `[m]` of `size` train and one message goes in each direction."""
+    """Describe a round in which `chosen` `[m]` of `size` devices train and exchange messages with the server."""
 
     def of_all(values: jax.Array) -> jax.Array:
         return jnp.zeros(size, values.dtype).at[chosen].set(values, unique_indices=True)

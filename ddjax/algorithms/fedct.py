@@ -14,7 +14,7 @@ from ddjax.mixing.registry import OVER_LINKS
 from ddjax.networks import NetworkRound, check_network
 from ddjax.types import Algorithm, Device, Info, Problem, Traffic, working_dtype
 
-# Number of examples labelled at a time. Soft decisions on a large public set would fill the memory.
+# Number of examples that are labelled at a time. The soft decisions on all of a large public set would fill the memory.
 _BLOCK = 1024
 
 
@@ -40,9 +40,9 @@ def fedct(population: Population) -> Algorithm:
     """Federated co-training, FedCT (Abourayya et al., AAAI 2025, algorithm 1), with a server.
 
     The local steps of a round use minibatches of the device's own examples `D_n`. After the first exchange, each
-    minibatch also contains the same number of pseudo-labelled public examples `P_n`. After the local steps, every
-    device sends a label for each of the `R` reference examples. The server sends back the majority label of each
-    example, and these labels make the new `P_n`. The smallest label wins a tie. A round is the paper's communication
+    minibatch also contains as many examples from `P_n`, the pseudo-labelled public examples. After the local steps,
+    every device sends a label for each of the `R` reference examples. The server sends back the majority label of each
+    example, and these labels form the new `P_n`. The smallest label wins a tie. A round is the paper's communication
     period. A message contains `R` labels of one byte each, or of two bytes each if there are more than 256 classes.
 
     Args:
@@ -87,7 +87,8 @@ def fedct_neighbors(population: Population) -> Algorithm:
         heard = network.received.links().astype(working_dtype())
         alike = network.received.weighted(jnp.ones(population.size), heard)
         shares = alike.product_with(jax.nn.one_hot(labels, classes))
-        # All weights of a device are 1 / (number of votes), so the quotients are whole numbers up to rounding errors.
+        # All weights of a device are 1 / (number of its votes). Division by this weight gives whole numbers, up to
+        # rounding.
         return jnp.round(shares / alike.own_weights[:, None, None]).argmax(-1)
 
     def sent(network: NetworkRound) -> Traffic:

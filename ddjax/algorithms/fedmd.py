@@ -69,7 +69,7 @@ def fedmd(
     def steps_on(
         key: jax.Array, devices: tuple[Device, ...], problem: Problem, count: int
     ) -> tuple[tuple[Device, ...], jax.Array]:
-        """Take `count` steps; return the devices and `[N]` the sum of the losses before each step."""
+        """Take `count` steps; return the devices and the sum `[N]` of each device's losses before the steps."""
 
         def step(devices: tuple[Device, ...], number: jax.Array):
             devices, phase = stepping.train(jax.random.fold_in(key, number), jnp.int32(0), devices, problem)
@@ -81,7 +81,7 @@ def fedmd(
     def before_exchanges(
         key: jax.Array, devices: tuple[Device, ...], problem: Problem
     ) -> tuple[tuple[Device, ...], jax.Array, jax.Array]:
-        """Pretrain and warm up; return the devices, `[N]` the sum of the losses, and `[]` the number of steps."""
+        """Pretrain and warm up; return the devices, the sum `[N]` of each device's losses, and the number of steps."""
         loss = jnp.zeros(population.size)
         public_key, private_key = jax.random.split(key)
         if pretraining_steps:

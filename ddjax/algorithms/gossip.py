@@ -24,8 +24,8 @@ class Messages(NamedTuple):
 
     Attributes:
       params: pytree with leaves `[N, S, …]`, parameters at the time of sending.
-      age: `[N, S]` int32, age at the time of sending.
-      target: `[N, S]` int32, receiver; `N` if there is no receiver.
+      age: `[N, S]` int32, age of these parameters at the time of sending.
+      target: `[N, S]` int32, receiver of each message; `N` if there is no receiver.
       due: `[N, S]` int32, round in which the message arrives.
     """
 
@@ -68,34 +68,34 @@ def gossip(
     uniformly. A receiver handles its messages one at a time, in random order. For each message, it merges the received
     model `θ'` of age `t'` with its own, `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`. It then takes its local
     steps, which increase the age. Ages count examples, as in the paper. A device that receives no message does not
-    train in that round, and a device that receives two messages trains twice; a round has `N` updates in total. A lost
-    message changes nothing.
+    train in that round, and a device that receives two messages trains twice; if no message is lost, a round has `N`
+    updates in total. A lost message has no effect on its receiver.
 
     With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of every
     period; this round is drawn once per device. With a `message_delay`, a message arrives `d` rounds after it was sent,
     and its content does not change on the way. The delay `d` is drawn uniformly from `0 … message_delay` for each
     message, so messages may overtake one another. A message is counted, and may be lost, when it is sent.
 
-    In the subsampled variant, a message contains only a random part of the parameters, drawn anew for each message, and
-    the receiver merges only this part. A seed determines the part, so no indices are sent. The bias is drawn like the
-    other parameters. A message also contains the age (4 bytes). All devices start from common parameters. Optimizer
-    state is not sent.
+    With a `message_fraction` below 1 (the paper's subsampled variant), a message contains only a random part of the
+    parameters, drawn anew for each message, and the receiver merges only this part. A seed determines the part, so no
+    indices are sent. The bias is drawn like the other parameters. A message also contains the age (4 bytes). All
+    devices start from common parameters. Optimizer state is not sent.
 
-    Learning rates decrease with the number of rounds. With `schedule_by_age`, they decrease instead with the age of the
-    model, counted in local phases. The schedule `inverse_time:1` then gives the step size `η/t`, where `t` counts
-    minibatches including the current one (or examples, if gradients are summed over a minibatch). This is the paper's
-    choice for linear models.
+    Learning rate schedules count rounds. With `schedule_by_age`, they instead count the local phases that make up the
+    model's age. The schedule `inverse_time:1` then gives the step size `η/t`, where `t` counts minibatches including
+    the current one (or examples, if gradients are summed over a minibatch). This is the paper's choice for linear
+    models.
 
     Args:
       population: devices of one architecture.
-      message_fraction: fraction of the parameters in a message, in (0, 1].
-      schedule_by_age: whether learning rates decrease with the age of the model.
+      message_fraction: fraction of the parameters that a message contains, in (0, 1].
+      schedule_by_age: whether learning rate schedules depend on the age of the model instead of the round.
       push_period: number of rounds between two pushes of a device, at least 1.
       message_delay: longest delay of a message, in rounds. The state keeps the messages of `message_delay + 1` rounds.
 
     Raises:
-      InputError: the devices have several architectures, there is only one device, the fraction is outside (0, 1], the
-        period is below 1, or the delay is negative.
+      InputError: the devices have several architectures, there is only one device, `message_fraction` is outside (0,
+        1], `push_period` is below 1, or `message_delay` is negative.
 
     Examples:
       >>> algorithm = ddjax.gossip(population, message_fraction=0.1)
@@ -129,7 +129,7 @@ def gossip(
         return State(jnp.zeros((), jnp.int32), devices, age, turn, under_way)
 
     def send(key: jax.Array, state: State, targets: jax.Array) -> tuple[Any, PyTree, jax.Array, jax.Array]:
-        """Return messages under way, and parameters `[A, …]`, ages `[A]` and receivers `[A]` of possible arrivals."""
+        """Return the messages under way, and parameters, ages and receivers of the `A` messages that may arrive now."""
         params = state.devices[0].params
         if not message_delay:
             return (), params, state.age, targets

@@ -1,4 +1,4 @@
-"""Gradient tracking: devices step along an estimate of the mean gradient, which they mix like the parameters."""
+"""Gradient tracking: devices step along estimates of the mean gradient, and mix these estimates like the parameters."""
 
 from typing import NamedTuple
 
@@ -37,9 +37,9 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     Stich, NeurIPS 2021). The mean of `y` always equals the mean of the last gradients. Let
     `c_n = Σ_m W[n, m] y_m − g_n^old`, which is initially 0. A device steps along `y_n = g_n + c_n` and sends both `θ`
     and `y`, which are mixed in the same way. With several local steps, `c_n` is the same in all steps, and `g_n` is the
-    mean of their gradients. The optimizer receives `y` as the gradient; its state is not sent. All devices start from
-    common parameters. A message contains the parameters and `y`, so it is twice as large as in D-SGD. A compressor
-    treats the two as one vector.
+    mean gradient over these steps. The optimizer receives `y` as the gradient; optimizer state is not sent. All devices
+    start from common parameters. A message contains the parameters and `y`, so it is twice as large as in D-SGD. A
+    compressor treats the two as one vector.
 
     Every mixer that preserves the mean works, including those that need a running value (`choco`, `push_sum`), because
     `y` is a running value. Among the mixers that compress, only `choco` sends the compression error later; with the

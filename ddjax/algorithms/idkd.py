@@ -1,4 +1,4 @@
-"""IDKD: D-SGD in which devices add, in one of the rounds, public examples that confident neighbours have labelled."""
+"""IDKD: D-SGD in which devices once add public examples, with labels from confident neighbours, to their own data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ddjax.networks import Links, MixingMatrix, NetworkRound, check_network
 from ddjax.registry import ConfiguredEntry
 from ddjax.types import Algorithm, Device, Info, Learner, Mixer, MixerState, Problem, Traffic, working_dtype
 
-# Tolerance for the difference between two shares.
+# A difference between two shares that is below this number is a rounding error.
 _ROUNDING = 1e-6
 
 
@@ -81,16 +81,16 @@ def idkd(
     """In-distribution knowledge distillation (Ravikumar, Saha, Roy, TMLR 2023): D-SGD on data that become more similar.
 
     After `homogenize_after` rounds of `dsgd`, every device sends its soft decisions once, on the reference examples
-    about which it is confident. These examples should be the ones within the distribution of its data. The soft label
-    of an example is the mean of the soft decisions of the confident devices in the neighbourhood, which includes the
-    device itself. From then on, the device draws its minibatches from its own examples and the labelled examples
-    together. A label is sent as `K` numbers and the number of its example (4 bytes).
+    about which it is confident. Ideally, these examples are the ones from the distribution of its own data. The soft
+    label of an example is the mean of the soft decisions of the devices in the neighbourhood that are confident about
+    it; the neighbourhood includes the device itself. From then on, the device draws its minibatches from its own
+    examples and the labelled examples together. A label is sent as `K` numbers and the index of its example (4 bytes).
 
     The `detector` decides about which examples a device is confident:
 
     - `msp`: the examples whose maximum softmax probability `max_k s_n(x)_k` exceeds the threshold.
-    - `msp_roc`: the same, but with a separate threshold for each device. This threshold separates its private examples
-      from the reference examples as well as possible (`roc_threshold`).
+    - `msp_roc`: the same, but with a separate threshold for each device. This threshold separates the device's private
+      examples from the reference examples as well as possible (`roc_threshold`).
     - `energy_roc`: like `msp_roc`, but with the score `log Σ_k exp f_n(x)_k`, where `f_n` are the logits.
 
     Args:
@@ -179,7 +179,7 @@ def idkd(
 
 
 def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> jax.Array:
-    """Find the threshold `t` that maximizes Youden's index, the share of private minus that of public scores `≥ t`.
+    """Find the `t` that maximizes Youden's index, the share of private scores `≥ t` minus that of public scores `≥ t`.
 
     Args:
       private: `[n_max]` scores of the private examples, padded on the right.
@@ -202,7 +202,7 @@ def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> ja
 
 
 def _by_link(matrix: MixingMatrix, counts: jax.Array) -> jax.Array:
-    """Assign the number of messages of each sender, `counts` `[N]`, to each of its links."""
+    """Assign the number of messages of each sender, `counts` `[N]`, to each link of the sender."""
     return matrix.links() * (counts[matrix.senders] if isinstance(matrix, Links) else counts)
 
 

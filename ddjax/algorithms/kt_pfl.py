@@ -1,4 +1,4 @@
-"""KT-pFL: a server learns how much each device should learn from the soft decisions of each other device."""
+"""KT-pFL: a server learns how much each device should learn from the soft decisions of every device."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ def kt_pfl(
     """KT-pFL, parameterized knowledge transfer (Zhang et al., NeurIPS 2021, algorithm 1).
 
     In a round, devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
-    then takes one gradient step on its knowledge coefficients. For each device the objective is
+    then takes one gradient step on its knowledge coefficients. For each device, the objective is
     `mean_b ‖s_n − Σ_m c[n, m] s_m‖² + ρ Σ_m (c[n, m] − 1 / N)²`. The server sets negative coefficients to 0 and divides
     the coefficients of each device by their sum. It sends each device its own mixture, `z_n = Σ_m c[n, m] s_m`. The
     devices make passes over the public examples to minimize the cross-entropy `−Σ z_n log s_n`. Soft decisions are
@@ -48,7 +48,7 @@ def kt_pfl(
       reference_batch_size: `b`, number of public examples drawn without replacement in each round.
       distillation_epochs: number of passes over these examples.
       knowledge_step_size: step size of the server's gradient step; with 0, the mixture is the mean.
-      knowledge_penalty: `ρ`, which keeps the coefficients near `1 / N`.
+      knowledge_penalty: `ρ ≥ 0`; a larger value keeps the coefficients nearer to `1 / N`.
 
     Raises:
       InputError: the step size or the penalty is negative.

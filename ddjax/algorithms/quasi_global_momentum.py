@@ -22,7 +22,7 @@ class State(NamedTuple):
     Attributes:
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
-      momentum: `m̂_n`, stacked like the parameters.
+      momentum: `m̂_n`, the momentum of each device, stacked like the parameters.
       mixer: the mixer's state.
     """
 
@@ -46,12 +46,12 @@ def quasi_global_momentum(
     Args:
       population: devices of one architecture, which take plain SGD steps.
       mixer: operation that replaces `Σ_m W[n, m] ·`.
-      learning_rate: `η`, the learning rate of these steps: a positive number, or a schedule over rounds.
+      learning_rate: `η`, the learning rate of the devices' SGD steps: a positive number, or a schedule over rounds.
       momentum: `β` in [0, 1].
 
     Raises:
-      InputError: the devices have several architectures, or a number is out of bounds. `check` raises this error if the
-        devices have another optimizer or learning rate.
+      InputError: the devices have several architectures, `η` is not positive, or `β` is outside [0, 1]. `check` raises
+        this error if the devices do not take plain SGD steps with learning rate `η`.
 
     Examples:
       >>> algorithm = ddjax.quasi_global_momentum(population, ddjax.weighted_average(), learning_rate=0.1)

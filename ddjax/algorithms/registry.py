@@ -7,7 +7,7 @@ from typing import Any
 from ddjax.registry import ConfiguredEntry, Registry
 from ddjax.types import Mixer
 
-# Settings of local training, for every algorithm that trains.
+# Settings of local training, which every algorithm that trains uses.
 TRAINING = (
     "optimizer",
     "learning_rate",
@@ -35,8 +35,9 @@ class AlgorithmEntry(ConfiguredEntry):
       weights: `(mixer, settings) → str`, the requirement on the sums of the mixing matrix: a key of
         `networks.checks.STOCHASTIC`.
       fixed: settings that the name implies, with their values, such as the mixing of `choco`.
-      pooled: whether the algorithm runs on the pooled data, as one device.
-      measure: function in `theory.convergence` that measures the algorithm; `None` if there is no such function.
+      pooled: whether the algorithm runs on the pooled data of all devices, as one device.
+      measure: function in `theory.convergence` that measures a state of the algorithm; `None` if there is no such
+        function.
     """
 
     mixes: str = ""

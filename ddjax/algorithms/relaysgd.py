@@ -1,4 +1,4 @@
-"""RelaySGD: on a tree, devices relay sums of parameters, so that each device is counted exactly once."""
+"""RelaySGD: on a tree, devices relay sums of parameters, so that each average counts every device exactly once."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,8 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       start: `θ⁰`, the common initial parameters, unstacked.
-      sums: `[E, …]`, last sum on each of the `E = 2 (N − 1)` directed links, sorted by receiver, then sender.
+      sums: `[E, …]`, last sum sent over each of the `E = 2 (N − 1)` directed links; the links are sorted by receiver,
+        then by sender.
       counts: `[E]` int32, number of devices in each sum.
     """
 
@@ -41,9 +42,9 @@ def relaysgd(population: Population) -> Algorithm:
     After its local steps, device `n` sends each neighbour `m` the sum of its own parameters and the last sums that it
     received from all neighbours except `m`. It also sends the number of devices in this sum. Then `θ_n` becomes the sum
     of the device's own parameters and the sums just received, divided by `N`. For a device whose parameters have not
-    arrived yet, the common initial parameters are added. Hence `θ_n ← 1/N Σ_m θ_m`, where the parameters of a device
-    `d` links away are `d − 1` rounds old. The graph is a tree, so no parameters return to their sender. Mixing weights
-    have no effect. A device keeps the last message of each neighbour.
+    arrived yet, the common initial parameters are added instead. Hence `θ_n ← 1/N Σ_m θ_m`, where the parameters of a
+    device `d` links away are `d − 1` rounds old. The graph is a tree, so no parameters return to their sender. Mixing
+    weights have no effect. A device keeps the last message of each neighbour.
 
     Optimizer state is not sent. A message contains a sum of parameters and a count (4 bytes).
 

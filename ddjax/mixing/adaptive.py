@@ -15,7 +15,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     """Weighted average whose weights adapt by the relative-variance rule (Tu and Sayed, IEEE CAMSAP 2011).
 
     See also Sayed, Adaptation, Learning, and Optimization over Networks, 2014. For each neighbour `m`, device `n`
-    tracks the squared distance between the value that it receives and its own value after the last mixing,
+    tracks the squared distance between the value that it receives from `m` and its own value after the last mixing,
     `γ²_nm ← (1 − ν) γ²_nm + ν ‖x_m − x_n^last‖²`. (The squared norm is a mean over the entries that the device has
     mixed before.) The device distributes the weight `1 − W[n, n]` among its neighbours in proportion to `1 / γ²_nm`.
     Neighbours with noisy or unrelated soft decisions therefore lose weight, although the rule uses no labels. Unlike in
@@ -25,7 +25,7 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     sparse.
 
     Args:
-      forgetting: `ν` in (0, 1].
+      forgetting: `ν` in (0, 1], the weight of the newest squared distance.
 
     Raises:
       InputError: `ν` is outside (0, 1].

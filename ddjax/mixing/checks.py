@@ -10,8 +10,9 @@ def check_mixing(mixer: Mixer, network: Network, weights: str = "", lossless: st
     Args:
       mixer: the mixer, whose attributes state its requirements.
       network: `Problem.network`.
-      weights: name of the sums of `W` that must be 1, as in `Mixer.weights`; if it is empty, `mixer.weights` applies.
-      lossless: name of the algorithm if it needs every message to arrive with any mixer; otherwise empty.
+      weights: name of the sums of `W` that must be 1, as in `Mixer.weights`; if this name is empty, `mixer.weights`
+        applies.
+      lossless: name of the algorithm if, whatever the mixer, it needs every message to arrive; otherwise empty.
 
     Raises:
       InputError: the network does not meet a requirement.

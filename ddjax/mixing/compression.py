@@ -1,4 +1,4 @@
-"""Compression of messages: the decoded message and its size in bytes.
+"""Compression of messages: what the receiver decodes, and the size of a message in bytes.
 
 `δ` is the contraction factor that CHOCO-SGD requires, `E‖compress(x) − x‖² ≤ (1 − δ) ‖x‖²` (Koloskova, Stich, Jaggi,
 ICML 2019, assumption 1). The docstring of a compressor states `δ` if it is known for every `x`. To add a compressor,
@@ -24,7 +24,7 @@ class Compressor(NamedTuple):
     """Compression of ONE device's message.
 
     Attributes:
-      compress: `(key, x) → x`, the message as the receiver decodes it. Its shape stays `[b, K]` (soft decisions) or
+      compress: `(key, x) → x`, the message as the receiver decodes it. The shape stays `[b, K]` (soft decisions) or
         `[P]` (flattened parameters).
       message_bytes: `(shape) → int`, size of the message in bytes. The function raises `InputError` if a message of
         this shape cannot be compressed.
@@ -92,7 +92,8 @@ def top_classes(k: int) -> Compressor:
 def top_k(part: float) -> Compressor:
     """Keep the `k` entries of largest magnitude; the others become 0.
 
-    The message contains the values and the indices of these entries. Here `δ = k / P` (Stich et al., NeurIPS 2018).
+    The message contains the values and the indices of the kept entries. For a message of `P` numbers, `δ = k / P`
+    (Stich et al., NeurIPS 2018).
 
     Args:
       part: number of entries `k`, or the fraction `k / P` if it is below 1.
@@ -108,8 +109,8 @@ def top_k(part: float) -> Compressor:
 def random_k(part: float) -> Compressor:
     """Keep `k` uniformly drawn entries; the others become 0.
 
-    Here `δ = k / P`, and the bound holds with equality. The sender and the receiver derive the choice of entries from a
-    shared seed, so only values are sent.
+    For a message of `P` numbers, `δ = k / P`, and the inequality that defines `δ` is an equality. The sender and the
+    receiver derive the choice of entries from a shared seed, so only values are sent.
 
     Args:
       part: number of entries `k`, or the fraction `k / P` if it is below 1.
@@ -130,7 +131,7 @@ def random_subset(key: jax.Array, shape: tuple[int, ...], k: int) -> jax.Array:
 
 
 def largest(x: jax.Array, k: int) -> jax.Array:
-    """Find the mask of the `k` largest entries of a non-negative `x` `[P]`; ties go to the first entries.
+    """Find the mask of the `k` largest entries of a non-negative `x` `[P]`; of equal entries, the first ones win.
 
     XLA's `top_k` is fast on CPUs. On other backends it sorts the whole array, so `largest_by_bits` is used instead.
     """

@@ -12,10 +12,10 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 def encoded(inner: Mixer, compressor: Compressor) -> Mixer:
     """Compress the messages of another mixer: `x ← inner(q) + x − q`, where `q` is the compressed `x`.
 
-    With a weighted average this becomes `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, the compensating rule of Carli, Fagnani,
-    Frasca, Zampieri (Automatica 2010). This rule preserves the mean under any compression, because the compression
-    error stays with the sender. (`choco` sends this error later.) A server's messages to the devices are not
-    compressed.
+    With a weighted average, the rule becomes `x_n ← x_n + Σ_m W[n, m] (q_m − q_n)`, the compensating rule of Carli,
+    Fagnani, Frasca, Zampieri (Automatica 2010). This rule preserves the mean under any compression, because the
+    compression error stays with the sender. (With `choco`, the sender sends this error later.) A server's messages to
+    the devices are not compressed.
 
     Args:
       inner: mixer whose messages are compressed.

@@ -12,10 +12,10 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 def gossip() -> Mixer:
     """Push `x` to a uniformly drawn out-neighbour; every device averages its own value with those that it receives.
 
-    This is the merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) for models of equal age. Soft decisions
-    always have equal ages, because all devices update the same rows. A device merges all the messages of a round at
-    once instead of one after another. The mixer uses the links of `W`, but not its weights. It preserves the mean only
-    in expectation, and only on regular graphs.
+    This average is the merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) for models of equal age. Soft
+    decisions always have equal ages, because all devices update the same rows. A device merges all the messages of a
+    round at once instead of one after another. The mixer uses the links of `W`, but not its weights. It preserves the
+    mean only in expectation, and only on regular graphs.
     """
 
     def mix(key: jax.Array, x: PyTree, state: MixerState, network: NetworkRound):

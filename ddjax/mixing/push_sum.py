@@ -15,9 +15,9 @@ def push_sum() -> Mixer:
     """Push-sum (Kempe, Dobra, Gehrke, FOCS 2003): exact averages on directed graphs.
 
     A device needs to know only its out-neighbours. It stores a numerator `u_n` and a weight `w_n`, which are mixed with
-    a column-stochastic matrix; its value is `x_n = u_n / w_n`. Changes of `x` since the last mixing are added to the
-    numerator. Within `dsgd` these changes are gradient steps, and the result is stochastic gradient push (Assran et
-    al., ICML 2019, algorithm 1). A message contains the numerator and the weight. The weight is one number for
+    a column-stochastic matrix; the device's value is `x_n = u_n / w_n`. Changes of `x` since the last mixing are added
+    to the numerator. Within `dsgd` these changes are gradient steps, and the result is stochastic gradient push (Assran
+    et al., ICML 2019, algorithm 1). A message contains the numerator and the weight. The weight is one number for
     parameters, and one number per row for soft decisions.
 
     Examples:
