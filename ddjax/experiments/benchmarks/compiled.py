@@ -43,7 +43,7 @@ class Operation(NamedTuple):
 
 
 def array_bytes(types: str) -> int:
-    """Count the bytes that the arrays of a type take in memory, where the tiles of a TPU are padded."""
+    """Count the bytes that the arrays of a type take in memory, including the padding of a TPU's tiles."""
     total = 0
     for dtype, dimensions, layout, tiling in _ARRAY.findall(types):
         shape = [int(size) for size in dimensions.split(",") if size]
@@ -60,7 +60,7 @@ class Program:
 
     Args:
       text: text of the program, as XLA writes it.
-      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry, which is
+      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry computation, which is
         one round in `Simulation.advance`.
 
     Attributes:

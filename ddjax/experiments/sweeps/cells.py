@@ -60,7 +60,7 @@ def run(
     Args:
       settings: settings of the cell.
       mesh: accelerators on which the cell runs.
-      like: simulation of another cell with the same program on these accelerators, if there was one.
+      like: simulation of another cell with the same program on these accelerators; `None` if there is none.
       progress: called about every half second; it may raise `Stopped`.
       seen: called with each row of the table.
 

@@ -41,8 +41,8 @@ class SweepSettings:
     )
     select: str = _sweep(
         "",
-        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then uses "
-        "the test set once. Values of --algorithm and of lists in the sections 'Data' and 'Devices and network' are "
+        "COLUMN@validation, as in accuracy_mean@validation: picks the settings of each system that have the best "
+        "column on validation data, and then uses the test set once. Values of --algorithm and of lists in the sections 'Data' and 'Devices and network' are "
         "compared; the best values of all other lists are picked.",
     )
     select_per: str = _sweep(
@@ -208,7 +208,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
     if data != "validation":
         raise InputError(
             f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: if settings are "
-            "picked on the test set, its figures are too good"
+            "picked on the test set, its scores are too good"
         )
     if column not in measures:
         raise suggest("column to select by", column, measures)
@@ -227,7 +227,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """List the settings that the values of each list, or of each group of zipped lists, make."""
+    """Return, for each list or group of zipped lists, the settings that its values stand for."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")

@@ -140,7 +140,7 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
             "before them; name a new sweep_dir"
         )
     print(f"trials on validation data, written to {tried}", flush=True)
-    # Failures are reported there, and failed trials cannot be picked.
+    # `execute` reports failures, and failed trials cannot be picked.
     _, trials = execute(trials, tried, given, settings)
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
     seeds = selection.seeds_of(cells)

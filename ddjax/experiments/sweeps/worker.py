@@ -1,4 +1,4 @@
-"""Part of a sweep that runs on a Dask worker, whose threads share its accelerators; each accelerator runs one cell."""
+"""Part of a sweep that runs on a Dask worker, whose threads share accelerators, each of which runs one cell at a time."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ class _Process:
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
-        """Yield an accelerator, preferably one that has compiled `program`, and the simulation that it has compiled."""
+        """Yield an accelerator, preferably one whose last program was `program`, and its simulation of `program`, if any."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready(precision))
             if precision != self._precision:
