@@ -60,8 +60,8 @@ class Program:
 
     Args:
       text: text of the program, as XLA writes it.
-      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry computation, which is
-        one round in `Simulation.advance`.
+      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry
+        computation, which is one round in `Simulation.advance`.
 
     Attributes:
       operations: operations that do work; those in a loop count once per trip.

@@ -41,9 +41,9 @@ class SweepSettings:
     )
     select: str = _sweep(
         "",
-        "COLUMN@validation, as in accuracy_mean@validation: picks the settings of each system that have the best "
-        "column on validation data, and then uses the test set once. Values of --algorithm and of lists in the sections 'Data' and 'Devices and network' are "
-        "compared; the best values of all other lists are picked.",
+        "COLUMN@validation, as in accuracy_mean@validation: picks the settings of each system that are best in this "
+        "column on validation data, and then uses the test set once. Values of --algorithm and of lists in the "
+        "sections 'Data' and 'Devices and network' are compared; the best values of all other lists are picked.",
     )
     select_per: str = _sweep(
         "", "Further lists whose values are compared, not picked, separated by commas, as in consensus."
