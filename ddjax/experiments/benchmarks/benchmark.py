@@ -9,7 +9,8 @@ process, on random data, with the compiled loop of `train.py`. One repeat runs a
 mixing. The work `evaluation` is not a round; it tests all devices on `--test_examples` and on the reference set.
 
 - `us_per_device_step`: median over the repeats, in microseconds; `us_per_device_step_repeats` lists all repeats.
-- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, time of the first one, which compiles.
+- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, time of the first one, which
+  compiles.
 - `examples_per_second`: examples that pass forward and backward; a reference example counts once per device.
 - `flops_per_second`, `bytes_per_second`: useful work and least traffic, as `workloads.device_step` defines them.
 - `peak_flops_per_second`, `peak_bytes_per_second`: rates of a large matrix product and of a large copy (bytes read plus

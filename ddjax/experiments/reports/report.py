@@ -4,9 +4,9 @@
 
 The command writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG.
 A *curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
-curve's seeds with its 95 % t-interval. A flag whose value follows from x and from the
-flags that a curve's name already contains (such as a flag that --zip pairs with x) is not part of the name. A curve
-that does not use x is drawn at each value of x. Diverged cells are left out of all means.
+curve's seeds with its 95 % t-interval. A flag whose value follows from x and from the flags that a
+curve's name already contains (such as a flag that --zip pairs with x) is not part of the name. A curve that does not
+use x is drawn at each value of x. Diverged cells are left out of all means.
 """
 
 import dataclasses

@@ -122,7 +122,7 @@ class Store:
         (self.path / "cells").mkdir(exist_ok=True)
 
     def scalars(self, cell: Cell) -> Scalars:
-        """Open the TensorBoard records of a cell, if requested, and remove those of an earlier start that was killed."""
+        """Open the TensorBoard records of a cell, if requested; remove those of an earlier start that was killed."""
         folder = self.path / "tensorboard" / cell.name
         shutil.rmtree(folder, ignore_errors=True)
         return Scalars(folder if cell.settings.tensorboard else None, cell.values)
