@@ -252,7 +252,7 @@ def _version(config: Mapping[str, Any]) -> str:
 
 
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Refuse to resume a run with other settings, unless the differences do not affect its results.
+    """Refuse to resume a run with other settings, unless the differences do not affect the results so far.
 
     A setting that a later version added counts as having had its default in the run.
 

@@ -12,7 +12,7 @@ UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler estimates no cyc
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The kind is the first lower-case word before a parenthesis; types have one only in tiles, as in `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis; in types, only tiles have one, as in `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
 _NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate
@@ -95,7 +95,7 @@ class Program:
 
     def _operands(self, line: re.Match) -> tuple[str, ...]:
         names = tuple(re.findall(r"%[\w.\-]+", line[4].split("), ")[0]))
-        # The end of an asynchronous operation only takes its start, which has the real operands.
+        # The only operand of the end of an asynchronous operation is its start, which has the real operands.
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:

@@ -32,7 +32,7 @@ _READ = (
 
 
 def shapes(case: Case, network: Network) -> Problem:
-    """Return the shapes of `workloads.problem`, with a real network."""
+    """Return the shapes of `workloads.problem`, with the given network."""
 
     def shape(*dimensions: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(dimensions, dtype)

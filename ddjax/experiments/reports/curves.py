@@ -49,7 +49,7 @@ def _settled(cells: pd.DataFrame, name: str, by: list[str]) -> bool:
 
 
 def curves(sweep: Sweep, x: str = "") -> Curves:
-    """Find the curves and, unless it is given, the flag on the x axis.
+    """Find the curves and, unless `x` names it, the flag on the x axis.
 
     Raises:
       InputError: the flag `x` is not numeric, or has only one value.

@@ -183,7 +183,7 @@ def _scale(axis: Axes, panel: Panel) -> None:
 
 
 def _bound(axis: Axes, panel: Panel) -> None:
-    """Cut intervals far beyond the seeds' values, so that wide intervals (as over two seeds) do not stretch the axis."""
+    """Cut intervals far beyond the seeds' values, so that wide intervals (as over two seeds) do not stretch axes."""
     least = np.concatenate([line.mean if line.least is None else line.least for line in panel.lines])
     most = np.concatenate([line.mean if line.most is None else line.most for line in panel.lines])
     ends = [line.mean + sign * line.half for line in panel.lines for sign in (-1, 1)]

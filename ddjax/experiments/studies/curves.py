@@ -51,7 +51,7 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: Problem) -> bool:
-    """Return whether the solution is known, which needs linear devices, squared loss and distance, few coefficients."""
+    """Return whether the solution is known: devices are linear, loss and distance squared, and coefficients few."""
     models = {name.split(":")[0] for name in cell.settings.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
     return models == {"linear"} and infer_task(problem.y) is REGRESSION and unknowns <= least_squares.LARGEST

@@ -18,7 +18,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     A system that sends nothing is drawn as a horizontal line.
 
     Returns:
-      The content of each file, by file name.
+      File name → content of the file.
     """
     label, scale = measured(metric, ["test"]), AXES[metric][1]
     told = list(tested.columns[: list(tested.columns).index("bytes_budget")])

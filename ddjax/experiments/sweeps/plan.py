@@ -22,7 +22,7 @@ _sweep = partial(setting, section="The sweep")
 class SweepSettings:
     """Settings of a sweep as a whole."""
 
-    seeds: int = _sweep(1, "Number of seeds, counted up from --seed; or list the seeds in --seed.")
+    seeds: int = _sweep(1, "Number of consecutive seeds, of which --seed is the first; or list the seeds in --seed.")
     zip: tuple[str, ...] = _sweep(
         (), "Lists whose values are paired instead of combined, as in devices,rounds; may be repeated."
     )
@@ -88,7 +88,7 @@ class Cell(NamedTuple):
 
 
 def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
-    """Make the cells of a sweep, each once, with seeds innermost.
+    """Make the cells of a sweep, each once, in an order in which the seed changes fastest.
 
     A cell drops each setting that its algorithm does not use, and cells that are then alike become one cell:
     `--algorithm=local,dsgd --topology=ring,torus` makes three cells.

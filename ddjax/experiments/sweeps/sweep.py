@@ -57,7 +57,7 @@ class Place(Protocol):
 
 
 def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
-    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from the text `asked`."""
+    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from `asked`, the selection."""
     names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()

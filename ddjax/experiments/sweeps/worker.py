@@ -110,8 +110,8 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
       versions: package → version on the client.
 
     Raises:
-      InputError: a version differs from the client's, the backend does not support the precision, or a file is missing
-        or differs.
+      InputError: a version differs from the client's, the backend does not support the precision, a file is missing,
+        or an included file differs from the client's.
     """
     with _process.lent(precision):
         environment = records.environment()
