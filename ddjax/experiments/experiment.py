@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
       algorithm: algorithm to run.
       problem: problem, with its arrays on the accelerators.
       simulation: compiled simulation of the algorithm on the problem.
-      population: devices.
+      population: simulated devices.
       topology: network of the devices.
       consensus_step_size: step size `ζ` of the consensus, as given or picked; `None` if the algorithm has none.
       learning_rate: learning rate `η`, as given or picked.
@@ -110,7 +110,7 @@ def build(
 
     Args:
       settings: settings of the experiment.
-      mesh: mesh to run on; all accelerators if `None`.
+      mesh: mesh on which to run; all accelerators if `None`.
       like: simulation, on the same mesh, of an experiment that differs only in seed, hyperparameters and data.
         If the shapes agree, the new experiment reuses the compiled programs of this simulation.
       entering: function called with `data` before data are read, and with `compiling` before programs are built.

@@ -71,7 +71,7 @@ class Field:
         return self.help + (f" One of {self.registry.usage()}." if self.registry else "")
 
     def parse(self, text: str) -> Any:
-        """Parse a value; raise `InputError` if the text does not have the field's type."""
+        """Parse a value; raise `InputError` if the text is not a value of the field's type."""
         try:
             if self.kind is bool:
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]

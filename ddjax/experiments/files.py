@@ -48,7 +48,8 @@ class Claim:
       path: path of the folder.
 
     Raises:
-      InputError: the path is a file, or the folder cannot be made, is not empty, or belongs to a running process.
+      InputError: the path is a file, or the folder cannot be made, belongs to a running process, is missing although a
+        run continues there, or is not empty although no run continues there.
     """
 
     def __init__(self, given: str, default: str, resume: bool = False, hint: str = ""):

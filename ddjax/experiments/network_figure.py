@@ -202,8 +202,8 @@ def draw_devices(
     """Draw a mark per device, and the server if there are `N + 1` positions.
 
     Args:
-      axis: axes to draw in.
-      at: `[N or N + 1, 2]` positions.
+      axis: axes in which to draw.
+      at: `[N or N + 1, 2]` positions of the devices and, last, of the server.
       scores: `[N]` scores of the devices.
       models: `[N]` names of the devices' models; each model has its own mark.
       norm: scale of the colours.

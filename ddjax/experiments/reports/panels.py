@@ -70,7 +70,7 @@ def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line
 
 
 def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], picked: bool) -> list[Panel]:
-    """Make every figure that has something to show; `picked` says whether the target accuracies were picked, not given."""
+    """Make every figure that has something to show; `picked` says whether the goals were picked, not given."""
     several = f" Mean of {seeds(table)}; {{}}: 95 % t-interval over seeds."
     how = several if table["done"].max() > 1 else " One seed, so no interval."
     silent = silent_curves(found.cells)

@@ -1,4 +1,4 @@
-"""Dispatcher of jobs to Dask workers, one at a time per accelerator; other workers take over the jobs of dead workers."""
+"""Dispatcher of jobs to Dask workers, one at a time per accelerator; others take over the jobs of dead workers."""
 
 import collections
 import contextlib

@@ -15,7 +15,7 @@ _SAY_EVERY = 30.0  # seconds between two lines if stderr is not a terminal and n
 
 
 class Display:
-    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, a line at each cell's end and every 30 s.
+    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, one per ended cell and every 30 s.
 
     Args:
       total: number of cells of the sweep, or of this shard.

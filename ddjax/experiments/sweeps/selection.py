@@ -207,7 +207,7 @@ def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
 
 
 def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
-    """Average a column over seeds, at the last evaluation within `budget` bytes; NaN if a run had sent nothing by then."""
+    """Average a column over seeds at the last evaluation within `budget` bytes; NaN if a run had sent nothing."""
     within = [table[table["bytes_sent_total"] <= budget] for table in tables]
     if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
         return math.nan
