@@ -1,4 +1,4 @@
-"""Draw the learning curves of several runs in one figure."""
+"""Draw the learning curves of several runs in one figure, or the network of one run."""
 
 import sys
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def process_age() -> float:
-    """Return the seconds since this process started or, without /proc, the processor time that it has used."""
+    """Return the seconds since this process started or, without /proc, the processor time that the process has used."""
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
@@ -36,7 +36,7 @@ class Clock:
         self._since, self._phase = now, phase
 
     def move(self, seconds: float, origin: str, target: str) -> None:
-        """Move seconds from one phase to another, at most as many as the first took before it last ended."""
+        """Move seconds from phase `origin` to phase `target`, at most as many as `origin` had when it last ended."""
         seconds = min(seconds, self._seconds[origin])
         self._seconds[origin] -= seconds
         self._seconds[target] += seconds

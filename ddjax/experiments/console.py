@@ -105,8 +105,8 @@ def _task(facts: dict[str, Any]) -> str:
 
 def _by_deviation(scaling: dict[str, Any]) -> str:
     if len(scaling["scale"]) > 1:
-        return "standardized: an error of 1 is one deviation"
-    return f"standardized: an error of 1 is one deviation, {scaling['scale'][0]:.4g}"
+        return "standardized: an error of 1 is one standard deviation"
+    return f"standardized: an error of 1 is one standard deviation, {scaling['scale'][0]:.4g}"
 
 
 def _inputs(facts: dict[str, Any]) -> list[str]:
@@ -131,7 +131,9 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
             lines.append(f"inputs     {number} of {held}: {listed([column['name'] for column in found])}")
     lines.append(f"           {shape} numbers from these columns, {done}")
     if missing := sum(column["missing"] for column in columns):
-        lines.append(f"missing    {missing:,} values: a number becomes the median, a text belongs to no category")
+        lines.append(
+            f"missing    {missing:,} values: a number becomes its column's median, a text belongs to no category"
+        )
     for column in columns:
         if column["kind"] == "ignored":
             lines.append(f"ignored    {column['name']}" + ("" if column["why"] == "asked" else f": {column['why']}"))
@@ -139,7 +141,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
 
 
 def _views(facts: dict[str, Any], views: int) -> list[str]:
-    """List the columns that the devices of each view see, one line per view; empty if there is only one view."""
+    """Return a line per view that lists the columns its devices see; no lines if there is only one view."""
     shape, names = tuple(facts["inputs"]["shape"]), []
     for column in facts["columns"]:
         if column["kind"] == "number":
@@ -154,7 +156,7 @@ def _views(facts: dict[str, Any], views: int) -> list[str]:
 
 
 def _reference(built: Experiment) -> str:
-    """Describe how many reference examples are drawn per round; empty if the algorithm draws none."""
+    """Describe how many reference examples are drawn per round; an empty text if the algorithm draws none."""
     settings = built.settings
     if "reference_batch_size" not in used(settings):
         return ""

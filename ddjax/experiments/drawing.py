@@ -1,4 +1,4 @@
-"""Drawing of figures that a command does not depend on."""
+"""Drawing of figures without which a command still succeeds."""
 
 import contextlib
 import sys
@@ -13,7 +13,7 @@ def optional(script: str, remedy: str) -> Iterator[None]:
 
     Args:
       script: name of the command.
-      remedy: end of that line, which says what was written anyway and how to draw the figure later.
+      remedy: end of the line on stderr, which says what was written anyway and how to draw the figure later.
     """
     try:
         yield

@@ -46,10 +46,10 @@ class Experiment(NamedTuple):
       algorithm: algorithm to run.
       problem: problem, with its arrays on the accelerators.
       simulation: compiled simulation of the algorithm on the problem.
-      population: devices.
+      population: simulated devices.
       topology: network of the devices.
-      consensus_step_size: `ζ` as given or picked; `None` if the algorithm does not use it.
-      learning_rate: `η` as given or picked.
+      consensus_step_size: step size `ζ` of the consensus, as given or picked; `None` if the algorithm has none.
+      learning_rate: learning rate `η`, as given or picked.
       facts: description of the data (see `data.Prepared`), a `digest` of the data and the graph, and digests of the
         `files` that hold the data and the graph.
     """
@@ -106,12 +106,12 @@ def build(
     like: Simulation | None = None,
     entering: Callable[[str], None] = lambda phase: None,
 ) -> Experiment:
-    """Build an experiment without writing anything; only the commands use the output settings.
+    """Build an experiment without writing any files; only the commands use the output settings.
 
     Args:
       settings: settings of the experiment.
-      mesh: mesh to run on; all accelerators if `None`.
-      like: simulation of an experiment on the same mesh whose settings differ only in seed, hyperparameters and data.
+      mesh: mesh on which to run; all accelerators if `None`.
+      like: simulation, on the same mesh, of an experiment that differs only in seed, hyperparameters and data.
         If the shapes agree, the new experiment reuses the compiled programs of this simulation.
       entering: function called with `data` before data are read, and with `compiling` before programs are built.
 
@@ -208,7 +208,7 @@ def digest(settings: Settings) -> str:
 
 
 def _hyperparameters(entry: AlgorithmEntry, settings: Settings) -> dict[str, float]:
-    """Return the settings that are inputs of the compiled program; the mixer's defaults fill missing values."""
+    """Return the settings that are inputs of the compiled program, with the mixer's defaults in place of zeros."""
     names = [name for name, field in fields(Settings).items() if field.role is Role.HYPERPARAMETER]
     usual = _usual(entry, settings)
     return {name: getattr(settings, name) or usual.get(name, getattr(settings, name)) for name in names}
@@ -247,7 +247,7 @@ def _topology(settings: Settings, stochastic: str) -> Topology:
 
 
 def _consensus_step_size(settings: Settings, mixer: Mixer | None, topology: Topology) -> float | None:
-    """Return `ζ` as given or picked: 0.5, or three quarters of the largest stable value if that is smaller."""
+    """Return `ζ`: the given value or, by default, the smaller of 0.5 and three quarters of the largest stable value."""
     if "consensus_step_size" not in usage.used(settings):
         return None
     if settings.consensus_step_size:

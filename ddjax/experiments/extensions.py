@@ -1,4 +1,4 @@
-"""Python files in which users register their own parts."""
+"""Python files in which users register their own algorithms, models and other parts."""
 
 import hashlib
 import importlib.util
@@ -17,7 +17,7 @@ def include(paths: Iterable[str]) -> None:
     """Import Python files, each once per process, so that settings can name the entries that the files register.
 
     Raises:
-      InputError: a file does not exist, or it cannot be imported and its registrations are undone.
+      InputError: a file does not exist, or its import fails, in which case none of its registrations remain.
     """
     for text in paths:
         try:
@@ -51,7 +51,7 @@ def digests(paths: Iterable[str]) -> str:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """Return the message of an error and the last line of the file in its traceback."""
+    """Return the message of an error, with the number of the line in the file that led to the error."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace:

@@ -1,4 +1,4 @@
-"""Fields that describe each setting once, and from which flags, checks and sweeps follow."""
+"""Descriptions of settings, from which flags, checks and sweeps follow."""
 
 import dataclasses
 import enum
@@ -24,7 +24,7 @@ class Role(enum.Enum):
 
 
 class Sweep(enum.Enum):
-    """How a sweep takes a setting."""
+    """How a sweep accepts a setting."""
 
     LIST = "as a comma-separated list"
     WHOLE = "once, for the whole sweep"
@@ -47,8 +47,8 @@ class Field:
       maximum: largest allowed value.
       positive: whether 0 is refused.
       registry: registry that holds the allowed values.
-      shared: whether algorithms that do not use the setting accept it, so that one flag file serves several.
-      sweep: how a sweep takes the setting.
+      shared: whether algorithms that do not use the setting accept it, so that one flag file serves several algorithms.
+      sweep: how a sweep accepts the setting.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Field:
         return self.help + (f" One of {self.registry.usage()}." if self.registry else "")
 
     def parse(self, text: str) -> Any:
-        """Parse a value; raise `InputError` if the text does not have the field's type."""
+        """Parse a value; raise `InputError` if the text is not a value of the field's type."""
         try:
             if self.kind is bool:
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -81,7 +81,7 @@ class Field:
             raise InputError(f"--{self.name} takes {names.get(self.kind, 'a text')}, got {text!r}") from None
 
     def check(self, value: Any) -> None:
-        """Raise `InputError` if the value has another type or is out of bounds."""
+        """Raise `InputError` if the value has the wrong type or is out of bounds."""
         kinds = {int: numbers.Integral, float: numbers.Real, tuple: (tuple, list)}
         accepted: Any = kinds.get(self.kind, self.kind)
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
@@ -104,7 +104,7 @@ def setting(default: Any, help: str, **about: Any) -> Any:
 
 
 def fields(settings: Any) -> dict[str, Field]:
-    """Return the fields of a settings class or of an instance, by name."""
+    """Return name → field, for each field of a settings class or of an instance of one."""
     return {
         field.name: Field(field.name, type(field.default), field.default, **field.metadata)
         for field in dataclasses.fields(settings)

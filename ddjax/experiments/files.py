@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and folders that one process at a time may write into."""
 
 import contextlib
 import csv
@@ -22,7 +22,7 @@ _LOCK = ".lock"
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format rows with the same columns as CSV; without rows, the text is empty."""
+    """Format rows, which all have the same columns, as CSV; return an empty text if there are no rows."""
     text, writer = io.StringIO(newline=""), None
     for row in rows:
         if writer is None:
@@ -42,13 +42,14 @@ class Claim:
       given: path of a new or empty folder; an empty text makes a new folder at `default`.
       default: path of the folder if `given` is empty; if this path exists, a number is added to its name.
       resume: whether the folder must already exist, because a run continues there.
-      hint: end of the message if the folder is not empty.
+      hint: end of the error message for a folder that is not empty.
 
     Attributes:
-      path: the folder.
+      path: path of the folder.
 
     Raises:
-      InputError: the path is a file, or the folder cannot be made, is not empty, or belongs to a running process.
+      InputError: the path is a file, or the folder cannot be made, belongs to a running process, is missing although a
+        run continues there, or is not empty although no run continues there.
     """
 
     def __init__(self, given: str, default: str, resume: bool = False, hint: str = ""):
@@ -103,7 +104,7 @@ class Claim:
         self._file = file
 
     def release(self) -> None:
-        """Release the folder, and remove those of the folders made for this claim that are empty."""
+        """Release the folder, and remove each folder that was made for this claim and is empty."""
         with contextlib.suppress(OSError):
             (self.path / _LOCK).unlink()
             for folder in self._made:

@@ -43,7 +43,7 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
       argv: name of the script, then its arguments.
 
     Raises:
-      InputError: a flag is unknown, its value is not accepted, or a file cannot be read.
+      InputError: a flag is unknown, a value is not accepted, or a file cannot be read.
     """
     known = flags.FlagValues()
     define: dict[type, Callable] = {

@@ -61,7 +61,7 @@ def load(settings: Settings) -> data.Dataset:
 
 
 def load_reference(settings: Settings) -> data.Dataset | None:
-    """Load the data set of the reference set; `None` if the reference set is noise or part of the training data."""
+    """Load the data set that holds the reference set; `None` if that set is noise or part of the training data."""
     if settings.reference_dataset not in datasets(settings)[1:]:
         return None
     names = data.find_dataset(settings.reference_dataset).names
@@ -88,7 +88,7 @@ def file_digests(settings: Settings) -> dict[str, str]:
 
 
 def check_task(settings: Settings, problem: Problem) -> None:
-    """Raise `InputError` if the task is regression and a setting is only for classification."""
+    """Raise `InputError` if the task is regression but a setting for classification only is not at its default."""
     if infer_task(problem.y) is CLASSIFICATION:
         DIVERGENCES.parse(settings.divergence)
         return
@@ -96,5 +96,5 @@ def check_task(settings: Settings, problem: Problem) -> None:
         value = getattr(settings, name)
         if value != fields(Settings)[name].default:
             raise InputError(
-                f"--{name}={value} is only for classification, but {settings.dataset} is regression; leave it out"
+                f"--{name}={value} is only for classification, but {settings.dataset} is regression; leave the flag out"
             )

@@ -29,7 +29,7 @@ from ddjax.learning import TASKS
 
 MARKERS = "os^Dp*hv8P"  # one per architecture
 SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # relative areas, with which marks look equally large
-DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # with more devices: squares in rows; with more links: none
+DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # more devices are drawn as squares in rows; more links are not drawn
 _INK, _WORST = "#555555", "#D55E00"
 
 
@@ -91,7 +91,7 @@ def read_devices(path: Path) -> tuple[str, pd.DataFrame]:
         if table.empty or not np.isfinite(table[[metric, "round", "device"]]).all(axis=None):
             raise ValueError
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; runs of earlier versions have no such file") from None
+        raise InputError(f"{str(path)!r} is missing; earlier versions of ddjax did not write this file") from None
     except (OSError, ValueError, KeyError, StopIteration):
         raise InputError(f"{str(path)!r} is damaged: it has no rows of round, device, model and score") from None
     return metric, table
@@ -126,11 +126,11 @@ def read_run(folder: Path, flags: dict[str, Any]) -> Run:
 
 
 def network_figure(run: Run, name: str) -> Figure:
-    """Draw the devices at each evaluation.
+    """Draw the devices and their links, in one panel per evaluation.
 
     Args:
       run: run to draw.
-      name: name of the system.
+      name: name of the system, for the title.
     """
     devices, task = len(run.models), TASKS[run.metric]
     norm, colormap = shades(run.scores, run.metric)
@@ -202,8 +202,8 @@ def draw_devices(
     """Draw a mark per device, and the server if there are `N + 1` positions.
 
     Args:
-      axis: axes to draw in.
-      at: `[N or N + 1, 2]` positions.
+      axis: axes in which to draw.
+      at: `[N or N + 1, 2]` positions of the devices and, last, of the server.
       scores: `[N]` scores of the devices.
       models: `[N]` names of the devices' models; each model has its own mark.
       norm: scale of the colours.
@@ -230,7 +230,7 @@ def draw_devices(
 
 
 def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> None:
-    """Draw the links, wider where more bytes were sent, and with arrows if they are few and point one way."""
+    """Draw the links, wider where more bytes were sent; if there are few, the one-way links get arrows."""
     pairs, bytes, both = merged(links)
     if not 0 < len(pairs) <= DRAWN_LINKS:
         return
@@ -251,7 +251,7 @@ def merged(links: Links) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join the two directions of each link.
 
     Returns:
-      `[E, 2]` pairs, `[E]` bytes, and `[E]` whether messages went both ways.
+      `[E, 2]` pairs of ends, `[E]` bytes in both directions together, and `[E]` whether messages went both ways.
     """
     if not len(links.ends):
         return links.ends, links.bytes, np.empty(0, bool)
@@ -295,7 +295,7 @@ def draw_squares(axis: Axes, scores: np.ndarray, models: np.ndarray, norm: color
 
 
 def legend(models: np.ndarray, server: bool) -> list[Line2D]:
-    """Return the entries of the legend: models if there are several, the server if there is one, the worst device."""
+    """Return the entries of the legend: models if there are several, a server if there is one, and the worst device."""
     look: dict[str, Any] = {"linestyle": "none", "markersize": 8}
     kinds = dict.fromkeys(models.tolist())
     entries = [

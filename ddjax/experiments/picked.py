@@ -21,7 +21,7 @@ class ModelForm(NamedTuple):
     Attributes:
       devices: number of devices that an accelerator trains at a time; `None` for as many as fit into its memory.
       examples: number of examples of a minibatch that go forward and backward at a time; `None` for all.
-      convolution: `products` or `native`; `None` if the model has no convolution.
+      convolution: form of the convolutions, `products` or `native`; `None` if the model has no convolution.
     """
 
     devices: int | None
@@ -60,7 +60,7 @@ def describe(simulation: Simulation, models: Sequence[tuple[str, ModelForm]], me
       messages: messages that are mixed over the graph, leaves `[N, …]` or their shapes; `None` if nothing is mixed.
 
     Returns:
-      `forms` by model, the `product` with `W`, and `forms_picked`, a sentence that describes both.
+      `forms` by model, the form of the `product` with `W`, and `forms_picked`, a sentence that describes both.
     """
     product = None if messages is None else _product(simulation, messages)
     return {

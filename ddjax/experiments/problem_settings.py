@@ -33,17 +33,17 @@ class ProblemSettings:
         "files have MNIST's format.",
         registry=DATASETS,
     )
-    target_column: str = _data("", "Column of a .csv to learn; the others are inputs.")
+    target_column: str = _data("", "Column of a .csv that holds the targets; the other columns are inputs.")
     ignore_columns: str = _data("", "Columns of a .csv that are not inputs, joined by +, as in id+name.")
     input_key: str = _data(
         "",
-        "Input feature of a tfds data set, or several features joined by +; or the column of a .csv whose texts are "
-        "the inputs.",
+        "Input feature of a tfds data set, or several features joined by +; or the .csv column whose texts are the "
+        "inputs.",
     )
-    target_key: str = _data("", "Feature of a tfds data set to learn.")
+    target_key: str = _data("", "Feature of a tfds data set that holds the targets.")
     data_dir: str = _data("", "Folder of tfds data sets; default ~/tensorflow_datasets.")
     encoding: str = _data("", "Text encoding of a .csv, such as cp1252; default UTF-8.")
-    comment: str = _data("", "Text with which the lines of a .csv to skip begin, such as #.")
+    comment: str = _data("", "Text that marks lines of a .csv to skip, at their beginning, such as #.")
     sample_rate: int = _data(
         0,
         "Sampling rate of sounds in a .npz or a tfds data set; the sounds become log-mel spectrograms. 0 means the "
@@ -109,8 +109,8 @@ class ProblemSettings:
     )
     reference_known: float = _data(
         1.0,
-        "Share of the reference set that each device knows (distillation, server_distillation), drawn for each "
-        "device; for other examples, a device only passes on what it receives.",
+        "Share of the reference set that each device knows, drawn separately per device (distillation, "
+        "server_distillation); for other examples, a device only passes on what it receives.",
         role=Role.DATA,
         minimum=0,
         maximum=1,

@@ -29,7 +29,7 @@ class Pace:
         self._spent, self._latest = 0.0, Progress(0, 0.0, 0.0)
 
     def follow(self, progress: Progress) -> None:
-        """Record that a scan has just ended."""
+        """Record the progress at the end of a scan, which is a compiled loop over rounds."""
         self._first = self._first or (self._now(), progress)
         self._spent, self._latest = self._now() - self._first[0], progress
 
@@ -75,7 +75,7 @@ class Display:
         self.seconds_compile = 0.0
 
     def progress(self, progress: Progress) -> None:
-        """Show a scan that has just ended."""
+        """Show the progress at the end of a scan."""
         self.seconds_compile = progress.seconds_compile
         self._pace.follow(progress)
         left = self._pace.left()

@@ -1,4 +1,4 @@
-"""Folder of one run: settings, a row per evaluation, a row per device and evaluation, and a summary."""
+"""Folder of one run, with its settings, a row per evaluation, a row per device and evaluation, and a summary."""
 
 import csv
 import dataclasses
@@ -193,7 +193,7 @@ def _lines_of_rounds(path: Path) -> list[tuple[int, str]]:
 
 
 def _said_by_first(function: Callable[[], str]) -> str:
-    """Return the answer of process 0, or raise its `InputError`, in every process."""
+    """Call a function in process 0 only; return its answer, or raise its `InputError`, in every process."""
     if jax.process_count() == 1:
         return function()
     said = ""
@@ -227,7 +227,7 @@ def resumed(settings: Settings, given: Collection[str]) -> Settings:
       given: names of the settings that were given; `check_resume` checks them later.
 
     Raises:
-      InputError: there is no run, or the run has settings that this version does not know.
+      InputError: the folder holds no run, or the run has settings that this version does not know.
     """
     if not (settings.resume and settings.output_dir):
         return settings
@@ -252,16 +252,16 @@ def _version(config: Mapping[str, Any]) -> str:
 
 
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Refuse to resume a run that had other settings, unless the differences change none of its numbers.
+    """Refuse to resume a run with other settings, unless the differences do not affect the results so far.
 
     A setting that a later version added counts as having had its default in the run.
 
     Args:
-      settings: settings to resume the run with.
+      settings: settings with which to resume the run.
       config: content of the run's `config.json`.
 
     Raises:
-      InputError: a setting differs; the message names the first one.
+      InputError: a setting differs; the message names the first such setting.
     """
     saved = config["flags"]
     for name, field in fields(settings).items():

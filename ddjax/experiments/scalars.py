@@ -15,7 +15,7 @@ class Scalars:
     """Event file of a run: a scalar per column of `metrics.csv`, settings, scores of devices, and figures.
 
     Args:
-      folder: folder of the event file, which is made with the first row; `None` to write no file.
+      folder: folder of the event file, made when the first row is added; `None` to write no file.
       settings: settings of the run, by name.
 
     Raises:

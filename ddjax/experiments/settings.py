@@ -61,7 +61,7 @@ class Settings(ProblemSettings):
     mixing_weights: str = _network(
         "",
         "Weights of the mixing matrix W. Default: metropolis_hastings; on directed graphs uniform, or column_uniform "
-        "or row_uniform if the algorithm allows it.",
+        "or row_uniform if the algorithm allows these.",
         registry=MIXING_WEIGHTS,
         shared=True,
     )
@@ -95,7 +95,7 @@ class Settings(ProblemSettings):
     )
     push_period: int = _mixing(
         1,
-        "Rounds between two pushes of a device in gossip; each device has its own turn.",
+        "Rounds between two pushes of a device in gossip; the first push of each device is in a random round.",
         unit="rounds",
         minimum=0,
         positive=True,
@@ -199,12 +199,12 @@ class Settings(ProblemSettings):
         "msp",
         "How a device of idkd picks the reference examples that it labels: by their largest probability (msp, "
         "msp_roc) or energy (energy_roc). The threshold is --confidence_threshold for msp; otherwise, it is the value "
-        "that best separates the device's own examples from the others.",
+        "that best separates the device's own examples from the reference examples.",
         registry=DETECTORS,
     )
     confidence_threshold: float = _distillation(
         0.98,
-        "Threshold of --detector=msp: idkd labels an example if its largest probability is above it.",
+        "Threshold of --detector=msp: idkd labels an example if its largest probability is above this number.",
         role=Role.HYPERPARAMETER,
         minimum=0,
         maximum=1,
@@ -321,7 +321,7 @@ class Settings(ProblemSettings):
     )
     num_processes: int = _execution(0, "Number of processes that run as one.", sweep=Sweep.NEVER)
     process_id: int = _execution(
-        -1, "Number of this process, from 0; process 0 writes the files, the others are silent.", sweep=Sweep.NEVER
+        -1, "Number of this process, from 0; process 0 writes the files, and the others are silent.", sweep=Sweep.NEVER
     )
 
     def check(self) -> None:

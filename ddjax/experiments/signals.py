@@ -32,7 +32,7 @@ class _State:
 
     Attributes:
       number: number of the signal that arrived; 0 for none.
-      polls: whether the command checks `asked` itself, so that a signal raises no exception.
+      polls: whether the command calls `asked` itself, so that a signal raises no exception.
     """
 
     number = 0
@@ -48,7 +48,7 @@ def asked() -> int:
 
 
 def poll() -> None:
-    """Announce that the command checks `asked` from now on, so that a signal raises no exception."""
+    """Announce that the command calls `asked` from now on, so that a signal raises no exception."""
     _state.polls = True
 
 

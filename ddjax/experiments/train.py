@@ -24,7 +24,7 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
-# Compiling includes building the programs and the first evaluation; evaluating includes writing rows and checkpoints.
+# `compiling` includes the first evaluation; `evaluating` includes the writing of rows and checkpoints.
 _PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
 
@@ -96,7 +96,7 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
 
 
 def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
-    """Describe what a run that is interrupted in this round leaves behind."""
+    """Describe what remains of a run that is interrupted in round `reached`."""
     path = shlex.quote(str(folder.path))
     if not settings.checkpoint_every:
         return f"what was written is kept in {path}, but there is no checkpoint without --checkpoint_every"
@@ -108,7 +108,7 @@ def _draw(folder: RunFolder) -> None:
     path, script = shlex.quote(str(folder.path)), "python scripts/plots.py"
     curves, network = (shlex.quote(str(folder.path / name)) for name in ("learning_curves.png", "network.png"))
     commands = f"{script} {curves} {path} and {script} --network {network} {path}"
-    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {commands} draw them"):
+    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {commands} draw the figures"):
         from ddjax.experiments.plots import plot, plot_network  # slow to import
 
         plot(folder.path / "learning_curves.png", [folder.path])

@@ -31,7 +31,7 @@ _NAMING: tuple[Registry, ...] = (ALGORITHMS, DATASETS, *_CHOOSING.values())
 
 
 def _owned() -> frozenset[str]:
-    """Return the settings that belong to entries of ddjax; users' entries do not make a setting their own."""
+    """Return the settings that ddjax's own entries name; entries that users register do not count."""
     entries = (entry for registry in _NAMING for entry in registry.entries())
     return frozenset(
         name for entry in entries if (entry.build.__module__ or "").startswith("ddjax.") for name in entry.names
@@ -60,7 +60,7 @@ def check_entries() -> None:
 
 
 def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
-    """Map parameters of an algorithm's factory, and of the entries that it chooses, to the settings that fill them."""
+    """Return parameter → setting that fills it, for an algorithm's factory and for entries that its settings choose."""
     names = dict(entry.settings)
     for setting, registry in _OF_ALGORITHMS.items():
         if setting in entry.settings.values():
@@ -77,7 +77,7 @@ def used(settings: Settings) -> frozenset[str]:
     """Return the settings that affect the results of the run; the values of all others make no difference.
 
     Raises:
-      InputError: a setting that the run uses holds an unknown name.
+      InputError: the value of a setting that the run uses is an unknown name.
     """
     entry, effective = algorithm(settings), resolve(settings)
     names = set(entry.names).union(*(find_dataset(spec).names for spec in datasets(settings)))

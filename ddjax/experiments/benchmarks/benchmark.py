@@ -5,11 +5,12 @@
 
 The command prints a row for each combination of the lists and writes all rows as JSON. It measures each row in a fresh
 process, on random data, with the compiled loop of `train.py`. One repeat runs as many rounds as fit into `--seconds`. A
-*device-step* is one round of one device: one optimizer step and, with distillation and D-SGD, its mixing. The work
-`evaluation` is not a round; it tests all devices on `--test_examples` and on the reference set.
+*device-step* is one round of one device: one optimizer step and, with distillation and D-SGD, the device's share of the
+mixing. The work `evaluation` is not a round; it tests all devices on `--test_examples` and on the reference set.
 
 - `us_per_device_step`: median over the repeats, in microseconds; `us_per_device_step_repeats` lists all repeats.
-- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, it includes the first one.
+- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, time of the first one, which
+  compiles.
 - `examples_per_second`: examples that pass forward and backward; a reference example counts once per device.
 - `flops_per_second`, `bytes_per_second`: useful work and least traffic, as `workloads.device_step` defines them.
 - `peak_flops_per_second`, `peak_bytes_per_second`: rates of a large matrix product and of a large copy (bytes read plus
@@ -39,7 +40,7 @@ how far to trust the rows.
   `kernels_in_graphs` of the `different_kernels` lie in one of `graphs` CUDA graphs, and `host_in_loop` says whether the
   host steps through a loop.
 - `forms`, `product`, `forms_picked`: how the devices of each model are executed, how `W` is multiplied, and a sentence
-  that says both.
+  that describes both.
 
 `--save=FILE` stores the rows. `--compare=FILE` lists the rows that are worse than the stored ones; the exit code is 1
 if there are any.

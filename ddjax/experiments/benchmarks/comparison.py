@@ -39,7 +39,7 @@ def load(path: str, planned: Sequence[tuple[Target, Case]]) -> list[dict]:
 
 
 def worse(row: dict, baseline: Sequence[dict], tolerance: float) -> str:
-    """Describe in one line the figures of a row that grew by more than a fraction; return an empty text if none did.
+    """Describe in one line the figures of a row that grew by more than `tolerance`; return an empty text if none did.
 
     Args:
       row: row from `planning.plan`.

@@ -12,7 +12,7 @@ UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler estimates no cyc
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The kind is the first lower-case word before a parenthesis; types have one only in tiles, as in `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis; in types, only tiles have one, as in `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
 _NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate
@@ -43,7 +43,7 @@ class Operation(NamedTuple):
 
 
 def array_bytes(types: str) -> int:
-    """Count the bytes that the arrays of a type take in memory, where the tiles of a TPU are padded."""
+    """Count the bytes that the arrays of a type take in memory, including the padding of a TPU's tiles."""
     total = 0
     for dtype, dimensions, layout, tiling in _ARRAY.findall(types):
         shape = [int(size) for size in dimensions.split(",") if size]
@@ -60,8 +60,8 @@ class Program:
 
     Args:
       text: text of the program, as XLA writes it.
-      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry, which is
-        one round in `Simulation.advance`.
+      whole: whether to read the whole program; otherwise only one trip through the last loop of the entry
+        computation, which is one round in `Simulation.advance`.
 
     Attributes:
       operations: operations that do work; those in a loop count once per trip.
@@ -95,7 +95,7 @@ class Program:
 
     def _operands(self, line: re.Match) -> tuple[str, ...]:
         names = tuple(re.findall(r"%[\w.\-]+", line[4].split("), ")[0]))
-        # The end of an asynchronous operation only takes its start, which has the real operands.
+        # The only operand of the end of an asynchronous operation is its start, which has the real operands.
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:

@@ -24,10 +24,10 @@ class Launches(NamedTuple):
 
 
 def launches(text: str, whole: bool = False) -> Launches:
-    """Read a sequence of thunks, as XLA dumps it.
+    """Read the launches of a program from its thunks, which are XLA's units of execution.
 
     Args:
-      text: one thunk per line, indented according to its nesting.
+      text: the thunks as XLA dumps them, one per line, each indented according to its nesting.
       whole: whether to read the whole program; otherwise only the bodies of loops, which are one round in
         `Simulation.advance`.
     """

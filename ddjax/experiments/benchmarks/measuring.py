@@ -43,7 +43,7 @@ class Simulated:
         self.seconds_compile = self.run(1 if evaluates else 0)
 
     def _evaluate(self, times: int) -> float:
-        """Run so many evaluations, and return the seconds that they take."""
+        """Run `times` evaluations, and return the seconds that they take."""
         jax.block_until_ready(self._state)
         start = time.perf_counter()
         for _ in range(times):
@@ -51,7 +51,7 @@ class Simulated:
         return time.perf_counter() - start
 
     def _advance(self, rounds: int) -> float:
-        """Run so many rounds, and return the seconds that they take."""
+        """Run this many rounds, and return the seconds that they take."""
         self._done += rounds
         state, totals = jax.block_until_ready((self._state, self.simulation.zeros()))
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Planning of one row: its program is compiled from shapes, for accelerators that may be absent, and then read."""
+"""Planning of one row: its program is compiled from shapes, for accelerators that may be absent, and analysed."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ _READ = (
 
 
 def shapes(case: Case, network: Network) -> Problem:
-    """Return the shapes of `workloads.problem`, with a real network."""
+    """Return the shapes of `workloads.problem`, with the given network."""
 
     def shape(*dimensions: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(dimensions, dtype)
@@ -69,10 +69,10 @@ def simulation(case: Case, mesh: jax.sharding.Mesh) -> Simulation:
 
 
 def plan(target: Target, case: Case) -> dict:
-    """Compile one row of the JSON; this function runs in a fresh process.
+    """Compile the program of one row, and return the row for the JSON; this function runs in a fresh process.
 
     Args:
-      target: accelerators to compile for.
+      target: accelerators for which to compile.
       case: work of the row.
 
     Raises:

@@ -47,8 +47,10 @@ class BenchmarkSettings:
     seconds: float = _how(0.3, "Approximate duration of one repeat, in seconds.")
     output: str = _how("", "JSON file to write, which must not exist; default runs/benchmark-<time>.json.")
 
-    target: str = _planned("", "Accelerators to compile for, separated by commas; nothing is run.", registry=TARGETS)
-    save: str = _planned("", "JSON file in which to store the rows for a later --compare; replaces an older file.")
+    target: str = _planned(
+        "", "Accelerators for which to compile, separated by commas; nothing is run.", registry=TARGETS
+    )
+    save: str = _planned("", "JSON file in which to store the rows for a later --compare; an older file is replaced.")
     compare: str = _planned("", "JSON file of rows for comparison; the exit code is 1 if any row got worse.")
     tolerance: float = _planned(0.1, "Fraction by which a figure may grow before it counts as worse.", minimum=0.0)
 
@@ -122,7 +124,7 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
 
 
 def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]:
-    """Return the accelerators to compile for; empty if the benchmark measures on this machine.
+    """Return the accelerators for which to compile; empty if the benchmark measures on this machine.
 
     Args:
       settings: settings of the benchmark.
@@ -133,7 +135,7 @@ def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]
     """
     if not settings.target:
         if "target" in given:
-            raise InputError("--target is empty; name accelerators, as in --target=v5e:4, or leave it out")
+            raise InputError("--target is empty; name accelerators, as in --target=v5e:4, or leave the flag out")
         if unused := sorted({"save", "compare", "tolerance"} & set(given)):
             raise InputError(f"--{unused[0]} is only used with --target; give both, or leave it out")
         return []

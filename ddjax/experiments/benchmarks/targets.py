@@ -110,7 +110,7 @@ def environment(target: Target, folder: str) -> dict[str, str]:
     """Return the environment variables that JAX needs at its start in a process that compiles for a target.
 
     Args:
-      target: accelerators to compile for.
+      target: accelerators for which to compile.
       folder: folder into which a GPU's compiler writes the launches of its programs.
     """
     if target.platform == "tpu":

@@ -212,7 +212,7 @@ class Network:
             nn.utils.vector_to_parameters(mixed, device.model.parameters())
 
     def run(self, rounds: int) -> float:
-        """Run so many rounds, and return the seconds that they take."""
+        """Run this many rounds, and return the seconds that they take."""
         start = time.perf_counter()
         for _ in range(rounds):
             self.round()

@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one example: CIFAR-10's with a `resnet14`, otherwise MNIST's."""
+        """Shape of one example: that of CIFAR-10 if a device has a `resnet14`, otherwise that of MNIST."""
         return (32, 32, 3) if "resnet14" in self.models else (28, 28)
 
     def network(self) -> Topology:
@@ -116,7 +116,7 @@ def reference_pass(inner: Learner, micro_batch: int) -> Learner:
 
 
 def reference_passes(population: Population, reference_batch_size: int) -> Algorithm:
-    """Build an algorithm in which every device only takes the step of a `reference_pass` in each round."""
+    """Build an algorithm in which, in each round, every device only takes the step of a `reference_pass`."""
 
     def init(key: jax.Array, problem: Problem) -> State:
         return State(jnp.zeros((), jnp.int32), population.init(key))

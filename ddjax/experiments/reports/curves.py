@@ -49,10 +49,10 @@ def _settled(cells: pd.DataFrame, name: str, by: list[str]) -> bool:
 
 
 def curves(sweep: Sweep, x: str = "") -> Curves:
-    """Find the x axis, unless it is given, and the curves.
+    """Find the curves and, unless `x` names it, the flag on the x axis.
 
     Raises:
-      InputError: the flag x is not numeric, or it has only one value.
+      InputError: the flag `x` is not numeric, or has only one value.
     """
     cells = sweep.cells
     varying = [n for n in sweep.names if n not in ("seed", "target_accuracy") and cells[n].nunique() > 1]
@@ -89,7 +89,7 @@ def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
 
 
 def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
-    """Describe what tells each row from the others; a flag that is blank is not used."""
+    """Label each curve by what tells it from the others; a blank flag is one that the curve does not use."""
     kinds = kinds.replace({"algorithm": {"dsgd": "D-SGD"}})
     for name in naming:
         ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # without folders
@@ -136,12 +136,12 @@ def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
 
 
 def _range(values: np.ndarray) -> tuple[Any, Any]:
-    """Return the smallest and the largest of `[seeds, …]` values over seeds; NaN if there are none."""
+    """Return the smallest and the largest of `[seeds, …]` values over seeds; NaN without seeds."""
     return (values.min(0), values.max(0)) if len(values) else (math.nan, math.nan)
 
 
 def pick_target(cells: pd.DataFrame) -> list[float]:
-    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x; only curves that send count.
+    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x; silent curves do not count.
 
     If only one curve sends, the target is the largest multiple that this curve reaches.
     """

@@ -23,8 +23,8 @@ from ddjax.experiments.looks import (
 )
 
 _MARKERS = "osD^vP*X"  # one marker more than colours, so that few curves share both
-_DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # of the line styles, for SVG
-_ROOM = 0.5  # how far intervals may stretch an axis beyond the seeds, as a share of their range
+_DASHES = ("none", "6 3", "7 3 2 3", "7 2 2 2 2 2")  # dash patterns of the line styles, for SVG
+_ROOM = 0.5  # how far intervals may stretch an axis beyond the seeds' values, as a share of the values' range
 _RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8.5,
@@ -92,7 +92,7 @@ class Drawing(NamedTuple):
 
 
 def say(mean: float, half: float = math.nan) -> str:
-    """Return a number to three digits, with half the width of its interval; a dash for NaN."""
+    """Format a mean to three digits, with half the width of its interval if known; a dash for NaN."""
     if math.isnan(mean):
         return "–"
     text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:#.3g}".rstrip(".")
@@ -194,7 +194,7 @@ def _scale(axis: Axes, panel: Panel) -> None:
 
 
 def _bound(axis: Axes, panel: Panel) -> None:
-    """Cut intervals far outside the seeds, so that wide ones, such as those of two seeds, do not stretch the y axis.
+    """Cut intervals far beyond the seeds' values, so that wide intervals (as over two seeds) do not stretch axes.
 
     An axis of accuracies ends at 1, and no axis reaches below 0.
     """

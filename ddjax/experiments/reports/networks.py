@@ -32,7 +32,7 @@ _CURVES, _SIDE = 24, 1.75  # largest number of panels, and the side of a panel i
 
 
 def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
-    """Draw the network of each curve at the largest x, for its smallest seed.
+    """Draw the network of each curve at the largest x, for the curve's smallest seed.
 
     Args:
       sweep: measurements of the sweep.

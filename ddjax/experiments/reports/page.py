@@ -23,7 +23,7 @@ MARK = '<meta name="generator" content="ddjax report.py">'
 
 
 def _html(head: Sequence[str], rows: Iterable[Sequence[str | tuple[str, float]]], sortable: bool = False) -> str:
-    """Return a table; a cell of the table is its text, or its text and the number by which it is sorted."""
+    """Return a table; each entry of a row is a text, or a text and the number by which the column is sorted."""
     cell = '<button type="button">{}</button>' if sortable else "{}"
     lines = ["".join(f'<th scope="col">{cell.format(html.escape(name))}</th>' for name in head)]
     for row in rows:

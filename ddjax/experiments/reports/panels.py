@@ -12,7 +12,7 @@ from ddjax.experiments.reports.figures import Line, Panel
 from ddjax.experiments.reports.read import Sweep
 from ddjax.learning import TASKS
 
-_SHARES = 41  # points of a curve over devices
+_SHARES = 41  # number of points of a curve over devices
 
 
 def measures_of(sweep: Sweep) -> dict[str, tuple[str, str, bool]]:
@@ -52,7 +52,7 @@ def seeds(table: pd.DataFrame) -> str:
 
 
 def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line]:
-    """Return the curves of a table with `curve`, `x`, and a measure with its half-width, where they can be drawn."""
+    """Return the lines of a table with columns for `curve`, `x` and a measure, without points that cannot be drawn."""
     rows = rows[np.isfinite(rows[measure])]
     for axis, column in (("x", "x"), ("y", measure)):
         if axis in logarithmic:
@@ -70,7 +70,7 @@ def _lines(rows: pd.DataFrame, measure: str, logarithmic: str = "") -> list[Line
 
 
 def panels(sweep: Sweep, found: Curves, table: pd.DataFrame, goals: list[float], picked: bool) -> list[Panel]:
-    """Make every figure that has something to show; `picked` means that the user has not given the goals."""
+    """Make every figure that has something to show; `picked` says whether the goals were picked, not given."""
     several = f" Mean of {seeds(table)}; {{}}: 95 % t-interval over seeds."
     how = several if table["done"].max() > 1 else " One seed, so no interval."
     silent = silent_curves(found.cells)
@@ -94,7 +94,7 @@ def _against_x(
     how: str,
 ) -> list[Panel]:
     x, free = found.x, table[table["x"].isna()]
-    if x:  # a curve that does not use x is drawn at each of its values
+    if x:  # a curve that does not use x is drawn at each value of x
         table = pd.concat([table.dropna(subset="x"), *(free.assign(x=tick) for tick in ticks)]).sort_values("x")
     else:
         table = free.assign(x=free["curve"])
@@ -143,7 +143,7 @@ def _over_rounds(sweep: Sweep, found: Curves, ticks: np.ndarray, quiet: str, how
 
 
 def _over_devices(sweep: Sweep, found: Curves, ticks: np.ndarray, how: str) -> list[Panel]:
-    """Draw the final scores of all devices in sorted order, if the sweep has stored them."""
+    """Make the figures of the devices' sorted final scores, if the sweep has stored these scores."""
     cells = found.cells[(found.cells["status"] == "done") & found.cells.index.isin(sweep.folders)]
     x, log_y = found.x, "y" * (AXES[sweep.metric][1] == "log")
     share = np.linspace(0, 1, _SHARES)

@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
       cells: a row per cell that ran, by the name of the cell: `status` (done, diverged or failed), `reason`, and every
         flag as text. The row of a done cell also has final values: the metric (a mean over devices), the score of the
         `worst_device`, `disagreement`, `time`, and `megabytes` sent per device (including a server's share).
-      evaluations: a row per evaluation of a done cell: `cell`, `round`, and the same numbers except `time`.
+      evaluations: a row per evaluation of a done cell: `cell`, `round`, and the values of `cells` except `time`.
       targets: mean accuracies of `--target_accuracy`.
       folders: cell name → folder, for each cell that stored the scores of its devices.
     """

@@ -4,9 +4,9 @@
 
 The command writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG.
 A *curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
-curve's seeds with its 95 % t-interval. A flag that follows from x and the flags before it (such as a flag that is set
-together with them) is not part of a curve's name. A curve that does not use x is drawn at each value of x. Diverged
-cells are left out of all means.
+curve's seeds with its 95 % t-interval. A flag whose value follows from x and from the flags that a
+curve's name already contains (such as a flag that --zip pairs with x) is not part of the name. A curve that does not
+use x is drawn at each value of x. Diverged cells are left out of all means.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ _report = partial(setting, section="Report")
 class ReportSettings:
     """Settings of a report."""
 
-    output: str = _report("", "Folder to write into, new or with an earlier report; default SWEEP_DIR/report.")
+    output: str = _report("", "Folder for the report, new or with an earlier report; default SWEEP_DIR/report.")
     target_accuracy: str = _report(
         "", "Mean accuracies, as in 0.6,0.7, up to which bytes are counted; by default, those of the sweep."
     )
-    x: str = _report("", "Numeric flag of the x axis; by default, devices or else the first with several values.")
+    x: str = _report("", "Numeric flag on the x axis; by default, devices or else the first with several values.")
 
 
 def _former(output: Path) -> set[str]:
@@ -74,7 +74,9 @@ def report(given: Given) -> None:
     found = curves(sweep, settings.x)
     former = _former(output)
     if goals and sweep.metric != "accuracy":
-        raise InputError("--target_accuracy is only for classification, but these sweeps are regression; leave it out")
+        raise InputError(
+            "--target_accuracy is only for classification, but these sweeps are regression; leave the flag out"
+        )
     goals = goals or sweep.targets
     picked = not goals and sweep.metric == "accuracy"
     if picked:

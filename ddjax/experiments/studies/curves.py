@@ -1,4 +1,4 @@
-"""Curves of a study, and properties of the curves that are known before they are run."""
+"""Curves of a study, and properties that are known before a curve is run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 
 def measure_of(cell: Cell) -> Callable | None:
-    """Return the function that measures the convergence of a cell's algorithm; `None` if there is none."""
+    """Return the function that measures the convergence of a cell's algorithm; `None` if no function does."""
     return ALGORITHMS.parse(cell.settings.algorithm).entry.measure
 
 
@@ -51,7 +51,7 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: Problem) -> bool:
-    """Return whether the solution is known: linear devices, squared loss and distance, and few enough coefficients."""
+    """Return whether the solution is known: devices are linear, loss and distance squared, and coefficients few."""
     models = {name.split(":")[0] for name in cell.settings.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
     return models == {"linear"} and infer_task(problem.y) is REGRESSION and unknowns <= least_squares.LARGEST

@@ -13,7 +13,7 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 
 def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
-    """Draw the figures of a study; yield the name, the caption and the figure of each."""
+    """Draw the figures of a study; yield, for each, its name, its caption and the figure itself."""
     looks = [
         {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[number // len(COLORS) % len(STYLES)]}
         for number in range(len(curves))
@@ -32,7 +32,7 @@ def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[
 
 
 def _positive(values: Any) -> np.ndarray:
-    """Replace values that a logarithmic axis cannot show with NaN."""
+    """Put NaN in place of values that a logarithmic axis cannot show."""
     values = np.asarray(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 

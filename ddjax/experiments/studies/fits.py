@@ -1,4 +1,4 @@
-"""Fitted rates of the quantities that fall in a study."""
+"""Rates at which the quantities of a study fall, fitted to measurements."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def above_rounding(curve: Curve, name: str) -> np.ndarray:
 
 
 def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
-    """Fit the rates of all quantities in the rounds `inside`, and the slopes of the devices of each seed."""
+    """Fit the rates of all quantities in the rounds `inside` and, for each seed, the slopes of single devices."""
     late = math.sqrt(inside[0] * inside[1]), inside[1]
     found: dict[str, Any] = {}
     for name in curve.values:
@@ -49,8 +49,8 @@ def slopes(curve: Curve, inside: tuple[int, int]) -> dict[str, Any]:
 def dependence(found: Sequence[Curve]) -> list[dict[str, Any]]:
     """Fit how the quantities at the end depend on the spectral gap of the graph and on the number of devices.
 
-    Log-log slopes are fitted over at least three curves that differ in nothing else. Curves that reach the solution are
-    left out.
+    Log-log slopes are fitted over at least three curves that differ only in the graph, or only in the number of
+    devices. Curves that reach the solution are left out.
     """
     names = ("gradient_norm_sq_mean", "consensus_error", "distance_to_solution")
     fits = []

@@ -23,12 +23,12 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
     - `tracking` with linear devices on all data and constant steps: in each round, the distance shrinks by the factor
       `least_squares_rates.factor`, and squared quantities shrink by its square.
     - The `gradient` form, with `ζ_t` that falls so that its sum grows without end, in runs that are long enough for
-      `mean_n z_n` to have followed (for `1/t`, `ζ_0 τ ≥ 10`). On all data, devices differ by `ζ_t` times the difference
-      of their soft decisions, so the consensus error falls like `ζ_t²` or faster. For linear devices that end up apart,
-      the consensus error and the squared gradient norm at `z̄` fall exactly like `ζ_t²`, and the distance to the
-      solution falls like `ζ_t` (`least_squares.follows`). Stochastic gradients move `s̄` by the order of `η_t` per
-      round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus error then falls like
-      `η_t² / ζ_t`, if this is more than `ζ_t²`.
+      `mean_n z_n` to have followed the mean soft decision `s̄` (for `1/t`, `ζ_0 τ ≥ 10`). On all data, devices differ by
+      `ζ_t` times the difference of their soft decisions, so the consensus error falls like `ζ_t²` or faster. For
+      linear devices that end up apart, the consensus error and the squared gradient norm at `z̄` fall exactly like
+      `ζ_t²`, and the distance to the solution falls like `ζ_t` (`least_squares.follows`). Stochastic gradients move
+      `s̄` by the order of `η_t` per round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus
+      error then falls like `η_t² / ζ_t`, if this is more than `ζ_t²`.
     - Averaging of parameters, and `tracking` with stochastic gradients: devices differ by at most the order of `η_t`.
     - Averaging with stochastic gradients on non-convex losses: the squared gradient norm, averaged over rounds with
       weights `η_t`, is at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; for D-SGD, Lian et al.
@@ -68,7 +68,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
 
 
 def _unending(settings: Settings, facts: dict[str, Any]) -> bool:
-    """Return whether `ζ_t` falls and its infinite sum is already large in this run."""
+    """Return whether `ζ_t` falls, and so slowly that its sum grows without end and counts as large in this run."""
     known = schedule(settings.consensus_step_size_schedule)
     if known.power == 1:
         return facts["consensus_step_size"] * known.tau(settings.rounds) >= 10

@@ -36,7 +36,7 @@ A point is a *minimum* if neither holds, and undecided if only one holds."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
-    """Write the tables of all curves so far into a folder, which is made if need be."""
+    """Write the tables of all curves so far into a folder, which is made if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, of_devices = [], []
     for curve in curves:

@@ -32,11 +32,13 @@ _HELP = {
 class StudySettings:
     """Settings of a study as a whole."""
 
-    points: int = _study(60, "Largest number of rounds to measure, evenly spaced on a logarithmic scale.", minimum=2)
+    points: int = _study(
+        60, "Largest number of measured rounds, which are evenly spaced on a logarithmic scale.", minimum=2
+    )
     window: str = _study("", "FIRST:LAST, the rounds of the fits; by default, the last nine tenths of the run.")
     endpoints: int = _study(
         0,
-        "Largest number of devices of each seed that are examined at the end (curvature, perturbation); with "
+        "Largest number of devices per seed whose final models are examined (curvature, perturbation); with "
         "averaging, the mean model is examined.",
         minimum=0,
     )

@@ -4,7 +4,7 @@
 
 A study takes the flags of train.py, as comma-separated lists like those of sweep.py. A *curve* is one combination of
 flags, over its seeds. The study writes into --output_dir: convergence.csv (a row per curve, seed and round),
-devices.csv (a row per device as well), summary.json, summary.md, and figures (PNG and PDF).
+devices.csv (a row per curve, seed, round and device), summary.json, summary.md, and figures (PNG and PDF).
 """
 
 import datetime

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     Attributes:
       result: the result in a few words.
       texts: file name → text to be stored; empty if the cell failed.
-      rows: rows of the cell's table.
+      rows: rows of the cell's `metrics.csv`.
       files: path → digest, for each file from which the cell's data or graph is read.
       reason: why the cell failed; empty if it did not fail.
       trace: traceback of an error that is not the user's mistake; otherwise empty.
@@ -60,9 +60,9 @@ def run(
     Args:
       settings: settings of the cell.
       mesh: accelerators on which the cell runs.
-      like: simulation of another cell with the same program on these accelerators, if there was one.
+      like: simulation of another cell with the same program on these accelerators; `None` if there is none.
       progress: called about every half second; it may raise `Stopped`.
-      seen: called with each row of the table.
+      seen: called with each row of the cell's `metrics.csv`.
 
     Returns:
       The outcome, even if the cell fails, and the compiled simulation.

@@ -25,7 +25,7 @@ class Cluster:
 
     Args:
       address: address of the scheduler, or `local` for workers on this machine that end with the sweep.
-      threads: number of cells that `local` runs at the same time on a CPU.
+      threads: number of cells that the worker of `local` runs at the same time on a CPU.
       todo: the cells to run.
       precision: precision of the worker processes.
       store: store of the cells.
@@ -79,7 +79,7 @@ class Cluster:
         return [results[id(job)] for job in jobs]
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
-        """Run all cells, the longest first, and collect the tables every minute."""
+        """Run all cells, those that take longest first, and collect the tables every minute."""
         topic, running, collected = f"ddjax-{self._client.id}", {}, time.monotonic()
 
         def take(free: Worker) -> Job | None:
@@ -123,7 +123,7 @@ class Cluster:
 
 
 def _files(cell: Cell) -> tuple:
-    """Return the settings that name files."""
+    """Return the values of the settings that name files."""
     settings = cell.settings
     return settings.dataset, settings.reference_dataset, settings.topology, settings.include
 

@@ -1,4 +1,4 @@
-"""Dispatcher of jobs to Dask workers, one job per accelerator; other workers take over the jobs of dead workers."""
+"""Dispatcher of jobs to Dask workers, one at a time per accelerator; others take over the jobs of dead workers."""
 
 import collections
 import contextlib
@@ -17,7 +17,7 @@ from ddjax.experiments.sweeps.worker import Greeting
 
 _LOOK_EVERY = 1.0  # seconds between two checks of the list of workers
 _FETCH = 30.0  # seconds within which a worker must hand over a result
-_DEATHS = 3  # a job is given up after so many workers have died while they ran it
+_DEATHS = 3  # a job is given up after this many workers have died while they ran it
 
 
 class Job(NamedTuple):
@@ -52,7 +52,7 @@ class Worker:
 
     Attributes:
       address: address of the worker in Dask.
-      greeting: description that the worker gave of itself; `None` until then, or if the worker is not used.
+      greeting: description that the worker gave of itself; `None` before the worker answers, or if it is not used.
       refused: why the worker is not used; empty if it is used.
       jobs: jobs that the worker runs.
       last: attachment (`Job.about`) of the last job that ended on the worker.
@@ -111,7 +111,7 @@ class Dispatcher:
           back: called with a job whose worker died; `take` should return that job again.
 
         Yields:
-          A job that has ended, with its result or the exception that it raised; or `None`, with a message.
+          A job that has ended, with its result or the exception that it raised; or `None`, with a message from `say`.
 
         Raises:
           InputError: no worker can be used, or the scheduler is gone.

@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
 
 
 def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
-    """Build a cell for an accelerator, and estimate the number of its operations and the memory that it needs there.
+    """Build a cell for an accelerator, and estimate the cell's operations and the memory that it needs there.
 
     Raises:
       InputError: the cell cannot be built, or it needs more memory than there is.

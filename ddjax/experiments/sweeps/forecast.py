@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_WARM = 0.3  # seconds that a cell without compilation spends outside training, before any is measured
+_WARM = 0.3  # assumed seconds outside training of a cell that does not compile, before any is measured
 _TRUST = 0.03  # weight of the estimates, relative to that of a measured program
 _TELLING = 0.1  # seconds of training after which an unfinished run counts as measured
 

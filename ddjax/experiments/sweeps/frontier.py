@@ -18,7 +18,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     A system that sends nothing is drawn as a horizontal line.
 
     Returns:
-      The content of each file, by file name.
+      File name → content of the file.
     """
     label, scale = measured(metric, ["test"]), AXES[metric][1]
     told = list(tested.columns[: list(tested.columns).index("bytes_budget")])
@@ -54,7 +54,7 @@ def _places(tested: pd.DataFrame, around: list[str]) -> list[dict[str, Any]]:
 
 
 def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Line:
-    """Make the line of a system; if the system sends nothing, the line is horizontal, over the bytes of all others."""
+    """Make the line of a system; the line of a system that sends nothing is horizontal, over the others' bytes."""
     rows = rows.drop_duplicates("bytes_sent_total").sort_values("bytes_sent_total")
     sent = rows["bytes_sent_total"].to_numpy(float) / 1e6
     if sent[-1] == 0 and (all["bytes_sent_total"] > 0).any():

@@ -22,7 +22,7 @@ _sweep = partial(setting, section="The sweep")
 class SweepSettings:
     """Settings of a sweep as a whole."""
 
-    seeds: int = _sweep(1, "Number of seeds, counted up from --seed; or list the seeds in --seed.")
+    seeds: int = _sweep(1, "Number of consecutive seeds, of which --seed is the first; or list the seeds in --seed.")
     zip: tuple[str, ...] = _sweep(
         (), "Lists whose values are paired instead of combined, as in devices,rounds; may be repeated."
     )
@@ -41,9 +41,9 @@ class SweepSettings:
     )
     select: str = _sweep(
         "",
-        "Picks the best settings of each system on validation data, as in accuracy_mean@validation, and then uses "
-        "the test set once. Values of --algorithm and of lists in the sections 'Data' and 'Devices and network' are "
-        "compared; the best values of all other lists are picked.",
+        "COLUMN@validation, as in accuracy_mean@validation: picks the settings of each system that are best in this "
+        "column on validation data, and then uses the test set once. Values of --algorithm and of lists in the "
+        "sections 'Data' and 'Devices and network' are compared; the best values of all other lists are picked.",
     )
     select_per: str = _sweep(
         "", "Further lists whose values are compared, not picked, separated by commas, as in consensus."
@@ -88,7 +88,7 @@ class Cell(NamedTuple):
 
 
 def cells(lists: Mapping[str, str], whole: Mapping[str, Any], sweep: SweepSettings) -> list[Cell]:
-    """Make the cells of a sweep, each once, with seeds innermost.
+    """Make the cells of a sweep, each once, in an order in which the seed changes fastest.
 
     A cell drops each setting that its algorithm does not use, and cells that are then alike become one cell:
     `--algorithm=local,dsgd --topology=ring,torus` makes three cells.
@@ -208,7 +208,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
     if data != "validation":
         raise InputError(
             f"--select={sweep.select} must end with @validation, as in accuracy_mean@validation: if settings are "
-            "picked on the test set, its figures are too good"
+            "picked on the test set, its scores are too good"
         )
     if column not in measures:
         raise suggest("column to select by", column, measures)
@@ -227,7 +227,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """List the settings that the values of each list, or of each group of zipped lists, make."""
+    """Return, for each list or group of zipped lists, the settings that its values stand for."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")

@@ -15,13 +15,13 @@ _SAY_EVERY = 30.0  # seconds between two lines if stderr is not a terminal and n
 
 
 class Display:
-    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, a line per cell and every 30 seconds.
+    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, one per ended cell and every 30 s.
 
     Args:
       total: number of cells of the sweep, or of this shard.
       done: number of these cells that were done before.
       forecast: forecast of the time left for the other cells.
-      now: returns the time in seconds, on a clock that never goes back.
+      now: function that returns the time in seconds, from a clock that never goes back.
     """
 
     def __init__(self, total: int, done: int, forecast: Forecast, now: Callable[[], float] = time.monotonic):
@@ -42,7 +42,7 @@ class Display:
 
         Args:
           cell: the cell.
-          program: program of the cell, as the forecast knows it.
+          program: program of the cell, a key of the forecast.
           fresh: whether the program is compiled for this cell.
         """
         with self._lock:

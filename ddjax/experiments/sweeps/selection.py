@@ -27,7 +27,7 @@ class Choice(NamedTuple):
       budget: bytes that all devices and the server may send together; infinite for the whole run.
       trials: number of combinations of settings that were tried.
       lost: number of these combinations in which a run diverged or failed.
-      value: value of the criterion, averaged over the seeds of the trials.
+      value: value of the column that `--select` names, averaged over the seeds of the trials.
       picked: setting → picked value, for the settings that had several values in the trials.
       cell: one of the trials with the picked settings.
     """
@@ -207,7 +207,7 @@ def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
 
 
 def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
-    """Average over seeds the last evaluation within the number of bytes; NaN if a run had sent nothing by then."""
+    """Average a column over seeds at the last evaluation within `budget` bytes; NaN if a run had sent nothing."""
     within = [table[table["bytes_sent_total"] <= budget] for table in tables]
     if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
         return math.nan

@@ -80,7 +80,7 @@ class Store:
             raise InputError(f"{where!r} is damaged; restore it, or name a new sweep_dir") from None
 
     def _saved_digests(self) -> dict[str, str]:
-        """Read the digest that each file had when a finished cell read it, by path."""
+        """Return path → digest that the file had when a finished cell read it."""
         found: dict[str, str] = {}
         for cell in filter(self.holds, self.cells):
             where = self._folder(cell.name) / "config.json"
@@ -122,7 +122,7 @@ class Store:
         (self.path / "cells").mkdir(exist_ok=True)
 
     def scalars(self, cell: Cell) -> Scalars:
-        """Open the TensorBoard records of a cell, if requested, and remove those of a start that was killed."""
+        """Open the TensorBoard records of a cell, if requested; remove those of an earlier start that was killed."""
         folder = self.path / "tensorboard" / cell.name
         shutil.rmtree(folder, ignore_errors=True)
         return Scalars(folder if cell.settings.tensorboard else None, cell.values)

@@ -57,7 +57,7 @@ class Place(Protocol):
 
 
 def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
-    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from the text `asked`."""
+    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from `asked`, the selection."""
     names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
@@ -140,7 +140,7 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
             "before them; name a new sweep_dir"
         )
     print(f"trials on validation data, written to {tried}", flush=True)
-    # Failures are reported there, and failed trials cannot be picked.
+    # `execute` reports failures, and failed trials cannot be picked.
     _, trials = execute(trials, tried, given, settings)
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
     seeds = selection.seeds_of(cells)

@@ -1,4 +1,4 @@
-"""Part of a sweep that runs on a Dask worker, whose threads share its accelerators; each accelerator runs one cell."""
+"""Part of a sweep that runs on a Dask worker; the worker's threads share accelerators, one cell on each at a time."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ class _Process:
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
-        """Yield an accelerator, preferably one that has compiled `program`, and the simulation that it has compiled."""
+        """Yield an accelerator, preferably one whose last program was `program`, and its simulation of it or `None`."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready(precision))
             if precision != self._precision:
@@ -110,8 +110,8 @@ def greet(sample: Sequence[Cell], precision: str, versions: Mapping[str, str]) -
       versions: package → version on the client.
 
     Raises:
-      InputError: a version differs from the client's, the backend does not support the precision, or a file is missing
-        or differs.
+      InputError: a version differs from the client's, the backend does not support the precision, a file is missing,
+        or an included file differs from the client's.
     """
     with _process.lent(precision):
         environment = records.environment()
