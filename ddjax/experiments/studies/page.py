@@ -15,24 +15,27 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
-Slopes are those of a quantity's logarithm over the logarithm of the round or, marked `per round`, over the round. Those
-of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the windows of all curves. Numbers
-are means over seeds. From three seeds on, slopes have 95 % bootstrap intervals, which are too narrow for few seeds.
+A slope is that of a quantity's logarithm against the logarithm of the round or, if marked `per round`, against the
+round itself. The slopes of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the
+windows of all curves. Numbers are means over seeds. With three or more seeds, slopes have 95 % bootstrap intervals,
+which are too narrow if there are few seeds.
 
-Theory holds once transients are over. *At most* marks a bound from above, with which steeper slopes agree.
+The slopes of theory hold once transients are over. *At most* marks an upper bound; steeper slopes agree with it.
 
-Gradients of distillation are those of each device's loss at the average soft decision z̄. Gradients of averaging are
-those of the mean loss at the mean model; the column of own targets has those of each device's own loss at its own
-model. Gradients of devices that train alone are those of their own losses. Each algorithm is compared with its own
-solution. The spectral gap of a network that changes is an average over rounds.
+For distillation, gradients are those of each device's loss with the average soft decision z̄ as its target. For
+algorithms that average parameters, gradients are those of the mean loss at the mean model; the column `at their own
+targets` then shows the gradients of each device's own loss at its own model. For devices that train alone, gradients
+are those of their own losses. Distances are to the solution of the curve's own algorithm. If a network changes, its
+spectral gap is an average over rounds.
 
-Curves in the figures are geometric means over seeds, with bands from the smallest value to the largest."""
+Curves in the figures are geometric means over seeds; each band extends from the smallest to the largest value."""
 _ABOUT_END_POINTS = """\
-A point is *undecided* as long as its gradient, against a curvature of a thousandth of the largest, could lower the loss
-by more than a thousandth. Most undecided points are of this kind. Otherwise, a point is a *saddle* if two things hold.
-A direction bends down by more than a thousandth of the largest curvature, beyond the uncertainty (an eigenvalue lies
-within this distance). And a step along the direction of smallest curvature lowers the loss by more than a thousandth.
-A point is a *minimum* if neither holds, and undecided if only one holds."""
+Let κ be a thousandth of the largest curvature. A point is *undecided* if its gradient `g` is so large that a step along
+it, against a curvature of κ, would lower the loss by a thousandth or more (`‖g‖²/2κ`). Most undecided points are of
+this kind. Otherwise, a point is a *saddle* if the smallest curvature lies below −κ by more than its uncertainty, and a
+step along the direction of smallest curvature lowers the loss by more than a thousandth. A point is a *minimum* if the
+smallest curvature lies above −κ by more than its uncertainty, and no such step exists. All other points are undecided.
+An eigenvalue of the Hessian lies within the uncertainty of the smallest curvature shown."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -124,8 +127,8 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
         head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["lowest ratio of the two in a device", "largest gradient norm", "mean loss"]
-        head += ["largest decrease of the loss along it"]
+        head += ["lowest ratio of smallest to largest curvature in a device", "largest gradient norm", "mean loss"]
+        head += ["largest decrease of the loss along the direction of smallest curvature"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]
     for x, groups in by_x(summary["dependence"]).items():
