@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import FAST, call, settings
+from matplotlib.markers import MarkerStyle
 from test_report import make_sweep, summed_up
 
 from ddjax.algorithms import ALGORITHMS
@@ -101,6 +102,19 @@ def test_the_network_of_a_run_is_drawn_from_its_tables(tmp_path, finished, capsy
     assert "devices.csv' is missing" in capsys.readouterr().err
 
 
+def test_the_legend_names_what_is_drawn():
+    models, links = np.array(["linear", "mlp"]), Links(np.array([[0, 1], [1, 0]]), np.array([5e11, 1e12]))
+    for scores, circle in (([[0.5, 0.5], [0.4, 0.6]], ["worst device"]), ([[0.5, 0.5]], [])):
+        rounds = list(range(len(scores)))
+        figure = network_figure(Run({}, "accuracy", rounds, np.array(scores), models, links, True), "distillation")
+        assert legend_of(figure) == [("linear", "o"), ("mlp", "s"), *((name, "o") for name in circle)]
+        assert figure.get_suptitle().endswith("1 link, 1.5 TB over each")
+
+
+def legend_of(figure):
+    return [(line.get_label(), line.get_marker()) for line in figure.legends[0].legend_handles]
+
+
 def test_many_devices_are_squares_without_links():
     scores = np.random.default_rng(0).uniform(size=(2, 5000))
     run = Run({}, "accuracy", [0, 10], scores, np.array(["linear"] * 5000), Links(np.empty((0, 2), int), []), True)
@@ -149,7 +163,7 @@ def test_wide_intervals_do_not_stretch_an_axis(logarithmic):
     assert not axis.get_title(loc="right")
 
 
-def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
+def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path, monkeypatch):
     folder = make_sweep(tmp_path / "sizes")
     cells = pd.read_csv(folder / "results.csv").query("status == 'done'").drop_duplicates("cell")
     rng, scores = np.random.default_rng(0), {}
@@ -157,7 +171,8 @@ def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
         kept = folder / "cells" / cell.cell
         kept.mkdir(parents=True)
         scores[cell.algorithm, cell.topology, cell.devices, cell.seed] = own = rng.uniform(0.2, 0.9, cell.devices)
-        table = pd.DataFrame({"round": 30, "device": range(cell.devices), "model": "mlp", "accuracy": own})
+        model = "linear" if cell.algorithm == "local" else "mlp"
+        table = pd.DataFrame({"round": 30, "device": range(cell.devices), "model": model, "accuracy": own})
         table.to_csv(kept / "devices.csv", index=False)
         ways = {} if cell.algorithm == "local" else {"peer": {"model": 4}}
         (kept / "summary.json").write_text(json.dumps({"message_bytes": ways}))
@@ -167,7 +182,16 @@ def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
     own = np.array([np.sort(scores["distillation", "ring", 8, seed]) for seed in range(3)])
     np.testing.assert_allclose(line.mean[[0, -1]], own.mean(0)[[0, -1]])
     np.testing.assert_allclose(np.interp(np.arange(8) / 7, line.x, line.mean), own.mean(0), atol=0.03)
+    drawn = []
+    monkeypatch.setattr(networks, "save", lambda figure, **kinds: drawn.append(figure) or figures.save(figure, **kinds))
     panel, drawing = networks.networks(sweep, found)
+    names = legend_of(drawn[0])
+    assert names == [("linear", "o"), ("mlp", "s"), ("worst device", "o")]
+    for axis, model in zip(drawn[0].axes, ["linear", "mlp", "mlp", "mlp"], strict=False):
+        (marks,) = (marks for marks in axis.collections if marks.get_array() is not None)
+        style = MarkerStyle(dict(names)[model])
+        shape = style.get_path().transformed(style.get_transform())
+        np.testing.assert_array_equal(marks.get_paths()[0].vertices, shape.vertices)
     assert "at devices = 16" in panel.caption
     assert all(f'data-curve="{curve}"' in drawing.svg for curve in range(4))
     links = networks._links(folder / "cells" / cells.cell.iloc[-1], {"topology": "ring", "seed": "0"}, 16)
