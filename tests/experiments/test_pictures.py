@@ -12,11 +12,12 @@ from matplotlib.markers import MarkerStyle
 from test_report import make_sweep, summed_up
 
 from ddjax.algorithms import ALGORITHMS
-from ddjax.experiments import build, plots
+from ddjax.experiments import build, files, plots, run_folder
 from ddjax.experiments.layouts import places
 from ddjax.experiments.looks import COLORS, STYLES, Figure, looks
 from ddjax.experiments.network_figure import Links, Run, merged, network_figure, read_run, shown_rounds
 from ddjax.experiments.reports import figures, networks, panels
+from ddjax.experiments.run_folder import RunFolder, resumed
 from ddjax.networks.graphs import ring, torus
 
 MIXED = [*FAST, "--models=linear:1+mlp:1+linear:2"]
@@ -68,7 +69,8 @@ def test_a_resumed_run_has_the_scores_of_an_undisturbed_one(tmp_path, finished, 
     resume = [*MIXED, "--checkpoint_every=3", f"--output_dir={cut}", "--resume"]
     assert call(*resume) == 0
     assert (cut / "devices.csv").read_bytes() == (finished / "devices.csv").read_bytes()
-    for damaged in (b"nothing\n", b"round,device,model,accuracy\nx,0,linear,0.1\n"):
+    header = b"round,device,model,accuracy\n"
+    for damaged in (b"nothing\n", header + b"x,0,linear,0.1\n", header + b"3,0,linear,0.1\n0,0,linear,0.1\n"):
         (cut / "devices.csv").write_bytes(damaged)
         assert call(*resume) == 2
         assert "devices.csv' is damaged" in capsys.readouterr().err
@@ -76,6 +78,50 @@ def test_a_resumed_run_has_the_scores_of_an_undisturbed_one(tmp_path, finished, 
     (cut / "devices.csv").unlink()  # as in a run of an earlier version
     assert call(*resume) == 0
     assert set(pd.read_csv(cut / "devices.csv")["round"]) == {6}
+
+
+def test_a_run_that_is_killed_while_its_tables_are_cut_can_be_resumed(tmp_path, finished, monkeypatch):
+    """Killed between the two tables; a table is either whole or cut, and earlier rows stay as they were."""
+    out = tmp_path / "cut"
+    out.mkdir()
+    shutil.copy(finished / "config.json", out)
+    metrics, devices = out / "metrics.csv", out / "devices.csv"
+    whole = {path: (finished / path.name).read_bytes() for path in (metrics, devices)}
+    again = resumed(settings("--resume", f"--output_dir={out}"), {"resume", "output_dir"})
+    built = build(again)
+
+    def create(round):
+        folder = RunFolder(again)
+        try:
+            folder.create(built, round)
+        finally:
+            folder.close()
+
+    def killed(path, length):
+        if path == devices:
+            raise KeyboardInterrupt
+        files.cut(path, length)
+
+    for round in (9, 6, 4, 3, 0):
+        for path, text in whole.items():
+            path.write_bytes(text + b"9,0,0.12")
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "cut", killed)
+            with pytest.raises(KeyboardInterrupt):
+                create(round)
+        kept = {path: rows_before(round, text) for path, text in whole.items()}
+        assert metrics.read_bytes() == kept[metrics]
+        assert devices.read_bytes() == whole[devices] + b"9,0,0.12"
+        create(round)
+        assert {path: path.read_bytes() for path in whole} == kept
+    devices.write_bytes(b"round,dev")
+    create(3)
+    assert devices.read_bytes() == b""
+
+
+def rows_before(round, text):
+    header, *lines = text.splitlines(keepends=True)
+    return header + b"".join(line for line in lines if int(line.split(b",")[0]) < round)
 
 
 def test_the_network_of_a_run_is_drawn_from_its_tables(tmp_path, finished, capsys):
