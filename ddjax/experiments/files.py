@@ -157,3 +157,15 @@ def replace(path: Path, content: str | bytes) -> None:
             fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def cut(path: Path, length: int) -> None:
+    """Shorten a file to its first bytes, completely or not at all, and flush it to disk.
+
+    Args:
+      path: file to shorten.
+      length: number of bytes to keep.
+    """
+    with naming(path), path.open("r+b") as file:
+        file.truncate(length)
+        os.fsync(file.fileno())

@@ -1,8 +1,9 @@
 """Picture of a network: its devices, coloured by their scores, and the links that carried messages."""
 
 import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,10 @@ from ddjax.experiments.looks import (
     style,
 )
 from ddjax.experiments.records import shown
+from ddjax.experiments.units import size
 from ddjax.learning import TASKS
 
-MARKERS = "os^Dp*hv8P"  # one per architecture
+MARKERS = "os^Dp*hv8P"
 SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # relative areas, with which marks look equally large
 DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # more devices are drawn as squares in rows; more links are not drawn
 _INK, _WORST = "#555555", "#D55E00"
@@ -135,6 +137,7 @@ def network_figure(run: Run, name: str) -> Figure:
     devices, task = len(run.models), TASKS[run.metric]
     norm, colormap = shades(run.scores, run.metric)
     large = devices > DRAWN_DEVICES
+    marks, circled = markers(run.models), False
     side = 3.1 if devices <= 100 else 5.0
     columns = len(run.rounds) if devices <= 100 else min(2, len(run.rounds))
     rows = math.ceil(len(run.rounds) / columns)
@@ -149,7 +152,7 @@ def network_figure(run: Run, name: str) -> Figure:
                 draw_squares(axis, scores, run.models, norm, colormap)
             else:
                 draw_links(axis, at, run.links, run.flags.get("topology", ""))
-                draw_devices(axis, at, scores, run.models, norm, colormap, task.worst, side)
+                circled |= draw_devices(axis, at, scores, run.models, marks, norm, colormap, task.worst, side)
         for axis in grid[len(run.rounds) :]:
             axis.remove()
         kind = measured(run.metric, [run.flags.get("evaluate_on", "test")])
@@ -161,7 +164,7 @@ def network_figure(run: Run, name: str) -> Figure:
         }
         fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(run.rounds)]), **bar)
         fig.suptitle(f"{literal(name)}: {count(devices, 'device')}\n{_note(run)}", fontweight="bold")
-        entries = legend(run.models, has_server(run)) if at is not None else []
+        entries = legend(marks, has_server(run), circled) if at is not None else []
         if entries:
             fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
     return fig
@@ -189,44 +192,56 @@ def shades(scores: np.ndarray, metric: str) -> tuple[colors.Normalize, str]:
     return colors.Normalize(low, max(high, low + 1e-3)), "viridis_r" if worse_is_more else "viridis"
 
 
+def markers(models: Iterable[str]) -> dict[str, str]:
+    """Return a marker for each model."""
+    return dict(zip(dict.fromkeys(models), itertools.cycle(MARKERS), strict=False))
+
+
 def draw_devices(
     axis: Axes,
     at: np.ndarray,
     scores: np.ndarray,
     models: np.ndarray,
+    marks: Mapping[str, str],
     norm: colors.Normalize,
     colormap: str,
     worst: str,
     side: float,
-) -> None:
+) -> bool:
     """Draw a mark per device, and the server if there are `N + 1` positions.
 
     Args:
       axis: axes in which to draw.
       at: `[N or N + 1, 2]` positions of the devices and, last, of the server.
       scores: `[N]` scores of the devices.
-      models: `[N]` names of the devices' models; each model has its own mark.
+      models: `[N]` names of the devices' models.
+      marks: marker of each model.
       norm: scale of the colours.
       colormap: name of the colour map.
-      worst: `min` or `max`, whichever is the worst score; the worst device gets a circle.
+      worst: `min` or `max`, whichever is the worst score.
       side: side of the panel in inches.
+
+    Returns:
+      Whether a circle marks the worst device; there is no circle if all scores are equal.
     """
     devices = len(scores)
     apart = np.quantile(KDTree(at).query(at, 2)[0][:, 1], 0.3) if len(at) > 1 else 2.0
     width = float(np.clip(0.7 * apart * side * 72 / 2.3, 5, 16))  # width of a mark, in points
     edge: dict[str, Any] = {"edgecolors": _INK, "linewidths": 0.6 if width > 5 else 0.2}
-    for model, marker in zip(dict.fromkeys(models.tolist()), MARKERS * 9, strict=False):
-        own = models == model
+    for model in dict.fromkeys(models.tolist()):
+        own, marker = models == model, marks[model]
         look: dict[str, Any] = {"c": scores[own], "norm": norm, "cmap": colormap, "marker": marker, "zorder": 3}
         x, y = at[:devices][own].T
         axis.scatter(x, y, s=width**2 * SIZES.get(marker, 1.0), **look, **edge)
     if len(at) > devices:
         axis.scatter(at[devices:, 0], at[devices:, 1], s=14**2, c="black", marker="s", zorder=4)
-    if np.ptp(scores) > 0:
+    circled = bool(np.ptp(scores) > 0)
+    if circled:
         x, y = at[int(getattr(scores, f"arg{worst}")())]
         axis.scatter(x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
     axis.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
     axis.axis("off")
+    return circled
 
 
 def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> None:
@@ -294,20 +309,20 @@ def draw_squares(axis: Axes, scores: np.ndarray, models: np.ndarray, norm: color
     axis.spines[:].set_visible(False)
 
 
-def legend(models: np.ndarray, server: bool) -> list[Line2D]:
-    """Return the entries of the legend: models if there are several, a server if there is one, and the worst device."""
+def legend(marks: Mapping[str, str], server: bool, circled: bool) -> list[Line2D]:
+    """Return the entries of the legend: models if there are several, the server, and the circle of the worst device."""
     look: dict[str, Any] = {"linestyle": "none", "markersize": 8}
-    kinds = dict.fromkeys(models.tolist())
     entries = [
         Line2D([], [], marker=marker, color="#bbbbbb", markeredgecolor=_INK, label=literal(model), **look)
-        for model, marker in zip(kinds, MARKERS * 9, strict=False)
-        if len(kinds) > 1
+        for model, marker in marks.items()
+        if len(marks) > 1
     ]
     if server:
         entries.append(Line2D([], [], marker="s", color="black", label="server", **look))
-    worst = Line2D([], [], marker="o", color="none", markeredgecolor=_WORST, markeredgewidth=1.6, **look)
-    worst.set_label("worst device")
-    return [*entries, worst]
+    if circled:
+        circle: dict[str, Any] = {"color": "none", "markeredgecolor": _WORST, "markeredgewidth": 1.6}
+        entries.append(Line2D([], [], marker="o", label="worst device", **circle, **look))
+    return entries
 
 
 def _note(run: Run) -> str:
@@ -329,11 +344,3 @@ def _note(run: Run) -> str:
 def count(number: int, noun: str) -> str:
     """Format a number with its noun, as in `1,000 links`."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-def size(bytes: float) -> str:
-    """Format a number of bytes, as in `3.2 MB`."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if bytes >= scale:
-            return f"{bytes / scale:.3g} {unit}"
-    return f"{bytes:.0f} bytes"

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ddjax.experiments import records
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.extensions import digests
 from ddjax.experiments.fields import Role, fields
-from ddjax.experiments.files import Claim, csv_text, naming, replace
+from ddjax.experiments.files import Claim, csv_text, cut, naming, replace
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.usage import used
 from ddjax.schedules import SCHEDULES, schedule
@@ -53,7 +54,7 @@ class RunFolder:
         self._metrics, self._devices = self.path / "metrics.csv", self.path / "devices.csv"
 
     def _take(self) -> str:
-        """Claim the folder, read the tables of a resumed run, and return the path."""
+        """Claim the folder, check the tables of a resumed run, and return the path."""
         settings = self._settings
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         name = Path(settings.dataset.split(":")[0]).name.split(".")[0]
@@ -63,7 +64,9 @@ class RunFolder:
             self._metrics, self._devices = claim.path / "metrics.csv", claim.path / "devices.csv"
             if settings.resume:
                 check_resume(settings, saved_config(claim.path))
-                self._rows, self._device_lines = self.rows(), _lines_of_rounds(self._devices)
+                self.rows()
+                heads = {self._metrics: b"round,", self._devices: b"round,device,"}
+                self._starts = {path: _starts(path, head) for path, head in heads.items()}
         except InputError:
             claim.release()
             raise
@@ -107,14 +110,17 @@ class RunFolder:
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of `metrics.csv`, except a last row that was cut short.
 
+        There are none if the run was killed after `create` had cut the table back to round 0.
+
         Raises:
           InputError: the file is missing or damaged.
         """
         try:
             text = self._metrics.read_bytes().decode()
-            rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True))
+            table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+            rows = list(table)
             whole = all(int(row["round"]) >= 0 and None not in row and None not in row.values() for row in rows)
-            if rows and whole:
+            if "round" in (table.fieldnames or ()) and whole:
                 return rows
         except (OSError, ValueError, KeyError, TypeError, csv.Error):
             pass
@@ -122,6 +128,9 @@ class RunFolder:
 
     def create(self, built: Experiment, resumed_round: int = 0) -> None:
         """Write `config.json`, and cut the tables of a resumed run back to the checkpoint.
+
+        The tables are cut in place. If the run is killed here, rows before the checkpoint are untouched, and the next
+        resume cuts the rest.
 
         Args:
           built: the experiment.
@@ -137,12 +146,9 @@ class RunFolder:
             if self._settings.resume:
                 for name in ("summary.json", "links.csv"):
                     (self.path / name).unlink(missing_ok=True)
-                kept = (row for row in self._rows if int(row["round"]) < resumed_round)
-                replace(self._metrics, csv_text(kept))
-                if self._device_lines:
-                    lines = (line for round, line in self._device_lines if round < resumed_round)
-                    replace(self._devices, "".join(lines))
-                del self._rows, self._device_lines
+                for path, starts in self._starts.items():
+                    if starts:
+                        cut(path, min(start for round, start in starts.items() if round >= resumed_round))
         except OSError as error:
             raise InputError(f"cannot write to output_dir {str(self.path)!r}: {error.strerror}") from None
 
@@ -176,20 +182,32 @@ def _append(path: Path, rows: Sequence[dict]) -> None:
         writer.writerows(rows)
 
 
-def _lines_of_rounds(path: Path) -> list[tuple[int, str]]:
-    """Return the complete lines of `devices.csv`, each with its round; the header has round -1.
+def _starts(path: Path, head: bytes) -> dict[float, int]:
+    """Map each round of a table to the position of its first row, in bytes; infinity to the end of the last whole row.
 
-    The list is empty if there is no file, as in a run of an earlier version. Raise `InputError` if the file is damaged.
+    The map is empty if there is no file: runs of earlier versions have no `devices.csv`. Raise `InputError` if the file
+    is damaged.
     """
+    starts: dict[float, int] = {}
+    end, last = 0, b"-1"
     try:
-        *lines, _ = path.read_bytes().decode().split("\n")  # the last line is empty or was cut short
-        if not lines or lines[0].startswith("round,device,"):
-            return [(int(line.partition(",")[0]) if at else -1, f"{line}\n") for at, line in enumerate(lines)]
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):  # cut short
+                    break
+                name = line.partition(b",")[0]
+                if end == 0 and not line.startswith(head):
+                    raise ValueError
+                if end > 0 and name != last:
+                    if int(name) <= int(last):
+                        raise ValueError
+                    starts[int(name)], last = end, name
+                end += len(line)
     except FileNotFoundError:
-        return []
+        return {}
     except (OSError, ValueError):
-        pass
-    raise InputError(f"cannot resume: {str(path)!r} is damaged")
+        raise InputError(f"cannot resume: {str(path)!r} is damaged") from None
+    return starts | {math.inf: end}
 
 
 def _said_by_first(function: Callable[[], str]) -> str:

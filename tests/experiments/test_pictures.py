@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import FAST, call, settings
+from matplotlib.markers import MarkerStyle
 from test_report import make_sweep, summed_up
 
 from ddjax.algorithms import ALGORITHMS
-from ddjax.experiments import build, plots
+from ddjax.experiments import build, files, plots, run_folder
 from ddjax.experiments.layouts import places
 from ddjax.experiments.looks import COLORS, STYLES, Figure, looks
 from ddjax.experiments.network_figure import Links, Run, merged, network_figure, read_run, shown_rounds
 from ddjax.experiments.reports import figures, networks, panels
+from ddjax.experiments.run_folder import RunFolder, resumed
 from ddjax.networks.graphs import ring, torus
 
 MIXED = [*FAST, "--models=linear:1+mlp:1+linear:2"]
@@ -67,7 +69,8 @@ def test_a_resumed_run_has_the_scores_of_an_undisturbed_one(tmp_path, finished, 
     resume = [*MIXED, "--checkpoint_every=3", f"--output_dir={cut}", "--resume"]
     assert call(*resume) == 0
     assert (cut / "devices.csv").read_bytes() == (finished / "devices.csv").read_bytes()
-    for damaged in (b"nothing\n", b"round,device,model,accuracy\nx,0,linear,0.1\n"):
+    header = b"round,device,model,accuracy\n"
+    for damaged in (b"nothing\n", header + b"x,0,linear,0.1\n", header + b"3,0,linear,0.1\n0,0,linear,0.1\n"):
         (cut / "devices.csv").write_bytes(damaged)
         assert call(*resume) == 2
         assert "devices.csv' is damaged" in capsys.readouterr().err
@@ -75,6 +78,50 @@ def test_a_resumed_run_has_the_scores_of_an_undisturbed_one(tmp_path, finished, 
     (cut / "devices.csv").unlink()  # as in a run of an earlier version
     assert call(*resume) == 0
     assert set(pd.read_csv(cut / "devices.csv")["round"]) == {6}
+
+
+def test_a_run_that_is_killed_while_its_tables_are_cut_can_be_resumed(tmp_path, finished, monkeypatch):
+    """Killed between the two tables; a table is either whole or cut, and earlier rows stay as they were."""
+    out = tmp_path / "cut"
+    out.mkdir()
+    shutil.copy(finished / "config.json", out)
+    metrics, devices = out / "metrics.csv", out / "devices.csv"
+    whole = {path: (finished / path.name).read_bytes() for path in (metrics, devices)}
+    again = resumed(settings("--resume", f"--output_dir={out}"), {"resume", "output_dir"})
+    built = build(again)
+
+    def create(round):
+        folder = RunFolder(again)
+        try:
+            folder.create(built, round)
+        finally:
+            folder.close()
+
+    def killed(path, length):
+        if path == devices:
+            raise KeyboardInterrupt
+        files.cut(path, length)
+
+    for round in (9, 6, 4, 3, 0):
+        for path, text in whole.items():
+            path.write_bytes(text + b"9,0,0.12")
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "cut", killed)
+            with pytest.raises(KeyboardInterrupt):
+                create(round)
+        kept = {path: rows_before(round, text) for path, text in whole.items()}
+        assert metrics.read_bytes() == kept[metrics]
+        assert devices.read_bytes() == whole[devices] + b"9,0,0.12"
+        create(round)
+        assert {path: path.read_bytes() for path in whole} == kept
+    devices.write_bytes(b"round,dev")
+    create(3)
+    assert devices.read_bytes() == b""
+
+
+def rows_before(round, text):
+    header, *lines = text.splitlines(keepends=True)
+    return header + b"".join(line for line in lines if int(line.split(b",")[0]) < round)
 
 
 def test_the_network_of_a_run_is_drawn_from_its_tables(tmp_path, finished, capsys):
@@ -99,6 +146,19 @@ def test_the_network_of_a_run_is_drawn_from_its_tables(tmp_path, finished, capsy
     capsys.readouterr()
     assert plots.main(["plots.py", "--network", str(figure), str(tmp_path / "run")]) == 2
     assert "devices.csv' is missing" in capsys.readouterr().err
+
+
+def test_the_legend_names_what_is_drawn():
+    models, links = np.array(["linear", "mlp"]), Links(np.array([[0, 1], [1, 0]]), np.array([5e11, 1e12]))
+    for scores, circle in (([[0.5, 0.5], [0.4, 0.6]], ["worst device"]), ([[0.5, 0.5]], [])):
+        rounds = list(range(len(scores)))
+        figure = network_figure(Run({}, "accuracy", rounds, np.array(scores), models, links, True), "distillation")
+        assert legend_of(figure) == [("linear", "o"), ("mlp", "s"), *((name, "o") for name in circle)]
+        assert figure.get_suptitle().endswith("1 link, 1.5 TB over each")
+
+
+def legend_of(figure):
+    return [(line.get_label(), line.get_marker()) for line in figure.legends[0].legend_handles]
 
 
 def test_many_devices_are_squares_without_links():
@@ -149,7 +209,7 @@ def test_wide_intervals_do_not_stretch_an_axis(logarithmic):
     assert not axis.get_title(loc="right")
 
 
-def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
+def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path, monkeypatch):
     folder = make_sweep(tmp_path / "sizes")
     cells = pd.read_csv(folder / "results.csv").query("status == 'done'").drop_duplicates("cell")
     rng, scores = np.random.default_rng(0), {}
@@ -157,7 +217,8 @@ def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
         kept = folder / "cells" / cell.cell
         kept.mkdir(parents=True)
         scores[cell.algorithm, cell.topology, cell.devices, cell.seed] = own = rng.uniform(0.2, 0.9, cell.devices)
-        table = pd.DataFrame({"round": 30, "device": range(cell.devices), "model": "mlp", "accuracy": own})
+        model = "linear" if cell.algorithm == "local" else "mlp"
+        table = pd.DataFrame({"round": 30, "device": range(cell.devices), "model": model, "accuracy": own})
         table.to_csv(kept / "devices.csv", index=False)
         ways = {} if cell.algorithm == "local" else {"peer": {"model": 4}}
         (kept / "summary.json").write_text(json.dumps({"message_bytes": ways}))
@@ -167,7 +228,16 @@ def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path):
     own = np.array([np.sort(scores["distillation", "ring", 8, seed]) for seed in range(3)])
     np.testing.assert_allclose(line.mean[[0, -1]], own.mean(0)[[0, -1]])
     np.testing.assert_allclose(np.interp(np.arange(8) / 7, line.x, line.mean), own.mean(0), atol=0.03)
+    drawn = []
+    monkeypatch.setattr(networks, "save", lambda figure, **kinds: drawn.append(figure) or figures.save(figure, **kinds))
     panel, drawing = networks.networks(sweep, found)
+    names = legend_of(drawn[0])
+    assert names == [("linear", "o"), ("mlp", "s"), ("worst device", "o")]
+    for axis, model in zip(drawn[0].axes, ["linear", "mlp", "mlp", "mlp"], strict=False):
+        (marks,) = (marks for marks in axis.collections if marks.get_array() is not None)
+        style = MarkerStyle(dict(names)[model])
+        shape = style.get_path().transformed(style.get_transform())
+        np.testing.assert_array_equal(marks.get_paths()[0].vertices, shape.vertices)
     assert "at devices = 16" in panel.caption
     assert all(f'data-curve="{curve}"' in drawing.svg for curve in range(4))
     links = networks._links(folder / "cells" / cells.cell.iloc[-1], {"topology": "ring", "seed": "0"}, 16)

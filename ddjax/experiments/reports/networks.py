@@ -18,6 +18,7 @@ from ddjax.experiments.network_figure import (
     draw_links,
     draw_squares,
     legend,
+    markers,
     read_devices,
     shades,
 )
@@ -55,13 +56,14 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
     models = [table["model"].to_numpy() for table in tables]
     norm, colormap = shades(np.concatenate(scores), sweep.metric)
     worst = TASKS[sweep.metric].worst
+    marks = markers(model for own in models if len(own) <= DRAWN_DEVICES for model in own)
     rows = math.ceil(len(cells) / 4)
     columns = math.ceil(len(cells) / rows)
     name = f"network_of_{sweep.metric}"
     with style({"font.size": 7, "pdf.fonttype": 42, "svg.hashsalt": name}):
         fig = Figure(figsize=(_SIDE * columns + 0.8, (_SIDE + 0.45) * rows + 0.3), dpi=72, layout="constrained")
         grid = fig.subplots(rows, columns, squeeze=False).ravel()
-        served = False
+        served = circled = False
         for axis, (cell, told), own, kinds in zip(grid, cells.iterrows(), scores, models, strict=False):
             links = _links(sweep.folders[str(cell)], told.to_dict(), len(own))
             server = bool((links.ends == len(own)).any())
@@ -75,13 +77,13 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
             else:
                 at = places(len(own), links.ends, told.get("topology") or "", server)
                 draw_links(axis, at, links, told.get("topology") or "")
-                draw_devices(axis, at, own, kinds, norm, colormap, worst, _SIDE)
+                circled |= draw_devices(axis, at, own, kinds, marks, norm, colormap, worst, _SIDE)
         for axis in grid[len(cells) :]:
             axis.remove()
         bar: dict[str, Any] = {"label": f"{sweep.measured} of a device", "aspect": 14 * rows, "pad": 0.02}
         fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(cells)]), fraction=0.05, **bar)
-        entries = legend(np.concatenate(models), served)
-        fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
+        if entries := legend(marks, served, circled):
+            fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
         svg = save(fig, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
         files = {"pdf": save(fig, format="pdf", metadata={"CreationDate": None}), "png": save(fig, dpi=200)}
     where = f" at {found.x} = {cells['x'].max():,g}" if found.x and cells["x"].notna().any() else ""
