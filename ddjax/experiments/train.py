@@ -8,6 +8,7 @@ import shlex
 import signal
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 
@@ -32,6 +33,7 @@ def train(given: Given, clock: Clock) -> None:
     """Run the experiment that the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
+    Scalars(Path() if settings.tensorboard else None)  # raises an error if TensorBoard is not installed
     execution.start(settings)
     folder = RunFolder(settings)
     try:
@@ -105,14 +107,14 @@ def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
 
 def _draw(folder: RunFolder) -> None:
     """Draw the figures, after all results are written."""
-    path, script = shlex.quote(str(folder.path)), "python scripts/plots.py"
-    curves, network = (shlex.quote(str(folder.path / name)) for name in ("learning_curves.png", "network.png"))
-    commands = f"{script} {curves} {path} and {script} --network {network} {path}"
-    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {commands} draw them"):
-        from ddjax.experiments.plots import plot, plot_network  # slow to import
+    path = shlex.quote(str(folder.path))
+    for name, flag in (("learning_curves.png", ""), ("network.png", "--network ")):
+        figure = folder.path / name
+        command = f"python scripts/plots.py {flag}{shlex.quote(str(figure))} {path}"
+        with optional("train.py", name, f"all numbers are in {str(folder.path)!r}, and {command} draws it"):
+            from ddjax.experiments.plots import plot, plot_network  # slow to import
 
-        plot(folder.path / "learning_curves.png", [folder.path])
-        plot_network(folder.path / "network.png", folder.path)
+            plot_network(figure, folder.path) if flag else plot(figure, [folder.path])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

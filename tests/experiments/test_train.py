@@ -337,6 +337,17 @@ def test_a_row_cut_short_is_written_again(tmp_path, finished):
     assert rows(out) == before
 
 
+def test_a_missing_tensorboard_leaves_the_tables_of_a_resumed_run_whole(tmp_path, finished, monkeypatch, capsys):
+    """The rows after the last checkpoint are cut only once the run goes on."""
+    out = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(out / "checkpoints" / "6")
+    before = rows(out)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert call(*FAST, "--checkpoint_every=3", "--tensorboard", f"--output_dir={out}", "--resume") == 2
+    assert "pip install -e '.[tensorboard]'" in capsys.readouterr().err
+    assert rows(out) == before
+
+
 def test_a_last_step_that_breaks_the_model_is_noticed(tmp_path, capsys):
     """The loss before the step was finite; the soft decisions after it are not."""
     out = tmp_path / "run"
