@@ -44,7 +44,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert [row["round"] for row in rows(out)] == ["0", "3", "6"]
     printed = capsys.readouterr().out
     assert "spectral gap" in printed
-    assert "2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 0.985 times" in printed
+    assert "2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 0.98 of" in printed
 
 
 def test_a_mixed_network_has_a_column_for_each_model(tmp_path):
