@@ -14,7 +14,7 @@ from ddjax.experiments.progress import Pace
 from ddjax.experiments.sweeps import plan
 from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.progress import Display
-from ddjax.experiments.units import duration, size
+from ddjax.experiments.units import common_unit, duration, size
 from ddjax.simulation import Progress
 
 COMPILE = 4.0  # estimated seconds
@@ -50,6 +50,21 @@ class Time:
 )
 def test_sizes_have_three_figures(count, text):
     assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("counts", "texts"),
+    [
+        ((153_600, 4_915_200), ["0.154 MB", "4.92 MB"]),
+        ((15_360_000, 491_520_000), ["15.4 MB", "492 MB"]),
+        ((153_600, 1_536_000_000), ["0.154 MB", "1,540 MB"]),  # not 0.000154 GB
+        ((0, 2560), ["0 kB", "2.56 kB"]),
+        ((1, 20), ["1 byte", "20 bytes"]),
+        ((0, 0), ["0 bytes", "0 bytes"]),
+    ],
+)
+def test_sizes_that_are_compared_have_one_unit(counts, texts):
+    assert [size(count, common_unit(counts)) for count in counts] == texts
 
 
 def test_durations_are_in_the_unit_that_suits_them():
