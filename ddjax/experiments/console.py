@@ -203,17 +203,18 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
         if met:
             reached = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'], unit)} sent per device"
         rows.append(("target", target, reached))
-    rows.append(time_row(summary["seconds"]))
     for name, figure, note in rows:
         print(f"{name:{width}}{figure:>9}   {note}")
+    account(summary["seconds"], width)
 
 
-def time_row(seconds: Mapping[str, float]) -> tuple[str, str, str]:
-    """Return the row of the wall time, in which the rounded parts add up to the total.
+def account(seconds: Mapping[str, float], width: int = 14) -> None:
+    """Print where the wall time went, in tenths of seconds that add up to the printed total.
 
     Args:
       seconds: seconds of each phase and their `total` (see `clock.Clock.seconds`).
+      width: width of the first column.
     """
     tenths = {name: round(10 * value) for name, value in seconds.items() if name != "total"}
-    parts = ", ".join(f"{value / 10:.1f} {name}" for name, value in tenths.items())
-    return "time", f"{sum(tenths.values()) / 10:.1f} s", parts
+    total = f"{sum(tenths.values()) / 10:.1f} s"
+    print(f"{'time':{width}}{total:>9}   " + ", ".join(f"{value / 10:.1f} {name}" for name, value in tenths.items()))

@@ -25,7 +25,8 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
-# Compiling includes building the programs and the first evaluation; evaluating includes writing rows and checkpoints.
+# Compiling includes building the programs and, unless the run is resumed, the first evaluation; evaluating includes
+# writing rows and checkpoints.
 _PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
 
@@ -62,7 +63,7 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
     scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None, settings.values())
     signals.poll()
     try:
-        shown, trained = None, resume[0].seconds_train if resume else 0.0
+        shown, summary = None, None
         for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
             clock.enter("evaluating")  # includes training until the two are separated below
             if latest is shown:  # interrupted
@@ -88,9 +89,11 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
         if first and (folder.path / "metrics.csv").exists():
             _draw(folder)
         scalars.close(folder.path.glob("*.png"))
-    if first:
         clock.move(display.seconds_compile, "evaluating", "compiling")
-        clock.move(latest.seconds_train - trained, "evaluating", "training")
+        clock.move(display.seconds_train, "evaluating", "training")
+        if first and not summary:
+            console.account(clock.seconds())
+    if summary:
         summary["seconds"] = clock.seconds()
         folder.summarize(summary)
         console.conclude(built, latest, summary)

@@ -1,6 +1,8 @@
-"""Lines on the console: units, the time of a run, messages, and the time left, all without a real clock."""
+"""Lines on the console: units, the time of a run, messages, and the time left."""
 
 import dataclasses
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from commands import FAST, call, settings, summary
 from ddjax.algorithms import ALGORITHMS
 from ddjax.experiments import build
 from ddjax.experiments.clock import Clock
+from ddjax.experiments.console import account
 from ddjax.experiments.messages import beside, message_lines
 from ddjax.experiments.progress import Pace
 from ddjax.experiments.sweeps import plan
@@ -85,16 +88,30 @@ def test_the_phases_of_a_clock_add_up():
 
 
 def test_the_time_of_a_run_is_accounted_for(tmp_path, capsys):
-    assert call(*FAST, f"--output_dir={tmp_path / 'run'}") == 0
-    found = summary(tmp_path / "run")
-    parts = {name: seconds for name, seconds in found["seconds"].items() if name != "total"}
-    assert list(parts) == ["starting", "data", "compiling", "training", "evaluating", "drawing"]
-    assert min(parts.values()) >= 0
-    assert sum(parts.values()) == pytest.approx(found["seconds"]["total"], abs=1e-6)
-    assert parts["training"] == pytest.approx(found["seconds_train"], abs=0.002)
-    assert parts["compiling"] >= found["seconds_compile"]
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
-    assert line.split()[1:3] == [f"{found['seconds']['total']:.1f}", "s"]
+    """Training is a part of its own, also in a resumed run, which accounts only for itself."""
+    flags = [*FAST, "--checkpoint_every=6", f"--output_dir={tmp_path / 'run'}"]
+    trained = 0.0
+    for more in ((), ("--resume", "--rounds=12")):
+        begun = time.monotonic()
+        assert call(*flags, *more) == 0
+        passed = time.monotonic() - begun
+        found = summary(tmp_path / "run")
+        parts = {name: seconds for name, seconds in found["seconds"].items() if name != "total"}
+        assert list(parts) == ["starting", "data", "compiling", "training", "evaluating", "drawing"]
+        assert min(parts.values()) >= 0
+        assert found["seconds"]["total"] == pytest.approx(passed, abs=0.5)
+        assert parts["training"] == pytest.approx(found["seconds_train"] - trained, abs=0.002)
+        assert parts["compiling"] >= found["seconds_compile"]
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
+        printed = [round(10 * float(text)) for text in re.findall(r"\d+\.\d", line)]
+        assert printed == [sum(printed[1:]), *(round(10 * seconds) for seconds in parts.values())]
+        trained = found["seconds_train"]
+
+
+def test_the_printed_times_add_up(capsys):
+    """Each is rounded down, and their sum would be rounded up."""
+    account({"data": 0.13, "training": 0.13, "total": 0.26})
+    assert capsys.readouterr().out.split() == ["time", "0.2", "s", "0.1", "data,", "0.1", "training"]
 
 
 P, R, B, K = 650, 359, 64, 10  # parameters, reference examples, of them in a round, classes

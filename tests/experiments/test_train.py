@@ -352,7 +352,9 @@ def test_a_last_step_that_breaks_the_model_is_noticed(tmp_path, capsys):
     """The loss before the step was finite; the soft decisions after it are not."""
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=1", "--learning_rate=1e38", f"--output_dir={out}") == 3
-    assert "no longer finite in round 1" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "no longer finite in round 1" in printed.err
+    assert printed.out.splitlines()[-1].startswith("time ")
     assert not (out / "summary.json").exists()
 
 
