@@ -101,5 +101,13 @@ def corlsr(population: Population, *, distillation_weight: float, ridge: float =
 
 
 ALGORITHMS.add(
-    AlgorithmEntry("corlsr", corlsr, settings={"distillation_weight": "distillation_weight", "ridge": "ridge"})
+    AlgorithmEntry(
+        "corlsr",
+        corlsr,
+        settings={"distillation_weight": "distillation_weight", "ridge": "ridge"},
+        contents={
+            "predictions": "predictions for {reference} reference examples",
+            "mean": "the mean predictions for {reference} reference examples",
+        },
+    )
 )

@@ -233,6 +233,7 @@ _ENTRY = AlgorithmEntry(
     settings={"reference_batch_size": "reference_batch_size", "consensus": "consensus"},
     uses=(*TRAINING, *MIXING, "distillation_weight", "divergence", "reference_known"),
     mixes="soft_decisions",
+    contents={"value": "{batch} {decisions}"},
     weights=lambda mixer, settings: _weights(mixer, settings.consensus) if mixer else "links",
     measure=measure_distillation,
 )

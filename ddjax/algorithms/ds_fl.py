@@ -100,5 +100,9 @@ ALGORITHMS.add(
             "sharpening_temperature": "sharpening_temperature",
         },
         uses=TRAINING,
+        contents={
+            "soft decisions": "{batch} {decisions}",
+            "sharpened mean": "the sharpened mean of {batch} {decisions}",
+        },
     )
 )

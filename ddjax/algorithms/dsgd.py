@@ -76,7 +76,14 @@ def dsgd(population: Population, mixer: Mixer) -> Algorithm:
     return Algorithm(init, round, lambda state, x: population.predict(state.devices, x), message_bytes, check)
 
 
-_ENTRY = AlgorithmEntry("dsgd", dsgd, uses=(*TRAINING, *MIXING), mixes="parameters", measure=measure_averaging)
+_ENTRY = AlgorithmEntry(
+    "dsgd",
+    dsgd,
+    uses=(*TRAINING, *MIXING),
+    mixes="parameters",
+    contents={"value": "parameters"},
+    measure=measure_averaging,
+)
 ALGORITHMS.add(_ENTRY)
 ALGORITHMS.add(_ENTRY.named("local_dsgd", local_epochs=1))
 ALGORITHMS.add(_ENTRY.named("choco", mixing="choco"))

@@ -185,6 +185,12 @@ ALGORITHMS.add(
         dynamic_averaging,
         settings={"threshold": "divergence_threshold", "check_every": "check_every", "balancing": "balancing"},
         uses=TRAINING,
+        contents={
+            "violation": "parameters of a device that violates the condition",
+            "answer": "parameters of a polled device",
+            "poll": "request for parameters",
+            "average": "average parameters, and whether they are the new reference",
+        },
         measure=measure_averaging,
     )
 )

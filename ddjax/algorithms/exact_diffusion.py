@@ -113,6 +113,7 @@ ALGORITHMS.add(
         exact_diffusion,
         uses=(*TRAINING, *MIXING),
         mixes="parameters",
+        contents={"value": "corrected parameters"},
         measure=measure_averaging,
     )
 )

@@ -143,5 +143,6 @@ def _labels_bytes(population: Population, problem: Problem) -> int:
     return problem.reference.shape[0] * (1 if population.outputs_count(problem) <= 256 else 2)
 
 
-ALGORITHMS.add(AlgorithmEntry("fedct", fedct, uses=TRAINING))
-ALGORITHMS.add(AlgorithmEntry("fedct_neighbors", fedct_neighbors, uses=(*TRAINING, *OVER_LINKS)))
+_CONTENTS = {"labels": "labels of {reference} reference examples", "consensus": "{reference} labels by majority vote"}
+ALGORITHMS.add(AlgorithmEntry("fedct", fedct, uses=TRAINING, contents=_CONTENTS))
+ALGORITHMS.add(AlgorithmEntry("fedct_neighbors", fedct_neighbors, uses=(*TRAINING, *OVER_LINKS), contents=_CONTENTS))

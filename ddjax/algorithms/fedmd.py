@@ -166,5 +166,9 @@ ALGORITHMS.add(
             "warmup_steps": "warmup_steps",
         },
         uses=TRAINING,
+        contents={
+            "logits": "{logits} for {batch} reference examples",
+            "mean": "the mean {logits} for {batch} reference examples",
+        },
     )
 )

@@ -107,6 +107,7 @@ ALGORITHMS.add(
         gradient_tracking,
         uses=(*TRAINING, *MIXING),
         mixes="parameters",
+        contents={"value": "parameters and gradient estimate"},
         measure=measure_averaging,
     )
 )

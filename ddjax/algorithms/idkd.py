@@ -213,5 +213,6 @@ ALGORITHMS.add(
         settings={"homogenize_after": "homogenize_after", "detector": "detector"},
         uses=(*TRAINING, *MIXING, *ON_GRAPH),
         mixes="parameters",
+        contents={"value": "parameters", "soft label": "soft label of one reference example, {outputs} classes"},
     )
 )

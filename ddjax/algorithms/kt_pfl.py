@@ -109,4 +109,15 @@ def kt_pfl(
 
 
 _OWN = ("reference_batch_size", "distillation_epochs", "knowledge_step_size", "knowledge_penalty")
-ALGORITHMS.add(AlgorithmEntry("kt_pfl", kt_pfl, settings={name: name for name in _OWN}, uses=TRAINING))
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "kt_pfl",
+        kt_pfl,
+        settings={name: name for name in _OWN},
+        uses=TRAINING,
+        contents={
+            "soft decisions": "{batch} {decisions}",
+            "mixture": "the device's own mixture of {batch} {decisions}",
+        },
+    )
+)

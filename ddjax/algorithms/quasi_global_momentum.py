@@ -120,6 +120,7 @@ ALGORITHMS.add(
         settings={"learning_rate": "learning_rate", "momentum": "momentum"},
         uses=(*TRAINING, *MIXING),
         mixes="parameters",
+        contents={"value": "parameters"},
         measure=measure_averaging,
     )
 )

@@ -36,6 +36,10 @@ class AlgorithmEntry(ConfiguredEntry):
         `networks.checks.STOCHASTIC`.
       fixed: settings that the name implies, with their values, such as the mixing of `choco`.
       pooled: whether the algorithm runs on the pooled data of all devices, as one device.
+      contents: kind of message → its content in words, for the description of a run. `value` is what the mixer
+        receives. In a text, `{batch}` stands for the number of reference examples per round, `{reference}` for the size
+        of the reference set, `{outputs}` for the number of classes, `{decisions}` for `soft decisions of 10 classes`,
+        and `{logits}` for `logits of 10 classes`; in regression, the last two stand for `predictions`.
       measure: function in `theory.convergence` that measures a state of the algorithm; `None` if there is no such
         function.
     """
@@ -44,6 +48,7 @@ class AlgorithmEntry(ConfiguredEntry):
     weights: Callable[[Mixer | None, Any], str] = lambda mixer, settings: mixer.weights if mixer else "links"
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pooled: bool = False
+    contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
     measure: Callable | None = None
 
     def named(self, name: str, **fixed: Any) -> "AlgorithmEntry":

@@ -131,4 +131,12 @@ def _check_tree(network: Network) -> None:
         )
 
 
-ALGORITHMS.add(AlgorithmEntry("relaysgd", relaysgd, uses=(*TRAINING, *OVER_LINKS), measure=measure_averaging))
+ALGORITHMS.add(
+    AlgorithmEntry(
+        "relaysgd",
+        relaysgd,
+        uses=(*TRAINING, *OVER_LINKS),
+        contents={"sum and count": "sum of the parameters of several devices, and their count"},
+        measure=measure_averaging,
+    )
+)

@@ -1,5 +1,6 @@
 """Lines that a run prints at its start and at its end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from ddjax.experiments import picked, records
 from ddjax.experiments.experiment import Experiment
 from ddjax.experiments.inputs import device_groups
 from ddjax.experiments.messages import message_lines
-from ddjax.experiments.units import size
+from ddjax.experiments.units import common_unit, size
 from ddjax.experiments.usage import algorithm, used
 from ddjax.learning import TASKS
 from ddjax.models import view_range
@@ -188,21 +189,34 @@ def conclude(built: Experiment, last: Evaluation, summary: dict) -> None:
         figures = (getattr(score, kind)() for kind in ("mean", task.worst, task.best, "std"))
         print(f"{name:{width}}" + "".join(f"{records.shown(last.metric, figure):>9}" for figure in figures))
     ensemble = "soft decision" if last.metric == "accuracy" else "prediction"
-    sent = f"per device, {size(summary['bytes_sent_total'])} in all"
+    sent = {"per device": summary["bytes_sent_per_device"], "in all": summary["bytes_sent_total"]}
     if summary["bytes_sent_server"]:
-        sent += f", {size(summary['bytes_sent_server'])} of it by the server"
+        sent["of it by the server"] = summary["bytes_sent_server"]
+    targets = summary["target_accuracy"]
+    unit = common_unit([*sent.values(), *(met["bytes_sent_per_device"] for met in targets.values() if met)])
     rows = [
         ("ensemble", records.shown(last.metric, last.ensemble_score), f"{last.metric} of the devices' mean {ensemble}"),
         ("disagreement", f"{last.disagreement:.3g}", f"mean squared distance from the mean {ensemble}"),
-        ("sent", size(summary["bytes_sent_per_device"]), sent),
     ]
-    for target, met in summary["target_accuracy"].items():
+    for note, count in sent.items():
+        rows.append(("sent" if note == "per device" else "", size(count, unit), note))
+    for target, met in targets.items():
         reached = "not reached"
         if met:
-            reached = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'])} sent per device"
+            reached = f"reached in round {met['round']:,}, {size(met['bytes_sent_per_device'], unit)} sent per device"
         rows.append(("target", target, reached))
-    seconds = {name: value for name, value in summary["seconds"].items() if name != "total"}
-    parts = ", ".join(f"{value:.1f} {name}" for name, value in seconds.items())
-    rows.append(("time", f"{summary['seconds']['total']:.1f} s", parts))
     for name, figure, note in rows:
         print(f"{name:{width}}{figure:>9}   {note}")
+    account(summary["seconds"], width)
+
+
+def account(seconds: Mapping[str, float], width: int = 14) -> None:
+    """Print where the wall time went, in tenths of seconds that add up to the printed total.
+
+    Args:
+      seconds: seconds of each phase and their `total` (see `clock.Clock.seconds`).
+      width: width of the first column.
+    """
+    tenths = {name: round(10 * value) for name, value in seconds.items() if name != "total"}
+    total = f"{sum(tenths.values()) / 10:.1f} s"
+    print(f"{'time':{width}}{total:>9}   " + ", ".join(f"{value / 10:.1f} {name}" for name, value in tenths.items()))

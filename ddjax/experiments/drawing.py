@@ -8,15 +8,16 @@ from ddjax.experiments.flags import one_line
 
 
 @contextlib.contextmanager
-def optional(script: str, remedy: str) -> Iterator[None]:
+def optional(script: str, figures: str, remedy: str) -> Iterator[None]:
     """Let a command continue, with one line on stderr, if a figure cannot be drawn or Matplotlib cannot be loaded.
 
     Args:
       script: name of the command.
+      figures: name of what is drawn.
       remedy: end of the line on stderr, which says what was written anyway and how to draw the figure later.
     """
     try:
         yield
     except Exception as error:  # Matplotlib and its dependencies raise many kinds
         reason = f"{type(error).__name__}: {error}"
-        print(f"{script}: {one_line(f'no figure could be drawn ({reason[:300]}); {remedy}')}", file=sys.stderr)
+        print(f"{script}: {one_line(f'{figures} could not be drawn ({reason[:300]}); {remedy}')}", file=sys.stderr)

@@ -33,11 +33,15 @@ class Pace:
         self._first = self._first or (self._now(), progress)
         self._spent, self._latest = self._now() - self._first[0], progress
 
+    def seconds_train(self) -> float:
+        """Return the seconds of training rounds since the run started or was resumed."""
+        return self._latest.seconds_train - self._first[1].seconds_train if self._first else 0.0
+
     def rate(self) -> float:
         """Compute the rounds per second of training; 0 before the first round."""
         if not self._first:
             return 0.0
-        seconds = self._latest.seconds_train - self._first[1].seconds_train
+        seconds = self.seconds_train()
         return (self._latest.round - self._first[1].round) / seconds if seconds > 0 else 0.0
 
     def left(self) -> float | None:
@@ -48,7 +52,7 @@ class Pace:
         # The evaluation that follows a scan is not over when the scan is reported.
         done = max(latest.round - 1, begun.round) // self._eval_every - begun.round // self._eval_every
         whole = -(-self._rounds // self._eval_every) - begun.round // self._eval_every
-        evaluating = max(self._spent - (latest.seconds_train - begun.seconds_train), 0.0)
+        evaluating = max(self._spent - self.seconds_train(), 0.0)
         each = evaluating / done if done else 0.0
         return (self._rounds - latest.round) / rate + (whole - done) * each
 
@@ -72,12 +76,13 @@ class Display:
         )
         self._rounds, self._pace = rounds, Pace(rounds, eval_every)
         self._said, self._latest = time.monotonic(), ""
-        self.seconds_compile = 0.0
+        self.seconds_compile, self.seconds_train = 0.0, 0.0
 
     def progress(self, progress: Progress) -> None:
         """Show the progress at the end of a scan."""
         self.seconds_compile = progress.seconds_compile
         self._pace.follow(progress)
+        self.seconds_train = self._pace.seconds_train()
         left = self._pace.left()
         ahead = "" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left"
         said = self._latest + ahead

@@ -8,6 +8,7 @@ import shlex
 import signal
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 
@@ -24,7 +25,8 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
-# `compiling` includes the first evaluation; `evaluating` includes the writing of rows and checkpoints.
+# Compiling includes building the programs and, unless the run is resumed, the first evaluation; evaluating includes
+# writing rows and checkpoints.
 _PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
 
@@ -32,6 +34,7 @@ def train(given: Given, clock: Clock) -> None:
     """Run the experiment that the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
+    Scalars(Path() if settings.tensorboard else None)  # raises an error if TensorBoard is not installed
     execution.start(settings)
     folder = RunFolder(settings)
     try:
@@ -60,7 +63,7 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
     scalars = Scalars(folder.path / "tensorboard" if settings.tensorboard and first else None, settings.values())
     signals.poll()
     try:
-        shown, trained = None, resume[0].seconds_train if resume else 0.0
+        shown, summary = None, None
         for snapshot, latest in built.iterate(resume, display.progress, lambda: bool(signals.asked())):
             clock.enter("evaluating")  # includes training until the two are separated below
             if latest is shown:  # interrupted
@@ -86,9 +89,11 @@ def _train(settings: Settings, folder: RunFolder, clock: Clock) -> None:
         if first and (folder.path / "metrics.csv").exists():
             _draw(folder)
         scalars.close(folder.path.glob("*.png"))
-    if first:
         clock.move(display.seconds_compile, "evaluating", "compiling")
-        clock.move(latest.seconds_train - trained, "evaluating", "training")
+        clock.move(display.seconds_train, "evaluating", "training")
+        if first and not summary:
+            console.account(clock.seconds())
+    if summary:
         summary["seconds"] = clock.seconds()
         folder.summarize(summary)
         console.conclude(built, latest, summary)
@@ -105,14 +110,14 @@ def _kept(settings: Settings, folder: RunFolder, reached: int) -> str:
 
 def _draw(folder: RunFolder) -> None:
     """Draw the figures, after all results are written."""
-    path, script = shlex.quote(str(folder.path)), "python scripts/plots.py"
-    curves, network = (shlex.quote(str(folder.path / name)) for name in ("learning_curves.png", "network.png"))
-    commands = f"{script} {curves} {path} and {script} --network {network} {path}"
-    with optional("train.py", f"all numbers are in {str(folder.path)!r}, and {commands} draw the figures"):
-        from ddjax.experiments.plots import plot, plot_network  # slow to import
+    path = shlex.quote(str(folder.path))
+    for name, flag in (("learning_curves.png", ""), ("network.png", "--network ")):
+        figure = folder.path / name
+        command = f"python scripts/plots.py {flag}{shlex.quote(str(figure))} {path}"
+        with optional("train.py", name, f"all numbers are in {str(folder.path)!r}, and {command} draws it"):
+            from ddjax.experiments.plots import plot, plot_network  # slow to import
 
-        plot(folder.path / "learning_curves.png", [folder.path])
-        plot_network(folder.path / "network.png", folder.path)
+            plot_network(figure, folder.path) if flag else plot(figure, [folder.path])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,26 @@
 """Formats of sizes and times on the console."""
 
-_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+from collections.abc import Collection
+
+_UNITS = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1.0}
 
 
-def size(count: float) -> str:
-    """Format a number of bytes with three significant figures, in decimal units: kB, MB, GB or TB."""
-    rounded = float(f"{count:.3g}")
-    for scale, unit in _UNITS:
-        if rounded >= scale:
-            return f"{rounded / scale:.3g} {unit}"
-    return f"{rounded:.3g} byte{'s' * (rounded != 1)}"
+def size(count: float, unit: str = "") -> str:
+    """Format a number of bytes with three significant figures, in a decimal unit: TB, GB, MB, kB or bytes.
+
+    Args:
+      count: number of bytes.
+      unit: the unit; by default, the unit that suits the number.
+    """
+    unit = unit or common_unit([count])
+    figure = float(f"{count / _UNITS[unit]:.3g}")
+    return f"{figure:,.12g} {'byte' if unit == 'bytes' and figure == 1 else unit}"
+
+
+def common_unit(counts: Collection[float]) -> str:
+    """Pick a unit for several numbers of bytes: the largest is at least 1, and the others at least 0.01 or zero."""
+    most, least = float(f"{max(counts):.3g}"), min(filter(None, counts), default=0)
+    return next((unit for unit, scale in _UNITS.items() if most >= scale and least >= scale / 100), "bytes")
 
 
 def duration(seconds: float) -> str:

@@ -56,6 +56,7 @@ MIXERS.add(
     MixerEntry(
         "choco",
         choco,
+        contents={"difference": "difference of {value}"},
         settings={"compressor": "compressor", "step_size": "choco_step_size"},
         # One hundredth of the entries is enough for parameters, but too little for soft decisions.
         usual={

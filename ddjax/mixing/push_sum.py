@@ -46,4 +46,4 @@ def push_sum() -> Mixer:
     return Mixer(init, mix, message_bytes, name="push_sum", weights="column", lossless=True, running=True, linear=True)
 
 
-MIXERS.add(MixerEntry("push_sum", push_sum))
+MIXERS.add(MixerEntry("push_sum", push_sum, contents={"numerator and weight": "numerators of {value}, with weights"}))

@@ -18,10 +18,12 @@ class MixerEntry(ConfiguredEntry):
     `build` is `(*arguments, **settings) → Mixer`.
 
     Attributes:
+      contents: kind of message → its content in words, where `{value}` stands for what a device mixes.
       usual: default values of settings for each mixed quantity: `parameters` or `soft_decisions` → setting → value.
     """
 
     uses: tuple[str, ...] = ON_GRAPH
+    contents: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"value": "{value}"})
     usual: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 

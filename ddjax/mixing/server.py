@@ -32,4 +32,4 @@ def server() -> Mixer:
     return Mixer(lambda x, leading: MixerState(), mix, message_bytes, name="server", weights="links", uses_graph=False)
 
 
-MIXERS.add(MixerEntry("server", server, uses=()))
+MIXERS.add(MixerEntry("server", server, uses=(), contents={"value": "{value}", "mean": "the mean of {value}"}))

@@ -161,5 +161,7 @@ def test_results_do_not_depend_on_what_draws(tmp_path, monkeypatch, capsys, back
     trained(tmp_path, "not-drawn")
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "no figure could be drawn (ZeroDivisionError" in error
+    assert "learning_curves.png could not be drawn (ZeroDivisionError" in error
+    assert not (tmp_path / "run-not-drawn" / "learning_curves.png").exists()
+    assert (tmp_path / "run-not-drawn" / "network.png").exists()
     assert summary(tmp_path / "run-not-drawn")["rounds"] == 60

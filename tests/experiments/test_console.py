@@ -1,16 +1,23 @@
-"""Lines on the console: units, the time of a run, messages, and the time left, all without a real clock."""
+"""Lines on the console: units, the time of a run, messages, and the time left."""
+
+import dataclasses
+import re
+import time
+from types import SimpleNamespace
 
 import pytest
 from commands import FAST, call, settings, summary
 
+from ddjax.algorithms import ALGORITHMS
 from ddjax.experiments import build
 from ddjax.experiments.clock import Clock
-from ddjax.experiments.messages import message_lines
+from ddjax.experiments.console import account
+from ddjax.experiments.messages import beside, message_lines
 from ddjax.experiments.progress import Pace
 from ddjax.experiments.sweeps import plan
 from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.progress import Display
-from ddjax.experiments.units import duration, size
+from ddjax.experiments.units import common_unit, duration, size
 from ddjax.simulation import Progress
 
 COMPILE = 4.0  # estimated seconds
@@ -48,6 +55,21 @@ def test_sizes_have_three_figures(count, text):
     assert size(count) == text
 
 
+@pytest.mark.parametrize(
+    ("counts", "texts"),
+    [
+        ((153_600, 4_915_200), ["0.154 MB", "4.92 MB"]),
+        ((15_360_000, 491_520_000), ["15.4 MB", "492 MB"]),
+        ((153_600, 1_536_000_000), ["0.154 MB", "1,540 MB"]),  # not 0.000154 GB
+        ((0, 2560), ["0 kB", "2.56 kB"]),
+        ((1, 20), ["1 byte", "20 bytes"]),
+        ((0, 0), ["0 bytes", "0 bytes"]),
+    ],
+)
+def test_sizes_that_are_compared_have_one_unit(counts, texts):
+    assert [size(count, common_unit(counts)) for count in counts] == texts
+
+
 def test_durations_are_in_the_unit_that_suits_them():
     assert [duration(seconds) for seconds in (3.4, 89, 120, 7200)] == ["3 s", "89 s", "2 min", "2.0 h"]
 
@@ -66,42 +88,168 @@ def test_the_phases_of_a_clock_add_up():
 
 
 def test_the_time_of_a_run_is_accounted_for(tmp_path, capsys):
-    assert call(*FAST, f"--output_dir={tmp_path / 'run'}") == 0
-    found = summary(tmp_path / "run")
-    parts = {name: seconds for name, seconds in found["seconds"].items() if name != "total"}
-    assert list(parts) == ["starting", "data", "compiling", "training", "evaluating", "drawing"]
-    assert min(parts.values()) >= 0
-    assert sum(parts.values()) == pytest.approx(found["seconds"]["total"], abs=1e-6)
-    assert parts["training"] == pytest.approx(found["seconds_train"], abs=0.002)
-    assert parts["compiling"] >= found["seconds_compile"]
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
-    assert line.split()[1:3] == [f"{found['seconds']['total']:.1f}", "s"]
+    """Training is a part of its own, also in a resumed run, which accounts only for itself."""
+    flags = [*FAST, "--checkpoint_every=6", f"--output_dir={tmp_path / 'run'}"]
+    trained = 0.0
+    for more in ((), ("--resume", "--rounds=12")):
+        begun = time.monotonic()
+        assert call(*flags, *more) == 0
+        passed = time.monotonic() - begun
+        found = summary(tmp_path / "run")
+        parts = {name: seconds for name, seconds in found["seconds"].items() if name != "total"}
+        assert list(parts) == ["starting", "data", "compiling", "training", "evaluating", "drawing"]
+        assert min(parts.values()) >= 0
+        assert found["seconds"]["total"] == pytest.approx(passed, abs=0.5)
+        assert parts["training"] == pytest.approx(found["seconds_train"] - trained, abs=0.002)
+        assert parts["compiling"] >= found["seconds_compile"]
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
+        printed = [round(10 * float(text)) for text in re.findall(r"\d+\.\d", line)]
+        assert printed == [sum(printed[1:]), *(round(10 * seconds) for seconds in parts.values())]
+        trained = found["seconds_train"]
 
 
+def test_the_printed_times_add_up(capsys):
+    """Each is rounded down, and their sum would be rounded up."""
+    account({"data": 0.13, "training": 0.13, "total": 0.26})
+    assert capsys.readouterr().out.split() == ["time", "0.2", "s", "0.1", "data,", "0.1", "training"]
+
+
+P, R, B, K = 650, 359, 64, 10  # parameters, reference examples, of them in a round, classes
+NUMBERS = 4 * B * K
+SHARED = {"to the server: parameters;": 4 * P, "from the server: parameters;": 4 * P}
+AVERAGED = {"to a neighbour: parameters;": 4 * P}
+MESSAGES = {
+    "co_regularization": {},
+    "corlsr": {
+        "to the server: predictions for 359 reference examples;": 4 * R * K,
+        "from the server: the mean predictions for 359 reference examples;": 4 * R * K,
+    },
+    "def_kt": AVERAGED,
+    "distillation": {"to a neighbour: 64 soft decisions of 10 classes;": NUMBERS},
+    "server_distillation": {
+        "to the server: 64 soft decisions of 10 classes;": NUMBERS,
+        "from the server: the mean of 64 soft decisions of 10 classes;": NUMBERS,
+    },
+    "ds_fl": {
+        "to the server: 64 soft decisions of 10 classes;": NUMBERS,
+        "from the server: the sharpened mean of 64 soft decisions of 10 classes;": NUMBERS,
+    },
+    "dsgd": AVERAGED,
+    "local_dsgd": AVERAGED,
+    "choco": {"to a neighbour: difference of parameters, compressed by top_k:0.01;": (4 + 2) * 6},  # with indices
+    "push_sum": {"to a neighbour: numerators of parameters, with weights;": 4 * (P + 1)},
+    "dynamic_averaging": {
+        "to the server: parameters of a device that violates the condition;": 4 * P,
+        "to the server: parameters of a polled device;": 4 * P,
+        "from the server: request for parameters;": 1,
+        "from the server: average parameters, and whether they are the new reference;": 4 * P + 1,
+    },
+    "exact_diffusion": {"to a neighbour: corrected parameters;": 4 * P},
+    "fedavg": SHARED,
+    "fedprox": SHARED,
+    "fedct": {
+        "to the server: labels of 359 reference examples;": R,
+        "from the server: 359 labels by majority vote;": R,
+    },
+    "fedct_neighbors": {"to a neighbour: labels of 359 reference examples;": R},
+    "fedmd": {
+        "to the server: logits of 10 classes for 64 reference examples;": NUMBERS,
+        "from the server: the mean logits of 10 classes for 64 reference examples;": NUMBERS,
+    },
+    "gossip": {"to a neighbour: parameters and age;": 4 * P + 4},
+    "gradient_tracking": {"to a neighbour: parameters and gradient estimate;": 4 * 2 * P},
+    "idkd": AVERAGED | {"to a neighbour: soft label of one reference example, 10 classes;": 4 * K + 4},
+    "kt_pfl": {
+        "to the server: 64 soft decisions of 10 classes;": NUMBERS,
+        "from the server: the device's own mixture of 64 soft decisions of 10 classes;": NUMBERS,
+    },
+    "local": {},
+    "centralized": {},
+    "quasi_global_momentum": AVERAGED,
+    "relaysgd": {"to a neighbour: sum of the parameters of several devices, and their count;": 4 * P + 4},
+    "scaffold": {
+        "to the server: parameters and control variate;": 4 * 2 * P,
+        "from the server: parameters and control variate;": 4 * 2 * P,
+    },
+}
+
+
+@pytest.fixture
+def untraced(monkeypatch):
+    """Experiments are built without tracing their programs."""
+
+    def simulation(make, problem, mesh, hyperparameters):
+        return SimpleNamespace(problem=problem)
+
+    monkeypatch.setattr("ddjax.experiments.experiment.Simulation", simulation)
+
+
+def lines_of(*flags):
+    built = build(settings("--devices=4", "--models=linear", *flags))
+    return list(message_lines(built, min(B, len(built.problem.reference))))
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_the_messages_of_an_algorithm_say_what_they_hold(name):
+    lines = lines_of(f"--algorithm={name}", *(["--topology=path"] if name == "relaysgd" else []))
+    assert len(lines) == len(MESSAGES[name])
+    for line, (text, count) in zip(lines, MESSAGES[name].items(), strict=True):
+        assert text in line
+        assert line.split()[1:3] == [f"{count:,}", "bytes" if count > 1 else "byte"]
+
+
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--models=mlp"], ["2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 1/15 of"]),
-        (["--algorithm=dsgd"], ["2,600 bytes (2.6 kB) to a neighbour: the model's parameters; as much as"]),
         (
             ["--mixing=choco", "--compressor=uint8"],
-            ["to a neighbour: difference of 64 soft decisions of 10 classes, compressed by uint8; 1/4 of"],
+            ["to a neighbour: difference of 64 soft decisions of 10 classes, compressed by uint8; 0.25 of"],
         ),
         (
-            ["--algorithm=server_distillation"],
-            ["to the server: 64 soft decisions of", "from the server: the mean of 64 soft decisions of"],
+            ["--algorithm=server_distillation", "--compressor=uint8"],
+            ["10 classes, compressed by uint8; 0.25 of", "the mean of 64 soft decisions of 10 classes; 0.98 of"],
         ),
-        (["--algorithm=fedavg"], ["to the server: parameters; as much", "from the server: parameters; as much"]),
-        (["--dataset=synthetic_regression"], ["256 bytes to a neighbour: 64 predictions; "]),
-        (["--algorithm=local"], []),
+        (
+            ["--algorithm=idkd", "--compressor=float16"],
+            ["parameters, compressed by float16; 0.5 of", "reference example, 10 classes; 1/59 of"],
+        ),
+        (["--compressor=identity"], ["to a neighbour: 64 soft decisions of 10 classes; 0.98 of"]),
+        (["--dataset=synthetic_regression"], ["256 bytes to a neighbour: 64 predictions; 5.8 times the largest"]),
     ],
 )
-def test_a_message_says_what_it_holds(flags, words):
-    built = build(settings("--devices=4", "--models=linear", *flags))
-    lines = list(message_lines(built, min(64, len(built.problem.reference))))
+def test_messages_depend_on_mixing_compressor_and_task(flags, words):
+    lines = lines_of(*flags)
     assert len(lines) == len(words)
     for line, text in zip(lines, words, strict=True):
         assert text in line
+
+
+@pytest.mark.usefixtures("untraced", "forgetful")
+def test_a_message_that_nobody_describes_is_called_by_its_kind():
+    ALGORITHMS.add(dataclasses.replace(ALGORITHMS["dsgd"], name="silent", contents={}))
+    assert "to a neighbour: value; as large" in lines_of("--algorithm=silent")[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 of the"),
+        (1, "1/38,440 of the"),
+        (2560, "1/15 of the"),
+        (15376, "0.4 of the"),
+        (25627, "0.67 of the"),
+        (38000, "0.99 of the"),
+        (38439, "as large as the"),
+        (38441, "as large as the"),
+        (76880, "2 times the"),
+        (38_440_000, "1,000 times the"),
+    ],
+)
+def test_a_size_is_compared_with_the_largest_model(count, text):
+    assert beside(count, 38_440) == f"{text} largest model, 38.4 kB"
 
 
 def test_the_time_left_of_a_run_counts_its_evaluations():

@@ -44,7 +44,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert [row["round"] for row in rows(out)] == ["0", "3", "6"]
     printed = capsys.readouterr().out
     assert "spectral gap" in printed
-    assert "2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 0.985 times" in printed
+    assert "2,560 bytes (2.56 kB) to a neighbour: 64 soft decisions of 10 classes; 0.98 of" in printed
 
 
 def test_a_mixed_network_has_a_column_for_each_model(tmp_path):
@@ -337,11 +337,24 @@ def test_a_row_cut_short_is_written_again(tmp_path, finished):
     assert rows(out) == before
 
 
+def test_a_missing_tensorboard_leaves_the_tables_of_a_resumed_run_whole(tmp_path, finished, monkeypatch, capsys):
+    """The rows after the last checkpoint are cut only once the run goes on."""
+    out = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(out / "checkpoints" / "6")
+    before = rows(out)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert call(*FAST, "--checkpoint_every=3", "--tensorboard", f"--output_dir={out}", "--resume") == 2
+    assert "pip install -e '.[tensorboard]'" in capsys.readouterr().err
+    assert rows(out) == before
+
+
 def test_a_last_step_that_breaks_the_model_is_noticed(tmp_path, capsys):
     """The loss before the step was finite; the soft decisions after it are not."""
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=1", "--learning_rate=1e38", f"--output_dir={out}") == 3
-    assert "no longer finite in round 1" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "no longer finite in round 1" in printed.err
+    assert printed.out.splitlines()[-1].startswith("time ")
     assert not (out / "summary.json").exists()
 
 

@@ -109,7 +109,7 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
             page.tables(folder, found, summary := _summary(found, len(curves), settings))
     finally:
         display.close()
-    with optional("convergence.py", f"all numbers are in {folder}"):
+    with optional("convergence.py", "the figures", f"all numbers are in {folder}"):
         page.page(folder, found, summary)
     print((folder / "summary.md").read_text(encoding="utf-8"))
     print(f"written to {folder}")
