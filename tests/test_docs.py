@@ -37,14 +37,13 @@ NOT_RUN = {
     "--models=linear:8+mlp:16+cnn:8": "takes long to compile; test_train.py trains these models together",
     "--dataset=mine.npz": "is run below, on the file that README makes",
 }
-# Values with which commands run; cells of the sweeps and studies keep the first value of each list but these.
+# Values with which commands run.
 SMALL = {
-    "train": {"rounds": 2, "eval_every": 1, "devices": 9, "checkpoint_every": 1},
-    "sweep": {"rounds": 2, "eval_every": 1, "devices": 4, "seeds": 1, "trials": 1},
+    "train": {"rounds": 2, "eval_every": 1, "devices": 10, "models": "linear", "checkpoint_every": 1},
+    "sweep": {"rounds": 2, "eval_every": 1, "devices": 4, "models": "linear", "seeds": 1, "trials": 1},
     "convergence": {"rounds": 20, "devices": 4},
 }
-ALWAYS = ("rounds", "eval_every", "devices")  # the others replace only what is given
-WHOLE_LISTS = ("--algorithm", "--consensus")
+ONLY_IF_GIVEN = {"checkpoint_every", "seeds", "trials"}
 
 
 def content(page):
@@ -83,12 +82,14 @@ def inline(page):
 
 
 def reduced(script, flags):
-    """The flags with which a test runs a command: few devices, rounds, seeds and cells."""
+    """The flags with which a test runs a command: few devices, rounds and seeds, and the last value of each list."""
     if script not in SMALL or "--resume" in flags:
         return flags
-    small = {name: value for name, value in SMALL[script].items() if name in ALWAYS or f"--{name}=" in " ".join(flags)}
-    kept = [flag if flag.startswith(WHOLE_LISTS) or script == "train" else flag.partition(",")[0] for flag in flags]
-    return [flag for flag in kept if flag[2:].partition("=")[0] not in small] + [f"--{n}={v}" for n, v in small.items()]
+    given = dict(flag[2:].split("=", 1) for flag in flags)
+    if script != "train":
+        given = {name: value.rpartition(",")[2] for name, value in given.items()}
+    small = {name: value for name, value in SMALL[script].items() if name in given or name not in ONLY_IF_GIVEN}
+    return [f"--{name}={value}" for name, value in (given | small).items()]
 
 
 def commands_to_run():
@@ -144,7 +145,7 @@ def test_the_commands_of_a_page_are_understood(page, tmp_path, monkeypatch):
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     """They run in the page's order, and then its lines of pandas read what they wrote."""
     monkeypatch.chdir(tmp_path)
-    ring = "".join(f"{i} {(i + 1) % 9}\n" for i in range(9))
+    ring = "".join(f"{i} {(i + 1) % 10}\n" for i in range(10))
     for name in ("a.txt", "b.txt"):
         Path(name).write_text(ring)
     monkeypatch.setattr(train, "_draw", lambda folder: None)  # plots.py draws below
