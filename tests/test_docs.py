@@ -1,29 +1,62 @@
-"""Pages and flag files: the targets of links exist, and commands are understood."""
+"""Pages and flag files: the targets of links exist, commands are understood, and those of README and the guide run."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+import jax
+import pandas
 import pytest
 from commands import FAST, call, cells, settings
 
 import ddjax
+from ddjax.experiments import plots, train
 from ddjax.experiments.benchmarks.settings import BenchmarkSettings, benchmark_fields, cases
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import parse
 from ddjax.experiments.plots import PlotSettings
+from ddjax.experiments.reports import report
 from ddjax.experiments.reports.report import ReportSettings
+from ddjax.experiments.studies import study
 from ddjax.experiments.studies.settings import study_fields
 from ddjax.experiments.studies.study import planned_cells
+from ddjax.experiments.sweeps import sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+NOTEBOOKS = sorted(ROOT.glob("docs/**/*.ipynb"))
 FLAG_FILES = sorted(ROOT.glob("scripts/flags/*.flags"))
+RUN = [*sorted(ROOT.glob("docs/guide/*.md")), ROOT / "README.md"]
+MAINS = {"train": train, "sweep": sweep, "convergence": study, "report": report, "plots": plots}
+# Commands with these words are understood, but not run, for a reason.
+NOT_RUN = {
+    "benchmark": "starts a process for each row, and needs PyTorch; test_benchmark.py runs it",
+    "--coordinator_address": "needs other processes, or Slurm",
+    "--scheduler=HOST": "needs a cluster; test_dask.py starts one",
+    "--models=linear:8+mlp:16+cnn:8": "takes long to compile; test_train.py trains these models together",
+    "--dataset=mine.npz": "is run below, on the file that README makes",
+}
+# Values with which commands run.
+SMALL = {
+    "train": {"rounds": 2, "eval_every": 1, "devices": 10, "models": "linear", "checkpoint_every": 1},
+    "sweep": {"rounds": 2, "eval_every": 1, "devices": 4, "models": "linear", "seeds": 1, "trials": 1},
+    "convergence": {"rounds": 20, "devices": 4},
+}
+ONLY_IF_GIVEN = {"checkpoint_every", "seeds", "trials"}
+
+
+def content(page):
+    """The text of a page; of a notebook, that of its Markdown cells."""
+    text = page.read_text()
+    if page.suffix == ".md":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
 
 
 def headings(page):
     """The names by which links find the headings of a page."""
-    lines = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    lines = re.findall(r"^#+ (.+)$", content(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
@@ -42,6 +75,35 @@ def commands(page):
                     yield Path(words[found[0]]).stem, words[found[0] + 1 :]
 
 
+def inline(page):
+    """The commands within the sentences and tables of a page; what stands for `…` is left out."""
+    for script, flags in re.findall(r"`(\w+)\.py ((?:--\w+=[^` ]+ ?)+…?)`", page.read_text()):
+        yield script, [flag for flag in flags.split() if "…" not in flag]
+
+
+def reduced(script, flags):
+    """The flags with which a test runs a command: few devices, rounds and seeds, and the last value of each list."""
+    if script not in SMALL or "--resume" in flags:
+        return flags
+    given = dict(flag[2:].split("=", 1) for flag in flags)
+    if script != "train":
+        given = {name: value.rpartition(",")[2] for name, value in given.items()}
+    small = {name: value for name, value in SMALL[script].items() if name in given or name not in ONLY_IF_GIVEN}
+    return [f"--{name}={value}" for name, value in (given | small).items()]
+
+
+def commands_to_run():
+    """The commands that each page of `RUN` is the first to have, as a test runs them."""
+    found, seen = {page: [] for page in RUN}, set()
+    for page in RUN:
+        for script, flags in commands(page):
+            command = script, *reduced(script, flags)
+            if command not in seen and not any(word in " ".join([script, *flags]) for word in NOT_RUN):
+                found[page].append(command)
+                seen.add(command)
+    return found
+
+
 def understand(script, flags):
     """Read a command as its script would; raise `InputError` if the script refuses it."""
     if script == "train":
@@ -57,15 +119,15 @@ def understand(script, flags):
         parse(fields(known), ["", *flags])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES + NOTEBOOKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_points_to_is_there(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", content(page)):
         if not link.startswith("http"):
             path, _, heading = link.partition("#")
             target = page.parent / path if path else page
             assert target.exists(), link
             assert not heading or heading in headings(target), link
-    for name in re.findall(r"scripts/flags/[a-z_0-9]+\.flags", page.read_text()):
+    for name in re.findall(r"scripts/flags/[a-z_0-9]+\.flags", content(page)):
         assert (ROOT / name).exists(), name
 
 
@@ -74,8 +136,43 @@ def test_the_commands_of_a_page_are_understood(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("scripts").symlink_to(ROOT / "scripts")
     Path("a9a").write_text("+1 1:1\n")  # ddjax recognizes a path without an ending by its content
-    for script, flags in commands(page):
+    for script, flags in [*commands(page), *inline(page)]:
         understand(script, flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
+    """They run in the page's order, and then its lines of pandas read what they wrote."""
+    monkeypatch.chdir(tmp_path)
+    ring = "".join(f"{i} {(i + 1) % 10}\n" for i in range(10))
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text(ring)
+    monkeypatch.setattr(train, "_draw", lambda folder: None)  # plots.py draws below
+    for number, (script, *flags) in enumerate(commands_to_run()[page]):
+        if script == "train" and not any(flag.startswith("--output_dir") for flag in flags):
+            flags.append(f"--output_dir={['runs/one', 'runs/two', f'others/{number}'][min(number, 2)]}")
+        flags = [str(path) for flag in flags for path in (Path().glob(flag) if "*" in flag else [flag])]
+        assert MAINS[script].main([f"{script}.py", *flags]) == 0, (script, flags)
+        jax.config.update("jax_enable_x64", False)  # which --precision=float64 sets for the whole process
+    for block in blocks(page, "text"):
+        *lines, last = re.findall(r"^>>> (.+)$", block, re.MULTILINE) or [""]
+        names = {"pandas": pandas}
+        exec("\n".join(lines), names)
+        assert not last or len(eval(last, names))
+
+
+def test_settings_take_the_place_of_flags_in_python():
+    _, settings = blocks(ROOT / "docs/guide/train.md", "python")
+    names = {}
+    exec(settings.replace("devices=64, rounds=500", "devices=4, rounds=2"), names)
+    assert [evaluation.round for evaluation in names["history"]] == [0, 2]
+
+
+def test_no_command_is_excused_in_vain():
+    """Every word of `NOT_RUN` is in a command."""
+    lines = [" ".join([script, *flags]) for page in RUN for script, flags in commands(page)]
+    assert all(any(word in line for line in lines) for word in NOT_RUN)
 
 
 def test_the_readme_is_short_and_what_it_shows_runs(tmp_path, monkeypatch, capsys):

@@ -117,6 +117,10 @@ def build(
 
     Raises:
       InputError: a setting is wrong, or two settings are incompatible.
+
+    Examples:
+      >>> [evaluation.round for evaluation in build(settings).run()]
+      [0, 5, 10]
     """
     settings.check()
     include(settings.include)

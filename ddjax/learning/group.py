@@ -23,6 +23,11 @@ class Group(NamedTuple):
       size: number of devices.
       chunk: number of devices that are vectorized at a time on one shard; `None` for as many as fit in memory or, on a
         CPU, for all devices.
+
+    Examples:
+      >>> group = ddjax.Group(learner, size=8)
+      >>> ddjax.Population([group, ddjax.Group(learner, size=4)], batch_size=16).size
+      12
     """
 
     learner: Learner

@@ -56,6 +56,14 @@ class Population:
       local_epochs: if not 0, passes per round over the device's own examples, instead of `local_steps`. Each pass
         shuffles the examples anew and divides them into minibatches, of which the last may be smaller. Devices with
         more examples therefore take more steps.
+
+    Examples:
+      >>> population = ddjax.Population([ddjax.Group(learner, 8)], batch_size=16, local_epochs=2)
+      >>> population.steps_per_round(examples=40)  # 16, 16 and 8 examples, twice
+      6
+      >>> (devices,) = population.init(jax.random.key(0))
+      >>> {len(leaf) for leaf in jax.tree.leaves(devices.params)}  # stacked
+      {8}
     """
 
     groups: Sequence[Group]

@@ -52,6 +52,12 @@ def measure_distillation(
 
     Raises:
       InputError: if some devices do not know the whole reference set.
+
+    Examples:
+      >>> algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=50)
+      >>> state = algorithm.init(jax.random.key(0), problem)
+      >>> convergence.measure_distillation(population, state, problem).gradient_norm_sq.shape
+      (4,)
     """
     if problem.known is not None:
         raise InputError(
@@ -71,7 +77,14 @@ def measure_distillation(
 
 
 def measure_averaging(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measure a state of `dsgd`, or of another algorithm that averages parameters."""
+    """Measure a state of `dsgd`, or of another algorithm that averages parameters.
+
+    Examples:
+      >>> algorithm = ddjax.dsgd(population, ddjax.weighted_average())
+      >>> state = algorithm.init(jax.random.key(0), problem)  # all devices start alike
+      >>> convergence.measure_averaging(population, state, problem).consensus_error.tolist()
+      [0.0, 0.0, 0.0, 0.0]
+    """
     (devices,) = state.devices
     mean = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.mean(0), leaf.shape), devices.params)
     values, common = gradients(population, (devices._replace(params=mean),), problem)
@@ -82,7 +95,14 @@ def measure_averaging(population: Population, state: Any, problem: Problem) -> Q
 
 
 def measure_separate(population: Population, state: Any, problem: Problem) -> Quantities:
-    """Measure a state of `local` or `centralized`, for which the consensus error is NaN."""
+    """Measure a state of `local` or `centralized`, for which the consensus error is NaN.
+
+    Examples:
+      >>> state = ddjax.local(population).init(jax.random.key(0), problem)
+      >>> found = convergence.measure_separate(population, state, problem)
+      >>> found.gradient_norm_sq.shape, bool(np.isnan(found.consensus_error).all())
+      ((4,), True)
+    """
     values, separate = gradients(population, state.devices, problem)
     norms, nothing = _norms(separate), jnp.full(population.size, jnp.nan)
     return Quantities(values.mean(), norms, norms, nothing)
@@ -101,6 +121,12 @@ def gradients(
 
     Returns:
       Losses `[N]`, and one stacked gradient per group.
+
+    Examples:
+      >>> devices = population.init(jax.random.key(0))
+      >>> losses, (found,) = convergence.gradients(population, devices, problem)
+      >>> losses.shape, found["dense"]["kernel"].shape
+      ((4,), (4, 1, 3))
     """
 
     def one(
@@ -135,12 +161,22 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
 
 
 def counted(problem: Problem) -> jax.Array:
-    """Mark the entries of `private_indices`, `[N, n_max]`: 1 if an entry counts, 0 if it is padding."""
+    """Mark the entries of `private_indices`, `[N, n_max]`: 1 if an entry counts, 0 if it is padding.
+
+    Examples:
+      >>> bool((convergence.counted(problem).sum(1) == problem.private_counts).all())
+      True
+    """
     return (jnp.arange(problem.private_indices.shape[1]) < problem.private_counts[:, None]).astype(problem.x.dtype)
 
 
 def coefficients(devices: tuple[Device, ...]) -> jax.Array:
-    """Return the coefficients `[N, P + 1, K]` of linear devices; the last row is the bias."""
+    """Return the coefficients `[N, P + 1, K]` of linear devices; the last row is the bias.
+
+    Examples:
+      >>> convergence.coefficients(population.init(jax.random.key(0))).shape
+      (4, 4, 1)
+    """
     layers = [device.params["dense"] for device in devices]
     parts = [jnp.concatenate([layer["kernel"], layer["bias"][..., None]], axis=-1) for layer in layers]
     return jnp.concatenate(parts).swapaxes(1, 2)

@@ -27,6 +27,12 @@ def examine_devices(
 
     Returns:
       One `EndPoint` per device; a single `EndPoint` for `measure_averaging`.
+
+    Examples:
+      >>> state = ddjax.local(population).init(jax.random.key(0), problem)
+      >>> found = examination.examine_devices(population, state, problem, convergence.measure_separate, 2)
+      >>> [point.verdict for point in found]  # the devices have not learned yet
+      ['undecided', 'undecided']
     """
     weights = counted(problem)
 

@@ -68,7 +68,13 @@ def normal_equations(problem: Problem, outputs: int) -> NormalEquations:
 
 
 def ridged(equations: NormalEquations, ridge: float) -> NormalEquations:
-    """Add `½ν ‖θ_n‖²` to the loss of each device; `θ_n` includes the bias."""
+    """Add `½ν ‖θ_n‖²` to the loss of each device; `θ_n` includes the bias.
+
+    Examples:
+      >>> added = least_squares.ridged(equations, 0.5).own - equations.own
+      >>> np.allclose(added, 0.5 * np.eye(4))
+      True
+    """
     return equations._replace(own=equations.own + ridge * np.eye(len(equations.shared)))
 
 
@@ -122,6 +128,12 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 
     Raises:
       InputError: if there are more than `LARGEST` unknowns.
+
+    Examples:
+      >>> following = least_squares.follows("tracking", matrix)
+      >>> found = least_squares.resting_point(equations, 1.0, following)
+      >>> np.allclose(found, least_squares.co_regularized(equations, 1.0))
+      True
     """
     outputs = equations.sides.shape[-1]
     flat = equations.sides.reshape(-1, outputs)
@@ -129,7 +141,13 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 
 
 def joint_system(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, which the targets couple."""
+    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, which the targets couple.
+
+    Examples:
+      >>> following = least_squares.follows("neighbors", matrix)
+      >>> least_squares.joint_system(equations, 1.0, following).shape  # 4 devices, 3 inputs and the bias
+      (16, 16)
+    """
     devices, features, _ = equations.sides.shape
     if devices * features > LARGEST:
         raise InputError(
@@ -169,7 +187,13 @@ def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.nd
 
 
 def averaged(equations: NormalEquations) -> np.ndarray:
-    """Find the resting point `[N, P + 1, K]` of devices that share parameters: the minimum of the mean loss."""
+    """Find the resting point `[N, P + 1, K]` of devices that share parameters: the minimum of the mean loss.
+
+    Examples:
+      >>> together = least_squares.averaged(equations)
+      >>> together.shape, bool((together == together[0]).all())
+      ((4, 4, 1), True)
+    """
     common = np.linalg.lstsq(equations.own.mean(0), equations.sides.mean(0))[0]
     return np.broadcast_to(common, equations.sides.shape)
 
@@ -181,13 +205,22 @@ def determined(equations: NormalEquations, weight: float) -> np.ndarray:
 
     Raises:
       InputError: if there are more than `LARGEST` unknowns.
+
+    Examples:
+      >>> least_squares.determined(equations, 1.0).shape  # all directions
+      (16, 16)
     """
     devices = len(equations.own)
     return _curved(joint_system(equations, weight, np.full((devices, devices), 1 / devices)))
 
 
 def determined_together(equations: NormalEquations) -> np.ndarray:
-    """Return the directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved."""
+    """Return the directions `[P + 1, r]` in which the mean loss of devices that share parameters is curved.
+
+    Examples:
+      >>> least_squares.determined_together(equations).shape  # all directions
+      (4, 4)
+    """
     return _curved(equations.own.mean(0))
 
 
@@ -206,6 +239,12 @@ def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndar
 
     Returns:
       Distances `[T]`.
+
+    Examples:
+      >>> solution = least_squares.co_regularized(equations, 1.0)
+      >>> rounds = np.stack([0 * solution, 0.9 * solution, solution])
+      >>> least_squares.distance(rounds, solution, least_squares.determined(equations, 1.0)).round(3).tolist()
+      [1.0, 0.1, 0.0]
     """
 
     def along(theta: np.ndarray) -> np.ndarray:

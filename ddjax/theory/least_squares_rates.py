@@ -27,6 +27,13 @@ def factor(
 
     Raises:
       InputError: if there are more than `least_squares.LARGEST` unknowns.
+
+    Examples:
+      >>> alone = np.eye(4)  # without neighbours, the smallest curvature of any device decides
+      >>> (smallest, _), _ = least_squares_rates.curvatures(equations, 0.0)
+      >>> found = least_squares_rates.factor(equations, 0.0, 0.05, "neighbors", alone)
+      >>> bool(np.isclose(found, 1 - 0.05 * smallest))
+      True
     """
     identity, eigenvalues = np.eye(len(matrix)), np.linalg.eigvals(matrix)
     apart = np.delete(eigenvalues, np.argmin(np.abs(eigenvalues - 1)))
@@ -57,7 +64,13 @@ def factor(
 
 
 def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
-    """Compute the smallest positive and the largest eigenvalue of the Hessians `2 H_n`, and the largest of `2 ρ G`."""
+    """Compute the smallest positive and the largest eigenvalue of the Hessians `2 H_n`, and the largest of `2 ρ G`.
+
+    Examples:
+      >>> (smallest, largest), pull = least_squares_rates.curvatures(equations, 1.0)
+      >>> smallest < largest, bool(np.isclose(pull, 2 * np.linalg.norm(equations.shared, 2)))
+      (True, True)
+    """
     own = 2 * np.linalg.eigvalsh(equations.own)
     positive = own[own > RANK * own.max()]
     pull = 2 * weight * np.linalg.eigvalsh(equations.shared).max()
