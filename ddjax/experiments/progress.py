@@ -53,7 +53,7 @@ class Pace:
         done = max(latest.round - 1, begun.round) // self._eval_every - begun.round // self._eval_every
         whole = -(-self._rounds // self._eval_every) - begun.round // self._eval_every
         evaluating = max(self._spent - self.seconds_train(), 0.0)
-        each = evaluating / done if done else 0.0
+        each = evaluating / done if done else latest.seconds_evaluate
         return (self._rounds - latest.round) / rate + (whole - done) * each
 
 
@@ -70,12 +70,12 @@ class Display:
         self._bar = tqdm(
             total=rounds,
             initial=start,
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or jax.process_index() > 0,  # processes may share a terminal
             dynamic_ncols=True,
             bar_format="round {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}",
         )
         self._rounds, self._pace = rounds, Pace(rounds, eval_every)
-        self._said, self._latest = time.monotonic(), ""
+        self._said, self._latest, self._ahead = time.monotonic(), "", ""
         self.seconds_compile, self.seconds_train = 0.0, 0.0
 
     def progress(self, progress: Progress) -> None:
@@ -84,8 +84,8 @@ class Display:
         self._pace.follow(progress)
         self.seconds_train = self._pace.seconds_train()
         left = self._pace.left()
-        ahead = "" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left"
-        said = self._latest + ahead
+        self._ahead = "" if left is None else f", {self._pace.rate():.3g} rounds/s, about {duration(left)} left"
+        said = self._latest + self._ahead
         self._bar.set_postfix_str(said, refresh=False)
         self._bar.update(progress.round - self._bar.n)
         due = left is not None and time.monotonic() - self._said > _SAY_EVERY
@@ -96,7 +96,7 @@ class Display:
     def evaluation(self, latest: Evaluation) -> None:
         """Show an evaluation."""
         self._latest = records.brief(latest)
-        self._bar.set_postfix_str(self._latest)
+        self._bar.set_postfix_str(self._latest + self._ahead)
 
     def close(self) -> None:
         """Close the display, and leave its last state on the screen."""

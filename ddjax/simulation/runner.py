@@ -49,11 +49,19 @@ class Evaluation(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Progress that a live display shows; see `iterate`."""
+    """Progress that a live display shows; see `iterate`.
+
+    Attributes:
+      round: number of rounds done.
+      seconds_train: seconds spent on training rounds, as in `Evaluation`.
+      seconds_compile: seconds in which the loop over rounds was compiled.
+      seconds_evaluate: seconds of the evaluation at the start, without compilation; 0 if the run was resumed.
+    """
 
     round: int
     seconds_train: float
     seconds_compile: float
+    seconds_evaluate: float = 0.0
 
 
 def iterate(
@@ -100,11 +108,15 @@ def iterate(
     """
     if rounds < 0 or eval_every < 1:
         raise InputError(f"rounds must be at least 0 and eval_every at least 1, got {rounds} and {eval_every}")
+    seconds_evaluate = 0.0
     if resume is None:
         state = simulation.init(key)
         totals = simulation.begin(state)
         messages = _on_host(totals.info.messages)
+        simulation.lower("measure").compile()
+        start = time.perf_counter()
         last = _evaluation(simulation, state, messages, None, 0, None, 0.0)
+        seconds_evaluate = time.perf_counter() - start
         snapshot = Snapshot(state, messages, totals, 0.0)
     else:
         snapshot, last = resume
@@ -116,7 +128,7 @@ def iterate(
     start = time.perf_counter()
     state, totals = simulation.advance(key, state, totals, done)  # runs no round, only compiles
     seconds_compile = time.perf_counter() - start
-    progress(Progress(done, seconds, seconds_compile))
+    progress(Progress(done, seconds, seconds_compile, seconds_evaluate))
     pace = 1
     while done < rounds:
         stop = min((last.round // eval_every + 1) * eval_every, rounds)
@@ -131,7 +143,7 @@ def iterate(
             seconds += elapsed
             pace = 2 * (until - done) if elapsed < _PACE else max(1, (until - done) // 2)
             done = until
-            progress(Progress(done, seconds, seconds_compile))
+            progress(Progress(done, seconds, seconds_compile, seconds_evaluate))
         messages = jax.tree.map(np.add, messages, _on_host(totals.info.messages))
         last = _evaluation(simulation, state, messages, totals.info, done, last, seconds)
         totals = simulation.zeros()._replace(watch=totals.watch)

@@ -302,10 +302,19 @@ class Simulation:
         Returns:
           The state in the last round, and the measures of all rounds, stacked `[T, …]`.
         """
-        state = self._place(state, self.layout)
         with jax.set_mesh(self.mesh):
-            key, rounds = self._stream(key, 1), self._place(np.asarray(rounds, np.int32))
-            return self._record(key, state, self.problem, self.hyperparameters, rounds, measure)
+            return self._record(*self._to_record(key, state, rounds), measure)
+
+    def compile_record(self, key: jax.Array, state: Any, rounds: Any, measure: Callable[[Any, Problem], Any]) -> None:
+        """Compile the loop of `record` for these arguments, so that `record` itself only runs the loop."""
+        with jax.set_mesh(self.mesh):
+            self._record.lower(*self._to_record(key, state, rounds), measure).compile()
+
+    def _to_record(self, key: jax.Array, state: Any, rounds: Any) -> tuple:
+        """Place the arguments of the loop of `record`."""
+        placed = self._place(state, self.layout)
+        rounds = self._place(np.asarray(rounds, np.int32))
+        return self._stream(key, 1), placed, self.problem, self.hyperparameters, rounds
 
 
 def _group_sizes(state: Any, problem: Problem) -> list[int]:

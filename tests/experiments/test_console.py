@@ -1,20 +1,25 @@
 """Lines on the console: units, the time of a run, messages, and the time left."""
 
 import dataclasses
+import io
 import re
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
+import jax
 import pytest
 from commands import FAST, call, settings, summary
 
 from ddjax.algorithms import ALGORITHMS
-from ddjax.experiments import build
+from ddjax.experiments import build, records
 from ddjax.experiments.clock import Clock
 from ddjax.experiments.console import account
 from ddjax.experiments.messages import beside, message_lines
+from ddjax.experiments.progress import Display as Bar
 from ddjax.experiments.progress import Pace
-from ddjax.experiments.sweeps import plan
+from ddjax.experiments.sweeps import plan, progress
 from ddjax.experiments.sweeps.forecast import Forecast, Work
 from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.units import common_unit, duration, size
@@ -252,17 +257,19 @@ def test_a_size_is_compared_with_the_largest_model(count, text):
     assert beside(count, 38_440) == f"{text} largest model, 38.4 kB"
 
 
-def test_the_time_left_of_a_run_counts_its_evaluations():
+@pytest.mark.parametrize("at_start", [0.0, 3.0])
+def test_the_time_left_of_a_run_counts_its_evaluations(at_start):
     """100 rounds of 0.5 s, and evaluations of 3 s every 20 rounds: 5 of them, the last after the last round."""
     time = Time()
     pace = Pace(100, 20, time)
     assert pace.left() is None
-    pace.follow(Progress(0, 0.0, 9.0))
+    pace.follow(Progress(0, 0.0, 9.0, at_start))
     assert pace.left() is None
     for number in range(1, 101):
         time.pass_by(0.5)
-        pace.follow(Progress(number, 0.5 * number, 9.0))
-        evaluations = 5 - (number - 1) // 20 if number > 20 else 0  # what one takes is not known before
+        pace.follow(Progress(number, 0.5 * number, 9.0, at_start))
+        known = at_start or number > 20  # a resumed run learns from its first evaluation what one takes
+        evaluations = 5 - (number - 1) // 20 if known else 0
         assert pace.left() == pytest.approx(0.5 * (100 - number) + 3 * evaluations)
         if number % 20 == 0:
             time.pass_by(3.0)
@@ -277,6 +284,33 @@ def test_a_resumed_run_counts_only_what_it_does_itself():
     assert (pace.rate(), pace.left()) == (0.5, pytest.approx(110.0))
 
 
+def terminal(monkeypatch):
+    """A terminal in the place of stderr."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_an_evaluation_leaves_the_time_left_on_the_line(process, monkeypatch):
+    """Of several processes in one terminal, the first draws."""
+    screen = terminal(monkeypatch)
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    monkeypatch.setattr(records, "brief", lambda evaluation: "accuracy 0.9")
+    bar = Bar(100, 50, 0)
+    bar.progress(Progress(0, 0.0, 9.0))
+    bar.progress(Progress(50, 0.5, 9.0))
+    bar.evaluation(None)
+    bar.close()
+    drawn = screen.getvalue().split("\r")[-1].strip()
+    if process == 0:
+        assert drawn.startswith("round 50/100")
+        assert drawn.endswith(", accuracy 0.9, 100 rounds/s, about 0 s left")
+    else:
+        assert drawn == ""
+
+
 def run(forecast, name, program, begun, beside, training, fresh):
     """A cell from its begin to its end; returns when that is."""
     forecast.begin(name, program, fresh, begun)
@@ -285,8 +319,53 @@ def run(forecast, name, program, begun, beside, training, fresh):
 
 
 def test_a_forecast_without_measurements_is_the_estimate():
-    forecast = Forecast({"a": Work(1, (3.0, 1.0), COMPILE), "b": Work(1, (5.0, 1.0), COMPILE)}, 2)
-    assert forecast.left(0.0) == pytest.approx((3 + 1 + 5 + 1 + 2 * COMPILE) / 2)
+    forecast = Forecast({"a": Work(1, (3.0, 1.0), COMPILE), "b": Work(1, (5.0, 1.0), COMPILE)})
+    assert forecast.left(0.0) == pytest.approx(3 + 1 + 5 + 1 + 2 * COMPILE)
+
+
+@pytest.mark.parametrize(("cells", "lanes", "seconds"), [(3, 2, 120), (9, 8, 120), (8, 8, 60), (3, 0, 180)])
+def test_cells_are_whole(cells, lanes, seconds):
+    forecast = Forecast({"a": Work(cells, (60.0, 0.0), 0.0)}, lambda: lanes)
+    assert forecast.left(0.0) == pytest.approx(seconds, abs=1)
+
+
+def test_each_lane_compiles_its_own_program():
+    forecast = Forecast({"a": Work(4, (5.0, 0.0), COMPILE)}, lambda: 2)
+    assert forecast.left(0.0) == pytest.approx(COMPILE + 5 + 0.3 + 5)
+    forecast.begin("first", "a", True, 0.0)
+    forecast.begin("second", "a", True, 0.0)
+    for name in ("first", "second"):
+        forecast.end(name, COMPILE + 5.0, 5.0)
+    assert forecast.left(COMPILE + 5.0) == pytest.approx(0.3 + 5)  # both lanes have compiled it
+
+
+@pytest.mark.parametrize(("longest", "seconds"), [(False, COMPILE + 10 + 0.3 + 10), (True, COMPILE + 10 + COMPILE + 9)])
+def test_cells_are_handed_out_as_the_queue_does_it(longest, seconds):
+    """Two lanes take a program each; a cluster starts with the longest cells, so both of its lanes compile both."""
+    works = {"a": Work(2, (10.0, 0.0), COMPILE), "b": Work(2, (9.0, 0.0), COMPILE)}
+    assert Forecast(works, lambda: 2, longest).left(0.0) == pytest.approx(seconds)
+
+
+def test_workers_that_join_shorten_the_time_left():
+    lanes = 1
+    forecast = Forecast({"a": Work(4, (10.0, 0.0), 0.3)}, lambda: lanes)
+    assert forecast.left(0.0) == pytest.approx(41.2)
+    lanes = 4
+    assert forecast.left(0.0) == pytest.approx(10.3)
+    for name in "abcd":
+        forecast.begin(name, "a", True, 0.0)
+    lanes = 0
+    assert forecast.left(0.0) == pytest.approx(10.3)  # running cells count
+
+
+def test_the_time_left_shrinks_while_a_cell_reports_no_rounds():
+    forecast = Forecast({"a": Work(2, (10.0, 0.0), COMPILE)})
+    forecast.begin("first", "a", True, 0.0)
+    forecast.train("first", 2 * COMPILE)
+    assert forecast.left(2 * COMPILE + 7) == pytest.approx(3 + 0.3 + 10 + 0.3)
+    assert forecast.left(2 * COMPILE + 20) == pytest.approx(0.3 + 20 + 0.3)  # as long as the first has taken
+    forecast.end("first", 2 * COMPILE + 30, 30.0)
+    assert forecast.left(2 * COMPILE + 30) == pytest.approx(30.3)
 
 
 def test_estimates_are_scaled_by_what_was_measured():
@@ -309,8 +388,8 @@ def test_a_cell_that_runs_is_measured_by_its_rounds():
     assert forecast.left(13.0) == pytest.approx(30 + 0.75 * 0.3 + 40 + 0.3)
     forecast.end("first", 43.0, 40.0)
     forecast.begin("second", "a", False, 43.0)
-    forecast.back("second")  # its worker died
-    assert forecast.left(43.0) == pytest.approx(40.3)
+    forecast.back("second")  # its worker died, so another one compiles the program
+    assert forecast.left(43.0) == pytest.approx(3 + 40)
 
 
 def test_compilations_are_scaled_by_what_was_measured():
@@ -327,7 +406,7 @@ def test_a_compilation_that_takes_longer_than_expected_counts():
 
 
 def test_the_longest_cell_bounds_the_time_left():
-    forecast = Forecast({"a": Work(2, (8.0, 0.0), COMPILE)}, 2)
+    forecast = Forecast({"a": Work(2, (8.0, 0.0), COMPILE)}, lambda: 2)
     at = run(forecast, "first", "a", 0.0, 2.0, 8.0, True)
     forecast.begin("second", "a", False, at)
     forecast.follow("second", 0.5, 4.0)
@@ -344,17 +423,47 @@ def test_cells_that_did_not_run_to_their_end_measure_nothing():
 def test_a_sweep_says_how_long_it_takes_before_a_cell_has_ended(capsys):
     time = Time()
     first, second = plan.cells({"rounds": "10,20"}, {}, plan.SweepSettings())
-    display = Display(3, 1, Forecast({"p": Work(2, (1.0, 0.0), COMPILE)}), time)
+    display = Display(3, 1, Forecast({"p": Work(2, (1.0, 0.0), COMPILE)}), " for the trials", time)
     display.begin(first, "p", True)
     time.pass_by(25.0)
+    display.tick()
     display.round(first, 5, 20.0)
     assert capsys.readouterr().err == ""
     time.pass_by(20.0)
     display.round(first, 10, 40.0)
-    assert capsys.readouterr().err == "1/3 cells, about 40 s left; rounds=10: round 10/10\n"
+    display.tick()
+    display.tick()
+    assert capsys.readouterr().err == "1/3 cells, about 40 s left for the trials; rounds=10: round 10/10\n"
     display.end(first, "accuracy 0.9", 40.0)
-    assert capsys.readouterr().err == "2/3 cells, about 40 s left; rounds=10: accuracy 0.9\n"
+    assert capsys.readouterr().err == "2/3 cells, about 40 s left for the trials; rounds=10: accuracy 0.9\n"
+    time.pass_by(31.0)
+    display.tick()
+    assert capsys.readouterr().err == "2/3 cells, about 40 s left for the trials; no cell runs\n"
     display.begin(second, "p", False)
+    display.train(second)
     display.end(second, "failed", None)
-    display.close()
-    assert capsys.readouterr().err == "3/3 cells, about 0 s left; rounds=20: failed\n"
+    assert capsys.readouterr().err == "3/3 cells; rounds=20: failed\n"
+
+
+def test_a_display_ticks_by_itself_until_it_is_closed(monkeypatch):
+    monkeypatch.setattr(progress, "_DRAW_EVERY", 0.001)
+    ticked = threading.Semaphore(0)
+    monkeypatch.setattr(Display, "tick", lambda self: ticked.release())
+    before = threading.active_count()
+    with Display(1, 0, Forecast({})):
+        assert ticked.acquire(timeout=60)
+    assert threading.active_count() == before
+
+
+def test_a_terminal_has_one_line_that_is_redrawn(monkeypatch):
+    screen = terminal(monkeypatch)
+    cell, _ = plan.cells({"rounds": "10,20"}, {}, plan.SweepSettings())
+    time = Time()
+    with Display(1, 0, Forecast({"p": Work(1, (60.0, 0.0), COMPILE)}), now=time) as display:
+        display.begin(cell, "p", True)
+        time.pass_by(40.0)
+        display.tick()
+    display.end(cell, "accuracy 0.9", 40.0)  # by a lane that ends late
+    drawn = screen.getvalue().split("\r")
+    assert any("about 60 s left; rounds=10: starting" in line for line in drawn)
+    assert not any("accuracy" in line for line in drawn)

@@ -178,6 +178,27 @@ def test_a_recording_stops_where_a_run_diverges(problem):
     np.testing.assert_array_equal(found, [4, 5, np.nan, np.nan])
 
 
+@pytest.mark.parametrize("program", ["record", "measure"])
+def test_a_program_that_was_compiled_is_not_compiled_again(problem, program, caplog):
+    """So that the time that it takes does not include compilation."""
+    simulation = ddjax.Simulation(make_distillation(make_learners(("linear",))), problem)
+    state = simulation.init(KEY)
+
+    def measure(state, problem):
+        return state.round
+
+    with jax.log_compiles():
+        if program == "record":
+            simulation.compile_record(KEY, state, [1, 2], measure)
+        else:
+            simulation.lower("measure").compile()
+        compiled = f"XLA compilation of jit({program})"
+        assert compiled in caplog.text
+        caplog.clear()
+        simulation.record(KEY, state, [1, 2], measure) if program == "record" else simulation.measure(state)
+        assert compiled not in caplog.text
+
+
 def test_measures_against_numpy():
     problem = small_problem()
     population = make_learners(("linear", "mlp"))

@@ -17,7 +17,6 @@ from ddjax.experiments.studies.curves import Curve, closed_form, measure_of, pla
 from ddjax.experiments.studies.derive import form
 from ddjax.experiments.studies.laws import theory
 from ddjax.experiments.studies.settings import StudySettings
-from ddjax.experiments.sweeps.estimates import compiling
 from ddjax.experiments.sweeps.plan import Cell
 from ddjax.experiments.sweeps.progress import Display
 from ddjax.experiments.usage import used
@@ -58,11 +57,14 @@ def run_curve(
         if first is None:  # all seeds share one function and one population, for which the program is compiled
             first, measure = built, _measure(cell, built, closed_form(cell, built.problem))
         with execution.precision(cell.settings):
+            key, simulation = jax.random.key(cell.settings.seed), built.simulation
+            state = simulation.init(key)
+            simulation.compile_record(key, state, points, measure)
+            display.train(cell)
             begun = time.monotonic()
-            state, one, apart = _run_seed(cell, built, points, measure, facts)
+            state, recorded = simulation.record(key, state, points, measure)
+            one, apart = _values(cell, built, points, recorded, facts)
             trained = time.monotonic() - begun
-            if cell is cells[0]:  # this cell compiles as it runs; how long that takes is only estimated
-                trained = max(trained - compiling(built), trained / 10)
             if study.endpoints:
                 kind = measure_of(cell)
                 assert kind is not None
@@ -86,12 +88,11 @@ def run_curve(
     return Curve(label, list(cells), points, stacked, each, facts)
 
 
-def _run_seed(
-    cell: Cell, built: Experiment, points: np.ndarray, measure: Callable, facts: dict[str, Any]
-) -> tuple[Any, Values, Values]:
-    """Run one seed, add to `facts`, and return the last state, the measurements, and the measurements per device."""
-    key, simulation = jax.random.key(cell.settings.seed), built.simulation
-    state, (quantities, found_coefficients) = simulation.record(key, simulation.init(key), points, measure)
+def _values(
+    cell: Cell, built: Experiment, points: np.ndarray, recorded: tuple, facts: dict[str, Any]
+) -> tuple[Values, Values]:
+    """Add to `facts`, and return the measurements of one seed, and its measurements per device."""
+    quantities, found_coefficients = recorded
     found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
     mean = found["gradient_norm_sq"].mean(-1)
     steps = step_sizes(cell.settings, "learning_rate", points)
@@ -110,7 +111,7 @@ def _run_seed(
         one["distance_to_solution"], known = against(cell, built, np.asarray(found_coefficients))
         for name, number in known.items():
             facts.setdefault(name, []).append(number)
-    return state, one, found
+    return one, found
 
 
 def rounds_measured(settings: Settings, points: int) -> np.ndarray:

@@ -101,14 +101,12 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
     for line in dict.fromkeys(line for _, _, lines, _ in curves for line in lines):
         print(f"  {line}", flush=True)
     found: list[Curve] = []
-    display = Display(len(cells), 0, Forecast({group[0].name: work for group, _, _, work in curves}))
-    try:
+    with Display(len(cells), 0, Forecast({group[0].name: work for group, _, _, work in curves})) as display:
         for group, known, *_ in curves:
             label = ", ".join(part for part in group[0].label.split(", ") if not part.startswith("seed="))
             found.append(run_curve(group, label or group[0].settings.algorithm, known, settings, display))
             page.tables(folder, found, summary := _summary(found, len(curves), settings))
-    finally:
-        display.close()
+    print("drawing figures", flush=True)
     with optional("convergence.py", "the figures", f"all numbers are in {folder}"):
         page.page(folder, found, summary)
     print((folder / "summary.md").read_text(encoding="utf-8"))

@@ -34,6 +34,8 @@ class Cluster:
       InputError: Dask is not installed, no scheduler answers at the address, or no worker can be used.
     """
 
+    longest_first = True
+
     def __init__(self, address: str, threads: int, todo: Sequence[Cell], precision: str, store: Store):
         self._precision = precision
         sample = list({_files(cell): cell for cell in todo}.values())
@@ -55,7 +57,7 @@ class Cluster:
 
     def count(self) -> int:
         """Return how many cells the current workers run at the same time."""
-        return sum(one.lanes for one in self._dispatcher.workers.values())
+        return sum(one.lanes for one in list(self._dispatcher.workers.values()))  # another thread may call this
 
     def environment(self) -> dict[str, Any]:
         """Return the versions and the backend of a worker."""
@@ -119,7 +121,6 @@ class Cluster:
                     collected = time.monotonic()
         finally:
             self._dispatcher.stop()
-            display.close()
 
 
 def _files(cell: Cell) -> tuple:

@@ -29,6 +29,8 @@ class Lanes:
       InputError: a setting is wrong, or this backend does not support it.
     """
 
+    longest_first = False
+
     def __init__(self, settings: Settings):
         execution.start(settings)
         self._accelerators = jax.local_devices()
@@ -64,7 +66,6 @@ class Lanes:
                     store.collect()
             finally:
                 queue.stop()
-                display.close()
 
 
 def lane(accelerator: jax.Device, queue: Queue, store: Store, display: Display) -> None:

@@ -38,7 +38,14 @@ from ddjax.experiments.usage import check_used
 
 
 class Place(Protocol):
-    """Place that runs cells: this process or a cluster."""
+    """Place that runs cells: this process or a cluster.
+
+    Attributes:
+      longest_first: whether the longest cells run first (`queue.longest`), or those of the program that is compiled
+        (`Queue.take`).
+    """
+
+    longest_first: bool
 
     def count(self) -> int:
         """Return how many cells run at the same time."""
@@ -141,11 +148,11 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
         )
     print(f"trials on validation data, written to {tried}", flush=True)
     # `execute` reports failures, and failed trials cannot be picked.
-    _, trials = execute(trials, tried, given, settings)
+    _, trials = execute(trials, tried, given, settings, " for the trials")
     choices = selection.choose(trials, pd.read_csv(tried / "results.csv"), column, settings)
     seeds = selection.seeds_of(cells)
     print(f"picked settings on the test set, written to {path}", flush=True)
-    code, _ = execute(selection.finals(choices, seeds), path, given, settings)
+    code, _ = execute(selection.finals(choices, seeds), path, given, settings, " for the test runs")
     picked = selection.selection_table(choices)
     tested = selection.test_table(choices, seeds, pd.read_csv(path / "results.csv"), column)
     files.replace(path / "selection.csv", picked.to_csv(index=False, lineterminator="\n"))
@@ -168,8 +175,18 @@ def _lost(tested: pd.DataFrame) -> str:
     return f"runs on the test set that diverged or failed are left out of the means: {told}" if told else ""
 
 
-def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings) -> tuple[int, list[Cell]]:
-    """Run cells into a folder, and return the exit code and the cells with their names in the folder."""
+def execute(
+    cells: Sequence[Cell], path: Path, given: Given, settings: SweepSettings, stage: str = ""
+) -> tuple[int, list[Cell]]:
+    """Run cells into a folder, and return the exit code and the cells with their names in the folder.
+
+    Args:
+      cells: the cells.
+      path: the folder.
+      given: the command line.
+      settings: settings of the sweep.
+      stage: words that follow "about … left" if these cells are not the whole sweep.
+    """
     precision = plan.process_precision(cells)
     number, count = plan.parse_shard(settings.shard)
     check(cells)
@@ -181,18 +198,20 @@ def execute(cells: Sequence[Cell], path: Path, given: Given, settings: SweepSett
     print(f"{len(cells)} cells{shard}; {len(mine) - len(todo)} are done already", flush=True)
     with opened(settings.scheduler, given.values["host_devices"], todo, precision, store) as place:
         compiled = group_programs(todo, store, place)
-        at_once = min(place.count(), len(todo))
-        forecast = Forecast({each: Work(len(each.cells), each.parts, each.compiling) for each in compiled}, at_once)
+        works = {each: Work(len(each.cells), each.parts, each.compiling) for each in compiled}
+        forecast = Forecast(works, place.count, place.longest_first)
         if todo:
+            at_once, left = min(place.count(), len(todo)), duration(forecast.left(0))
             print(
                 f"{len(todo)} cells to run in {len(compiled)} compiled programs, {at_once} cells at a time; "
-                f"about {duration(forecast.left(0))} left, as a first guess",
+                f"about {left} left{stage}, as a first guess",
                 flush=True,
             )
         store.create(shlex.join(["python", *sys.argv]), place.environment())
         try:
             if todo:
-                place.work(compiled, store, Display(len(mine), len(mine) - len(todo), forecast))
+                with Display(len(mine), len(mine) - len(todo), forecast, stage) as display:
+                    place.work(compiled, store, display)
         finally:
             failures = store.collect()
     failed = failures[failures["cell"].isin([cell.name for cell in mine])]
