@@ -51,6 +51,8 @@ def describe(built: Experiment) -> None:
         )
         if network.note:
             print(f"  edge file  {network.note}")
+    if "mixing" in used(settings):
+        print(f"  mixing     {settings.mixing}")
     for line in message_lines(built, _reference_batch(built)):
         print(f"  {line}")
 

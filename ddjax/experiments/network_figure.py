@@ -238,7 +238,9 @@ def draw_devices(
     circled = bool(np.ptp(scores) > 0)
     if circled:
         x, y = at[int(getattr(scores, f"arg{worst}")())]
-        axis.scatter(x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5)
+        axis.scatter(
+            x, y, s=(width + 7) ** 2, facecolors="none", edgecolors=_WORST, linewidths=1.6, zorder=5, clip_on=False
+        )
     axis.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
     axis.axis("off")
     return circled

@@ -193,20 +193,29 @@ def test_a_system_looks_the_same_in_every_report(tmp_path):
 @pytest.mark.parametrize("logarithmic", ["", "y"])
 def test_wide_intervals_do_not_stretch_an_axis(logarithmic):
     """Two seeds at 0.5 ± 0.02 have an interval of ± 0.25."""
-    x, mean, half = np.arange(1.0, 3.0), np.array([0.5, 1.2]), np.array([0.254, 0.001])
-    line = figures.Line(0, x, mean, half, np.array([0.48, 1.2]), np.array([0.52, 1.2]))
+    x, mean, half = np.arange(1.0, 3.0), np.array([0.5, 0.7]), np.array([0.254, 0.001])
+    line = figures.Line(0, x, mean, half, np.array([0.48, 0.7]), np.array([0.52, 0.7]))
     axis = Figure().subplots()
     figures._draw_line(axis, line, 0, fine=False)
     figures._scale(axis, figures.Panel("name", ("x", "y"), [line], "", logarithmic))
     low, high = axis.get_ylim()
-    assert 0.36 < low < 0.48
-    assert 1.2 < high < 1.3
+    assert 0.3 < low < 0.4  # half the range of the seeds below them, and a margin
+    assert 0.754 < high < 0.83
     assert "are cut" in axis.get_title(loc="right")
     axis = Figure().subplots()
     whole = line._replace(half=np.array([0.001, 0.001]))
     figures._draw_line(axis, whole, 0, fine=False)
     figures._scale(axis, figures.Panel("name", ("x", "y"), [whole], "", logarithmic))
     assert not axis.get_title(loc="right")
+
+
+def test_no_axis_leaves_what_is_possible():
+    """Accuracies of 0.9 ± 0.3 end at 1, and 0.1 ± 0.3 at 0, but for the margin."""
+    line = figures.Line(0, np.arange(2.0), np.array([0.1, 0.9]), np.array([0.3, 0.3]))
+    axis = Figure().subplots()
+    figures._draw_line(axis, line, 0, fine=False)
+    figures._scale(axis, figures.Panel("name", ("x", "mean test accuracy"), [line], ""))
+    assert axis.get_ylim() == pytest.approx((-0.05, 1.05))
 
 
 def test_a_report_draws_the_devices_that_a_sweep_has_kept(tmp_path, monkeypatch):
