@@ -18,7 +18,6 @@ from ddjax.experiments.flags import parse
 from ddjax.experiments.plots import PlotSettings
 from ddjax.experiments.reports import report
 from ddjax.experiments.reports.report import ReportSettings
-from ddjax.experiments.studies import study
 from ddjax.experiments.studies.settings import study_fields
 from ddjax.experiments.studies.study import planned_cells
 from ddjax.experiments.sweeps import sweep
@@ -28,12 +27,13 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 NOTEBOOKS = sorted(ROOT.glob("docs/**/*.ipynb"))
 FLAG_FILES = sorted(ROOT.glob("scripts/flags/*.flags"))
 RUN = [*sorted(ROOT.glob("docs/guide/*.md")), ROOT / "README.md"]
-MAINS = {"train": train, "sweep": sweep, "convergence": study, "report": report, "plots": plots}
+MAINS = {"train": train, "sweep": sweep, "report": report, "plots": plots}
 # Commands with these words are understood, but not run, for a reason.
 NOT_RUN = {
     "benchmark": "starts a process for each row, and needs PyTorch; test_benchmark.py runs it",
     "--coordinator_address": "needs other processes, or Slurm",
     "--scheduler=HOST": "needs a cluster; test_dask.py starts one",
+    "--consensus=tracking,gradient,neighbors --precision=float64": "takes long to compile; test_study.py runs it",
     "--models=linear:8+mlp:16+cnn:8": "takes long to compile; test_train.py trains these models together",
     "--dataset=mine.npz": "is run below, on the file that README makes",
 }
@@ -41,7 +41,6 @@ NOT_RUN = {
 SMALL = {
     "train": {"rounds": 2, "eval_every": 1, "devices": 10, "models": "linear", "checkpoint_every": 1},
     "sweep": {"rounds": 2, "eval_every": 1, "devices": 4, "models": "linear", "seeds": 1, "trials": 1},
-    "convergence": {"rounds": 20, "devices": 4},
 }
 ONLY_IF_GIVEN = {"checkpoint_every", "seeds", "trials"}
 
