@@ -153,8 +153,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
         assert MAINS[script].main([f"{script}.py", *flags]) == 0, (script, flags)
     for block in blocks(page, "text"):
         *lines, last = re.findall(r"^>>> (.+)$", block, re.MULTILINE) or [""]
-        names = {"pandas": pandas}
-        exec("\n".join(lines), names)
+        exec("\n".join(lines), names := {"pandas": pandas})
         assert not last or len(eval(last, names))
 
 
