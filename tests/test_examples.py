@@ -12,7 +12,6 @@ import pytest
 
 import ddjax
 from ddjax import Group, Population, Simulation, theory
-from ddjax.experiments.console import describe
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
 PACKAGES = ["ddjax"] + [
@@ -41,7 +40,7 @@ def public(package):
 
 
 DESCRIBED = dict(each for name in PACKAGES + MODULES for each in public(importlib.import_module(name)))
-DESCRIBED |= {f"{each.__module__}.{each.__name__}": each for each in (Group, Population, Simulation, describe)}
+DESCRIBED |= {f"{each.__module__}.{each.__name__}": each for each in (Group, Population, Simulation)}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

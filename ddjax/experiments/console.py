@@ -19,15 +19,7 @@ from ddjax.types import working_dtype
 
 
 def describe(built: Experiment) -> None:
-    """Print a description of the experiment in a few lines.
-
-    Examples:
-      >>> describe(build(settings))
-      dsgd on digits, 10 rounds, on a ...
-        devices    4 × linear (650 parameters)
-        task       classification, 10 classes: 0, 1, 2, 3, 4, 5, …
-        ...
-    """
+    """Print a description of the experiment in a few lines."""
     settings, problem = built.settings, built.problem
     sizes = built.population.parameter_counts()
     names = [group.label for group in device_groups(settings)]
