@@ -56,7 +56,7 @@ def check_number(
 
     Args:
       name: name of the setting, for the error message.
-      value: the number; anything else, such as a schedule or a traced value, passes the check.
+      value: value to check; only Python numbers are checked, so a schedule or a traced value passes.
       minimum: the smallest accepted value, unless `positive` excludes it.
       maximum: the largest accepted value.
       positive: whether the number must be greater than `minimum`.

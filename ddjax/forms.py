@@ -1,7 +1,8 @@
 """Choice of the fastest form of execution for a backend, shapes and a mesh.
 
-The rules for CPUs come from measurements. The rules for TPUs and GPUs follow from the limits of a chip, and were
-checked against the programs that the compilers make (`scripts/benchmark.py --target`). A flag can force each form.
+The rules for CPUs come from measurements. The rules for TPUs and GPUs are derived from the speed and the memory
+bandwidth of a chip, and were checked against the programs that the compilers generate (`scripts/benchmark.py
+--target`). A flag can force each form.
 """
 
 import os

@@ -32,7 +32,7 @@ def quantity(labels: np.ndarray, total: int, devices: int, rng: np.random.Genera
 
 
 def _sizes(shares: np.ndarray, examples: int) -> np.ndarray:
-    """Split `examples` into whole numbers of at least 1 that are roughly proportional to `shares`."""
+    """Split the count `examples` into whole numbers, each at least 1, roughly in proportion to `shares`."""
     spare = shares * (examples - len(shares))
     sizes = np.floor(spare).astype(int)
     largest_remainders = np.argsort(sizes - spare, kind="stable")[: examples - len(shares) - sizes.sum()]

@@ -252,7 +252,7 @@ class Population:
         )
 
     def outputs_count(self, problem: Problem) -> int:
-        """Find `K`, the number of outputs of the models on the inputs of a problem."""
+        """Find `K`, the number of outputs that each model gives for one input of the problem."""
         one = jax.ShapeDtypeStruct((1, *problem.x.shape[1:]), problem.x.dtype)
         return jax.eval_shape(self.predict, jax.eval_shape(self.init, jax.random.key(0)), one).shape[-1]
 

@@ -24,8 +24,8 @@ class Compressor(NamedTuple):
     """Compression of ONE device's message.
 
     Attributes:
-      compress: `(key, x) → x`, the message as the receiver decodes it. The shape stays `[b, K]` (soft decisions) or
-        `[P]` (flattened parameters).
+      compress: `(key, x) → x`, the message as the receiver decodes it. The shape does not change: `[b, K]` for soft
+        decisions, `[P]` for flattened parameters.
       message_bytes: `(shape) → int`, size of the message in bytes. The function raises `InputError` if a message of
         this shape cannot be compressed.
     """

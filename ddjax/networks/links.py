@@ -38,8 +38,8 @@ class Links(MixingMatrix):
       by_sender: `[E]` int32, the permutation that sorts the links by sender, then receiver.
       slots: for each group of devices, the numbers of their links, `[n, d]` int32, padded with `E`.
       place: `[N]` int32, position of each device in the concatenated groups; `None` if there is only one group.
-      by_hop: `[N, H]` int32, the number of the link from device `n + h` to device `n` for each hop `h`; `None` if the
-        graph is not circulant.
+      by_hop: `[N, H]` int32; for each device `n` and each hop `h`, the number of the link from device `n + h` to
+        device `n`; `None` if the graph is not circulant.
       hops: for a circulant graph, the `H` numbers `h` such that every device `n` hears device `n + h` (mod `N`), where
         `|h| ≤ N/2`; otherwise empty.
       form: form in which products are computed, as in `forms.mixing_product`; empty for the fastest form.
@@ -180,7 +180,7 @@ class Links(MixingMatrix):
         return jnp.diag(self.own).at[self.receivers, self.senders].set(self.weights)
 
     def take(self, turn: jax.Array) -> "Links":
-        """Take one matrix of a stacked cycle."""
+        """Take matrix number `turn` of a stacked cycle."""
         own, weights = jnp.asarray(self.own), jnp.asarray(self.weights)
         return dataclasses.replace(self, own=own[turn], weights=weights[turn])
 

@@ -152,7 +152,7 @@ class Dense(MixingMatrix):
         return self.weights
 
     def take(self, turn: jax.Array) -> "Dense":
-        """Take one matrix of a stacked cycle."""
+        """Take matrix number `turn` of a stacked cycle."""
         return Dense(self.weights[turn])
 
     def sample_matrices(self) -> list[scipy.sparse.csr_array]:

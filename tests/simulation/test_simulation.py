@@ -289,7 +289,7 @@ def test_a_compiled_simulation_takes_other_problems_and_hyperparameters(problem)
     assert simulation.fits(moved)
     assert not simulation.fits(larger)
     assert not simulation.fits(small_problem(product="gather"))
-    with pytest.raises(ValueError, match="its own shapes"):
+    with pytest.raises(ValueError, match="the shapes for which it was compiled"):
         simulation.with_problem(larger, first)
 
 

@@ -119,8 +119,8 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
 def summarize(cells: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     """Return a row per curve and x: how many cells are `done`, `diverged` and `failed`, and each measure.
 
-    For each measure, a row also has `± measure` (see `interval`), and the `least measure` and `most measure` over
-    seeds. Bytes to a target (`to …`) are NaN unless all seeds that ran met the target.
+    For a measure such as `accuracy`, a row also has `± accuracy` (see `interval`), and `least accuracy` and `most
+    accuracy`, the extremes over seeds. Bytes to a target (`to …`) are NaN unless all seeds that ran met the target.
     """
     rows = []
     for (curve, x), group in cells.groupby(["curve", "x"], dropna=False):

@@ -1,12 +1,12 @@
-"""Report on sweeps: a page that opens anywhere, and its figures for papers.
+"""Report on sweeps: an HTML page that needs no other file, and the same figures as files for papers.
 
     python scripts/report.py SWEEP_DIR... --output=FOLDER
 
 The command writes into --output: report.html, which needs no other file and no network, and each figure as PDF and PNG.
 A *curve* is one combination of the settings that vary, except seeds and the x axis. A figure shows the mean over the
-curve's seeds with its 95 % t-interval. A flag whose value follows from x and from the flags that a
-curve's name already contains (such as a flag that --zip pairs with x) is not part of the name. A curve that does not
-use x is drawn at each value of x. Diverged cells are left out of all means.
+curve's seeds with its 95 % t-interval. A curve's name leaves out each flag whose value is determined by x and the flags
+already in the name. An example is a flag that --zip pairs with x. A curve that does not use x is drawn at each value of
+x. Diverged cells are left out of all means.
 """
 
 import dataclasses

@@ -85,7 +85,7 @@ class Display:
             self._draw()
 
     def round(self, cell: Cell, number: int, trained: float) -> None:
-        """Show that a cell has done round `number`, after `trained` seconds of training."""
+        """Show that a cell has finished round `number`, after `trained` seconds of training."""
         with self._lock:
             rounds = cell.settings.rounds
             self._forecast.follow(cell.name, number / max(rounds, 1), trained)

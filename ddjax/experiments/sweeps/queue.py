@@ -70,7 +70,7 @@ class Queue:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise `Stopped` if the sweep ends early."""
+        """Raise `Stopped` if the sweep has been stopped."""
         if self._stopped:
             raise Stopped
 
