@@ -270,7 +270,7 @@ def test_the_labels_of_the_reference_set_are_those_of_its_examples():
     assert small_problem().reference_labels is None
     noise = small_problem(reference_labels=True, reference_source="noise")
     assert noise.reference_labels is None
-    with pytest.raises(InputError, match="need the labels of the reference set"):
+    with pytest.raises(InputError, match="needs the labels of the reference set"):
         ddjax.fedmd(make_learners(), reference_batch_size=5, pretraining_steps=1).check(noise)
     ddjax.fedmd(make_learners(), reference_batch_size=5, warmup_steps=1).check(noise)
     with pytest.raises(InputError, match="pretraining_steps must be at least 0"):
