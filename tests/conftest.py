@@ -26,6 +26,7 @@ from small import small_problem
 from ddjax import registry
 
 jax.devices()  # start JAX with one device, whichever test comes first; a command would start one per core
+jax.config.update("jax_disable_most_optimizations", True)  # also for fixtures that are set up before `_optimizing`
 
 _SHARED = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "database": None}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **_SHARED)
