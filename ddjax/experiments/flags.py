@@ -35,6 +35,17 @@ class Given(NamedTuple):
         return cls(**{name: self.values[name] for name in names} | others)
 
 
+def _plain(message: str) -> str:
+    """Replace Python's words about a value of the wrong type."""
+    for theirs, ours in (
+        ("invalid literal for int.*", "must be a whole number"),
+        ("could not convert string to float.*", "must be a number"),
+        (r"\('Non-boolean argument.*", "must be true or false"),
+    ):
+        message = re.sub(theirs, ours, message)
+    return message
+
+
 def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
     """Read a command line and the files that its `--flagfile=FILE` arguments name.
 
@@ -59,7 +70,7 @@ def parse(fields: Mapping[str, Field], argv: Sequence[str]) -> Given:
     try:
         arguments = known([*argv[:1], *expand(argv[1:])])[1:]
     except flags.Error as error:
-        raise InputError(str(error)) from None
+        raise InputError(_plain(str(error))) from None
     values = {
         name: tuple(known[name].value or ()) if field.kind is tuple else known[name].value
         for name, field in fields.items()
