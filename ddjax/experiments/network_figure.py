@@ -137,14 +137,14 @@ def network_figure(run: Run, name: str) -> Figure:
     devices, task = len(run.models), TASKS[run.metric]
     norm, colormap = shades(run.scores, run.metric)
     large = devices > DRAWN_DEVICES
-    marks, circled = markers(run.models), False
+    marks, circled, server = markers(run.models), False, has_server(run.links, devices)
     side = 3.1 if devices <= 100 else 5.0
     columns = len(run.rounds) if devices <= 100 else min(2, len(run.rounds))
     rows = math.ceil(len(run.rounds) / columns)
     with style({"font.size": 9}):
         fig = Figure(figsize=(side * columns + 1.0, (side + 0.4) * rows + 0.9), layout="constrained")
         grid = fig.subplots(rows, columns, squeeze=False).ravel()
-        at = None if large else places(devices, run.links.ends, run.flags.get("topology", ""), has_server(run))
+        at = None if large else places(devices, run.links.ends, run.flags.get("topology", ""), server)
         for axis, round, scores in zip(grid, run.rounds, run.scores, strict=False):
             mean, worst = scores.mean(), getattr(scores, task.worst)()
             axis.set_title(f"round {round:,}\nmean {shown(run.metric, mean)}, worst {shown(run.metric, worst)}")
@@ -164,7 +164,7 @@ def network_figure(run: Run, name: str) -> Figure:
         }
         fig.colorbar(cm.ScalarMappable(norm, colormap), ax=list(grid[: len(run.rounds)]), **bar)
         fig.suptitle(f"{literal(name)}: {count(devices, 'device')}\n{_note(run)}", fontweight="bold")
-        entries = legend(marks, has_server(run), circled) if at is not None else []
+        entries = legend(marks, server, circled) if at is not None else []
         if entries:
             fig.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False)
     return fig
@@ -178,9 +178,9 @@ def picture(run: Run, name: str, ending: str) -> bytes:
     return content.getvalue()
 
 
-def has_server(run: Run) -> bool:
-    """Return whether any link begins or ends at the server."""
-    return bool((run.links.ends == len(run.models)).any())
+def has_server(links: Links, devices: int) -> bool:
+    """Return whether any link begins or ends at the server, which has the number `devices`."""
+    return bool((links.ends == devices).any())
 
 
 def shades(scores: np.ndarray, metric: str) -> tuple[colors.Normalize, str]:

@@ -205,7 +205,7 @@ def plot_network(figure: Path, run: Path) -> None:
     flags = _flags(run)
     found = read_run(run, flags)
     (name,) = _labels([{key: str(value) for key, value in flags.items()}])
-    if len(found.links.ends) and not has_server(found):
+    if len(found.links.ends) and not has_server(found.links, len(found.models)):
         name += f" on {flags['topology']}"
     _write(figure, picture(found, name, ending))
 

@@ -94,11 +94,6 @@ def iterate(
         see `Watch`.
 
     Examples:
-      >>> import ddjax, jax, optax
-      >>> data = ddjax.load_dataset("synthetic_classification:3:5", devices=4, train=400)
-      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
-      >>> learner = ddjax.supervised_learner(ddjax.build_model("linear", (5,), 3), optax.sgd(0.1))
-      >>> algorithm = ddjax.dsgd(ddjax.Population([ddjax.Group(learner, 4)], batch_size=16), ddjax.weighted_average())
       >>> simulation = ddjax.Simulation(algorithm, problem)
       >>> for snapshot, evaluation in ddjax.iterate(simulation, key=jax.random.key(0), rounds=20, eval_every=10):
       ...     print(evaluation.round, evaluation.score.shape, evaluation.bytes.total)
@@ -212,11 +207,6 @@ def run(
       DivergedError: if the run diverges, as in `iterate`.
 
     Examples:
-      >>> import ddjax, jax, optax
-      >>> data = ddjax.load_dataset("synthetic_classification:3:5", devices=4, train=400)
-      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
-      >>> learner = ddjax.supervised_learner(ddjax.build_model("linear", (5,), 3), optax.sgd(0.1))
-      >>> algorithm = ddjax.dsgd(ddjax.Population([ddjax.Group(learner, 4)], batch_size=16), ddjax.weighted_average())
       >>> state, history = ddjax.run(algorithm, problem, key=jax.random.key(0), rounds=20, eval_every=10)
       >>> [(evaluation.round, evaluation.bytes.total) for evaluation in history]  # 18 floats over 8 links per round
       [(0, 0), (10, 5760), (20, 11520)]

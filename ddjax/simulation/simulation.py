@@ -72,11 +72,6 @@ class Simulation:
       InputError: if the algorithm refuses the problem.
 
     Examples:
-      >>> import ddjax, jax, optax
-      >>> data = ddjax.load_dataset("synthetic_classification:3:5", devices=4, train=400)
-      >>> problem = ddjax.make_problem(data, ddjax.build_topology("ring", 4).network)
-      >>> learner = ddjax.supervised_learner(ddjax.build_model("linear", (5,), 3), optax.sgd(0.1))
-      >>> algorithm = ddjax.dsgd(ddjax.Population([ddjax.Group(learner, 4)], batch_size=16), ddjax.weighted_average())
       >>> simulation, key = ddjax.Simulation(algorithm, problem), jax.random.key(0)
       >>> state = simulation.init(key)
       >>> state, totals = simulation.advance(key, state, simulation.begin(state), until=20)

@@ -294,7 +294,7 @@ def terminal(monkeypatch):
 
 @pytest.mark.parametrize("process", [0, 1])
 def test_an_evaluation_leaves_the_time_left_on_the_line(process, monkeypatch):
-    """Of several processes in one terminal, the first draws."""
+    """If several processes share a terminal, only the first process draws a bar."""
     screen = terminal(monkeypatch)
     monkeypatch.setattr(jax, "process_index", lambda: process)
     monkeypatch.setattr(records, "brief", lambda evaluation: "accuracy 0.9")

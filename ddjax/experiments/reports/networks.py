@@ -17,6 +17,7 @@ from ddjax.experiments.network_figure import (
     draw_devices,
     draw_links,
     draw_squares,
+    has_server,
     legend,
     markers,
     read_devices,
@@ -66,11 +67,11 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
         served = circled = False
         for axis, (cell, told), own, kinds in zip(grid, cells.iterrows(), scores, models, strict=False):
             links = _links(sweep.folders[str(cell)], told.to_dict(), len(own))
-            server = bool((links.ends == len(own)).any())
+            server = has_server(links, len(own))
             served |= server
             text = textwrap.fill(found.labels[told["curve"]], 30)
-            figures = ", ".join(f"{kind} {shown(sweep.metric, getattr(own, at)())}" for kind, at in _told(worst))
-            axis.set_title(f"{literal(text)}\n{figures}", fontsize=7)
+            mean, least = shown(sweep.metric, own.mean()), shown(sweep.metric, getattr(own, worst)())
+            axis.set_title(f"{literal(text)}\nmean {mean}, worst {least}", fontsize=7)
             axis.set_gid(f"curve-{told['curve']}")
             if len(own) > DRAWN_DEVICES:
                 draw_squares(axis, own, kinds, norm, colormap)
@@ -93,10 +94,6 @@ def networks(sweep: Sweep, found: Curves) -> tuple[Panel, Drawing] | None:
     )
     panel = Panel(name, ("the network", "devices"), [], caption)
     return panel, Drawing(svg_element(svg, name), files, [])
-
-
-def _told(worst: str) -> tuple[tuple[str, str], ...]:
-    return ("mean", "mean"), ("worst", worst)
 
 
 def _links(folder: Path, flags: dict[str, Any], devices: int) -> Links:
