@@ -15,7 +15,7 @@ if version("jaxlib").startswith("0.10."):  # later ones have no such choice
 # Test workers and the processes that they start share one cache, which is not the user's.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddjax-programs-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
@@ -46,6 +46,17 @@ def _optimizing(request, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def pictures():
+    """For tests of the pictures of train.py; other tests do not draw any, because that takes a third of a short run."""
+
+
+@pytest.fixture(autouse=True)
+def _drawing(request, monkeypatch):
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("ddjax.experiments.train._draw", lambda folder: None)
 
 
 @pytest.fixture

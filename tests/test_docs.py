@@ -145,7 +145,6 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.txt", "b.txt"):
         Path(name).write_text("".join(f"{i} {(i + 1) % 10}\n" for i in range(10)))
-    monkeypatch.setattr(train, "_draw", lambda folder: None)  # plots.py draws below
     for number, (script, *flags) in enumerate(commands_to_run()[page]):
         if script == "train" and not any(flag.startswith("--output_dir") for flag in flags):
             flags.append(f"--output_dir={['runs/one', 'runs/two', f'others/{number}'][min(number, 2)]}")

@@ -14,7 +14,7 @@ class Column(NamedTuple):
       missing: number of rows without a value.
       filled: number that replaces missing values: the median over the training rows; `None` if no number is missing.
       categories: texts of a `category` column, in sorted order.
-      why: reason why the column is ignored, `asked` if the user requested this; empty if the column is used.
+      why: reason why the column is ignored (`asked` if the user requested it); empty if the column is used.
     """
 
     name: str

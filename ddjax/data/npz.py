@@ -34,7 +34,7 @@ def read_npz(path: str, task: str = "", sample_rate: int = 0, owner_key: str = "
 
     Args:
       path: path of the file.
-      task: `classification` or `regression`; empty to decide from the targets.
+      task: `classification` or `regression`; if empty, it is inferred from the targets.
       sample_rate: sample rate of sounds, in Hz; 0 to use the array `sample_rate` of the archive, if there is one.
       owner_key: name of the array of owners; empty for `owner`.
 

@@ -65,7 +65,7 @@ def read_table(path: str, encoding: str = "", comment: str = "") -> Table:
                 lines.append(begin)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} is not a readable .csv: {error} (in the row that begins in line {begin})") from None
+        raise InputError(f"{path} is not a readable .csv: {error} (in the row that begins on line {begin})") from None
     if not rows:
         raise InputError(f"{path} is not a readable .csv: it is empty")
     head, names, unnamed = rows[0], *_header(path, rows[0], lines[0])
@@ -97,7 +97,7 @@ def _decoded(path: str, encoding: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path} is not a readable .csv: byte {content[error.start]:#04x} in line {line} is not "
+            f"{path} is not a readable .csv: byte {content[error.start]:#04x} on line {line} is not "
             f"{encoding.upper().removesuffix('-SIG')}; set --encoding, such as cp1252, or save the file as UTF-8"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:

@@ -168,7 +168,7 @@ def _owner(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     missing = numbers.missing if numbers.mostly else no_text(texts)
     if missing.any():
         raise InputError(
-            f"{table.path}: the owner {name!r} is missing in line {table.lines[int(missing.argmax())]}; fill it in, or "
+            f"{table.path}: the owner {name!r} is missing on line {table.lines[int(missing.argmax())]}; fill it in, or "
             "remove the row"
         )
     values = np.array(texts) if numbers.strange else numbers.values
@@ -216,14 +216,14 @@ def _sound(table: Table, name: str, texts: list[str], numbers: Numbers) -> np.nd
     if numbers.strange:
         first, more = numbers.strange[0], len(numbers.strange) - 1
         raise InputError(
-            f"{table.path}: column {name!r} holds numbers, except {texts[first]!r} in line {table.lines[first]}"
+            f"{table.path}: column {name!r} holds numbers, except {texts[first]!r} on line {table.lines[first]}"
             + (f" and {more} more texts" if more else "")
             + f"; write plain numbers, leave missing numbers empty, or use --ignore_columns={name}"
         )
     if (enormous := np.abs(numbers.values) > _LARGEST).any():
         first = int(enormous.argmax())
         raise InputError(
-            f"{table.path}: column {name!r} holds {texts[first]!r} in line {table.lines[first]}, which is beyond "
+            f"{table.path}: column {name!r} holds {texts[first]!r} on line {table.lines[first]}, which is beyond "
             f"{_LARGEST:g}; correct this number, or leave it empty if it is missing"
         )
     return numbers.values

@@ -49,7 +49,7 @@ def _flags(name: str, within: tuple[Path, ...]) -> Iterator[str]:
         text = content.decode("utf-8-sig")  # some editors write a byte-order mark
     except UnicodeDecodeError as error:
         lines_before = content.count(b"\n", 0, error.start)
-        place = f"byte {content[error.start]:#04x} in line {lines_before + 1}"
+        place = f"byte {content[error.start]:#04x} on line {lines_before + 1}"
         raise InputError(f"flag file {name!r} is not UTF-8: {place}") from None
     flags = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):

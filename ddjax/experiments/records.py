@@ -161,7 +161,7 @@ def memory_needed(simulation: Simulation) -> str:
     where = "free here" if jax.default_backend() == "cpu" else "free on an accelerator"
     if least > free:
         raise InputError(
-            f"this run needs at least {size(least)} of memory, and {size(free)} are {where}; "
+            f"this run needs at least {size(least)} of memory, but only {size(free)} is {where}; "
             "use fewer devices, a smaller model or a smaller reference set, or more accelerators"
         )
-    return f"{size(least)} held, up to {size(peak)} at the peak of a round; {size(free)} are {where}"
+    return f"{size(least)} held, up to {size(peak)} at the peak of a round; {size(free)} is {where}"

@@ -47,7 +47,7 @@ class Phase(NamedTuple):
 class Population:
     """All devices of a network: groups of one architecture each, stacked along a leading device axis.
 
-    Device numbers run through the groups in order. A homogeneous network is one group.
+    Devices are numbered consecutively, group by group. A homogeneous network is one group.
 
     Attributes:
       groups: at least one group.

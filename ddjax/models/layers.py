@@ -23,12 +23,12 @@ def numbers(x: jax.Array) -> jax.Array:
       (5, 8, 8)
       >>> numbers(jax.numpy.zeros((5, 12), int))
       Traceback (most recent call last):
-      ddjax.errors.InputError: this model computes with numbers, but the inputs are token ids ...
+      ddjax.errors.InputError: this model needs numeric inputs, but these inputs are token ids ...
     """
     if jnp.issubdtype(x.dtype, jnp.integer):
         takers = [entry.name for entry in MODELS.entries() if entry.tokens]
         raise InputError(
-            f"this model computes with numbers, but the inputs are token ids ({x.dtype} {list(x.shape[1:])}); "
+            f"this model needs numeric inputs, but these inputs are token ids ({x.dtype} {list(x.shape[1:])}); "
             f"models that take token ids: {', '.join(takers) or 'none is registered'}"
         )
     return x

@@ -57,21 +57,21 @@ def check_algorithm(
     calls = any(word in program for word in ("callback", "debug_print"))
     assert not calls, "a round calls back to the host; move work that cannot be compiled to `start`"
     _check_info(simulation.shapes.totals.info)
-    state, totals = _run(algorithm, problem, one, [_ROUNDS])
+    state, totals = _run(simulation, [_ROUNDS])
     assert int(state.round) == _ROUNDS, f"state.round is {state.round} after {_ROUNDS} rounds"
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         sound = not np.issubdtype(leaf.dtype, np.floating) or np.isfinite(leaf).all()
         assert sound or "mixer" in jax.tree_util.keystr(path), f"state{jax.tree_util.keystr(path)} is not finite"
-    cut = _run(algorithm, problem, one, [1, 3, _ROUNDS])
+    cut = _run(simulation, [1, 3, _ROUNDS])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, "a run that was cut"), cut[0], state)
     check_traffic(totals.info.messages, algorithm.message_bytes(problem), (_DEVICES, _DEVICES), _DEVICES)
     s = np.asarray(algorithm.predict(state, problem.x_test))
     assert s.shape == (_DEVICES, len(problem.x_test), 3), f"predictions have shape {s.shape}, not [N, B, K]"
     if jax.device_count() > 1:
-        close(_run(algorithm, problem, sharding.mesh(), [_ROUNDS])[0], state, "one shard or several")
+        close(_run(Simulation(algorithm, problem), [_ROUNDS])[0], state, "one shard or several")
     with jax.enable_x64(True):
         wide = small_problem(topology, _DEVICES, stochastic)
-        in_double_precision(_run(make(_population()), wide, one, [1])[0], "state")
+        in_double_precision(_run(Simulation(make(_population()), wide, one), [1])[0], "state")
     if loop:
         _check_loop(algorithm, problem, loop)
 
@@ -81,9 +81,9 @@ def _population() -> Population:
     return Population([Group(learner, _DEVICES)], batch_size=4)
 
 
-def _run(algorithm: Algorithm, problem: Problem, mesh: jax.sharding.Mesh, stops: list[int]) -> tuple[Any, Any]:
+def _run(simulation: Simulation, stops: list[int]) -> tuple[Any, Any]:
     """Return the last state, and the sums over the last part of the run, in NumPy."""
-    simulation, key = Simulation(algorithm, problem, mesh), jax.random.key(3)
+    key = jax.random.key(3)
     state, totals = simulation.init(key), None
     for stop in stops:
         state, totals = simulation.advance(key, state, simulation.zeros(), stop)

@@ -40,7 +40,7 @@ def measure_distillation(
     """Measure a state of `distillation` or `server_distillation`.
 
     Args:
-      population: population of the devices.
+      population: the devices, as the run trained them.
       state: state after any round.
       problem: problem from which the devices learn.
       mixer: mixer without memory, only for consensus `neighbors`. That form keeps no targets `z_n`, so the mixer
@@ -114,7 +114,7 @@ def gradients(
     """Compute the loss and the gradient of each device on all of its private data and all reference data.
 
     Args:
-      population: population of the devices.
+      population: the devices, as the run trained them.
       devices: one stacked `Device` per group.
       problem: problem from which the devices learn.
       targets: `[N, R, K]`, each device's targets on the reference set; `None` for the private loss alone.

@@ -17,7 +17,7 @@ def examine_devices(
     """Find the kinds of points at which a run ended.
 
     Args:
-      population: population of the devices.
+      population: the devices, as the run trained them.
       state: last state of the run.
       problem: problem from which the devices learn.
       measure: function that measured the run; it determines the loss that is examined. For `measure_distillation`, this

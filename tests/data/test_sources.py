@@ -206,7 +206,7 @@ def test_other_encodings(tmp_path, encoding):
     other = load_dataset(str(tmp_path / "b.csv"), target_column="label", **asked)
     assert other.columns == load_dataset(str(tmp_path / "a.csv"), target_column="label").columns
     if asked:
-        with pytest.raises(InputError, match=r"0xe4 in line 2 is not UTF-8; set --encoding"):
+        with pytest.raises(InputError, match=r"0xe4 on line 2 is not UTF-8; set --encoding"):
             load_dataset(str(tmp_path / "b.csv"), target_column="label")
         with pytest.raises(InputError, match=r"unknown encoding 'klingon'"):
             load_dataset(str(tmp_path / "b.csv"), target_column="label", encoding="klingon")

@@ -145,6 +145,7 @@ def test_a_table_that_has_to_be_mended_is_refused_with_its_place(tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nowhere", "tkagg"])
 def test_results_do_not_depend_on_what_draws(tmp_path, monkeypatch, capsys, backend):
     """Results depend neither on a display nor on a user's style that needs TeX; they exist even if drawing fails."""

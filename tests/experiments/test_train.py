@@ -16,6 +16,7 @@ from ddjax.errors import InputError
 from ddjax.experiments import build, plots, train
 
 
+@pytest.mark.usefixtures("pictures")
 def test_what_a_run_leaves(tmp_path, capsys):
     out = tmp_path / "run"
     assert call(*FAST, f"--output_dir={out}", "--seed=3") == 0
@@ -383,6 +384,7 @@ def test_curves_of_different_settings_are_told_apart(tmp_path, monkeypatch, caps
         plots.plot(tmp_path / "figure.png", [tmp_path])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_diverging_run_keeps_what_was_written_and_exits_with_3(tmp_path, capsys):
     out = tmp_path / "run"
     assert call(*FAST, "--models=mlp", "--rounds=60", "--learning_rate=1e9", f"--output_dir={out}") == 3

@@ -71,7 +71,7 @@ def test_models_of_numbers_refuse_token_ids(name):
     model = build_model(name, (6, 6), 2)(nnx.Rngs(0))
     with pytest.raises(
         InputError,
-        match=r"computes with numbers, but the inputs are token ids \(int32 \[6, 6\]\); models that take token ids: "
+        match=r"needs numeric inputs, but these inputs are token ids \(int32 \[6, 6\]\); models that take token ids: "
         "embedding_bag, transformer, tiny_transformer, one_hot_linear, one_hot_mlp",
     ):
         model(jnp.zeros((1, 6, 6), jnp.int32))
@@ -86,7 +86,7 @@ def test_a_model_of_tokens_refuses_numbers():
 def test_the_refusal_comes_before_anything_runs():
     problem = token_problem()
     algorithm = ddjax.distillation(population("linear", problem), ddjax.weighted_average(), reference_batch_size=32)
-    with pytest.raises(InputError, match="computes with numbers"):
+    with pytest.raises(InputError, match="needs numeric inputs"):
         ddjax.Simulation(algorithm, problem)
 
 

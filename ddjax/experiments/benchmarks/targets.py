@@ -29,7 +29,7 @@ class Target(NamedTuple):
       chips: number of chips.
       available_bytes: memory per chip that programs and their arrays can use.
       bytes_per_second: largest memory bandwidth per chip.
-      clock: cycles per second; `None` if the compiler estimates no cycles.
+      clock: cycles per second; `None` if the compiler does not estimate cycles.
       package: Python package that compiles for these accelerators.
       extra: extra of ddjax that installs the package.
     """

@@ -15,17 +15,17 @@ from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_
 
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
-A slope is that of a quantity's logarithm against the logarithm of the round or, if marked `per round`, against the
-round itself. The slopes of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the
+Slopes are fitted to the logarithm of a quantity, against the logarithm of the round or, if marked `per round`, against
+the round itself. The slopes of the first curve are fitted over rounds {start:,} to {end:,}; `summary.json` has the
 windows of all curves. Numbers are means over seeds. With three or more seeds, slopes have 95 % bootstrap intervals,
 which are too narrow if there are few seeds.
 
 The slopes of theory hold once transients are over. *At most* marks an upper bound; steeper slopes agree with it.
 
-For distillation, gradients are those of each device's loss with the average soft decision z̄ as its target. For
-algorithms that average parameters, gradients are those of the mean loss at the mean model; the column `at their own
-targets` then shows the gradients of each device's own loss at its own model. For devices that train alone, gradients
-are those of their own losses. Distances are to the solution of the curve's own algorithm. If a network changes, its
+For distillation, the table shows the gradient of each device's loss with the average soft decision z̄ as its target.
+For algorithms that average parameters, it shows the gradient of the mean loss at the mean model; the column `at their
+own targets` then shows the gradient of each device's own loss at its own model. For devices that train alone, it shows
+the gradient of each device's own loss. Distances are to the solution of the curve's own algorithm. If a network changes, its
 spectral gap is an average over rounds.
 
 Curves in the figures are geometric means over seeds; each band extends from the smallest to the largest value."""

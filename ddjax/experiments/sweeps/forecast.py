@@ -57,8 +57,9 @@ class Forecast:
     """Time left for cells that run side by side.
 
     Training time is estimated from operations and rounds, and both parts are scaled to fit the programs that were
-    measured. Compilation estimates are scaled to fit the time that compiling cells spent outside training. For other
-    cells, the time outside training is the average over those that have ended. Every lane compiles the programs that it
+    measured. Compilation estimates are scaled to fit the time that compiling cells spent outside training. For a
+    cell that does not compile, the time outside training is estimated by the average over such cells that have ended.
+    Every lane compiles the programs that it
     runs, and cells are assigned to lanes as `queue` does it.
 
     Args:

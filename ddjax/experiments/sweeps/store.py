@@ -161,7 +161,7 @@ class Store:
         files.replace(self._failure(cell.name), json.dumps({"reason": reason, "trace": trace}, indent=1) + "\n")
 
     def collect(self) -> pd.DataFrame:
-        """Write the tables of all cells in the folder, and return the table of failures.
+        """Write the tables that cover all cells of the folder, and return the table of failures.
 
         If another process has stored a cell in the meantime, write the tables again, so that the last process leaves
         them complete.
