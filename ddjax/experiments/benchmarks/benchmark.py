@@ -125,5 +125,5 @@ def _compared(rows: Sequence[dict], baseline: Sequence[dict], settings: Benchmar
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments of the process, or with `argv`; return its exit code."""
-    summary = "Measure the time and memory that simulated devices take, or plan them for another machine: python scripts/benchmark.py --name=value …"
+    summary = "Measure or predict the time and memory of a simulation: python scripts/benchmark.py --name=value …"
     return run(benchmark, benchmark_fields(), summary, argv)

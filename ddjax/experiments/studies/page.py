@@ -25,8 +25,8 @@ The slopes of theory hold once transients are over. *At most* marks an upper bou
 For distillation, the table shows the gradient of each device's loss with the average soft decision z̄ as its target.
 For algorithms that average parameters, it shows the gradient of the mean loss at the mean model; the column `at their
 own targets` then shows the gradient of each device's own loss at its own model. For devices that train alone, it shows
-the gradient of each device's own loss. Distances are to the solution of the curve's own algorithm. If a network changes, its
-spectral gap is an average over rounds.
+the gradient of each device's own loss. Distances are to the solution of the curve's own algorithm. If a network
+changes, its spectral gap is an average over rounds.
 
 Curves in the figures are geometric means over seeds; each band extends from the smallest to the largest value."""
 _ABOUT_END_POINTS = """\
