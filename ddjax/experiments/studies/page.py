@@ -13,6 +13,11 @@ from ddjax.experiments.files import csv_text, replace
 from ddjax.experiments.studies.curves import Curve
 from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
 
+_SHORT = {
+    "gradient_norm_sq_mean": "squared gradient norm",
+    "consensus_error": "consensus error",
+    "distance_to_solution": "relative distance to the solution",
+}
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
 Slopes are fitted to the logarithm of a quantity, against the logarithm of the round or, if marked `per round`, against
@@ -72,6 +77,19 @@ def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None
                 replace(folder / f"{name}.{ending}", content.getvalue())
             drawn[name] = caption
     replace(folder / "summary.md", _page(summary, drawn))
+
+
+def in_short(curve: dict[str, Any]) -> str:
+    """Describe the end of a curve and its slopes in a few lines, for the console."""
+    lines = [f"{curve['label']}: {_verdict(curve)}, after {curve['flags']['rounds']:,} rounds"]
+    for name, what in _SHORT.items():
+        if final := _number(_mean(curve["final"][name])):
+            predicted = name == "distance_to_solution" and "predicted_distance" in curve and not curve["reached"]
+            known = f" (predicted {_mean(curve['predicted_distance']):.2e})" if predicted else ""
+            slope = slope_text(curve, name)
+            end = slope if slope in ("", "at rest") else f"slope {slope}"
+            lines.append(f"  {what:<34}{', '.join(filter(None, [final + known, end]))}")
+    return "\n".join(lines)
 
 
 def _plain(value: Any) -> Any:

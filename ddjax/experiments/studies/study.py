@@ -109,8 +109,8 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
     print("drawing figures", flush=True)
     with optional("convergence.py", "the figures", f"all numbers are in {folder}"):
         page.page(folder, found, summary)
-    print((folder / "summary.md").read_text(encoding="utf-8"))
-    print(f"written to {folder}")
+    print("", *map(page.in_short, summary["curves"]), "", sep="\n")
+    print(f"written to {folder}; summary.md has the tables and the figures")
     lost = [curve.label for curve in found if not np.isfinite(curve.values["objective"][:, -1]).all()]
     if lost:
         print(f"convergence.py: diverged: {'; '.join(lost)}; try a smaller step size", file=sys.stderr)
