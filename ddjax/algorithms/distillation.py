@@ -94,7 +94,7 @@ def distillation(
         size = problem.reference.shape[0]
         if not 1 <= reference_batch_size <= size:
             raise InputError(
-                f"reference_batch_size must lie in 1 … {size} (the size of the reference set), got "
+                f"reference_batch_size must be between 1 and {size} (the size of the reference set), got "
                 f"{reference_batch_size}"
             )
         spec = message(problem)

@@ -61,8 +61,8 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     single_group(population, "gradient_tracking")
     if mixer.compressed:
         raise InputError(
-            f"gradient_tracking drifts if messages of {mixer.name} are compressed, because the compression "
-            "error is never sent; use --mixing=choco to compress"
+            f"gradient_tracking drifts if the mixer {mixer.name!r} compresses messages, because the compression "
+            "error is never sent; to compress, use --mixing=choco"
         )
     if not mixer.keeps_mean:
         raise InputError(

@@ -117,7 +117,7 @@ ALGORITHMS.add(
         uses=TRAINING,
         contents={
             "soft decisions": "{batch} {decisions}",
-            "mixture": "the device's own mixture of {batch} {decisions}",
+            "mixture": "{batch} {decisions}, mixed with weights for this device",
         },
     )
 )

@@ -34,7 +34,7 @@ class AlgorithmEntry(ConfiguredEntry):
       mixes: quantity that the mixer receives, `parameters` or `soft_decisions`; empty if there is no mixer.
       weights: `(mixer, settings) → str`, the requirement on the sums of the mixing matrix: a key of
         `networks.checks.STOCHASTIC`.
-      fixed: settings that the name implies, with their values, such as the mixing of `choco`.
+      fixed: settings that are fixed under this name, with their values; for example, `choco` fixes `mixing`.
       pooled: whether the algorithm runs on the pooled data of all devices, as one device.
       contents: kind of message → its content in words, for the description of a run. `value` is what the mixer
         receives. In a text, `{batch}` stands for the number of reference examples per round, `{reference}` for the size

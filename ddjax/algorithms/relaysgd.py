@@ -127,7 +127,7 @@ def _check_tree(network: Network) -> None:
         what = f"{directed} directed links" if (links != links.T).nnz else f"{directed // 2} links"
         raise InputError(
             f"relaysgd needs a tree ({expected // 2} links between {network.devices} devices), but this graph has "
-            f"{what}; use binary_tree, path or star, or an edge file with a spanning tree"
+            f"{what}; use binary_tree, path or star, or an edge file whose links form a tree"
         )
 
 

@@ -49,7 +49,9 @@ def read_images(wanted: Wanted, path: str) -> Dataset:
         x, y = _arrays(files, path), np.array(labels)
         x, y, x_test, y_test = x[rows], y[rows], x[test_rows], y[test_rows]
     if not len(y_test):
-        raise InputError(f"{path}: {len(files)} images are too few to use a fifth for testing; at least 5 are needed")
+        raise InputError(
+            f"{path}: {len(files)} images are too few to hold out a fifth for testing; at least 5 are needed"
+        )
     targets = read_targets(y, y_test, (f"{path}: training folders", f"{path}: test folders"), "classification")
     return Dataset(
         x, targets.y_train, x_test, targets.y_test, targets.outputs, classes=targets.classes,

@@ -265,7 +265,7 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
-            f"reference_size must lie in 1 … {total - 1}, fewer than the {total} training examples, "
+            f"reference_size must be between 1 and {total - 1}, fewer than the {total} training examples, "
             f"got {reference_size}"
         )
     if not 0 <= eval_examples <= tests:

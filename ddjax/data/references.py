@@ -111,7 +111,9 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
     """Raise `InputError` if `other` has fewer than `size` inputs, or if their form differs from the devices' inputs."""
     here, there = dataset.x_train, other.x_train
     if not 0 < size <= len(there):
-        raise InputError(f"reference_size must lie in 1 … {len(there)}, the number of examples in {name}, got {size}")
+        raise InputError(
+            f"reference_size must be between 1 and {len(there)} (the number of examples in {name}), got {size}"
+        )
     if dataset.columns and other.columns:
         ours, theirs = (
             {column.name: column.categories for column in each.columns if column.kind != "ignored"}

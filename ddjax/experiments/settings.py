@@ -40,8 +40,8 @@ class Settings(ProblemSettings):
     )
     feature_views: int = _network(
         1,
-        "Number of parts into which the input columns are split. Each device sees one part; the devices of each model "
-        "are divided among the parts.",
+        "Number of parts into which the input columns are split. Each device sees one part; devices with the same "
+        "model are divided among the parts.",
         minimum=0,
         positive=True,
     )
@@ -91,7 +91,7 @@ class Settings(ProblemSettings):
         1.0, "Fraction of the parameters in each message of gossip.", minimum=0, maximum=1, positive=True
     )
     schedule_by_age: bool = _mixing(
-        False, "Whether the learning rate of gossip falls with the age of the model instead of the round."
+        False, "Whether the learning rate schedule of gossip depends on the age of the model instead of the round."
     )
     push_period: int = _mixing(
         1,

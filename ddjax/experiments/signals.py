@@ -97,7 +97,7 @@ def handled(script: str, ends: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Run a thread that receives signals at once and ends the process if the main thread does not end it."""
+    """Run a thread that notices a signal immediately, and ends the process if the main thread does not do so."""
     inbox, outbox = socket.socketpair()
     outbox.setblocking(False)
 

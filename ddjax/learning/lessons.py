@@ -64,7 +64,8 @@ def check_lessons(
     size = problem.reference.shape[0]
     if not 1 <= reference_batch_size <= size:
         raise InputError(
-            f"reference_batch_size must lie in 1 … {size}, the size of the reference set, got {reference_batch_size}"
+            f"reference_batch_size must be between 1 and {size} (the size of the reference set), got "
+            f"{reference_batch_size}"
         )
     if problem.known is not None:
         raise InputError(f"{name} needs devices that know the whole reference set; set reference_known=1")

@@ -35,8 +35,8 @@ class ModelEntry(Entry):
     def __post_init__(self) -> None:
         if self.arguments:
             raise InputError(
-                f"model {self.name!r} cannot have arguments, because the colon after the name of a model precedes a "
-                "number of devices"
+                f"model {self.name!r} cannot have arguments, because what follows the colon after the name of a model is a "
+                "number of devices, as in mlp:16"
             )
 
 

@@ -1,4 +1,4 @@
-"""Checks of networks: a mixing matrix must average, and it must suit the algorithm and the mixer."""
+"""Checks of networks: a mixing matrix must compute averages, and it must suit the algorithm and the mixer."""
 
 import numpy as np
 import scipy.sparse

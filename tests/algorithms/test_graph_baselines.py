@@ -195,7 +195,7 @@ def refusal(make, problem=None):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (ddjax.gradient_tracking, "drifts if messages of average are compressed"),
+        (ddjax.gradient_tracking, "drifts if the mixer 'average' compresses messages"),
         (ddjax.exact_diffusion, "average with a compressor is not"),
     ],
 )

@@ -303,7 +303,7 @@ def test_what_they_cannot_do_with_is_refused():
     for make in (ddjax.fedct, ddjax.fedct_neighbors):
         with pytest.raises(InputError, match=f"{make.__name__} has its own loss"):
             make(make_learners(prior_adjustment=1.0)).check(small_problem())
-    with pytest.raises(InputError, match="must lie in 1 … 20"):
+    with pytest.raises(InputError, match="must be between 1 and 20"):
         ddjax.ds_fl(make_learners(), reference_batch_size=21).check(small_problem())
     with pytest.raises(InputError, match="sharpening_temperature"):
         ddjax.ds_fl(make_learners(), reference_batch_size=5, sharpening_temperature=0.0)

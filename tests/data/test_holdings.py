@@ -123,7 +123,7 @@ def test_the_reference_set_can_be_another_data_set():
     assert len(problem.x) == 90  # nothing is held out
     with pytest.raises(InputError, match=re.escape("[4, 5] numbers, but devices have [4, 6]")):
         made(reference_dataset=small(shape=(4, 5)), reference_source="other.npz")
-    with pytest.raises(InputError, match=r"reference_size must lie in 1 … 30"):
+    with pytest.raises(InputError, match=r"reference_size must be between 1 and 30"):
         made(reference_dataset=other, reference_source="other.npz", reference_size=31)
 
 

@@ -166,7 +166,7 @@ MESSAGES = {
     "idkd": AVERAGED | {"to a neighbour: soft label of one reference example, 10 classes;": 4 * K + 4},
     "kt_pfl": {
         "to the server: 64 soft decisions of 10 classes;": NUMBERS,
-        "from the server: the device's own mixture of 64 soft decisions of 10 classes;": NUMBERS,
+        "from the server: 64 soft decisions of 10 classes, mixed with weights for this device;": NUMBERS,
     },
     "local": {},
     "centralized": {},

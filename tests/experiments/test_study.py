@@ -261,5 +261,5 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
 def test_a_study_that_diverges_says_so(tmp_path, capsys):
     flags = ["--devices=4", "--learning_rate=9", "--rounds=2000", "--points=5", f"--output_dir={tmp_path / 'study'}"]
     assert call(*flags) == 3
-    assert "diverged: distillation; try a smaller step size" in capsys.readouterr().err
+    assert "these curves diverged; try a smaller step size: distillation" in capsys.readouterr().err
     assert (tmp_path / "study" / "summary.md").exists()

@@ -76,7 +76,7 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         field.check(getattr(settings, name))
     if not 0 < settings.reference_batch_size < REFERENCE_SIZE:
         raise InputError(
-            f"reference_batch_size must lie in 1 … {REFERENCE_SIZE - 1}, got {settings.reference_batch_size}"
+            f"reference_batch_size must be between 1 and {REFERENCE_SIZE - 1}, got {settings.reference_batch_size}"
         )
     if settings.repeats < 1 or not 0 < settings.seconds < math.inf:
         raise InputError(f"repeats and seconds must be positive, got {settings.repeats} and {settings.seconds:g}")

@@ -81,8 +81,8 @@ def target(spec: str) -> Target:
     """Return the target of a specification such as `v5e:4`.
 
     Raises:
-      InputError: the target is unknown, its compiler is not installed, or the compiler does not have the version that
-        JAX needs.
+      InputError: the target is unknown, its compiler is not installed, or the compiler is not of the version that JAX
+        needs.
     """
     found = TARGETS.parse(spec).build()
     install = f"pip install -e '.[{found.extra}]'"

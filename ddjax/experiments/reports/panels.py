@@ -104,8 +104,8 @@ def _against_x(
     drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(sweep).items()]
     for goal in goals:
         text = (
-            f"Sent per device, including a server's share, up to the first evaluation with a mean accuracy of {goal:g};"
-            " drawn where every seed met this target."
+            f"All bytes sent, by devices and any server, divided by the number of devices, up to the first evaluation "
+            f"with a mean accuracy of at least {goal:g}. A point is drawn only where every seed met this target."
         )
         if picked:
             text += " No target was given: this is the largest multiple of 0.05 that two curves (or the only one) met."

@@ -115,7 +115,9 @@ def _common(metrics: Iterable[str]) -> str:
     """Return the metric that all sweeps have; raise `InputError` if there are several metrics."""
     first, *others = dict.fromkeys(metrics)
     if others:
-        raise InputError("sweeps of accuracy and sweeps of mse have no axis in common; write a report on each kind")
+        raise InputError(
+            "sweeps that measure accuracy and sweeps that measure mse cannot share a report; write one for each"
+        )
     return first
 
 

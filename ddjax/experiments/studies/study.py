@@ -3,7 +3,7 @@
     python scripts/convergence.py --topology=ring,directed_ring --consensus=tracking --precision=float64
 
 A study takes the flags of train.py, as comma-separated lists like those of sweep.py. A *curve* is one combination of
-flags, over its seeds. The study writes into --output_dir: convergence.csv (a row per curve, seed and round),
+flags, run with every seed. The study writes into --output_dir: convergence.csv (a row per curve, seed and round),
 devices.csv (a row per curve, seed, round and device), summary.json, summary.md, and figures (PNG and PDF).
 """
 
@@ -113,7 +113,7 @@ def _study(settings: StudySettings, cells: Sequence[Cell], folder: Path) -> int:
     print(f"written to {folder}; summary.md has the tables and the figures")
     lost = [curve.label for curve in found if not np.isfinite(curve.values["objective"][:, -1]).all()]
     if lost:
-        print(f"convergence.py: diverged: {'; '.join(lost)}; try a smaller step size", file=sys.stderr)
+        print(f"convergence.py: these curves diverged; try a smaller step size: {'; '.join(lost)}", file=sys.stderr)
     return 3 if lost else 0
 
 
