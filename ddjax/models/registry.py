@@ -35,7 +35,7 @@ class ModelEntry(Entry):
     def __post_init__(self) -> None:
         if self.arguments:
             raise InputError(
-                f"model {self.name!r} cannot have arguments, because what follows the colon after the name of a model is a "
+                f"model {self.name!r} cannot have arguments, because what follows the colon after a model's name is a "
                 "number of devices, as in mlp:16"
             )
 
