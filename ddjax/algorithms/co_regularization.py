@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 def co_regularization(population: Population, *, distillation_weight: float, ridge: float = 0.0) -> Algorithm:
-    """Compute the limit of distillation from all data in one place; nothing is trained or sent.
+    """Compute the limit of distillation in closed form, from the data of all devices; nothing is trained or sent.
 
     The models are linear, the loss is squared, and the divergence is the squared distance. For regression, the solution
     is the limit of `distillation` with `consensus="tracking"`. For classification, labels become one-hot targets, and

@@ -1,4 +1,4 @@
-"""Co-regularized least squares by exchange of predictions: devices solve linear models, predict, and solve again."""
+"""Co-regularized least squares by exchange of predictions: devices fit linear models, predict, and fit again."""
 
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ class State(NamedTuple):
       round: `[]` number of rounds done.
       coefficients: `[N, P + 1, K]` `θ_n` of each device; the last row is the bias.
       alone: `[N, P + 1, K]` contribution of a device's own examples to its solution.
-      following: `[N, P + 1, P + 1]` matrix that maps `Xᵀ q_n/R` to the contribution of the other devices' predictions
-        `q_n` to the solution.
+      following: `[N, P + 1, P + 1]` matrix whose product with `Xᵀ q_n/R` is the contribution of the other devices to
+        the solution, where `q_n` is the mean of their predictions.
     """
 
     round: jax.Array
@@ -34,18 +34,18 @@ class State(NamedTuple):
 def corlsr(population: Population, *, distillation_weight: float, ridge: float = 0.0) -> Algorithm:
     """Distributed co-regularized least squares (Brefeld, Gärtner, Scheffer, Wrobel, ICML 2006).
 
-    The objective is that of `co_regularization`, but the examples stay on their devices. In a round, every device sends
-    its predictions `p_n = X θ_n` on all `R` reference examples to the server, which sends back their mean. A device
-    removes its own contribution from this mean, which leaves the mean `q_n` of the other devices' predictions. Then it
-    solves for `θ_n`:
+    The objective is the same as in `co_regularization`, but the examples stay on their devices. In a round, every
+    device sends its predictions `p_n = X θ_n` on all `R` reference examples to the server. The server sends back the
+    mean of all predictions. A device removes its own contribution from this mean, which leaves the mean `q_n` of the
+    other devices' predictions. Then it solves for `θ_n`:
 
     `(H_n + ν I + ρ' G) θ_n = A_nᵀ y_n/m_n + ρ'/R Xᵀ q_n`, where `ρ' = ρ (1 − 1/N)`, `H_n = A_nᵀA_n/m_n`, `G = XᵀX/R`.
 
     The method is block coordinate descent, except that all devices solve at the same time instead of one after another.
-    It converges at a linear rate. If `ν > 0` or the private data determine the solution, the limit is the solution of
-    `co_regularization`; otherwise it is one of the minimizers. Initially, `θ_n` is the solution for `q_n = 0`. A
-    message in either direction contains `R · K` numbers. Without the server, each device would send one message to
-    every other device.
+    It converges at a linear rate. If the minimizer is unique (`ν > 0`, or the private data determine it), the limit is
+    the solution of `co_regularization`; otherwise the limit is one of the minimizers. Initially, `θ_n` is the solution
+    for `q_n = 0`. A message in either direction contains `R · K` numbers. Without the server, each device would send
+    one message to every other device.
 
     Args:
       population: linear models. Only their number and shapes are used.

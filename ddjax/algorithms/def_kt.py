@@ -36,9 +36,9 @@ def def_kt(population: Population) -> Algorithm:
     In each round, disjoint pairs of neighbours are drawn, and the other devices rest. The sender of a pair takes its
     local steps and sends its model `θ`. The receiver, whose own model is `φ`, takes the same number of steps on its own
     data. In these steps, both models learn from the labels and from each other: `θ` follows the gradient of
-    `−log p_θ(y) + KL(p_φ ‖ p_θ)`, and `φ` follows that of the same loss with `θ` and `φ` exchanged. Finally, the
-    receiver keeps the trained `θ` and drops its own model `φ`; the sender keeps `θ` as it was sent. A message contains
-    the parameters. Optimizer state is not sent; a received model starts with a fresh optimizer.
+    `−log p_θ(y) + KL(p_φ ‖ p_θ)`, and `φ` follows the gradient of the same loss with `θ` and `φ` exchanged. Finally,
+    the receiver keeps the trained `θ` and drops its own model `φ`; the sender keeps `θ` as it was sent. A message
+    contains the parameters. Optimizer state is not sent; a received model starts with a fresh optimizer.
 
     In the paper, any two devices may form a pair; the topology `complete` allows this.
 
@@ -121,7 +121,7 @@ def draw_pairs(key: jax.Array, network: NetworkRound) -> jax.Array:
 
 
 def _mutual(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Compute the loss `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` contains one-hot labels and the other's `q`."""
+    """Compute `−log p(y) + KL(q ‖ p)`; `targets` `[B, 2, K]` contains one-hot labels, and `q` of the other model."""
     return soft_cross_entropy(outputs, targets[:, 0]) + _distance(outputs, targets[:, 1])
 
 
@@ -130,7 +130,7 @@ def _distance(outputs: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _teach(learner: Learner, population: Population, steps: int, shared: tuple, own: Device, n, held, count, received):
-    """Take the steps of ONE receiver; return the received model afterwards, and sums of losses, distances and steps."""
+    """Take the steps of ONE receiver; return the trained received model, and sums of losses, distances and steps."""
     key, done, x, y = shared
     drawn = minibatches(jax.random.fold_in(key, n), held, count, population.batch_size, population.local_epochs)
 

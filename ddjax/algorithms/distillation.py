@@ -58,25 +58,26 @@ def distillation(
       Nedić, Olshevsky, Shi 2017.
 
     The third form, `neighbors`, has no `z`. Its targets are `Σ_m W[n, m] s_m(B)`; the devices exchange the soft
-    decisions before the local steps. Targets over classes are clipped to [0, 1], because `z` may temporarily leave this
-    interval. A message contains `b · K` numbers.
+    decisions before the local steps. In classification, targets are clipped to [0, 1], because `z` may temporarily
+    leave this interval. A message contains `b · K` numbers.
 
     Devices may know different parts of the reference set (`Problem.known`). In this case, `z` for an example is an
     estimate of the mean soft decision of the `k` devices that know the example. The other devices pass the estimate on,
-    but they do not learn from it, and their difference `s_n − z_n` (or `s_n − s_n^prev`) counts as zero. In `tracking`,
-    the change of each of the `k` devices is multiplied by `N / k`.
+    but they do not learn from it, and they replace `s_n − z_n` (or `s_n − s_n^prev`) by zero. In `tracking`, each of
+    the `k` devices multiplies its change `s_n − s_n^prev` by `N / k`, so that the mean of all `z` is the mean soft
+    decision of these `k` devices.
 
     Args:
       population: the devices; their architectures may differ.
-      mixer: operation that replaces `Σ_m W[n, m] ·`. The part of its state that belongs to reference examples is read
-        and written like `z`, only for the rows in `B`.
+      mixer: operation that replaces `Σ_m W[n, m] ·`. If the mixer's state has rows for reference examples, only the
+        rows in `B` are read and written, as in `z`.
       reference_batch_size: `b`, number of reference examples drawn without replacement in each round.
       consensus: `gradient`, `tracking` or `neighbors`.
       consensus_step_size: `ζ`, a number or a schedule over rounds; only for `gradient`.
 
     Raises:
-      InputError: `consensus` is unknown or does not work with the mixer. `init` raises this error if `b` is outside 1 …
-        R, and `check` raises it for an unsuitable network or step size.
+      InputError: `consensus` is unknown or does not work with the mixer. `init` raises this error if `b` is not between
+        1 and `R`, and `check` raises it for an unsuitable network or step size.
 
     Examples:
       >>> algorithm = ddjax.distillation(population, ddjax.weighted_average(), reference_batch_size=32)
@@ -161,8 +162,8 @@ def distillation(
         population.check(problem)
         if problem.known is not None and consensus == "neighbors":
             raise InputError(
-                "consensus neighbors keeps no estimate of reference examples that a device does not know; use "
-                "tracking or gradient, or let every device know all examples (--reference_known=1)"
+                "consensus neighbors works only if every device knows all reference examples, because devices keep no "
+                "estimates; use tracking or gradient, or set --reference_known=1"
             )
         lossless = "tracking" if consensus == "tracking" else ""
         check_mixing(mixer, problem.network, _weights(mixer, consensus), lossless)
@@ -183,12 +184,12 @@ def _check_form(consensus: str, mixer: Mixer) -> None:
     CONSENSUS[consensus]  # raises `InputError` if the form is unknown
     if consensus == "tracking" and not mixer.keeps_mean:
         raise InputError(
-            f"tracking needs a mixing that keeps the mean over devices, but {mixer.name} does not; "
-            "use consensus gradient or neighbors, or another mixing"
+            f"tracking needs a mixer that keeps the mean over devices, but {mixer.name} does not; "
+            "use consensus gradient or neighbors, or another mixer"
         )
     if consensus == "neighbors" and mixer.running:
         raise InputError(
-            f"mixing {mixer.name} needs a running estimate, but consensus neighbors keeps no estimate; use "
+            f"the mixer {mixer.name} needs a running estimate, but consensus neighbors keeps no estimate; use "
             "tracking or gradient"
         )
 
@@ -239,6 +240,6 @@ _ENTRY = AlgorithmEntry(
 )
 ALGORITHMS.add(_ENTRY)
 # In `server_distillation`, all devices send their soft decisions on the round's reference examples, and a server sends
-# back the mean. The mean is the target of local steps on the sum of the private loss and the divergence. In `fedmd`,
-# devices send logits, and they minimize one loss after the other.
+# back the mean. Local steps minimize the sum of the private loss and the divergence from this mean. `fedmd` differs in
+# two ways: devices send logits, and they minimize one of the two losses after the other.
 ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

@@ -36,8 +36,8 @@ def ds_fl(
     In a round, devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
     sends back `z = softmax(s̄ / T)`, where `s̄` is the mean of the soft decisions. According to the paper, the mean
     over devices with heterogeneous data has too much entropy; a small `T` reduces the entropy of the targets. The
-    devices then make passes over the public examples to minimize the cross-entropy `−Σ z log softmax(f_n)`. Soft
-    decisions are computed at temperature 1.
+    devices then make passes over the public examples to minimize the cross-entropy `−Σ z log softmax(f_n)`, where `f_n`
+    are a device's logits. Soft decisions are computed at temperature 1.
 
     Args:
       population: the devices; their architectures may differ.

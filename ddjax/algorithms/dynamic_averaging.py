@@ -47,7 +47,7 @@ class Balancing(NamedTuple):
 
 BALANCING: Registry[Entry] = Registry("balancing")
 BALANCING.add(Entry("one", lambda: Balancing(float, lambda count, size: count + 1)))
-# All devices are polled at once if the set would otherwise grow to at least half of them.
+# All other devices are polled together if the set would otherwise grow to at least half of the devices.
 BALANCING.add(
     Entry(
         "hedge",
@@ -65,9 +65,9 @@ def dynamic_averaging(
     Every `check_every` rounds, each device checks the local condition `‖θ_n − r‖² ≤ Δ`. A device that violates this
     condition sends its parameters to the coordinator. The coordinator averages the parameters of the set `B` of devices
     whose parameters it has received. As long as this average also violates the condition, the coordinator polls other,
-    uniformly drawn devices for their parameters. Then the devices in `B` receive the average. Whenever `B` contains all
-    devices, their average becomes the new `r`. All devices have equal weights and start from common parameters, which
-    are the first `r`. Optimizer state is not sent.
+    uniformly drawn devices for their parameters. Finally, the devices in `B` receive the average. Whenever `B` contains
+    all devices, their average becomes the new `r`. All devices have equal weights and start from common parameters,
+    which are the first `r`. Optimizer state is not sent.
 
     The paper leaves open how many devices are polled at a time:
 

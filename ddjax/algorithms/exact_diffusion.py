@@ -61,13 +61,13 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
       {'value': 2600}
       >>> ddjax.exact_diffusion(population, ddjax.push_sum())
       Traceback (most recent call last):
-      ddjax.errors.InputError: exact_diffusion needs a mixing by one matrix that keeps the mean, but push_sum ...
+      ddjax.errors.InputError: exact_diffusion needs a mixer that applies one matrix and keeps the mean, but ...
     """
     single_group(population, "exact_diffusion")
     if mixer.running or mixer.compressed or not mixer.keeps_mean:
         raise InputError(
-            f"exact_diffusion needs a mixing by one matrix that keeps the mean, but {mixer.name} "
-            f"{'with a compressor ' if mixer.compressed else ''}is not such a mixing; use average or "
+            f"exact_diffusion needs a mixer that applies one matrix and keeps the mean, but {mixer.name} "
+            f"{'with a compressor ' if mixer.compressed else ''}is not such a mixer; use average or "
             "server, without a compressor"
         )
 

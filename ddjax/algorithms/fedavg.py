@@ -31,7 +31,7 @@ def fedavg(population: Population, *, fraction: float = 1.0) -> Algorithm:
     In each round, the server draws `m = max(⌊C · N⌋, 1)` devices and sends them its parameters. Each of these devices
     starts from the server's parameters with a fresh optimizer, and takes its local epochs (`E`,
     `population.local_epochs`) or local steps. The server averages the results with the weights `n_k / Σ n_k`, where
-    `n_k` is the number of examples of a drawn device. (These weights are those of the paper's later versions.) A
+    `n_k` is the number of examples of a drawn device. (The paper's later versions use these weights.) A
     message in either direction contains the parameters. Every device predicts with the server's parameters.
 
     Args:

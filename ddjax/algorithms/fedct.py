@@ -40,10 +40,11 @@ def fedct(population: Population) -> Algorithm:
     """Federated co-training, FedCT (Abourayya et al., AAAI 2025, algorithm 1), with a server.
 
     The local steps of a round use minibatches of the device's own examples `D_n`. After the first exchange, each
-    minibatch also contains as many examples from `P_n`, the pseudo-labelled public examples. After the local steps,
-    every device sends a label for each of the `R` reference examples. The server sends back the majority label of each
-    example, and these labels form the new `P_n`. The smallest label wins a tie. A round is the paper's communication
-    period. A message contains `R` labels of one byte each, or of two bytes each if there are more than 256 classes.
+    minibatch also contains equally many examples from `P_n`, the pseudo-labelled public examples. After the local
+    steps, every device sends a label for each of the `R` reference examples. The server sends back the majority label
+    of each example, and these labels form the new `P_n`. The smallest label wins a tie. A round is the paper's
+    communication period. A message contains `R` labels of one byte each, or of two bytes each if there are more than
+    256 classes.
 
     Args:
       population: the devices; their architectures may differ.
@@ -70,7 +71,7 @@ def fedct(population: Population) -> Algorithm:
 
 
 def fedct_neighbors(population: Population) -> Algorithm:
-    """FedCT without a server: each device counts its own vote and those of its neighbours.
+    """FedCT without a server: each device counts its own vote and its neighbours' votes.
 
     Only the links of the mixing matrix are used; its weights have no effect.
 
@@ -87,8 +88,8 @@ def fedct_neighbors(population: Population) -> Algorithm:
         heard = network.received.links().astype(working_dtype())
         alike = network.received.weighted(jnp.ones(population.size), heard)
         shares = alike.product_with(jax.nn.one_hot(labels, classes))
-        # All weights of a device are 1 / (number of its votes). Division by this weight gives whole numbers, up to
-        # rounding.
+        # All weights of a device are 1 / (number of votes that it counts). Division by this weight turns shares into
+        # numbers of votes, up to rounding errors.
         return jnp.round(shares / alike.own_weights[:, None, None]).argmax(-1)
 
     def sent(network: NetworkRound) -> Traffic:
@@ -139,7 +140,7 @@ def _co_training(name: str, population: Population, vote: Vote, sent: Callable, 
 
 
 def _labels_bytes(population: Population, problem: Problem) -> int:
-    """Size in bytes of a message, which contains one label for each reference example."""
+    """Return the size in bytes of a message, which contains one label for each reference example."""
     return problem.reference.shape[0] * (1 if population.outputs_count(problem) <= 256 else 2)
 
 

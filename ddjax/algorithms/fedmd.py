@@ -69,7 +69,7 @@ def fedmd(
     def steps_on(
         key: jax.Array, devices: tuple[Device, ...], problem: Problem, count: int
     ) -> tuple[tuple[Device, ...], jax.Array]:
-        """Take `count` steps; return the devices and the sum `[N]` of each device's losses before the steps."""
+        """Take `count` steps; return the devices, and for each device the sum `[N]` of its minibatch losses."""
 
         def step(devices: tuple[Device, ...], number: jax.Array):
             devices, phase = stepping.train(jax.random.fold_in(key, number), jnp.int32(0), devices, problem)
@@ -151,7 +151,7 @@ def fedmd(
 
 
 def mean_absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean absolute error `mean_k |f_k − z_k|`."""
+    """Compute the mean absolute error `mean_k |f_k − z_k|`."""
     return jnp.abs(outputs - targets).mean(-1)
 
 

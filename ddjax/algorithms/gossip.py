@@ -15,7 +15,7 @@ from ddjax.stacked import expand, stacked_bytes, unflatten
 from ddjax.theory.convergence import measure_averaging
 from ddjax.types import Algorithm, Device, Info, Problem, PyTree, Traffic
 
-# Largest age. The sum of two ages fits in an int32.
+# Largest age, chosen so that the sum of two ages fits in an int32.
 _OLDEST = 2**30 - 1
 
 
@@ -64,12 +64,12 @@ def gossip(
 ) -> Algorithm:
     """Gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019, algorithm 1 with age-weighted merging).
 
-    In a round (the paper's period), every device pushes its current parameters and age to one out-neighbour, drawn
-    uniformly. A receiver handles its messages one at a time, in random order. For each message, it merges the received
-    model `θ'` of age `t'` with its own, `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`. It then takes its local
-    steps, which increase the age. Ages count examples, as in the paper. A device that receives no message does not
-    train in that round, and a device that receives two messages trains twice; if no message is lost, a round has `N`
-    updates in total. A lost message has no effect on its receiver.
+    In a round (the paper's period), every device pushes its current parameters and their age to a uniformly drawn
+    out-neighbour. A receiver handles its messages one at a time, in random order. For each message, it merges the
+    received model `θ'` of age `t'` with its own, `θ ← (t θ + t' θ') / (t + t')`, `t ← max(t, t')`. It then takes its
+    local steps, which increase the age. Ages count examples, as in the paper. A device that receives no message does
+    not train in that round, and a device that receives two messages trains twice; if no message is lost, a round has
+    `N` local phases in total. A lost message has no effect on its receiver.
 
     With a `push_period` above 1, a round is a part of the paper's period. Each device pushes in one round of every
     period; this round is drawn once per device. With a `message_delay`, a message arrives `d` rounds after it was sent,
@@ -81,10 +81,9 @@ def gossip(
     indices are sent. The bias is drawn like the other parameters. A message also contains the age (4 bytes). All
     devices start from common parameters. Optimizer state is not sent.
 
-    Learning rate schedules count rounds. With `schedule_by_age`, they instead count the local phases that make up the
-    model's age. The schedule `inverse_time:1` then gives the step size `η/t`, where `t` counts minibatches including
-    the current one (or examples, if gradients are summed over a minibatch). This is the paper's choice for linear
-    models.
+    Learning rate schedules depend on the round. With `schedule_by_age`, they instead depend on the number of local
+    phases in the model's age. If a local phase has one step, the schedule `inverse_time:1` then gives the step size
+    `η/k` in the model's `k`-th step. This is the paper's choice for linear models.
 
     Args:
       population: devices of one architecture.

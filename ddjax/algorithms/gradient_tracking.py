@@ -41,7 +41,7 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     start from common parameters. A message contains the parameters and `y`, so it is twice as large as in D-SGD. A
     compressor treats the two as one vector.
 
-    Every mixer that preserves the mean works, including those that need a running value (`choco`, `push_sum`), because
+    Every mixer that preserves the mean works. This includes `choco` and `push_sum`, which need a running value, because
     `y` is a running value. Among the mixers that compress, only `choco` sends the compression error later; with the
     other mixers, `y` drifts.
 
@@ -66,7 +66,7 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
         )
     if not mixer.keeps_mean:
         raise InputError(
-            f"gradient_tracking needs a mixing that keeps the mean over devices, but {mixer.name} does not; use "
+            f"gradient_tracking needs a mixer that keeps the mean over devices, but {mixer.name} does not; use "
             "average, choco, push_sum or server"
         )
 

@@ -1,4 +1,4 @@
-"""IDKD: D-SGD in which devices once add public examples, with labels from confident neighbours, to their own data."""
+"""IDKD: during D-SGD, devices add public examples to their own data, with soft labels from confident neighbours."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -52,12 +52,12 @@ class Detector(NamedTuple):
 
 
 def probability(learner: Learner, device: Device, x: jax.Array) -> jax.Array:
-    """Maximum softmax probability."""
+    """Compute the maximum softmax probability of each example."""
     return learner.predict(device, x).max(-1)
 
 
 def energy(learner: Learner, device: Device, x: jax.Array) -> jax.Array:
-    """Negative energy `log Σ_k exp f_k` of the logits (Liu et al., NeurIPS 2020, at temperature 1)."""
+    """Compute the negative energy `log Σ_k exp f_k` of the logits (Liu et al., NeurIPS 2020, at temperature 1)."""
     return jax.nn.logsumexp(learner.outputs(device.params, x), axis=-1)
 
 
@@ -80,13 +80,13 @@ def idkd(
 ) -> Algorithm:
     """In-distribution knowledge distillation (Ravikumar, Saha, Roy, TMLR 2023): D-SGD on data that become more similar.
 
-    After `homogenize_after` rounds of `dsgd`, every device sends its soft decisions once, on the reference examples
-    about which it is confident. Ideally, these examples are the ones from the distribution of its own data. The soft
-    label of an example is the mean of the soft decisions of the devices in the neighbourhood that are confident about
-    it; the neighbourhood includes the device itself. From then on, the device draws its minibatches from its own
-    examples and the labelled examples together. A label is sent as `K` numbers and the index of its example (4 bytes).
+    After `homogenize_after` rounds of `dsgd`, and only then, every device sends its soft decisions on the reference
+    examples about which it is confident. Ideally, these examples come from the distribution of its own data. A device
+    labels an example with the mean soft decision of those devices, among its neighbours and itself, that are confident
+    about the example. From then on, the device draws its minibatches from its own examples and the labelled examples
+    together. A label is sent as `K` numbers and the index of its example (4 bytes).
 
-    The `detector` decides about which examples a device is confident:
+    The `detector` selects the examples about which a device is confident:
 
     - `msp`: the examples whose maximum softmax probability `max_k s_n(x)_k` exceeds the threshold.
     - `msp_roc`: the same, but with a separate threshold for each device. This threshold separates the device's private
@@ -106,7 +106,7 @@ def idkd(
 
     Examples:
       >>> algorithm = ddjax.idkd(population, ddjax.weighted_average(), homogenize_after=40)
-      >>> algorithm.message_bytes(problem).peer  # a label is 10 numbers of 4 bytes and its example's number
+      >>> algorithm.message_bytes(problem).peer  # a label: 10 numbers and an index, 4 bytes each
       {'value': 2600, 'soft label': 44}
     """
     single_group(population, "idkd")
@@ -137,8 +137,8 @@ def idkd(
         sure = told_apart(devices, problem) if calibrated else s.max(-1) > confidence_threshold
         received = network.received
         alike = received.weighted(jnp.ones(population.size), received.links().astype(s.dtype))
-        # All weights are equal, so the sums are means over the neighbourhood, and their ratio is the mean over the
-        # confident devices.
+        # A device's weights are equal, so the product has two means over its neighbourhood: of `s * sure` and of
+        # `sure`. Their ratio is the mean of `s` over the confident devices.
         told = alike.product_with(jnp.concatenate([s * sure[..., None], sure[..., None].astype(s.dtype)], axis=-1))
         labels, share = told[..., :-1], told[..., -1:]
         taken = share[..., 0] > 0
@@ -179,7 +179,7 @@ def idkd(
 
 
 def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> jax.Array:
-    """Find the `t` that maximizes Youden's index, the share of private scores `≥ t` minus that of public scores `≥ t`.
+    """Find the `t` that maximizes Youden's index, the share of private minus that of public scores `≥ t`.
 
     Args:
       private: `[n_max]` scores of the private examples, padded on the right.

@@ -39,8 +39,8 @@ def kt_pfl(
     In a round, devices take their local steps and send their soft decisions `s_n` on `b` public examples. The server
     then takes one gradient step on its knowledge coefficients. For each device, the objective is
     `mean_b ‖s_n − Σ_m c[n, m] s_m‖² + ρ Σ_m (c[n, m] − 1 / N)²`. The server sets negative coefficients to 0 and divides
-    the coefficients of each device by their sum. It sends each device its own mixture, `z_n = Σ_m c[n, m] s_m`. The
-    devices make passes over the public examples to minimize the cross-entropy `−Σ z_n log s_n`. Soft decisions are
+    the coefficients of each device by their sum. It sends device `n` the mixture `z_n = Σ_m c[n, m] s_m`. The devices
+    make passes over the public examples to minimize the cross-entropy `−Σ z_n log s_n`. Soft decisions are
     computed at temperature 1.
 
     Args:

@@ -108,8 +108,8 @@ def _check_steps(learner: Learner, rate: float) -> None:
         for found, g in zip(jax.tree.leaves(params), jax.tree.leaves(gradient), strict=True):
             if not np.allclose(found, -rate * g, rtol=0, atol=1e-3 * rate):
                 raise InputError(
-                    "quasi_global_momentum adds its momentum to plain SGD, but the steps of these devices are "
-                    f"not those of SGD with learning rate {rate:g}; use the optimizer sgd"
+                    "quasi_global_momentum adds its momentum to plain SGD, but these devices do not take plain SGD "
+                    f"steps with learning rate {rate:g}; use the optimizer sgd"
                 )
 
 

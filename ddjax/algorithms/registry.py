@@ -32,16 +32,17 @@ class AlgorithmEntry(ConfiguredEntry):
 
     Attributes:
       mixes: quantity that the mixer receives, `parameters` or `soft_decisions`; empty if there is no mixer.
-      weights: `(mixer, settings) → str`, the requirement on the sums of the mixing matrix: a key of
+      weights: `(mixer, settings) → str`, the sums of the mixing matrix that must be 1, as a key of
         `networks.checks.STOCHASTIC`.
       fixed: settings that are fixed under this name, with their values; for example, `choco` fixes `mixing`.
       pooled: whether the algorithm runs on the pooled data of all devices, as one device.
-      contents: kind of message → its content in words, for the description of a run. `value` is what the mixer
-        receives. In a text, `{batch}` stands for the number of reference examples per round, `{reference}` for the size
-        of the reference set, `{outputs}` for the number of classes, `{decisions}` for `soft decisions of 10 classes`,
-        and `{logits}` for `logits of 10 classes`; in regression, the last two stand for `predictions`.
-      measure: function in `theory.convergence` that measures a state of the algorithm; `None` if there is no such
-        function.
+      contents: kind of message → its content in words, for the description of a run. The kind `value` is the
+        quantity that the mixer receives. In a text, `{batch}` stands for the number of reference examples per round,
+        `{reference}` for the size of the reference set, `{outputs}` for the number of classes, `{decisions}` for `soft
+        decisions of 10 classes`, and `{logits}` for `logits of 10 classes`; in regression, the last two stand for
+        `predictions`.
+      measure: function in `theory.convergence` that computes the `Quantities` of a state; `None` if the algorithm has
+        no such function.
     """
 
     mixes: str = ""

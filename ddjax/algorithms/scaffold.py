@@ -39,7 +39,7 @@ def scaffold(population: Population, *, fraction: float = 1.0, server_step_size:
     In each round, the server draws `m = max(⌊C · N⌋, 1)` devices and sends them `x` and `c`. A device starts at
     `y_n = x` with a fresh optimizer and takes its `K` local steps along `g_n(y_n) − c_n + c`. Then it sets
     `c_n⁺ ← c_n − c + (x − y_n) / (K η)` and sends `y_n − x` and `c_n⁺ − c_n`. The server adds `η_g` times the mean of
-    the former to `x`, and `m/N` times the mean of the latter to `c`. Devices have equal weights. Control variates are
+    `y_n − x` to `x`, and `m/N` times the mean of `c_n⁺ − c_n` to `c`. Devices have equal weights. Control variates are
     initially zero. A message in either direction contains parameters and a control variate. Every device predicts with
     `x`.
 

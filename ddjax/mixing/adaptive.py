@@ -20,9 +20,9 @@ def adaptive(forgetting: float = 0.05) -> Mixer:
     mixed before.) The device distributes the weight `1 − W[n, n]` among its neighbours in proportion to `1 / γ²_nm`.
     Neighbours with noisy or unrelated soft decisions therefore lose weight, although the rule uses no labels. Unlike in
     the paper, the device's own weight stays `W[n, n]`. Otherwise a device would soon give all weight to its own value,
-    because this value changes little between two mixings. The weights in each row sum to 1, but those in a column need
-    not, so mixing does not preserve the mean over devices. The computation covers all pairs of devices, even if `W` is
-    sparse.
+    because this value changes little between two mixings. The weights in each row sum to 1, but the weights in a column
+    need not, so mixing does not preserve the mean over devices. The computation covers all pairs of devices, even if
+    `W` is sparse.
 
     Args:
       forgetting: `ν` in (0, 1], the weight of the newest squared distance.

@@ -14,7 +14,7 @@ def weighted_average() -> Mixer:
     Examples:
       >>> mixer = ddjax.weighted_average()
       >>> mixed, state, sent = mixer.mix(key, x, mixer.init(x, 1), network)
-      >>> print(mixed[:, 0].round(2))  # device 1 and its two neighbours share its 3
+      >>> print(mixed[:, 0].round(2))  # device 1 has a 3, which it shares with its two neighbours
       [1. 1. 1. 0.]
     """
 

@@ -31,7 +31,7 @@ def one_per_link(network: NetworkRound) -> Traffic:
 
 
 def payload(x: PyTree) -> tuple[int, ...]:
-    """Shape of one device's message when it is passed to a compressor."""
+    """Return the shape of one device's message as a compressor receives it."""
     leaves = jax.tree.leaves(x)
     return leaves[0].shape[1:] if len(leaves) == 1 else (sum(math.prod(leaf.shape[1:]) for leaf in leaves),)
 

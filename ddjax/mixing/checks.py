@@ -12,7 +12,7 @@ def check_mixing(mixer: Mixer, network: Network, weights: str = "", lossless: st
       network: `Problem.network`.
       weights: name of the sums of `W` that must be 1, as in `Mixer.weights`; if this name is empty, `mixer.weights`
         applies.
-      lossless: name of the algorithm if, whatever the mixer, it needs every message to arrive; otherwise empty.
+      lossless: name of the algorithm if the algorithm itself needs every message to arrive; otherwise empty.
 
     Raises:
       InputError: the network does not meet a requirement.

@@ -35,7 +35,7 @@ class Compressor(NamedTuple):
 
 
 def number_bytes() -> int:
-    """Size in bytes of an uncompressed number."""
+    """Return the size in bytes of an uncompressed number."""
     return working_dtype().itemsize
 
 
@@ -96,7 +96,7 @@ def top_k(part: float) -> Compressor:
     (Stich et al., NeurIPS 2018).
 
     Args:
-      part: number of entries `k`, or the fraction `k / P` if it is below 1.
+      part: the number `k` if at least 1, or the fraction `k / P` if below 1.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def random_k(part: float) -> Compressor:
     receiver derive the choice of entries from a shared seed, so only values are sent.
 
     Args:
-      part: number of entries `k`, or the fraction `k / P` if it is below 1.
+      part: the number `k` if at least 1, or the fraction `k / P` if below 1.
     """
 
     def compress(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -207,14 +207,14 @@ def _count(part: float, shape: tuple[int, ...]) -> int:
     k = max(1, round(part * size)) if part < 1 else int(part)
     if k > size:
         raise InputError(
-            f"a compressor cannot keep {k} numbers of a message of length {size}; use at most {size}, or a fraction "
+            f"a compressor cannot keep {k} of the {size} numbers in a message; use at most {size}, or a fraction "
             "below 1"
         )
     return k
 
 
 def _index_bytes(size: int) -> int:
-    """Size in bytes (1, 2 or 4) of the smallest unsigned type that can index `size` entries."""
+    """Return the size in bytes (1, 2 or 4) of the smallest unsigned type that can index `size` entries."""
     return next((width for width in (1, 2) if size <= 256**width), 4)
 
 

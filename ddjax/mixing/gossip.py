@@ -10,11 +10,11 @@ from ddjax.types import Mixer, MixerState, PyTree, Traffic
 
 
 def gossip() -> Mixer:
-    """Push `x` to a uniformly drawn out-neighbour; every device averages its own value with those that it receives.
+    """Push `x` to a uniformly drawn out-neighbour; every device averages its own value and the values that it receives.
 
     This average is the merge of gossip learning (Hegedűs, Danner, Jelasity, DAIS 2019) for models of equal age. Soft
     decisions always have equal ages, because all devices update the same rows. A device merges all the messages of a
-    round at once instead of one after another. The mixer uses the links of `W`, but not its weights. It preserves the
+    round together instead of one after another. The mixer uses the links of `W`, but not its weights. It preserves the
     mean only in expectation, and only on regular graphs.
     """
 

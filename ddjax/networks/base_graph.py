@@ -1,9 +1,9 @@
 """Base-(k + 1) graphs, on which devices reach the exact average after a few sparse rounds.
 
-The graphs are those of Takezawa, Sato, Bao, Niwa and Yamada, "Beyond Exponential Graph" (NeurIPS 2023). Names follow
+Takezawa, Sato, Bao, Niwa and Yamada proposed these graphs in "Beyond Exponential Graph" (NeurIPS 2023). Names follow
 the paper: `H_k` is the k-peer hyper-hypercube (algorithm 1), the simple base-(k + 1) graph is algorithm 2, and the
-base-(k + 1) graph is algorithm 3. A round is a list of links `(i, j, weight)`. A device gives itself 1 minus the
-weights of its links.
+base-(k + 1) graph is algorithm 3. A round is a list of links `(i, j, weight)`. The weight that a device gives itself is
+1 minus the sum of the weights of its links.
 """
 
 import functools
@@ -57,10 +57,11 @@ def hyper_hypercube(nodes: Sequence[int], k: int) -> list[Links]:
 def simple_base(nodes: Sequence[int], k: int) -> list[Links]:
     """Build the rounds of the simple base-(k + 1) graph on any number of nodes.
 
-    The digits of the number of nodes in base `k + 1`, most significant first, divide the nodes into parts: part `l`,
-    for the digit `a_l` at position `p_l`, has `a_l (k + 1)^p_l` nodes in `a_l` sections. First, the nodes of each part
-    average their values. Then each part in turn links every node of the later parts to a node in each of its sections,
-    so that the mean over each section is the overall mean. Finally, the nodes of each section average.
+    Each digit other than 0 of the number of nodes, written in base `k + 1`, defines a part of the nodes; the part of
+    the most significant digit is the first. The part of a digit `a` at position `p` has `a` sections of `(k + 1)^p`
+    nodes. First, the nodes of each part average their values. Then each part in turn links every node of the later
+    parts to one node in each of its own sections, so that the mean over each section is the overall mean. Finally, the
+    nodes of each section average their values.
     """
     if _factors(len(nodes), k + 1) is not None:
         return hyper_hypercube(nodes, k)

@@ -15,13 +15,13 @@ _REMEDIES = {
 
 
 def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = "", lossless: str = "") -> None:
-    """Check that a network averages and suits the parts that use it.
+    """Check that a network computes averages, and that it suits the algorithm and the mixer.
 
     Args:
       network: network as in `Problem.network`.
       stochastic: key of `STOCHASTIC`: the sums that must be 1.
-      fixed: name of the part that needs the same graph in every round; empty if there is no such part.
-      lossless: name of the part that needs every message to arrive; empty if there is no such part.
+      fixed: name of the algorithm or mixer that needs the same graph in every round; empty if there is none.
+      lossless: name of the algorithm or mixer that needs every message to arrive; empty if there is none.
 
     Raises:
       InputError: if the network fails a check; the message says what is wrong, and where.
@@ -35,8 +35,7 @@ def check_network(network: Network, stochastic: str = "doubly", *, fixed: str = 
     """
     if fixed and network.changes:
         raise InputError(
-            f"{fixed} needs a fixed graph, because devices keep copies of their neighbours' values, but this graph "
-            "changes"
+            f"{fixed} needs a fixed graph, because devices keep copies of their neighbours' values; this graph changes"
         )
     if lossless and network.loses_messages:
         raise InputError(f"{lossless} needs every message to arrive, but this network loses messages")

@@ -21,15 +21,15 @@ def read_edges(path: str, devices: int, directed: bool) -> nx.Graph:
     """Read a graph from a text file with one link `i j` per line.
 
     Spaces, tabs, commas or semicolons separate the two numbers. Blank lines and comments after `#` or `%` are skipped.
-    Devices are numbered from 0, or from 1 if the file has no 0 and goes up to `devices`. `graph.graph["note"]` says
-    what the user should know about the numbering and about links that were dropped.
+    Devices are numbered from 0. If the number `devices` occurs and 0 does not, they are numbered from 1.
+    `graph.graph["note"]` says what the user should know about the numbering and about links that were dropped.
 
     Raises:
       InputError: if the file cannot be read, a line is not a link between two of the devices, or the file has no links.
     """
     links = _links(path, devices)
     if not links and devices > 1:
-        raise InputError(f"the edge file {path!r} holds no links; write one line `i j` per link")
+        raise InputError(f"the edge file {path!r} contains no links; write one line `i j` per link")
     ends = {end for link, _ in links for end in link}
     first = int(0 not in ends and devices in ends)
     for link, number in links:

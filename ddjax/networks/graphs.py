@@ -92,7 +92,8 @@ def hypercube(n: int, seed: int) -> nx.Graph:
 
 def erdos_renyi(n: int, seed: int, p: float) -> nx.Graph:
     """Draw a graph in which each link exists with probability `p`."""
-    # The fast generator draws other graphs for the same seed; the plain generator takes N²/2 steps.
+    # The plain generator takes N²/2 steps, too many for a large graph. From the same seed, the fast one draws another
+    # graph.
     return (nx.fast_gnp_random_graph if n > 2000 else nx.gnp_random_graph)(n, p, seed=seed)
 
 

@@ -15,8 +15,8 @@ from ddjax.networks.matrices import Dense, MixingMatrix
 from ddjax.sharding import by_column
 from ddjax.stacked import expand
 
-# Largest number of slots per device that are unrolled, so that XLA fuses them into one loop without temporaries; a
-# larger number is scanned.
+# A loop over at most this many slots per device is unrolled, so that XLA fuses its steps into one loop without
+# temporaries. A longer loop becomes a scan over blocks of this many slots.
 _UNROLLED = 32
 
 
@@ -25,14 +25,14 @@ _UNROLLED = 32
 class Links(MixingMatrix):
     """Mixing matrix stored by its `E` directed links, sorted by receiver, then sender; see `from_matrices`.
 
-    A product gathers what each device hears, slot by slot, so its cost grows with the number of links. Devices are
-    grouped by the number of their in-neighbours, so that a hub (as in a star) does not add padding for all devices; a
-    regular graph has one group.
+    A product adds what each device hears, slot by slot (slot `j` contains the `j`-th link to each device), so its cost
+    grows with the number of links. Devices are grouped by the number of their in-neighbours, so that a hub (as in a
+    star) does not add padding for all devices; a regular graph has one group.
 
     Attributes:
       own: `[N]` weights that devices give themselves; `[T, N]` for a stacked cycle.
-      weights: `[E]` weights of the links; `[T, E]` for a cycle, on the union of its graphs, 0 where a round lacks a
-        link.
+      weights: `[E]` weights of the links. For a cycle, `[T, E]`, where the links are those of all its graphs; the
+        weight is 0 in a round without the link.
       senders: `[E]` int32, the sender of each link.
       receivers: `[E]` int32, the receiver of each link.
       by_sender: `[E]` int32, the permutation that sorts the links by sender, then receiver.
@@ -107,7 +107,7 @@ class Links(MixingMatrix):
         return self._sum_of_hops(around, x, self.own, self.weights[self.by_hop])
 
     def _sum_of_hops(self, around: jax.Array, x: jax.Array, own: jax.Array, weights: jax.Array) -> jax.Array:
-        """Add to each row of `x`, times its own weight, the weighted rows of `around` to which its hops lead."""
+        """Multiply each row of `x` by its own weight, and add the weighted rows of `around` that its hops reach."""
         total = expand(own, x) * x
         for hop, weight in zip(self.hops, weights.T, strict=True):
             start = self._reach[0] + hop
@@ -115,7 +115,7 @@ class Links(MixingMatrix):
         return total
 
     def multiply(self, x: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]`, the columns that one shard holds."""
+        """Multiply `W` by `x` `[N, …]`, which contains the columns of one shard."""
 
         def hear(slots: jax.Array) -> jax.Array:
             senders = jnp.take(self.senders, slots, mode="clip")  # padding reads any sender, with weight 0

@@ -23,7 +23,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def multiply(self, x: jax.Array) -> jax.Array:
-        """Multiply `W` by `x` `[N, …]`, the columns that one shard holds."""
+        """Multiply `W` by `x` `[N, …]`, which contains the columns of one shard."""
 
     @property
     @abc.abstractmethod
@@ -32,7 +32,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def links(self) -> jax.Array:
-        """Mark with 1 the links whose receiver hears the sender, by link, int32; no device has a link to itself."""
+        """Mark with 1 the links whose weight is not 0, by link, int32; no device has a link to itself."""
 
     @abc.abstractmethod
     def endpoints(self, count: int) -> tuple[jax.Array, jax.Array]:

@@ -9,8 +9,8 @@ import scipy.sparse
 
 from ddjax.errors import InputError
 
-# Dense eigenvalue methods take seconds up to this number of devices. Beyond it, iterative methods use the settings
-# below.
+# Largest number of devices for dense eigenvalue methods, which take seconds at this size. For more devices, iterative
+# methods use the settings on the next line.
 _DENSE = 2000
 _KRYLOV, _RESTARTS, _TOLERANCE = 40, 75, 1e-10
 
@@ -58,8 +58,8 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
       matrices: float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
 
     Raises:
-      InputError: if no limit is known: the matrices are column-stochastic, and they change from round to round, are for
-        thousands of devices, or let a push-sum weight fall below 1e-4.
+      InputError: if no limit is known. This happens only with column-stochastic matrices, if they change from round to
+        round, have more than 2000 rows, or let a push-sum weight fall below 1e-4.
     """
     rows, columns = (max(abs(m.sum(axis) - 1).max() for m in matrices) for axis in (1, 0))
     if rows > 1e-4 and columns < 1e-4:  # beyond rounding
@@ -68,7 +68,7 @@ def largest_consensus_step_size(matrices: Matrices) -> float:
 
 
 def gershgorin_step_size(matrices: Matrices) -> float:
-    """Bound the consensus step sizes that are stable for every row-stochastic matrix with these or larger diagonals."""
+    """Compute a bound below which every `ζ` is stable, for row-stochastic matrices with these or larger diagonals."""
     return float(min(2 * matrix.diagonal().min() for matrix in matrices))
 
 
@@ -146,7 +146,7 @@ def _iterated_modulus(matrices: Matrices) -> float | None:
     symmetric = len(matrices) == 1 and _symmetric(matrices[0])
 
     def apply(x: np.ndarray) -> np.ndarray:
-        # Subtracting the mean moves only the eigenvalue 1 of a row- or column-stochastic matrix, namely to 0.
+        # Subtracting the mean changes one eigenvalue of a row- or column-stochastic matrix: the eigenvalue 1 becomes 0.
         return functools.reduce(lambda x, matrix: matrix @ x, matrices, x) - x.mean()
 
     from scipy.sparse.linalg import LinearOperator  # slow to import

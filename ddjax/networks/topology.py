@@ -69,7 +69,7 @@ def largest_consensus_step_size(network: Network, matrices: Sequence[scipy.spars
 
     Args:
       network: network as in `Problem.network`.
-      matrices: matrices of the network in full precision; by default those of `network.sample_matrices`.
+      matrices: matrices of the network in full precision; by default `network.sample_matrices()`.
 
     Raises:
       InputError: if no limit is known.
@@ -112,7 +112,7 @@ class TopologyEntry(Entry):
     `build` is `(devices, seed, *arguments) → nx.Graph`, directed or not, or `(request, *arguments) → Topology`.
 
     Attributes:
-      whole: whether `build` makes a whole network (the second form).
+      whole: whether `build` returns a `Topology` (the second form) and not a graph.
     """
 
     whole: bool = False
@@ -140,7 +140,7 @@ def build_topology(
       product: one of `PRODUCTS`; empty for the fastest.
 
     Raises:
-      InputError: if a name is unknown, arguments do not fit, a file cannot be read, or the network does not average.
+      InputError: if a name is unknown, arguments do not fit, a file cannot be read, or the network fails a check.
 
     Examples:
       >>> from ddjax.networks import build_topology
@@ -259,7 +259,7 @@ def one_peer_exponential(request: Request) -> Topology:
 
 
 def base_k_plus_one(request: Request, k: int) -> Topology:
-    """Make a cycle of sparse graphs, with their own weights, after which the devices have the exact average.
+    """Make a cycle of sparse graphs with their own weights; after one cycle, all devices have the exact average.
 
     This works for any number of devices. A device has at most `K` neighbours in a round (Takezawa et al., NeurIPS
     2023).

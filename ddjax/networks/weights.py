@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Adjacency(NamedTuple):
-    """Graph in the form from which weights are made.
+    """Adjacency matrix and degrees of a graph, from which mixing weights are computed.
 
     Attributes:
       matrix: sparse `[N, N]`; `A[n, m] = 1` where `n` hears `m`.
@@ -38,8 +38,8 @@ def default_weights(graph: "nx.Graph", stochastic: str = "doubly") -> str:
     """Name the default weights of a graph.
 
     The default is `metropolis_hastings` on an undirected graph and `uniform` on a directed graph. If `uniform` weights
-    would not be doubly stochastic on a directed graph, and `stochastic` does not require it, the default is
-    `column_uniform` or `row_uniform`.
+    are not doubly stochastic on a directed graph, and `stochastic` is not `doubly`, the default is `column_uniform` or
+    `row_uniform`.
     """
     if not graph.is_directed():
         return "metropolis_hastings"
@@ -95,7 +95,7 @@ def uniform(adjacency: Adjacency) -> scipy.sparse.csr_array:
     into, out = adjacency.in_degree, adjacency.out_degree
     if np.unique(np.concatenate([into, out])).size > 1:
         remedy = (
-            "push_sum works with column_uniform weights, and so does distillation with --mixing=push_sum"
+            "use column_uniform with --algorithm=push_sum, or with distillation and --mixing=push_sum"
             if adjacency.directed
             else "use metropolis_hastings"
         )

@@ -111,7 +111,7 @@ def test_devices_that_know_a_part_of_the_reference_set_are_a_loop_in_which_they_
 
 def test_neighbors_and_closed_forms_refuse_a_reference_set_that_devices_know_in_part():
     problem = small_problem(reference_known=0.5)
-    with pytest.raises(InputError, match="keeps no estimate of reference examples that a device does not know"):
+    with pytest.raises(InputError, match="works only if every device knows all reference examples"):
         make_distillation(make_learners(), "neighbors").check(problem)
     algorithm = ddjax.co_regularization(make_learners(), distillation_weight=1.0)
     with pytest.raises(InputError, match="know the whole reference set"):

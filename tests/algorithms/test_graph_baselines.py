@@ -227,7 +227,9 @@ def test_without_a_symmetric_matrix_exact_diffusion_grows_even_without_gradients
 
 @pytest.mark.parametrize("mixer", [gossip(), ddjax.push_sum(), ddjax.choco(compressor("sign"), 0.1)])
 def test_exact_diffusion_refuses_mixings_that_are_not_one_matrix(mixer):
-    assert "by one matrix that keeps the mean" in refusal(lambda population: ddjax.exact_diffusion(population, mixer))
+    assert "applies one matrix and keeps the mean" in refusal(
+        lambda population: ddjax.exact_diffusion(population, mixer)
+    )
 
 
 def test_gradient_tracking_refuses_a_mixing_that_loses_the_mean():
@@ -254,7 +256,7 @@ def test_quasi_global_momentum_refuses_other_steps_than_it_counts_with(optimizer
     algorithm = ddjax.quasi_global_momentum(
         make_learners(optimizer=optimizer), ddjax.weighted_average(), learning_rate=rate
     )
-    with pytest.raises(InputError, match="not those of SGD"):
+    with pytest.raises(InputError, match="do not take plain SGD steps"):
         algorithm.check(small_problem())
 
 

@@ -189,7 +189,7 @@ def test_combinations_run(tmp_path, flags):
         (["--algorithm=scaffold", "--topology=torus", "--ridge=1"], "--ridge is not used by scaffold"),
         (["--algorithm=dynamic_averaging", "--balancing=hedg"], "did you mean 'hedge'"),
         (["--algorithm=gossip", "--message_fraction=2"], "must lie in (0, 1]"),
-        (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 numbers of a message of length 650"),
+        (["--algorithm=choco", "--compressor=top_k:651"], "cannot keep 651 of the 650 numbers in a message"),
         (["--algorithm=choco", "--compressor=topk:3"], "did you mean 'top_k'"),
         (["--algorithm=choco", "--choco_step_size=1.5"], "choco_step_size must lie in [0, 1]"),
         (["--algorithm=choco", "--topology=random_matching"], "choco needs a fixed graph"),

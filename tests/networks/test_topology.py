@@ -216,8 +216,8 @@ def test_directed_edges_may_be_numbered_from_1(tmp_path):
         (b"1" * 6000 + b" 2\n", ":1: expected two device numbers from 0 to 3, got '1{60}…'"),
         (b"0 1\n# caf\xe9\n", ":2: this is not UTF-8 text"),
         ("0 1\n".encode("utf-16"), ":1: this is not UTF-8 text"),
-        (b"", "holds no links; write one line `i j` per link"),
-        (b"# nothing\n\n", "holds no links"),
+        (b"", "contains no links; write one line `i j` per link"),
+        (b"# nothing\n\n", "contains no links"),
         (b"0 1\n2 3\n", "not connected: its 2 parts"),
         (b"1 2\n2 3\n3 1\n", r"1 of 4 devices have no link \(the first is device 0\)"),
     ],
@@ -264,7 +264,7 @@ def test_mistakes_are_named(spec, devices, weights, message):
 def test_directed_graph_without_doubly_stochastic_weights_is_refused(tmp_path):
     path = tmp_path / "graph.txt"
     path.write_text("0 1\n1 2\n2 0\n0 2\n")
-    with pytest.raises(InputError, match="push_sum works with column_uniform"):
+    with pytest.raises(InputError, match="use column_uniform with --algorithm=push_sum"):
         build_topology(f"directed_edges:{path}", 3)
 
 
