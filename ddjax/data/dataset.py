@@ -10,7 +10,7 @@ class Column(NamedTuple):
 
     Attributes:
       name: name in the header.
-      kind: `number`, `category` (one input per text, with the values 0 and 1), `text` or `ignored`.
+      kind: `number`, `category` (one input with the values 0 and 1 for each different text), `text` or `ignored`.
       missing: number of rows without a value.
       filled: number that replaces missing values: the median over the training rows; `None` if no number is missing.
       categories: texts of a `category` column, in sorted order.

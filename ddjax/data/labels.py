@@ -32,11 +32,11 @@ def check_task(task: str) -> None:
 def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], task: str = "") -> Targets:
     """Decide whether targets are classes or numbers to predict, and give the classes the labels 0 to K − 1.
 
-    If no task is set, texts, Boolean values and integers are classes. One-hot rows are also classes, as are
-    floating-point numbers with the values 0 to K − 1, 1 to K, or −1 and 1; in these two cases, a note reports the
-    decision. (By contrast, scikit-learn's `type_of_target` treats all whole numbers as classes.) All other
-    floating-point numbers are numbers to predict. The new labels follow the sorted order of the classes, so the labels
-    in the data may start at any number and have gaps.
+    If no task is set, texts, Boolean values, integers and one-hot rows are classes. Floating-point numbers are classes
+    if their values are 0 to K − 1, 1 to K, or −1 and 1, with at most 20 different values that occur at least five times
+    on average. All other floating-point numbers are numbers to predict. (By contrast, scikit-learn's `type_of_target`
+    treats all whole numbers as classes.) A note tells the user if one-hot rows or floating-point numbers are read as
+    classes. Classes are numbered in sorted order, so the labels in the data may start at any number and have gaps.
 
     Args:
       train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, Boolean values, integers or floating-point numbers.
@@ -57,8 +57,8 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
     if train.ndim == 2 and (task == "classification" or train.dtype.kind != "f") and task != "regression":
         row = int(np.argmax((train != 0).sum(1) != 1))
         raise InputError(
-            f"{names[0]}: classes must have shape [examples] or be one-hot rows, but row {row} of {train.dtype} "
-            f"{list(train.shape)} is not one-hot; to predict numbers, use --task=regression"
+            f"{names[0]}: classes must have shape [examples] or be one-hot rows, but the shape is {list(train.shape)} "
+            f"({train.dtype}) and row {row} is not one-hot; to predict numbers, use --task=regression"
         )
     numeric = train.dtype.kind in "iuf"
     if task == "regression":

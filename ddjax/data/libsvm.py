@@ -66,7 +66,7 @@ def read_libsvm(path: str, seed: int, task: str = "") -> Dataset:
     if beside is None:
         notes = (note(len(y)),)
         if len(y) < 5:
-            raise InputError(f"{path}: at least 5 rows are needed to use a fifth for testing, got {len(y)}")
+            raise InputError(f"{path}: at least 5 rows are needed to hold out a fifth for testing, got {len(y)}")
         train, test = split(len(y), seed)
         x, y, x_test, y_test = x[train], y[train], x[test], y[test]
     else:

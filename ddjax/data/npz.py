@@ -97,7 +97,9 @@ def _readied(path: str, arrays: dict[str, np.ndarray], dataset: Dataset, sample_
         return dataset._replace(x_train=log_mel(train, rate), x_test=log_mel(test, rate, train))
     train, test = mapped(train, _number), _number(test)
     if _channels_first(train.shape):
-        notes += (f"images {list(train.shape[1:])} seem to have their channels first, so the channels are moved last",)
+        notes += (
+            f"images {list(train.shape[1:])} seem to have their channels first, so the channels are moved to the end",
+        )
         train, test = (mapped(x, lambda x: np.ascontiguousarray(np.moveaxis(x, 1, -1))) for x in (train, test))
     return dataset._replace(x_train=train, x_test=test, notes=notes)
 
@@ -134,7 +136,7 @@ def _owner(
 
 
 def _read(path: str, owner_key: str = "", names: tuple[str, ...] = _NAMES) -> dict[str, Any]:
-    """Read those arrays of an archive that ddjax uses."""
+    """Read from an archive only the arrays that ddjax uses."""
     name = ""
     try:
         with zipfile.ZipFile(Path(path).expanduser()):  # because np.load also opens other kinds of files

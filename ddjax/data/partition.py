@@ -1,8 +1,9 @@
 """Partitions of examples among devices.
 
 A partition function takes the labels `[M]` of the examples (or numbers to predict, if the partition does not use
-labels). It returns one array per device: the row numbers of the examples that the device holds. The `N` arrays together
-contain `total` different rows, and each array contains at least one row.
+labels); only `natural` takes the owners of the examples instead. The function returns one array per device: the row
+numbers of the examples that the device holds. The `N` arrays have no row in common, and each array contains at least
+one row. Except with `natural`, the arrays together contain `total` rows.
 """
 
 import numpy as np
@@ -74,7 +75,9 @@ def shards(labels: np.ndarray, total: int, devices: int, rng: np.random.Generato
     The method is that of McMahan et al. (AISTATS 2017).
     """
     if total < 2 * devices:
-        raise InputError(f"partition 'shards' needs two examples per device, got {total} for {devices} devices")
+        raise InputError(
+            f"partition 'shards' needs two examples per device, got {total} examples for {devices} devices"
+        )
     order = rng.permutation(len(labels))[:total]
     pieces = np.array_split(order[np.argsort(labels[order], kind="stable")], 2 * devices)
     return [np.concatenate([pieces[a], pieces[b]]) for a, b in rng.permutation(2 * devices).reshape(devices, 2)]

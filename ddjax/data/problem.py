@@ -26,8 +26,8 @@ class Prepared(NamedTuple):
     Attributes:
       problem: the problem (see `types.Problem`).
       facts: entries for `config.json`, in types that JSON accepts: `task`, `classes`, `outputs`, `inputs`, `columns`,
-        `standardized`, `examples`, `reference`, `duplicates` (number of test examples whose input and target also occur
-        among the private and reference examples) and `notes`.
+        `standardized`, `examples`, `reference`, `duplicates` (number of test examples that have the same input and
+        target as a private or reference example) and `notes`.
     """
 
     problem: Problem
@@ -91,8 +91,8 @@ def prepare(
       dirichlet_alpha: concentration of the `dirichlet` and `quantity` partitions.
       examples_per_device: mean number of private examples per device or, with `natural`, the largest number; 0 to
         divide all training examples that are not used for the reference set or for validation.
-      reference_size: number `R` of reference examples; 0 for a quarter of the training data, but at most 2,000 examples
-        and at most all examples of `reference_dataset`.
+      reference_size: number `R` of reference examples; 0 for the smallest of three numbers: a quarter of the training
+        data, 2,000, and the number of training examples of `reference_dataset`.
       eval_examples: number of test examples, drawn at random; 0 for all.
       standardize: way to scale inputs: `columns`, `whole` or `none`; empty to decide from the data.
       seed: seed of all random draws.
@@ -111,8 +111,8 @@ def prepare(
       validation_examples: number of validation examples. They are drawn uniformly from the training data before all
         other examples, and no device holds them.
       evaluate_on: `test`, or `validation` to use the validation examples as the test examples of the problem.
-      shards: number of accelerators over which the devices will be spread. With more than one accelerator and without a
-        `feature_shift`, private inputs are prepared only when they are needed (see `rows.Chosen`).
+      shards: number of accelerators (or host devices of a CPU) over which the devices will be spread. If it is above 1
+        and there is no `feature_shift`, private inputs are prepared only when they are needed (see `rows.Chosen`).
 
     Raises:
       InputError: there are too few examples, a name is unknown, an argument does not suit the data set, or token ids
@@ -199,7 +199,7 @@ def prepare(
             if common := sum(example.tobytes() in taken for _, example in _each(some, places)):
                 notes.append(f"the reference set contains the inputs of {common} of the {len(places)} {name} examples")
     if known_by_device is not None and (unknown := int((~known_by_device.any(0)).sum())):
-        notes.append(f"no device knows {unknown} of the {reference_size} reference examples")
+        notes.append(f"{unknown} of the {reference_size} reference examples are unknown to all devices")
     if not numbers and len(held_classes) < dataset.outputs:
         notes.append(f"{dataset.outputs - len(held_classes)} of the classes have no example on any device")
     facts = {
@@ -246,7 +246,7 @@ def _seen(
 
 
 def _duplicates(dataset: Dataset, known: np.ndarray, tests: np.ndarray) -> int:
-    """Count the test rows `tests` whose inputs and targets both equal those of one of the training rows `known`."""
+    """Count the test rows `tests` that have the same input and target as one of the training rows `known`."""
 
     def codes(x: Any, y: np.ndarray, rows: np.ndarray) -> Iterator[int]:
         return (hash((example.tobytes(), y[row].tobytes())) for row, example in _each(x, rows))
@@ -265,12 +265,12 @@ def _each(x: Any, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int, examples_per_device: int) -> None:
     if not 0 < reference_size < total:
         raise InputError(
-            f"reference_size must be between 1 and {total - 1}, fewer than the {total} training examples, "
-            f"got {reference_size}"
+            f"reference_size must be between 1 and {total - 1}, because there are {total} training examples; got "
+            f"{reference_size}"
         )
     if not 0 <= eval_examples <= tests:
         raise InputError(
-            f"eval_examples must lie in 0 … {tests}, the number of examples for evaluation, got {eval_examples}"
+            f"eval_examples must be between 0 and {tests} (the number of examples for evaluation), got {eval_examples}"
         )
     if examples_per_device < 0:
         raise InputError(f"examples_per_device must be 0 (all) or positive, got {examples_per_device}")
@@ -279,7 +279,7 @@ def _check_sizes(total: int, reference_size: int, tests: int, eval_examples: int
 def _owned(
     dataset: Dataset, private: np.ndarray, devices: int, partition: str, most: int, rng: np.random.Generator
 ) -> Sequence[np.ndarray]:
-    """Divide examples by owner; return the positions in `private` of the examples of each device."""
+    """Divide examples by owner; return, for each device, the positions of its examples in `private`."""
     if dataset.owner is None:
         others = ", ".join(entry.name for entry in PARTITIONS.entries() if not entry.by_owner)
         raise InputError(
@@ -323,14 +323,14 @@ def _check_tokens(dataset: Dataset) -> None:
                 "use tokens=False for other inputs"
             )
         if x.size and not 0 <= x.min() <= x.max() < 2**31:
-            raise InputError(f"token ids must lie in 0 … {2**31 - 1}, but x_{split} ranges from {x.min()} to {x.max()}")
+            raise InputError(f"token ids must be in [0, {2**31 - 1}], but x_{split} ranges from {x.min()} to {x.max()}")
 
 
 def pool(problem: Problem) -> Problem:
     """Give all private examples to a single device, so that the algorithm `local` is centralized training.
 
-    The learner of this device should have `N` times the batch size of the original devices. A round then processes as
-    many examples as before.
+    The `Population` of this device should have `N` times the batch size of the original population. A round then
+    processes as many examples as before.
 
     Examples:
       >>> problem = ddjax.make_problem(dataset, network, reference_size=437)

@@ -23,15 +23,15 @@ def held_out(
 
     Args:
       dataset: data set with the training examples.
-      order: numbers `[M]` of the training rows, in random order.
+      order: row numbers `[M]` of the training examples, in random order.
       size: number `R` of reference examples.
-      rng: source of randomness for the shares of the classes.
+      rng: source of randomness for the class shares.
       classes: names of the classes that may be chosen; empty for all classes.
       alpha: concentration of the Dirichlet distribution from which class shares are drawn; 0 to use the class shares of
         the training data.
 
     Returns:
-      Numbers `[R]` of the rows of the reference set, and numbers `[M − R]` of the remaining rows.
+      Row numbers `[R]` of the reference examples, and row numbers `[M − R]` of the remaining examples.
 
     Raises:
       InputError: `classes` or `alpha` is set but the data set has no classes, a class is unknown, or a class has too
@@ -69,10 +69,10 @@ def _whole(shares: np.ndarray, total: int) -> np.ndarray:
 def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw reference inputs `[R, …]` from the data set `other`, or make noise if `other` is `None`.
 
-    Noise is normally distributed and has the dtype, mean and standard deviation of the training inputs. For inputs of
-    rank 2, the mean and standard deviation are those of each column; otherwise, they are those of all numbers. For
-    token ids, noise consists of training tokens drawn at random. Texts from another data set are cut, or padded with
-    the id 0, to the length of the training texts.
+    Noise is normally distributed and has the dtype, mean and standard deviation of the training inputs. Inputs `[M, P]`
+    have one mean and one standard deviation per column; other inputs have a single mean and a single standard
+    deviation. For token ids, noise consists of training tokens drawn at random. Texts from another data set are cut, or
+    padded with the id 0, to the length of the training texts.
     """
     x = dataset.x_train
     if other is not None:
@@ -91,7 +91,7 @@ def outside(dataset: Dataset, other: Dataset | None, size: int, rng: np.random.G
 
 
 def known_by_device(devices: int, size: int, share: float, rng: np.random.Generator) -> jax.Array | None:
-    """Draw the reference examples that each device knows, `[N, R]` bool; return `None` if all devices know all of them.
+    """Draw the reference examples that each device knows, `[N, R]` bool; return `None` if every device knows all.
 
     Raises:
       InputError: `share` is outside (0, 1], or `share · size` rounds to 0 examples.
@@ -108,7 +108,7 @@ def known_by_device(devices: int, size: int, share: float, rng: np.random.Genera
 
 
 def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
-    """Raise `InputError` if `other` has fewer than `size` inputs, or if their form differs from the devices' inputs."""
+    """Raise `InputError` if `other` has fewer than `size` inputs, or inputs of another form than the devices' data."""
     here, there = dataset.x_train, other.x_train
     if not 0 < size <= len(there):
         raise InputError(
@@ -130,15 +130,19 @@ def check(dataset: Dataset, other: Dataset, size: int, name: str) -> None:
             f"{list(x.shape[1:])} {'token ids' if each.tokens else 'numbers'}"
             for each, x in ((dataset, here), (other, there))
         ]
-        raise InputError(f"the inputs of the reference data {name} are {kinds[1]}, but devices have {kinds[0]}")
+        raise InputError(
+            f"the inputs of the reference data {name} are {kinds[1]}, but the devices' inputs are {kinds[0]}"
+        )
     if here.dtype.kind != there.dtype.kind:
-        raise InputError(f"the reference data {name} have dtype {there.dtype}, but devices have dtype {here.dtype}")
+        raise InputError(
+            f"the reference data {name} have dtype {there.dtype}, but the devices' data have dtype {here.dtype}"
+        )
     if here.dtype.kind in "iu":
         limits = np.iinfo(here.dtype)
         least = min(int(block.min()) for block in blocks(there))
         most = max(int(block.max()) for block in blocks(there))
         if least < limits.min or most > limits.max:
             raise InputError(
-                f"the reference data {name} lie in {least} … {most}, which does not fit the dtype {here.dtype} of the "
-                "devices' data"
+                f"the reference data {name} range from {least} to {most}, which does not fit the dtype {here.dtype} of "
+                "the devices' data"
             )

@@ -18,8 +18,8 @@ class Wanted(NamedTuple):
       target_column: name of the column of a table that contains the targets.
       task: `classification` or `regression`; empty to decide from the targets.
       ignore_columns: names of columns of a table that are not inputs, joined by `+`.
-      input_key: feature of a TensorFlow data set that is the input, or column of texts that is the only input of a
-        table.
+      input_key: feature of a TensorFlow data set that is the input (or several features, joined by `+`), or column of
+        texts that is the only input of a table.
       target_key: feature of a TensorFlow data set that is the target.
       owner_key: column of a table, feature of a TensorFlow data set, or array in a NumPy archive that contains the
         owner of each example.

@@ -28,8 +28,8 @@ class Scaling(NamedTuple):
       scale: positive divisor or divisors, in the same shape as `offset`.
       kinds: for each column, `deviation` if its scale is its standard deviation, or `range` if its scale is the largest
         distance of a value from the offset.
-      root_mean_square: root mean square of the numbers before scaling; if there are columns, the largest over the
-        columns.
+      root_mean_square: root mean square of the numbers before scaling; if there are columns, the largest root mean
+        square of a column.
     """
 
     how: str
@@ -82,7 +82,7 @@ def _none(size: float) -> Scaling:
 def input_scaling(dataset: Dataset, reference: np.ndarray, standardize: str = "") -> Scaling:
     """Decide how inputs are scaled.
 
-    A table (a `.csv`, or integers of rank 2) is standardized by column, with means and standard deviations of the
+    A table (a `.csv`, or integers `[M, P]`) is standardized by column, with means and standard deviations of the
     training rows. Other integers are pixels. They are standardized by a single mean and a single standard deviation:
     those of the reference set, which all devices know. Other floating-point inputs remain unchanged unless they are far
     from unit scale. In that case, they are standardized by column, or as a whole if they have more than two axes.

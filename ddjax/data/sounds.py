@@ -20,9 +20,9 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
     0 to half the sample rate.
 
     Args:
-      sounds: sounds `[M, S]`: floating-point numbers from −1 to 1, or integers. The full scale of 8-bit and 16-bit
-        integers is that of their dtype. For wider integers, the full scale is that of 16, 24 or 32 bits, whichever is
-        the smallest that can hold the training sounds.
+      sounds: sounds `[M, S]`: floating-point numbers from −1 to 1, or integers. 8-bit and 16-bit integers are assumed
+        to use the full range of their dtype. Wider integers are assumed to use the range of 16, 24 or 32 bits: the
+        smallest that can hold the training sounds.
       sample_rate: sample rate in Hz.
       training: training sounds `[M, S]`; `None` if `sounds` are the training sounds.
 
@@ -65,7 +65,7 @@ def log_mel(sounds: np.ndarray, sample_rate: int, training: np.ndarray | None = 
 
 
 def _full_scale(sounds: np.ndarray) -> tuple[float, float]:
-    """Return the number that represents silence, and the largest distance of a possible sound from this number."""
+    """Return the number that represents silence, and the largest possible distance of a sample from this number."""
     if sounds.dtype.kind == "f":
         return 0.0, 1.0
     if sounds.dtype.itemsize <= 2:

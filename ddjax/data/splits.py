@@ -4,7 +4,7 @@ import numpy as np
 
 
 def split(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a fifth of the rows for testing; return the numbers of the training rows and of the test rows."""
+    """Draw a fifth of the rows for testing; return the row numbers for training and for testing."""
     test, train = np.split(np.random.default_rng(seed).permutation(rows), [rows // 5])
     return train, test
 

@@ -21,15 +21,16 @@ def synthetic_classification(
 ) -> Dataset:
     """Generate data for classification: all devices share one labelling rule, but their inputs differ.
 
-    The data follow Synthetic(α, β) of FedProx (Li et al., MLSys 2020). Device `n` draws `x ~ N(v_n, Σ)` with `v_n ~
-    N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is `argmax(A x + b)`, with standard normal `A` and `b`.
+    The data are similar to Synthetic(α, β) of FedProx (Li et al., MLSys 2020), but all devices share `A` and `b`.
+    Device `n` draws `x ~ N(v_n, Σ)` with `v_n ~ N(0, h² I)` and diagonal `Σ_jj = j^−1.2`. The label is
+    `argmax(A x + b)`, with standard normal `A` and `b`.
     A heterogeneity `h = 0` makes all devices alike. With larger `h`, the inputs of different devices are further apart,
     and each device has fewer classes. Test examples come from all devices in equal parts.
 
     Args:
       seed: seed of all randomness.
       devices: number of devices `N`.
-      train: total number of training examples; devices own them in turn.
+      train: total number of training examples; example `i` belongs to device `i mod N`.
       test: total number of test examples.
       classes: number of classes `K`.
       dimensions: length of an input.
@@ -66,7 +67,7 @@ def synthetic_regression(
     Args:
       seed: seed of all randomness.
       devices: number of devices `N`.
-      train: total number of training examples; devices own them in turn.
+      train: total number of training examples; example `i` belongs to device `i mod N`.
       test: total number of test examples.
       dimensions: length of an input.
       noise: standard deviation `σ` of the noise.
@@ -90,7 +91,7 @@ def synthetic_regression(
 def _drawn(
     rng: np.random.Generator, owner: np.ndarray, place: Callable, dimensions: int
 ) -> tuple[Callable[[], Blocks], np.random.Generator]:
-    """Return a function that iterates over blocks of float64 inputs, and the generator after all inputs are drawn.
+    """Return a function that iterates over blocks of float64 inputs, and a copy of `rng` that has drawn all inputs.
 
     If there are several processes, the inputs are drawn again for each pass, so that no process holds all of them.
     """

@@ -98,7 +98,7 @@ def _decoded(path: str, encoding: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path} is not a readable .csv: byte {content[error.start]:#04x} on line {line} is not "
-            f"{encoding.upper().removesuffix('-SIG')}; set --encoding, such as cp1252, or save the file as UTF-8"
+            f"{encoding.upper().removesuffix('-SIG')}; set --encoding, for example to cp1252, or save the file in UTF-8"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error

@@ -86,9 +86,11 @@ def read_csv(
     if owner_key:
         ignored[owner_key] = "it contains the owners of the rows"
     if input_key:
-        ignored |= {name: "only texts are inputs" for name in columns if name not in (input_key, target_column)}
+        ignored |= {
+            name: "--input_key names the only input" for name in columns if name not in (input_key, target_column)
+        }
     if len(table.lines) < 5:
-        raise InputError(f"{path}: at least 5 rows are needed to use a fifth for testing, got {len(table.lines)}")
+        raise InputError(f"{path}: at least 5 rows are needed to hold out a fifth for testing, got {len(table.lines)}")
     target = _target(table, target_column)
     y, _, outputs, classes, notes = read_targets(target, target, (f"{path}: {target_column!r}",) * 2, task)
     notes = (*table.notes, note(len(y)), *notes)

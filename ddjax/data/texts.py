@@ -50,7 +50,7 @@ def no_text(texts: Sequence[str]) -> np.ndarray:
 
 
 def _plain(texts: Sequence[str]) -> np.ndarray | None:
-    """Convert all texts at once to finite numbers `[M]`; return `None` if any text is not a finite number."""
+    """Convert texts to finite numbers `[M]` in a single step; return `None` if any text is not a finite number."""
     try:
         values = np.array(texts, float)
     except ValueError:

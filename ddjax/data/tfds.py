@@ -84,8 +84,8 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
         here, held_out = _taken(here, rows), _taken(here, tests)
     if not here.targets or not held_out.targets:
         raise InputError(
-            f"tfds:{name} has {len(here.targets)} training examples and {len(held_out.targets)} test examples; both "
-            "are needed"
+            f"tfds:{name} has {len(here.targets)} training examples and {len(held_out.targets)} test examples; at "
+            "least one of each is needed"
         )
     known = getattr(features[target], "names", None)
     for part, examples in ((train, here), ("the test split", held_out)):
@@ -102,7 +102,7 @@ def read_tfds(wanted: Wanted, name: str) -> Dataset:
         named(here.targets), named(held_out.targets), (f"tfds:{name}, {target!r} of {train}", f"{target!r} of test"),
         wanted.task,
     )  # fmt: skip
-    if known and set(classes) == set(known):  # keep the order of the data set
+    if known and set(classes) == set(known):  # keep the order of the classes in the data set
         order = np.argsort([known.index(each) for each in classes])
         place = np.argsort(order).astype(np.int32)
         y, y_test, classes = place[y], place[y_test], tuple(known)
@@ -181,11 +181,11 @@ def _keys(wanted: Wanted, name: str, info: Any) -> tuple[list[str], str]:
             first = known[0]
             inputs = list(first) if isinstance(first, dict | list | tuple) else [first]
         target = target or (known[1] if isinstance(known[1], str) else "")
-    held = f"it has {listed([f'{key} ({type(each).__name__})' for key, each in features.items()], 30)}"
+    held = f"its features are {listed([f'{key} ({type(each).__name__})' for key, each in features.items()], 30)}"
     for role, given in (("input", inputs), ("target", target)):
         if not given:
             raise InputError(
-                f"tfds:{name} does not say which feature is the {role}; name one with --{role}_key: {held}"
+                f"tfds:{name} does not say which feature is the {role}; name one with --{role}_key; {held}"
             )
     for key in [*inputs, target]:
         if key not in features:

@@ -22,7 +22,7 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
       evaluate_on: `test`, or `validation` to use the validation examples as the test set of the returned data set.
 
     Returns:
-      The data set without the validation examples in its training data, and the order of its training examples.
+      The data set whose training data lack the validation examples, and the random order of these training data.
 
     Raises:
       InputError: `evaluate_on` is unknown, `evaluate_on` is `validation` but there are no validation examples, or no
@@ -32,8 +32,8 @@ def set_apart(dataset: Dataset, order: np.ndarray, examples: int, evaluate_on: s
         raise suggest("evaluate_on", evaluate_on, EVALUATED)
     if not 0 <= examples < len(order):
         raise InputError(
-            f"validation_examples must lie in 0 … {len(order) - 1}, fewer than the {len(order)} training examples, got "
-            f"{examples}"
+            f"validation_examples must be between 0 and {len(order) - 1}, because there are {len(order)} training "
+            f"examples; got {examples}"
         )
     if evaluate_on == "validation" and not examples:
         raise InputError("evaluate_on 'validation' needs validation examples; set validation_examples")

@@ -34,8 +34,8 @@ def round_keys(key: jax.Array) -> RoundKeys:
 def draw(key: jax.Array, size: int, count: int) -> jax.Array:
     """Draw `count` of the numbers `0 … size − 1`, without replacement and in random order.
 
-    The result, `[count]`, holds the positions of the `count` largest of `size` random numbers. `jax.random.choice`
-    sorts several times, which takes ten times as long on a CPU.
+    The function draws `size` random numbers and returns the positions `[count]` of the largest ones. On a CPU,
+    `jax.random.choice` takes ten times as long, because it sorts several times.
 
     Examples:
       >>> rows = draw(jax.random.key(0), 10, 10)
@@ -50,7 +50,7 @@ class Minibatch(NamedTuple):
 
     Attributes:
       key: key of the step.
-      rows: `[B]` rows of the data.
+      rows: `[B]` row numbers of the examples in the data.
       weight: `[B]` weights of the examples; `None` if all are equal.
       takes: `[]` whether the step is taken; `None` if every step is taken.
     """
@@ -68,7 +68,7 @@ def minibatches(
 
     Args:
       key: key of the device in this round.
-      held: `[n_max]` rows of the data that the device holds, padded on the right.
+      held: `[n_max]` row numbers of the examples that the device holds, padded on the right.
       size: `[]` number of entries of `held` that are not padding.
       batch_size: examples per minibatch; 0 for all examples of the device.
       epochs: passes over the device's examples, shuffled anew each time; 0 to draw uniformly with replacement.

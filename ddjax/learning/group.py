@@ -1,4 +1,4 @@
-"""Stacked devices of one architecture; only this module knows how they are executed."""
+"""Stacked devices of one architecture; no other module depends on how they are executed."""
 
 import math
 from collections.abc import Callable

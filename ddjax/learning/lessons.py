@@ -1,4 +1,4 @@
-"""Local phases on the reference set: devices learn from public examples to which others gave labels or scores."""
+"""Local phases on the reference set: devices learn from reference examples, whose targets depend on other devices."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def check_unadjusted(population: Population, name: str) -> None:
       InputError: a learner has a prior adjustment.
     """
     if any(group.learner.adjusts for group in population.groups):
-        raise InputError(f"{name} has its own loss, which takes no prior_adjustment; leave out that setting")
+        raise InputError(f"{name} has its own loss, which cannot use prior_adjustment; leave out that setting")
 
 
 def check_lessons(
@@ -94,7 +94,7 @@ def approach(
       problem: the problem; its private examples determine the number of steps that schedules count per round.
       reference: `[b, …]` reference examples.
       targets: `[N, b, K]`, the targets of each device on these examples.
-      compare: loss of an example; it must not close over a traced array.
+      compare: function that computes the loss of each example; it must not close over a traced array.
       epochs: number of passes.
 
     Returns:
@@ -127,13 +127,14 @@ def train_joined(
 ) -> tuple[tuple[Device, ...], Phase]:
     """Run the local phase of a round on minibatches that are drawn from private and reference examples together.
 
-    The loss is the cross-entropy with labels and soft labels. A device that takes no reference examples is trained as
-    by `population.train`; with local steps, even the draws are the same.
+    The loss is the cross-entropy with the labels of private examples and the soft labels of reference examples. A
+    device that learns from no reference example is trained as by `population.train`; with `local_steps` instead of
+    `local_epochs`, even its minibatches are the same.
 
     Args:
       population: the devices, with the number of steps or passes.
       key: device `n` draws from `fold_in(key, n)`.
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       problem: a classification problem.
       targets: `[N, R, K]` soft labels of the reference examples.
@@ -175,13 +176,13 @@ def train_beside(
 ) -> tuple[tuple[Device, ...], Phase]:
     """Run the local phase of a round, with as many labelled reference examples as private ones in each minibatch.
 
-    Private minibatches are those of `population.train`. Reference examples are drawn uniformly with replacement. The
+    Private minibatches are drawn as in `population.train`. Reference examples are drawn uniformly with replacement. The
     loss is the mean cross-entropy over both kinds of examples.
 
     Args:
       population: the devices, with the number of steps or passes.
       key: device `n` draws from `fold_in(key, n)`.
-      round: `[]` rounds done.
+      round: `[]` number of rounds done.
       devices: a stacked `Device` for each group.
       problem: a classification problem.
       labels: `[N, R]` labels of the reference examples.

@@ -36,7 +36,7 @@ def squared_euclidean(log_s: jax.Array, z: jax.Array) -> jax.Array:
 def kl(log_s: jax.Array, z: jax.Array) -> jax.Array:
     """Compute `KL(z ‖ s) = Σ z log(z / s)`, in nats.
 
-    This is the direction in knowledge distillation (Hinton, Vinyals, Dean 2015).
+    Knowledge distillation uses this direction of the divergence (Hinton, Vinyals, Dean 2015).
     """
     return jnp.sum(xlogy(z, z) - z * log_s, axis=-1)
 

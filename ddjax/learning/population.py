@@ -137,7 +137,7 @@ class Population:
             take as much time to compute.
           correct: function that changes the gradient before each update, and that must not close over a traced array.
           corrections: values that `correct` takes for each device: a stacked pytree for each group.
-          known: `[N, b]` bool, the reference examples that each device has; all examples if `None`.
+          known: `[N, b]` bool, the reference examples that each device knows; all examples if `None`.
         """
         parts = []
         for number, ((group, members), stacked) in enumerate(zip(self.members(), devices, strict=True)):
@@ -182,8 +182,8 @@ class Population:
     ) -> tuple[Device, Phase]:
         """Run the local phase of some devices of one group.
 
-        The devices have the numbers `ids` `[M]`, and are stacked in this order. The other arguments are those of
-        `train`; `round` is `[]` or `[M]`.
+        The devices have the numbers `ids` `[M]`, and are stacked in this order. The other arguments are as in `train`,
+        but arrays with a device axis contain only these devices; `round` is `[]` or `[M]`.
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner
@@ -235,7 +235,7 @@ class Population:
         return self._each(lambda learner, device, x: learner.predict(device, x), devices, x)
 
     def outputs(self, devices: tuple[Device, ...], x: jax.Array) -> jax.Array:
-        """Compute the outputs behind the soft decisions, logits or predicted numbers, `[B, …] → [N, B, K]`."""
+        """Compute the logits or predicted numbers of every device on the same inputs, `[B, …] → [N, B, K]`."""
         return self._each(lambda learner, device, x: learner.outputs(device.params, x), devices, x)
 
     def _each(
@@ -270,16 +270,16 @@ class Population:
         """Refuse a problem from which these devices cannot learn.
 
         Raises:
-          InputError: the numbers of devices differ, the targets belong to another task, or the models have no output
-            for a label or a number.
+          InputError: the problem has another number of devices, the targets belong to another task, or the models have
+            no output for a label or a number.
         """
         counts = {
-            "the private examples of": len(problem.private_indices),
-            "the network of": problem.network.devices,
+            "private examples": len(problem.private_indices),
+            "a network": problem.network.devices,
         }
         for what, count in counts.items():
             if count != self.size:
-                raise InputError(f"the problem has {what} {count} devices, but there are {self.size} learners")
+                raise InputError(f"the problem has {what} for {count} devices, but the population has {self.size}")
         task = infer_task(problem.y)
         if any(group.learner.task is not task for group in self.groups):
             raise InputError(
@@ -295,11 +295,11 @@ class Population:
             if task is not CLASSIFICATION:
                 if y.shape[1:] != (outputs,):
                     raise InputError(
-                        f"the {name} hold {y.shape[1]} numbers each, but the models have {outputs} outputs"
+                        f"the {name} have {y.shape[1]} numbers to predict each, but the models have {outputs} outputs"
                     )
             elif wrong := [int(label) for label in (y.min(), y.max()) if not 0 <= label < outputs]:
                 raise InputError(
-                    f"the {name} hold the label {wrong[0]}, but the models' {outputs} outputs are for 0 … {outputs - 1}"
+                    f"the {name} include the label {wrong[0]}, but the models have outputs only for 0 to {outputs - 1}"
                 )
 
 
@@ -341,7 +341,7 @@ def single_group(population: Population, algorithm: str) -> Group:
     """
     if len(population.groups) > 1:
         raise InputError(
-            f"{algorithm} shares parameters, so all devices need one architecture, but there are "
+            f"{algorithm} shares parameters, so all devices need the same architecture, but there are "
             f"{len(population.groups)} groups; give one model, or use distillation, which shares soft decisions"
         )
     return population.groups[0]

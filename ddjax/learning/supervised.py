@@ -1,4 +1,4 @@
-"""Supervised learning with distillation on one device; only this module knows the loss of a learner."""
+"""Supervised learning with distillation on one device; only this module defines the loss of a learner."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +45,7 @@ def supervised_learner(
       divergence: `D`, such as `task.divergence("kl")`; the squared distance by default.
       temperature: `T`, for the soft decisions that are sent and for those that are compared with a target; only for
         classification.
-      prior_adjustment: `τ`. The private loss takes the outputs `f + τ log π_n`, where `π_n` are the shares of the
+      prior_adjustment: `τ`. The private loss uses the outputs `f + τ log π_n`, where `π_n` are the shares of the
         classes among the examples of device `n` (Menon et al., ICLR 2021, equation 10; with `τ = 1` the balanced
         softmax of Ren et al., NeurIPS 2020). This keeps a device from learning that the classes it lacks are rare. Only
         for classification.
@@ -121,8 +121,8 @@ def supervised_learner(
         (loss, _), gradients = in_parts(private_loss(batch), micro_batch, params, *examples(batch))
         if targets is None:
             return gradients, StepInfo(loss, jnp.zeros_like(loss), None)
-        # The reference minibatch has a pass of its own: all devices share it, so under `vmap` one matrix product serves
-        # all devices.
+        # The reference minibatch has a separate pass. All devices share this minibatch, so under `vmap` one matrix
+        # product serves all devices.
         public = reference, targets, shares(reference, known)
         (distance, s), pull = in_parts(distilled, micro_batch, params, *public)
         gradients = jax.tree.map(lambda own, pull: own + distillation_weight * pull, gradients, pull)
@@ -164,7 +164,7 @@ def in_parts(loss: Callable, size: int, params: PyTree, *examples: jax.Array):
         (value, outputs), gradient = differentiate(params, *examples)
         return jax.tree.map(jnp.add, total, (value, gradient)), outputs
 
-    # Pad with zeros, so that these examples have no share in the sum.
+    # Pad with zeros, so that the padding has the share 0 and adds nothing to the sum.
     padded = [jnp.pad(e, [(0, -count % size)] + [(0, 0)] * (e.ndim - 1)) for e in examples]
     parts = tuple(e.reshape(-1, size, *e.shape[1:]) for e in padded)
     nothing = jnp.zeros((), examples[-1].dtype), jax.tree.map(jnp.zeros_like, params)

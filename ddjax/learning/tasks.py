@@ -48,7 +48,7 @@ def _log_softmax(f: jax.Array, temperature: Any) -> tuple[jax.Array, jax.Array]:
     return log_s, jnp.exp(log_s)
 
 
-# `y [M]` are integers in `[0, K)`. Soft decisions are points of the simplex, and they are uniform at first.
+# `y [M]` are integers in `[0, K)`. Soft decisions are points of the simplex; `z` and `s^prev` are uniform at first.
 CLASSIFICATION = Task(
     metric="accuracy",
     best="max",

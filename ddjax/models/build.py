@@ -63,7 +63,7 @@ def build_model(
     if tokens and not entry.tokens:
         if entry.on_tokens is None:
             takers = [each.name for each in MODELS.entries() if each.tokens or each.on_tokens]
-            raise InputError(f"model {name!r} takes no token ids; models that do: {', '.join(takers)}")
+            raise InputError(f"model {name!r} takes no token ids; models that take token ids: {', '.join(takers)}")
         make = entry.on_tokens
     else:
         entry.check(input_shape)

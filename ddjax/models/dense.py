@@ -1,6 +1,6 @@
 """Dense layer that is fast on CPUs if the layers of many devices are stacked.
 
-Kernels have the shape `[out, in]`, and products put the features before the examples.
+Kernels have the shape `[out, in]`, and products of kernels and inputs have the shape `[out, B]`.
 """
 
 import jax

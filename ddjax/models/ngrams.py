@@ -20,7 +20,7 @@ def hashed_ngrams(x: jax.Array) -> jax.Array:
       x: token ids `[B, L]`; the id 0 means that there is no token.
 
     Returns:
-      Counts `[B, 4096]`; those of each example are divided by the square root of their sum.
+      Counts `[B, 4096]`; the counts of each example are divided by the square root of their sum.
     """
     ids = token_ids(x).astype(jnp.uint32)
     # Odd multipliers mix the lower bits into the upper bits, which form the hash.

@@ -35,8 +35,8 @@ class ModelEntry(Entry):
     def __post_init__(self) -> None:
         if self.arguments:
             raise InputError(
-                f"model {self.name!r} cannot have arguments, because what follows the colon after a model's name is a "
-                "number of devices, as in mlp:16"
+                f"model {self.name!r} cannot have arguments, because the text after the colon is a number of "
+                "devices, as in mlp:16"
             )
 
 

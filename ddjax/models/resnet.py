@@ -39,8 +39,8 @@ class _Block(nnx.Module):
 class ResNet(nnx.Module):
     """Residual network with GroupNorm: a 3×3 convolution, three stages of blocks, mean pooling and a dense layer.
 
-    The stages have 16, 32 and 64 channels. The depth is 2 + 6 · blocks; the paper on distributed distillation uses a
-    depth of 14.
+    The stages have 16, 32 and 64 channels. With `blocks` blocks per stage, the depth is 2 + 6 · `blocks`; the paper on
+    distributed distillation uses a depth of 14.
     """
 
     def __init__(self, blocks: int, input_shape: tuple[int, ...], outputs: int, activation: Activation, rngs: nnx.Rngs):

@@ -133,7 +133,9 @@ def test_numbers_without_an_output(problem):
     learner = ddjax.supervised_learner(model, optax.sgd(0.1), task=REGRESSION)
     population = ddjax.Population([ddjax.Group(learner, DEVICES)], 4)
     two = jnp.zeros((len(problem.y), 2)), jnp.zeros((len(problem.y_test), 2))
-    assert "hold 2 numbers each" in refusal(ddjax.local(population), changed(problem, y=two[0], y_test=two[1]))
+    assert "have 2 numbers to predict each" in refusal(
+        ddjax.local(population), changed(problem, y=two[0], y_test=two[1])
+    )
 
 
 def test_models_that_are_not_linear_have_no_closed_form():

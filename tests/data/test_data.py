@@ -138,7 +138,10 @@ def test_npz(tmp_path):
         ({"y_train": np.ones((6, 2)), "y_test": np.ones((2, 3))}, r"differ: float64 \[6, 2\]"),
         ({"y_train": np.full(6, np.inf), "y_test": np.ones(2)}, "y_train has values that are not finite"),
         ({"y_train": np.ones((6, 2), int)}, r"y_train and y_test differ"),
-        ({"y_train": np.ones((6, 2), int), "y_test": np.ones((2, 2), int)}, r"row 0 of int64 \[6, 2\] is not one-hot"),
+        (
+            {"y_train": np.ones((6, 2), int), "y_test": np.ones((2, 2), int)},
+            r"\[6, 2\] \(int64\) and row 0 is not one-hot",
+        ),
         ({"y_train": np.array(["a"] * 6), "y_test": np.array(["a"] * 2)}, "only one class, a"),
         ({"y_train": np.arange(6) - 1}, r"6 different labels in 6 rows \(the first label is -1\).*--task=regression"),
         ({"y_train": np.array(["a", "b", "c", "d", "e", "f"]), "y_test": np.array(["a", "b"])}, "is not a name"),
@@ -276,8 +279,8 @@ def test_csv_of_labels(tmp_path):
     [
         ("a,b", [(i, i) for i in range(9)], "", "--target_column must name the column to predict: a, b"),
         ("size,price", [(i, i) for i in range(9)], "prize", "did you mean 'price'"),
-        ("a,b", [(i, i) for i in range(4)], "a", "at least 5 rows are needed to use a fifth for testing, got 4"),
-        ("a,b", [], "a", "at least 5 rows are needed to use a fifth for testing, got 0"),
+        ("a,b", [(i, i) for i in range(4)], "a", "at least 5 rows are needed to hold out a fifth for testing, got 4"),
+        ("a,b", [], "a", "at least 5 rows are needed to hold out a fifth for testing, got 0"),
         ("a,b", [(i, i if i != 3 else None) for i in range(9)], "b", "is missing in 1 rows, beginning with line 5"),
         ("a,b", [(None, i) for i in range(9)], "b", "column 'a' has no value"),
         ("a,b", [(None, i) for i in range(9)], "a", "column 'a' has no value"),
@@ -342,10 +345,10 @@ def test_files_that_are_no_npz(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"reference_size": 90}, "fewer than the 90 training examples"),
+        ({"reference_size": 90}, "there are 90 training examples"),
         ({"reference_size": 88}, "2 private examples are too few for 4 devices"),
         ({"examples_per_device": 20, "reference_size": 30}, "need 80 private examples, but only 60"),
-        ({"eval_examples": 31}, "0 … 30"),
+        ({"eval_examples": 31}, "between 0 and 30"),
         ({"partition": "dirichle"}, "did you mean 'dirichlet'"),
         ({"partition": "natural"}, "needs the owners of examples"),
         ({"dirichlet_alpha": 0.0}, "positive"),

@@ -121,7 +121,7 @@ def test_the_reference_set_can_be_another_data_set():
     known = {x.tobytes() for x in other.x_train}
     assert all(np.asarray(x).tobytes() in known for x in problem.reference)
     assert len(problem.x) == 90  # nothing is held out
-    with pytest.raises(InputError, match=re.escape("[4, 5] numbers, but devices have [4, 6]")):
+    with pytest.raises(InputError, match=re.escape("[4, 5] numbers, but the devices' inputs are [4, 6]")):
         made(reference_dataset=small(shape=(4, 5)), reference_source="other.npz")
     with pytest.raises(InputError, match=r"reference_size must be between 1 and 30"):
         made(reference_dataset=other, reference_source="other.npz", reference_size=31)
@@ -184,7 +184,7 @@ def test_other_reference_data_are_looked_at():
     )
     made(pixels, reference_dataset=wide, reference_source="it.npz")
     wide.x_train[3, 0, 0] = 300
-    with pytest.raises(InputError, match="lie in 9 … 300, which does not fit the dtype uint8"):
+    with pytest.raises(InputError, match="range from 9 to 300, which does not fit the dtype uint8"):
         made(pixels, reference_dataset=wide, reference_source="it.npz")
 
 
@@ -242,7 +242,7 @@ def test_devices_can_know_different_parts_of_the_reference_set():
     assert known.shape == (5, 20)
     np.testing.assert_array_equal(known.sum(1), 6)
     assert prepared.facts["reference"]["bytes_per_device"] == 6 * 24 * 4
-    assert f"no device knows {(~known.any(0)).sum()} of the 20 reference examples" in prepared.facts["notes"]
+    assert f"{(~known.any(0)).sum()} of the 20 reference examples are unknown to all devices" in prepared.facts["notes"]
     assert made().problem.known is None
     for share, said in ((0.01, "of 20 reference examples is less than one"), (0, "must lie in"), (1.1, "must lie in")):
         with pytest.raises(InputError, match=said):

@@ -163,9 +163,9 @@ def test_owners_are_a_feature(folder):
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
-        ("unsaid", {}, r"which feature is the input; name one with --input_key: it has .*vector \(Tensor\)"),
+        ("unsaid", {}, r"which feature is the input; name one with --input_key; its features are .*vector \(Tensor\)"),
         ("unsaid", {"input_key": "image"}, "name one with --target_key"),
-        ("unsaid", {"input_key": "imag", "target_key": "label"}, "has no feature 'imag'; it has"),
+        ("unsaid", {"input_key": "imag", "target_key": "label"}, "has no feature 'imag'; its features are"),
         ("unsaid", {"input_key": "label", "target_key": "label"}, "both an input and the target"),
         ("unsaid", {"input_key": "ragged", "target_key": "label"}, "'ragged' has shape .* must have the same shape"),
         ("unsaid", {"input_key": "text+vector", "target_key": "label"}, "'text' holds texts"),

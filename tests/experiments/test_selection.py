@@ -177,7 +177,7 @@ def test_what_is_picked_is_trained_as_it_was_tried(tmp_path, capsys):
         ([BY, "--trials=-1"], "at least 0"),
         ([BY, "--select_per=topologie"], "topology"),
         ([BY, "--select_per=seed"], "averaged, not compared"),
-        ([BY, "--eval_examples=200"], "must lie in 0 … 100"),
+        ([BY, "--eval_examples=200"], "must be between 0 and 100"),
         (["--trials=3"], "give --select, too"),
         ([BY, "--validation_examples=0"], "--validation_examples"),
     ],
@@ -195,7 +195,7 @@ def test_mistakes_get_one_line(flags, message, tmp_path, capsys):
     [
         ({"evaluate_on": "tests"}, "accepted: test, validation"),
         ({"evaluate_on": "validation"}, "needs validation examples; set validation_examples"),
-        ({"validation_examples": 50}, "must lie in 0 … 49"),
+        ({"validation_examples": 50}, "must be between 0 and 49"),
     ],
 )
 def test_validation_that_cannot_be_is_refused(choices, message):

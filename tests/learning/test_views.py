@@ -101,7 +101,7 @@ def test_views_by_flag(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--feature_views=3"], "needs at least 3 devices per model, but linear has 2"),
-        (["--feature_views=2", "--algorithm=dsgd"], "all devices need one architecture"),
+        (["--feature_views=2", "--algorithm=dsgd"], "all devices need the same architecture"),
         (["--feature_views=2", "--algorithm=centralized"], "trains one model"),
         (["--feature_views=2", "--dataset=synthetic_classification:3:1"], "at least as many columns"),
     ],

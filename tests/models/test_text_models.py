@@ -68,7 +68,9 @@ def test_only_some_models_see_the_order():
 
 
 def test_what_takes_no_token_ids_says_what_does():
-    with pytest.raises(InputError, match=re.escape("'cnn' takes no token ids; models that do: linear, mlp, embedding")):
+    with pytest.raises(
+        InputError, match=re.escape("'cnn' takes no token ids; models that take token ids: linear, mlp, embedding")
+    ):
         build_model("cnn", (5,), 4, tokens=True)
 
 
