@@ -1,4 +1,4 @@
-"""Measure what simulated devices cost, or plan the cost for other accelerators."""
+"""Measure the time and memory of a simulation, or predict them for other accelerators."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Run every combination of comma-separated lists of flags, and write one table."""
+"""Run every combination of values in comma-separated flags, and write one table of results."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Settings of experiments, experiments built from them, and commands for single runs, sweeps and studies.
+"""Settings of experiments, experiments that are built from settings, and commands for single runs, sweeps and studies.
 
-From Python or a notebook, without flags::
+To run an experiment from Python or a notebook::
 
     experiment = ddjax.experiments.build(ddjax.experiments.Settings(algorithm="dsgd", devices=64))
     history = experiment.run()

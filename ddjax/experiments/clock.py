@@ -36,7 +36,7 @@ class Clock:
         self._since, self._phase = now, phase
 
     def move(self, seconds: float, origin: str, target: str) -> None:
-        """Move seconds from phase `origin` to phase `target`, at most as many as `origin` had when it last ended."""
+        """Move seconds from phase `origin` to phase `target`, but not more than `origin` had when it last ended."""
         seconds = min(seconds, self._seconds[origin])
         self._seconds[origin] -= seconds
         self._seconds[target] += seconds

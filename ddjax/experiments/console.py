@@ -67,7 +67,7 @@ def _forms(built: Experiment) -> str:
 
 
 def data_lines(built: Experiment) -> list[str]:
-    """Return lines that describe how the data were understood: task, inputs, scales, examples and notes."""
+    """Return lines that describe how ddjax understood the data: task, inputs, scales, examples and notes."""
     facts = built.facts
     lines = [_task(facts), *_inputs(facts), *_views(facts, built.settings.feature_views)]
     examples = facts["examples"]
@@ -78,7 +78,7 @@ def data_lines(built: Experiment) -> list[str]:
     )
     reference = facts["reference"]
     known = "" if reference["known"] == examples["reference"] else f", {reference['known']:,} known to each device"
-    known += ", with its labels, on which devices are pretrained" if reference["labels"] else ""
+    known += ", with labels, on which devices are pretrained" if reference["labels"] else ""
     lines.append(
         f"reference  from {reference['source']}{known}: {size(reference['bytes_per_device'])} on each device, "
         f"{size(reference['bytes_to_distribute'])} to distribute"
@@ -109,7 +109,7 @@ def _task(facts: dict[str, Any]) -> str:
 def _by_deviation(scaling: dict[str, Any]) -> str:
     if len(scaling["scale"]) > 1:
         return "standardized: an error of 1 is one standard deviation"
-    return f"standardized: an error of 1 is one standard deviation, {scaling['scale'][0]:.4g}"
+    return f"standardized: an error of 1 is one standard deviation ({scaling['scale'][0]:.4g})"
 
 
 def _inputs(facts: dict[str, Any]) -> list[str]:
@@ -123,7 +123,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
         done = f"standardized as a whole: mean {scaling['offset']:.4g}, deviation {scaling['scale']:.4g}"
     else:
         ranged = scaling["kinds"].count("range")
-        done = "standardized by column" + (f", {ranged} of them by range" if ranged else "")
+        done = "standardized by column" + (f" ({ranged} by their range)" if ranged else "")
     if not columns:
         return [f"inputs     {shape} numbers ({inputs['dtype']}), {done}"]
     kinds = {kind: [column for column in columns if column["kind"] == kind] for kind in ("number", "category")}
@@ -135,7 +135,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
     lines.append(f"           {shape} numbers from these columns, {done}")
     if missing := sum(column["missing"] for column in columns):
         lines.append(
-            f"missing    {missing:,} values: a number becomes its column's median, a text belongs to no category"
+            f"missing    {missing:,} values: a column's median replaces missing numbers; a missing text has no category"
         )
     for column in columns:
         if column["kind"] == "ignored":
@@ -144,7 +144,7 @@ def _inputs(facts: dict[str, Any]) -> list[str]:
 
 
 def _views(facts: dict[str, Any], views: int) -> list[str]:
-    """Return a line per view that lists the columns its devices see; no lines if there is only one view."""
+    """Return a line per view that lists the columns that its devices see; no lines if there is only one view."""
     shape, names = tuple(facts["inputs"]["shape"]), []
     for column in facts["columns"]:
         if column["kind"] == "number":
@@ -165,7 +165,7 @@ def _reference(built: Experiment) -> str:
         return ""
     there, drawn = len(built.problem.reference), _reference_batch(built)
     each = round(settings.rounds * drawn / there)
-    return f"; {drawn:,} of the {there:,} reference examples per round, each in about {each:,} rounds"
+    return f"; {drawn:,} of the {there:,} reference examples per round; each is drawn in about {each:,} rounds"
 
 
 def _reference_batch(built: Experiment) -> int:

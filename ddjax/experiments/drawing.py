@@ -1,4 +1,4 @@
-"""Drawing of figures without which a command still succeeds."""
+"""Drawing of optional figures: a command also succeeds if they cannot be drawn."""
 
 import contextlib
 import sys
@@ -13,11 +13,11 @@ def optional(script: str, figures: str, remedy: str) -> Iterator[None]:
 
     Args:
       script: name of the command.
-      figures: name of what is drawn.
-      remedy: end of the line on stderr, which says what was written anyway and how to draw the figure later.
+      figures: name of the figures, for the line on stderr.
+      remedy: end of the line on stderr; it says what was written anyway, and how to draw the figure later if possible.
     """
     try:
         yield
-    except Exception as error:  # Matplotlib and its dependencies raise many kinds
+    except Exception as error:  # Matplotlib and its dependencies raise many kinds of errors
         reason = f"{type(error).__name__}: {error}"
         print(f"{script}: {one_line(f'{figures} could not be drawn ({reason[:300]}); {remedy}')}", file=sys.stderr)

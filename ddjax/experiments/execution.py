@@ -91,7 +91,7 @@ def _join(address: str, processes: int, process: int) -> None:
 
 
 def silence() -> None:
-    """Silence stdout for the rest of the process, including output of libraries; errors still go to stderr."""
+    """Silence stdout until the process ends, including output of libraries; errors still go to stderr."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -108,7 +108,7 @@ def _cache() -> None:
 
 def _patience() -> None:
     """Let cores wait an hour for each other; XLA's default of 40 s is too short for a busy or suspended machine."""
-    if jax.__version_info__ >= (0, 12):  # XLA no longer has these flags, and aborts at unknown flags
+    if jax.__version_info__ >= (0, 12):  # XLA no longer has these flags, and aborts if a flag is unknown
         return
     flags = os.environ.get("XLA_FLAGS", "")
     for name in ("xla_cpu_collective_call_terminate_timeout_seconds", "xla_cpu_collective_timeout_seconds"):

@@ -44,7 +44,7 @@ class Experiment(NamedTuple):
     Attributes:
       settings: settings as given.
       algorithm: algorithm to run.
-      problem: problem, with its arrays on the accelerators.
+      problem: data and network, with all arrays on the accelerators.
       simulation: compiled simulation of the algorithm on the problem.
       population: simulated devices.
       topology: network of the devices.
@@ -172,11 +172,11 @@ def _build(
         if len(groups) > 1:
             raise InputError(
                 f"{settings.algorithm} trains one model, but --models={settings.models} and "
-                f"--feature_views={settings.feature_views} make {len(groups)} groups"
+                f"--feature_views={settings.feature_views} make {len(groups)} groups of devices"
             )
         problem, groups = data.pool(problem), [groups[0]._replace(size=1)]
     step_size = _consensus_step_size(settings, mixer, topology)
-    # The program must not keep the data alive.
+    # The compiled program gets only shapes, so that it does not keep the data in memory.
     described = shapes(problem)
     rate = settings.learning_rate or _learning_rate(effective, entry, problem, outputs, groups, hyperparameters)
     hyperparameters |= {"consensus_step_size": step_size or 0.0, "learning_rate": rate}
@@ -192,7 +192,7 @@ def _build(
     else:  # raises errors for a wrong combination of settings before any file is written
         simulation = Simulation(make, problem, mesh, hyperparameters)
     algorithm, devices = make(hyperparameters), population(hyperparameters)
-    placed = simulation.problem  # the last reference to the data on the host
+    placed = simulation.problem  # on the accelerators, so that the copy on the host can be freed
     return Experiment(settings, algorithm, placed, simulation, devices, topology, step_size, rate, facts)
 
 
@@ -242,7 +242,7 @@ def _mixer(entry: AlgorithmEntry, settings: Settings, hyperparameters: Hyperpara
 
 
 def _topology(settings: Settings, stochastic: str) -> Topology:
-    """Build the network; `stochastic` says which sums of its mixing matrix are 1."""
+    """Build the network; `stochastic` says which sums of its mixing matrix must be 1 (see `build_topology`)."""
     # An algorithm without neighbours ignores these settings, so they must not raise errors.
     uses = usage.used(settings)
     spec = settings.topology if "topology" in uses else "ring"

@@ -99,12 +99,12 @@ class Field:
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
-    """Make a field of a settings class; `about` holds other attributes of `Field`."""
+    """Make a field of a settings class; `about` holds the other attributes of its `Field`."""
     return dataclasses.field(default=default, metadata={"help": help, **about})
 
 
 def fields(settings: Any) -> dict[str, Field]:
-    """Return name → field, for each field of a settings class or of an instance of one."""
+    """Return name → field, for each field of a settings class or of its instance."""
     return {
         field.name: Field(field.name, type(field.default), field.default, **field.metadata)
         for field in dataclasses.fields(settings)

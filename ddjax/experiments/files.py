@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and folders that one process at a time may write into."""
+"""Files that are written completely or not at all, and folders into which only one process may write at a time."""
 
 import contextlib
 import csv
@@ -36,7 +36,7 @@ class Claim:
     """Exclusive right of a process to write into a folder, until the process releases the folder or ends.
 
     The process locks the file `.lock` in the folder. The operating system drops the lock when the process ends, even
-    if it is killed. On a file system without locks, the existence of the file is the claim.
+    if it is killed. On a file system without locks, the existence of the file serves as the lock.
 
     Args:
       given: path of a new or empty folder; an empty text makes a new folder at `default`.
@@ -160,11 +160,11 @@ def replace(path: Path, content: str | bytes) -> None:
 
 
 def cut(path: Path, length: int) -> None:
-    """Shorten a file to its first bytes, completely or not at all, and flush it to disk.
+    """Truncate a file, completely or not at all, and flush it to disk.
 
     Args:
-      path: file to shorten.
-      length: number of bytes to keep.
+      path: file to truncate.
+      length: number of bytes to keep, counted from the beginning.
     """
     with naming(path), path.open("r+b") as file:
         file.truncate(length)

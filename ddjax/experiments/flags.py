@@ -1,4 +1,4 @@
-"""Command lines, whose flags follow from the fields of settings classes; only this file imports absl."""
+"""Command lines, whose flags are made from the fields of settings classes; only this file imports absl."""
 
 import re
 import sys
@@ -36,7 +36,7 @@ class Given(NamedTuple):
 
 
 def _plain(message: str) -> str:
-    """Replace Python's words about a value of the wrong type."""
+    """Replace the words with which Python reports a value of the wrong type."""
     for theirs, ours in (
         ("invalid literal for int.*", "must be a whole number"),
         ("could not convert string to float.*", "must be a number"),
@@ -92,9 +92,9 @@ def run(
       body: function that runs the command and returns its exit code, or `None` for 0.
       fields: flags of the command, by name.
       summary: first line of `--help`.
-      argv: name of the script, then its arguments; those of the process if `None`.
+      argv: name of the script, then its arguments; `None` for the command line of the process.
       arguments: names of the arguments that are not flags; empty if there are no such arguments.
-      kept: end of the message after an interruption, which says what remains and how to continue.
+      kept: end of the message after an interruption; it says what remains and how to continue.
 
     Returns:
       The exit code (see `guarded`).
@@ -117,12 +117,12 @@ def run(
 def guarded(
     body: Callable[[list[str]], int | None], argv: Sequence[str] | None, kept: str = "what was written is kept"
 ) -> int:
-    """Run a command so that mistakes and signals end it with a one-line message, even if its output is lost.
+    """Run a command; mistakes and signals end it with a one-line message, but lost output does not end it.
 
     Args:
       body: function that takes the command line and returns an exit code, or `None` for 0.
-      argv: name of the script, then its arguments; those of the process if `None`.
-      kept: end of the message after an interruption, which says what remains and how to continue.
+      argv: name of the script, then its arguments; `None` for the command line of the process.
+      kept: end of the message after an interruption; it says what remains and how to continue.
 
     Returns:
       The exit code: 0 for success, 2 for a user's mistake, 3 for a run that diverged, 128 + number for a signal.

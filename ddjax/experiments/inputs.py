@@ -37,7 +37,7 @@ def device_groups(settings: Settings) -> list[DeviceGroup]:
     """Return the groups of devices in order; the devices of each model are divided among the feature views.
 
     Raises:
-      InputError: a model is unknown, the counts are wrong, or a model has fewer devices than views.
+      InputError: a model is unknown, the counts are wrong, or a model has fewer devices than there are views.
     """
     views, groups = settings.feature_views, []
     for model, size in parse_models(settings.models, settings.devices):
@@ -61,7 +61,7 @@ def load(settings: Settings) -> data.Dataset:
 
 
 def load_reference(settings: Settings) -> data.Dataset | None:
-    """Load the data set that holds the reference set; `None` if that set is noise or part of the training data."""
+    """Load the data set from which the reference set is drawn; `None` if this is noise or the devices' data set."""
     if settings.reference_dataset not in datasets(settings)[1:]:
         return None
     names = data.find_dataset(settings.reference_dataset).names
@@ -96,5 +96,6 @@ def check_task(settings: Settings, problem: Problem) -> None:
         value = getattr(settings, name)
         if value != fields(Settings)[name].default:
             raise InputError(
-                f"--{name}={value} is only for classification, but {settings.dataset} is regression; leave the flag out"
+                f"--{name}={value} is only for classification, but {settings.dataset} is a regression task; leave this "
+                "flag out"
             )

@@ -6,7 +6,7 @@ import networkx as nx
 import numpy as np
 
 _AROUND = 60  # largest number of devices on one circle, so that their marks do not get too small
-_SPRINGS = 100  # largest number of devices for which springs between all pairs are fast to compute
+_SPRINGS = 100  # largest number of devices for which a layout with springs between all pairs is fast
 
 
 def places(devices: int, links: np.ndarray, topology: str = "", server: bool = False) -> np.ndarray:

@@ -78,8 +78,8 @@ def looks(curves: Sequence[tuple[str, str]]) -> list[int]:
     """Choose a look for each curve, as a number: look `k` has colour `k % 7` and style `k // 7`.
 
     A system has the same look in every figure. Of several curves of one system, the curve with the shortest
-    description has that look. The other curves take free looks that follow from their descriptions, so that a curve
-    usually has the same look in every figure.
+    description has that look. The other curves get unused looks, which depend only on their descriptions if
+    possible, so that a curve usually has the same look in every figure.
 
     Args:
       curves: the system of each curve, and a description of its settings, which is empty for the default settings.

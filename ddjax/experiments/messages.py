@@ -53,7 +53,7 @@ def _content(built: Experiment, way: str, kind: str, drawn: int) -> str:
 
 
 def beside(count: int, model: int) -> str:
-    """Compare the size of a message with that of the largest model."""
+    """Compare the size of a message with the size of the largest model."""
     ratio = float(f"{count / model:.2g}")
     if ratio == 1:
         return f"as large as the largest model, {size(model)}"

@@ -31,7 +31,7 @@ from ddjax.learning import TASKS
 
 MARKERS = "os^Dp*hv8P"
 SIZES = {"s": 0.85, "^": 1.2, "v": 1.2, "D": 0.7, "*": 1.7}  # relative areas, with which marks look equally large
-DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # more devices are drawn as squares in rows; more links are not drawn
+DRAWN_DEVICES, DRAWN_LINKS = 400, 6000  # above 400, devices become squares in rows; above 6000, no link is drawn
 _INK, _WORST = "#555555", "#D55E00"
 
 
@@ -48,7 +48,7 @@ class Links(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Scores of the devices of a run over time.
+    """Scores of the devices of a run over time, and the links between the devices.
 
     Attributes:
       flags: settings of the run.
@@ -218,7 +218,7 @@ def draw_devices(
       marks: marker of each model.
       norm: scale of the colours.
       colormap: name of the colour map.
-      worst: `min` or `max`, whichever is the worst score.
+      worst: `min` if the lowest score is the worst, otherwise `max`.
       side: side of the panel in inches.
 
     Returns:
@@ -247,7 +247,7 @@ def draw_devices(
 
 
 def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> None:
-    """Draw the links, wider where more bytes were sent; if there are few, the one-way links get arrows."""
+    """Draw the links, wider where more bytes were sent; if there are few links, arrows mark those in one direction."""
     pairs, bytes, both = merged(links)
     if not 0 < len(pairs) <= DRAWN_LINKS:
         return
@@ -337,7 +337,7 @@ def _note(run: Run) -> str:
     if not len(pairs):
         return "no link carried a message"
     if len(pairs) > DRAWN_LINKS:
-        return f"{len(pairs):,} links carried messages; more than {DRAWN_LINKS:,} are not drawn"
+        return f"{len(pairs):,} links carried messages; more than {DRAWN_LINKS:,} are too many to draw"
     if np.ptp(bytes) < 0.01 * bytes.max():
         return f"{count(len(pairs), 'link')}, {size(bytes.mean())} over each"
     return f"{count(len(pairs), 'link')}, wider where more bytes went: {size(bytes.min())} to {size(bytes.max())}"

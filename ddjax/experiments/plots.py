@@ -45,7 +45,7 @@ _SAME_CURVE = frozenset(
 )
 
 Curve = dict[str, np.ndarray]
-Groups = dict[tuple, tuple[dict[str, str], list[Curve]]]  # settings that curves share → those settings, curves of seeds
+Groups = dict[tuple, tuple[dict[str, str], list[Curve]]]  # settings as a key → settings by name, and a curve per seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _flags(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "config.json").read_text())["flags"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{str(folder)!r} holds no run (a readable config.json and metrics.csv)") from None
+        raise InputError(f"{str(folder)!r} holds no run (no readable config.json and metrics.csv)") from None
 
 
 def _read(folder: Path) -> tuple[dict[str, str], Curve]:
@@ -71,7 +71,7 @@ def _read(folder: Path) -> tuple[dict[str, str], Curve]:
             rows = list(csv.DictReader(file))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
-        raise InputError(f"{str(folder)!r} holds no run (a readable config.json and metrics.csv)") from None
+        raise InputError(f"{str(folder)!r} holds no run (no readable config.json and metrics.csv)") from None
     return {name: str(value) for name, value in flags.items() if name not in _SAME_CURVE}, columns
 
 
@@ -109,7 +109,7 @@ def _detail(flags: dict[str, str]) -> str:
 
 
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draw runs in one figure with two panels: the mean score as a line, the worst to best device as a band.
+    """Draw runs in one figure with two panels: the mean score as a line, the range of scores as a band.
 
     Args:
       figure: file to write; its extension determines the format.

@@ -30,7 +30,7 @@ class ProblemSettings:
     dataset: str = _data(
         "digits",
         "Data set: a name, or the path of a file or folder. A .npz holds x_train, y_train, x_test and y_test; IDX "
-        "files have MNIST's format.",
+        "is the format of MNIST's files.",
         registry=DATASETS,
     )
     target_column: str = _data("", "Column of a .csv that holds the targets; the other columns are inputs.")
@@ -43,7 +43,7 @@ class ProblemSettings:
     target_key: str = _data("", "Feature of a tfds data set that holds the targets.")
     data_dir: str = _data("", "Folder of tfds data sets; default ~/tensorflow_datasets.")
     encoding: str = _data("", "Text encoding of a .csv, such as cp1252; default UTF-8.")
-    comment: str = _data("", "Text that marks lines of a .csv to skip, at their beginning, such as #.")
+    comment: str = _data("", "Text, such as #; lines of a .csv that begin with this text are skipped.")
     sample_rate: int = _data(
         0,
         "Sampling rate of sounds in a .npz or a tfds data set; the sounds become log-mel spectrograms. 0 means the "
@@ -53,14 +53,15 @@ class ProblemSettings:
     )
     task: str = _data(
         "",
-        "classification or regression. By default, targets are classes if they are texts, integers, or floating-point "
-        "numbers 0 to K - 1 or 1 to K (in a .csv too); other numbers are regression targets.",
+        "classification or regression. By default, texts and integers are classes. Floating-point numbers and the "
+        "numbers of a table are classes if they are 0 to K - 1, 1 to K, or -1 and 1; otherwise, they are regression "
+        "targets.",
     )
     standardize: str = _data(
         "",
-        "How inputs are brought to unit scale: columns (each by itself), whole (one mean and deviation for all) or "
-        "none. By default, tables are scaled by column and pixels as a whole; other floating-point inputs are scaled "
-        "only if they are far from unit scale.",
+        "How inputs are brought to unit scale: columns (each column by itself), whole (one mean and deviation for all) "
+        "or none. By default, tables are scaled by column and pixels as a whole; other floating-point inputs are "
+        "scaled only if they are far from unit scale.",
         role=Role.DATA,
     )
     partition: str = _data(
@@ -72,7 +73,7 @@ class ProblemSettings:
     )
     dirichlet_alpha: float = _data(
         0.5,
-        "Concentration of the partitions dirichlet (labels) and quantity (sizes); smaller values are more uneven.",
+        "Concentration of the partitions dirichlet (labels) and quantity (sizes); smaller values divide more unevenly.",
         role=Role.DATA,
         shared=True,
     )
@@ -102,8 +103,8 @@ class ProblemSettings:
     )
     reference_alpha: float = _data(
         0.0,
-        "Dirichlet concentration of the class shares in the reference set; smaller values are more uneven, and 0 "
-        "keeps the shares of the data.",
+        "Dirichlet concentration of the class shares in the reference set; smaller values make the shares "
+        "more uneven, and 0 keeps the shares of the data.",
         role=Role.DATA,
         minimum=0,
     )
@@ -129,5 +130,9 @@ class ProblemSettings:
         role=Role.EVALUATION,
     )
     eval_examples: int = _data(
-        0, "Number of test examples per evaluation; 0 means all.", role=Role.EVALUATION, unit="examples", minimum=0
+        0,
+        "Number of examples that each evaluation uses; 0 means all.",
+        role=Role.EVALUATION,
+        unit="examples",
+        minimum=0,
     )

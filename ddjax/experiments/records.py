@@ -81,7 +81,7 @@ def row(settings: Settings, evaluation: Evaluation) -> dict:
 
 
 def device_rows(settings: Settings, evaluation: Evaluation) -> list[dict]:
-    """Return a row of `devices.csv` per device for one evaluation; the one model of pooled data is device 0."""
+    """Return a row of `devices.csv` per device for one evaluation; the one model of pooled data counts as device 0."""
     scores = enumerate(zip(_labels(settings), evaluation.score, strict=False))
     return [
         {"round": evaluation.round, "device": device, "model": model, evaluation.metric: score}

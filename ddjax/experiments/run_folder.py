@@ -31,7 +31,7 @@ _SCHEDULES = [name for name, field in fields(Settings).items() if field.registry
 class RunFolder:
     """Folder of a run, claimed by this process.
 
-    If there are several processes, only process 0 writes into the folder, and it tells the others what it found there.
+    If there are several processes, only process 0 writes into the folder, and it tells the others what it found.
 
     Args:
       settings: settings of the run.
@@ -40,7 +40,7 @@ class RunFolder:
       path: path of the folder.
 
     Raises:
-      InputError: the folder is not empty although no run is resumed, it belongs to a running process, or it holds no
+      InputError: the folder is not empty although no run is resumed, a running process uses it, or it holds no
         run that these settings can resume.
     """
 
@@ -94,11 +94,11 @@ class RunFolder:
                 for each in (known, facts)
             )
             raise InputError(
-                f"cannot resume: {self._settings.dataset} is not what it was when the run began "
-                f"({' against '.join(counts)}); bring the old data back, or begin a new run in another --output_dir"
+                f"cannot resume: {self._settings.dataset} has changed since the run began "
+                f"(then {'; now '.join(counts)}); bring the old data back, or begin a new run in another --output_dir"
             )
         raise InputError(
-            f"cannot resume: the graph of --topology={self._settings.topology} is not what it was when the run began; "
+            f"cannot resume: the graph of --topology={self._settings.topology} has changed since the run began; "
             "bring the old file back, or begin a new run in another --output_dir"
         )
 
@@ -110,7 +110,7 @@ class RunFolder:
     def rows(self) -> list[dict[str, str]]:
         """Return the rows of `metrics.csv`, except a last row that was cut short.
 
-        There are none if the run was killed after `create` had cut the table back to round 0.
+        There are no rows if the run was killed after `create` had cut the table back to round 0.
 
         Raises:
           InputError: the file is missing or damaged.
@@ -183,7 +183,7 @@ def _append(path: Path, rows: Sequence[dict]) -> None:
 
 
 def _starts(path: Path, head: bytes) -> dict[float, int]:
-    """Map each round of a table to the position of its first row, in bytes; infinity to the end of the last whole row.
+    """Map each round of a table to the byte at which its first row begins, and infinity to the end of the full rows.
 
     The map is empty if there is no file: runs of earlier versions have no `devices.csv`. Raise `InputError` if the file
     is damaged.
@@ -238,7 +238,9 @@ def saved_config(path: Path) -> dict[str, Any]:
 
 
 def resumed(settings: Settings, given: Collection[str]) -> Settings:
-    """Replace settings that were not given with those of the saved run, whatever this version's defaults are.
+    """Replace settings that were not given with the settings of the saved run, instead of this version's defaults.
+
+    Most output and execution settings are not replaced, because they may change when a run is resumed.
 
     Args:
       settings: settings to complete, with the `output_dir` of the run.
@@ -272,7 +274,7 @@ def _version(config: Mapping[str, Any]) -> str:
 def check_resume(settings: Settings, config: Mapping[str, Any]) -> None:
     """Refuse to resume a run with other settings, unless the differences do not affect the results so far.
 
-    A setting that a later version added counts as having had its default in the run.
+    If a later version added a setting, the run is treated as if it had the setting's default.
 
     Args:
       settings: settings with which to resume the run.

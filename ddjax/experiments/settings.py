@@ -74,7 +74,7 @@ class Settings(ProblemSettings):
     )
     compressor: str = _mixing(
         "",
-        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing); K is a number or, "
+        "Compressor of messages (server_distillation, choco, push_sum, the systems of --mixing). K is a number or, "
         "below 1, a fraction of entries. Default: none; choco has top_k:0.01 (parameters), top_k:0.1 (soft decisions).",
         registry=COMPRESSORS,
     )
@@ -86,7 +86,7 @@ class Settings(ProblemSettings):
         minimum=0,
         maximum=1,
     )
-    momentum: float = _mixing(0.9, "β of quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
+    momentum: float = _mixing(0.9, "β in quasi_global_momentum.", role=Role.HYPERPARAMETER, minimum=0, maximum=1)
     message_fraction: float = _mixing(
         1.0, "Fraction of the parameters in each message of gossip.", minimum=0, maximum=1, positive=True
     )
@@ -234,8 +234,8 @@ class Settings(ProblemSettings):
     )
     prior_adjustment: float = _training(
         0.0,
-        "τ: weight with which logarithms of a device's class shares shift the logits in the private loss, so that the "
-        "device does not learn that the classes that it lacks are rare; 1 gives the balanced softmax.",
+        "τ: the private loss adds τ times the logarithms of a device's class shares to the logits, so that the device "
+        "does not learn that a class that it lacks is rare; 1 gives the balanced softmax.",
         minimum=0,
         shared=True,
     )
@@ -298,7 +298,7 @@ class Settings(ProblemSettings):
     )
     micro_batch: int = _execution(
         0,
-        "Examples that go forward and backward at the same time; 0 picks a number for the model and backend.",
+        "Examples in one forward and backward pass; 0 picks a number for the model and backend.",
         role=Role.PROGRAM,
         unit="examples",
         minimum=0,
@@ -311,15 +311,15 @@ class Settings(ProblemSettings):
         role=Role.PROGRAM,
     )
     host_devices: int = _execution(
-        0, "Shards of the device axis on a CPU; 0 means one per core.", minimum=0, sweep=Sweep.WHOLE
+        0, "Number of parts into which a CPU is divided; 0 means one per core.", minimum=0, sweep=Sweep.WHOLE
     )
     coordinator_address: str = _execution(
         "",
-        "Address host:port of process 0, if several processes run as one; auto if JAX finds the address by itself "
+        "Address host:port of process 0, if several processes share a run; auto if JAX finds the address by itself "
         "(Slurm, Open MPI, …).",
         sweep=Sweep.NEVER,
     )
-    num_processes: int = _execution(0, "Number of processes that run as one.", sweep=Sweep.NEVER)
+    num_processes: int = _execution(0, "Number of processes that share the run.", sweep=Sweep.NEVER)
     process_id: int = _execution(
         -1, "Number of this process, from 0; process 0 writes the files, and the others are silent.", sweep=Sweep.NEVER
     )

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_ECHO = 0.5  # seconds within which a second signal counts as the first; shells and schedulers send some signals twice
-_PATIENCE = 3.0  # seconds that the main thread may spend in a long call, such as a compilation
+_ECHO = 0.5  # seconds within which a second signal is ignored, because shells and schedulers send some signals twice
+_PATIENCE = 3.0  # seconds after a signal that the main thread may spend in a long call, such as a compilation
 
 
 class Interrupted(KeyboardInterrupt):
@@ -67,8 +67,8 @@ def handled(script: str, ends: bool) -> Iterator[None]:
 
     Args:
       script: name of the command, for messages.
-      ends: whether the process ends after the command. If so, a second signal ends the process at once, and so does
-        the first signal if the main thread is in a long call.
+      ends: whether the process ends after the command. If so, a second signal ends the process immediately, and the
+        first signal ends it after a few seconds if the main thread is in a long call and the command does not poll.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -113,7 +113,7 @@ def _watched(script: str, seen: threading.Event, handlers: Mapping[int, Any]) ->
             while (number := heard()) and time.monotonic() - start < _ECHO:
                 pass
         if number:
-            line = f"{script}: {said(number)}; ended at once, and what was written is kept\n"
+            line = f"{script}: {said(number)}; ended immediately, and what was written is kept\n"
             with contextlib.suppress(OSError):
                 os.write(2, ("\n" * os.isatty(2) + line).encode())
             os._exit(128 + number)

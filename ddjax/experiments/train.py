@@ -25,8 +25,8 @@ from ddjax.experiments.scalars import Scalars
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
-# Compiling includes building the programs and, unless the run is resumed, the first evaluation; evaluating includes
-# writing rows and checkpoints.
+# The phase `compiling` includes building the programs and, unless the run is resumed, the first evaluation;
+# `evaluating` includes writing rows and checkpoints.
 _PHASES = ("starting", "data", "compiling", "training", "evaluating", "drawing")
 
 

@@ -18,7 +18,7 @@ def size(count: float, unit: str = "") -> str:
 
 
 def common_unit(counts: Collection[float]) -> str:
-    """Pick a unit for several numbers of bytes: the largest is at least 1, and the others at least 0.01 or zero."""
+    """Pick a unit in which the largest number of bytes is at least 1, and the others are at least 0.01 or zero."""
     most, least = float(f"{max(counts):.3g}"), min(filter(None, counts), default=0)
     return next((unit for unit, scale in _UNITS.items() if most >= scale and least >= scale / 100), "bytes")
 

@@ -12,7 +12,7 @@ from ddjax.experiments.settings import Settings
 from ddjax.mixing import MIXERS
 from ddjax.registry import Registry
 
-# Settings that choose an entry with settings of its own, in the order of the checks.
+# Settings that choose an entry of a registry, which may use settings of its own, in the order of the checks.
 _OF_ALGORITHMS: dict[str, Registry] = {"consensus": CONSENSUS, "detector": DETECTORS}
 _CHOOSING: dict[str, Registry] = {"mixing": MIXERS, **_OF_ALGORITHMS, "partition": PARTITIONS}
 
@@ -69,12 +69,12 @@ def taken(entry: AlgorithmEntry, settings: Settings) -> dict[str, str]:
 
 
 def datasets(settings: Settings) -> list[str]:
-    """Return the data sets to read: that of the devices and, if it differs, that of the reference set."""
+    """Return the data sets to read: the devices' data set and, if there is another one, the reference data set."""
     return [settings.dataset, *({settings.reference_dataset} - {"", "noise"})]
 
 
 def used(settings: Settings) -> frozenset[str]:
-    """Return the settings that affect the results of the run; the values of all others make no difference.
+    """Return the settings that affect the results of the run; the values of all other settings make no difference.
 
     Raises:
       InputError: the value of a setting that the run uses is an unknown name.
@@ -111,7 +111,7 @@ def check_used(settings: Settings) -> None:
     if "homogenize_after" in uses and settings.homogenize_after > settings.rounds:
         raise InputError(
             f"homogenize_after {settings.homogenize_after} lies beyond the last of the {settings.rounds} rounds, so "
-            f"{settings.algorithm} would be dsgd; lower it or raise --rounds"
+            f"{settings.algorithm} would be the same as dsgd; lower it or raise --rounds"
         )
     for name, field in fields(Settings).items():
         value: Any = getattr(settings, name)
@@ -121,7 +121,7 @@ def check_used(settings: Settings) -> None:
             without = f"--dataset={settings.dataset}" if choices.startswith("--dataset=") else settings.algorithm
             raise InputError(f"--{name} is not used by {without}; it belongs to {choices}")
     try:
-        resolve(settings).check()  # the settings that the name fixes must agree with the others
+        resolve(settings).check()  # the settings that the algorithm's name fixes must agree with the others
     except InputError as error:
         has = ", ".join(f"--{name}={value}" for name, value in fixed.items())
         raise InputError(f"{error}; {settings.algorithm} fixes {has}" if has else str(error)) from None

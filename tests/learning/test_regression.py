@@ -305,7 +305,7 @@ def test_train_on_a_table(tmp_path):
     [
         (
             ["--divergence=kl"],
-            "--divergence=kl is only for classification, but synthetic_regression is regression",
+            "--divergence=kl is only for classification, but synthetic_regression is a regression task",
         ),
         (["--temperature=2"], "--temperature=2.0 is only for classification"),
         (["--target_accuracy=0.5"], "--target_accuracy=0.5 is only for classification"),

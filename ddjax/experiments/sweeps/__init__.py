@@ -1,1 +1,1 @@
-"""Sweeps, which run every combination of comma-separated lists of settings, with one table of results."""
+"""Sweeps, which run every combination of the values in lists of settings, and collect the results in one table."""

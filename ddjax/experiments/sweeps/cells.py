@@ -65,7 +65,7 @@ def run(
       seen: called with each row of the cell's `metrics.csv`.
 
     Returns:
-      The outcome, even if the cell fails, and the compiled simulation.
+      The outcome, even if the cell fails, and the compiled simulation (`None` if the cell failed).
 
     Raises:
       Stopped: `progress` raised this exception.

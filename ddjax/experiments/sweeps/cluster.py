@@ -1,4 +1,4 @@
-"""Cells of a sweep that run on the workers of a Dask cluster; only this process writes to the folder of the sweep."""
+"""Cells of a sweep that run on the workers of a Dask cluster; only the client writes to the folder."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ class Cluster:
         return [results[id(job)] for job in jobs]
 
     def work(self, programs: Sequence[Program], store: Store, display: Display) -> None:
-        """Run all cells, those that take longest first, and collect the tables every minute."""
+        """Run all cells, the longest first, and collect the tables every minute."""
         topic, running, collected = f"ddjax-{self._client.id}", {}, time.monotonic()
 
         def take(free: Worker) -> Job | None:

@@ -1,4 +1,4 @@
-"""Dispatcher of jobs to Dask workers, one at a time per accelerator; others take over the jobs of dead workers."""
+"""Dispatcher of jobs to Dask workers, one per accelerator at a time; if a worker dies, others take over its jobs."""
 
 import collections
 import contextlib
@@ -52,7 +52,7 @@ class Worker:
 
     Attributes:
       address: address of the worker in Dask.
-      greeting: description that the worker gave of itself; `None` before the worker answers, or if it is not used.
+      greeting: description that the worker gave of itself; `None` before it answers, or if the worker is not used.
       refused: why the worker is not used; empty if it is used.
       jobs: jobs that the worker runs.
       last: attachment (`Job.about`) of the last job that ended on the worker.
@@ -111,7 +111,7 @@ class Dispatcher:
           back: called with a job whose worker died; `take` should return that job again.
 
         Yields:
-          A job that has ended, with its result or the exception that it raised; or `None`, with a message from `say`.
+          A job that has ended, and its result or the exception that it raised; or `None`, and a message from `say`.
 
         Raises:
           InputError: no worker can be used, or the scheduler is gone.
@@ -202,7 +202,7 @@ class Dispatcher:
         worker, job = self._tasks.pop(future)
         worker.jobs.remove(job)
         if job is self._hello:
-            self.workers.pop(worker.address, None)  # so that the worker is greeted again if it comes back
+            self.workers.pop(worker.address, None)  # so that the worker is greeted if it comes back
             return
         self._deaths[job.name] += 1
         if self._deaths[job.name] < _DEATHS:

@@ -18,7 +18,7 @@ from ddjax.simulation import memory
 from ddjax.simulation.operations import products
 
 _COMPILE = 0.015  # seconds of compilation per equation of the traced program
-_ROUND, _SHARE = 3e-4, 0.25  # seconds to start a round, and share of the peak speed that its products reach
+_ROUND, _SHARE = 3e-4, 0.25  # seconds to start a round; share of the peak speed that matrix products reach
 
 
 class Estimate(NamedTuple):
@@ -55,7 +55,7 @@ def measure(cell: Cell, accelerator: jax.Device) -> Estimate:
 
 
 def parts(operations: float, rounds: int, peak: float) -> tuple[float, float]:
-    """Guess the seconds that the training of a cell takes: for its operations, and for its rounds.
+    """Guess the two parts of a cell's training time in seconds: the time of its operations, and the cost of its rounds.
 
     Args:
       operations: floating-point operations of all rounds.

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_WARM = 0.3  # assumed seconds outside training of a cell that does not compile, before any is measured
-_TRUST = 0.03  # weight of the estimates, relative to that of a measured program
+_WARM = 0.3  # assumed seconds outside training for a cell that does not compile, until such a cell has ended
+_TRUST = 0.03  # weight of the estimates, relative to the weight of a measured program
 _TELLING = 0.1  # seconds of training after which an unfinished run counts as measured
 
 
@@ -18,7 +18,7 @@ class Work(NamedTuple):
 
     Attributes:
       cells: number of cells.
-      parts: estimated seconds of training of one cell: for its operations, and for its rounds.
+      parts: the two estimated parts of a cell's training time in seconds: its operations and its rounds.
       compiling: estimated seconds that the program takes to compile.
     """
 
@@ -59,8 +59,8 @@ class Forecast:
     Training time is estimated from operations and rounds, and both parts are scaled to fit the programs that were
     measured. Compilation estimates are scaled to fit the time that compiling cells spent outside training. For a
     cell that does not compile, the time outside training is estimated by the average over such cells that have ended.
-    Every lane compiles the programs that it
-    runs, and cells are assigned to lanes as `queue` does it.
+    The forecast assumes that every lane compiles the programs that it runs, and that cells are assigned to lanes as in
+    the module `queue`.
 
     Args:
       works: program → its work.
@@ -123,7 +123,7 @@ class Forecast:
         training = self._expected(now)
         slower = self._slower(now)
         warm = statistics.fmean(self._beside or [_WARM])
-        ends: list[tuple[float, Any]] = []  # of each lane: seconds until it is idle, and the program that it compiled
+        ends: list[tuple[float, Any]] = []  # per lane: seconds until it is idle, and the program that it compiled
         for run in self._running.values():
             ahead = training[run.program]
             if run.since is not None:
@@ -150,7 +150,7 @@ class Forecast:
         Args:
           ends: for each lane, the seconds until it is idle, and the program that it compiled last.
           first: program → seconds of a cell on a lane that compiles the program.
-          again: program → seconds of another cell on that lane.
+          again: program → seconds of a cell on a lane that has compiled the program.
         """
         waiting = {program: count for program, count in self._waiting.items() if count}
         order = sorted(waiting, key=again.__getitem__)
@@ -177,7 +177,7 @@ class Forecast:
         return last
 
     def _slower(self, now: float) -> float:
-        """Compute the factor by which compilations are slower than estimated, including running ones that are late."""
+        """Compute how many times longer compilations take than estimated, including late ones that still run."""
         factor = _ratio(self._compilations) if self._compilations else 1.0
         compiling = [run for run in self._running.values() if run.compiling]
         late = [(self._works[run.program].compiling, now - run.begun) for run in compiling]
@@ -195,7 +195,7 @@ class Forecast:
             program: known.get(program, float(factors @ np.array(work.parts))) for program, work in self._works.items()
         }
         for run in self._running.values():
-            if run.since is not None:  # it takes at least as long as it has taken
+            if run.since is not None:  # a cell takes at least as long as it has already taken
                 expected[run.program] = max(expected[run.program], now - run.since)
         return expected
 

@@ -27,7 +27,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     worst = f"{metric}_{TASKS[metric].worst}"
     made: dict[str, bytes] = {}
     for place in _places(tested, around):
-        # A system that does not use a setting (as `local` does not use the graph) belongs to each value of the setting.
+        # A system that does not use a setting (`local` does not use the graph) is in the figures of all its values.
         here = [tested[name].isna() | (tested[name] == value) for name, value in place.items()]
         rows = tested[pd.concat(here, axis=1).all(axis=1)] if here else tested
         systems = list(rows.groupby(system, dropna=False, sort=False))
@@ -54,7 +54,7 @@ def _places(tested: pd.DataFrame, around: list[str]) -> list[dict[str, Any]]:
 
 
 def _line(number: int, rows: pd.DataFrame, column: str, all: pd.DataFrame) -> Line:
-    """Make the line of a system; the line of a system that sends nothing is horizontal, over the others' bytes."""
+    """Make the line of a system; for a system that sends nothing, a horizontal line as wide as the others."""
     rows = rows.drop_duplicates("bytes_sent_total").sort_values("bytes_sent_total")
     sent = rows["bytes_sent_total"].to_numpy(float) / 1e6
     if sent[-1] == 0 and (all["bytes_sent_total"] > 0).any():

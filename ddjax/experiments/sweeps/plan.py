@@ -46,7 +46,7 @@ class SweepSettings:
         "sections 'Data' and 'Devices and network' are compared; the best values of all other lists are picked.",
     )
     select_per: str = _sweep(
-        "", "Further lists whose values are compared, not picked, separated by commas, as in consensus."
+        "", "Comma-separated names of further lists whose values are compared, not picked, as in consensus."
     )
     trials: int = _sweep(0, "Number of combinations that are tried for each system, drawn at random; 0 for all.")
     trial_seeds: int = _sweep(0, "Number of seeds of each trial, counted from the first; 0 for all.")
@@ -70,7 +70,7 @@ class Cell(NamedTuple):
 
     Attributes:
       name: the algorithm and a hash of the cell's settings.
-      label: values of the settings that tell the cell from the others.
+      label: values of the settings that tell the cell from other cells.
       settings: settings with which the cell runs.
       values: setting → value that the cell uses; `None` if the cell does not use the setting.
     """
@@ -150,7 +150,7 @@ def _seeds(listed: list[str], count: int) -> list[str]:
         return listed
     if len(listed) > 1 or not listed[0].isdecimal() or not 0 < count < 2**31:
         raise InputError(
-            f"--seeds takes a positive number, and --seed then takes the first seed, got {count} and {listed}"
+            f"--seeds takes a positive number, and --seed then takes only the first seed, got {count} and {listed}"
         )
     return [str(int(listed[0]) + number) for number in range(count)]
 
@@ -227,7 +227,7 @@ def selection_column(sweep: SweepSettings, cells: Sequence[Cell]) -> str:
 
 
 def _axes(lists: dict[str, list[str]], zips: Iterable[str]) -> list[list[dict[str, str]]]:
-    """Return, for each list or group of zipped lists, the settings that its values stand for."""
+    """Return, for each list or group of zipped lists, the settings that each of its values stands for."""
     together: dict[str, list[str]] = {}
     for text in zips:
         names = text.split(",")
@@ -268,7 +268,7 @@ def _exclusion(text: str) -> dict[str, Any]:
 def cell_name(values: Mapping[str, Any]) -> str:
     """Name a cell by its algorithm and a hash of the settings that differ from their defaults.
 
-    A setting that is added later does not rename the cells that have its default.
+    If a later version adds a setting, cells that have its default keep their names.
     """
     own = {
         name: value

@@ -16,7 +16,7 @@ _SAY_EVERY = 30.0  # seconds between two lines if stderr is not a terminal and n
 
 
 class Display:
-    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, one per ended cell and every 30 s.
+    """Live progress on stderr: in a terminal, a line that is redrawn; otherwise, a line per ended cell and every 30 s.
 
     As a context manager, it calls `tick` every second, also while cells compile or do not report their rounds.
 

@@ -14,7 +14,7 @@ class Program:
     Attributes:
       cells: cells that are left to run.
       memory: bytes that one cell takes at the peak of a round.
-      parts: estimated seconds of training of one cell on one accelerator: for its operations, and for its rounds.
+      parts: the two estimated parts of a cell's training time in seconds: its operations and its rounds.
       compiling: estimated seconds that the program takes to compile.
       seconds: estimated total seconds of one cell, including its share of the compilation.
     """
@@ -43,8 +43,7 @@ class Queue:
         """Take the next cell, and wait for memory if necessary; `None` if no cell is left.
 
         The next cell belongs to the program that the lane compiled last. If that program has no cells left, the lane
-        takes a program that no other lane runs, if there is one; among these, it takes the program with the most work
-        left.
+        prefers programs that no other lane runs and, among equals, the program with the most work left.
         """
         with self._changed:
             while not self._stopped and (left := [program for program in self._programs if program.cells]):
@@ -64,7 +63,7 @@ class Queue:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Hand out no more cells, and let `check` end the running ones."""
+        """Hand out no more cells, and let `check` end the running cells."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

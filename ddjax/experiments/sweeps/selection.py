@@ -67,8 +67,8 @@ def choose(cells: Sequence[Cell], results: pd.DataFrame, column: str, sweep: Swe
     """Pick the best combination of each system at each number of bytes (1, 2, 5, 10, …) and for the whole run.
 
     The value of a combination is the value of the column at the last evaluation within the number of bytes, averaged
-    over seeds. A combination cannot be picked if one of its runs diverged, failed, or had not begun to send within that
-    number.
+    over seeds. A combination cannot be picked if one of its runs diverged or failed, or if one of its runs sent more
+    than that number before the first evaluation after round 0.
 
     Raises:
       InputError: no combination of any system ran to its end, or the column was not measured.
@@ -118,7 +118,7 @@ def selection_table(choices: Sequence[Choice]) -> pd.DataFrame:
 
 
 def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Make a table with a row per choice: mean, worst device and bytes on the test set.
+    """Make a table with a row per choice: mean score and worst device's score on the test set, and bytes sent.
 
     A column whose name begins with `±` holds the half-widths of 95 % t-intervals over seeds. Runs that diverged or
     failed are counted as `lost` and left out of the means.
@@ -137,7 +137,7 @@ def test_table(choices: Sequence[Choice], seeds: Sequence[int], results: pd.Data
         there = finals([choice], seeds)
         whole = [tables[cell.name] for cell in there if _sound(tables.get(cell.name), cell, f"{metric}_mean")]
         within = [table[table["bytes_sent_total"] <= choice.budget] for table in whole]
-        # A run that had not begun to send within the number of bytes was not trained.
+        # A run that has only the evaluation of round 0 within the number of bytes is left out.
         ends = [some.iloc[-1] for some, table in zip(within, whole, strict=True) if len(some) > 1 or len(table) == 1]
         row = choice.system | {"bytes_budget": choice.budget, "seeds": len(ends), "lost": len(there) - len(whole)}
         for name in dict.fromkeys((f"{metric}_mean", worst, column, "bytes_sent_total")):
@@ -207,7 +207,7 @@ def _budgets(tables: Iterable[pd.DataFrame]) -> list[float]:
 
 
 def _at(tables: Sequence[pd.DataFrame], budget: float, column: str) -> float:
-    """Average a column over seeds at the last evaluation within `budget` bytes; NaN if a run had sent nothing."""
+    """Average a column over seeds at the last evaluation within `budget` bytes; NaN if this is round 0 in any run."""
     within = [table[table["bytes_sent_total"] <= budget] for table in tables]
     if any(len(some) < 2 and len(table) > 1 for some, table in zip(within, tables, strict=True)):
         return math.nan

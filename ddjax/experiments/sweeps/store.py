@@ -149,7 +149,7 @@ class Store:
             try:
                 fresh.rename(self._folder(cell.name))
             except OSError:
-                if not self.holds(cell):  # otherwise, another process stored the same numbers first
+                if not self.holds(cell):  # otherwise, another process stored the same results first
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)

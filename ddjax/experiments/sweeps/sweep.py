@@ -1,4 +1,4 @@
-"""Sweep over every combination of comma-separated lists of flags, with one table of results.
+"""Sweep over every combination of values in comma-separated flags, with one table of results.
 
     python scripts/sweep.py --algorithm=local,dsgd,distillation --devices=8,32,128 --seeds=5 --sweep_dir=runs/sizes
 
@@ -41,8 +41,8 @@ class Place(Protocol):
     """Place that runs cells: this process or a cluster.
 
     Attributes:
-      longest_first: whether the longest cells run first (`queue.longest`), or those of the program that is compiled
-        (`Queue.take`).
+      longest_first: whether the longest cells run first (`queue.longest`). Otherwise, an idle lane prefers cells of
+        the program that it compiled last (`Queue.take`).
     """
 
     longest_first: bool
@@ -64,7 +64,7 @@ class Place(Protocol):
 
 
 def folder(given: str, cells: Sequence[Cell], asked: str = "") -> Path:
-    """Find the folder of a sweep: `--sweep_dir`, or a name derived from its cells and from `asked`, the selection."""
+    """Find the folder of a sweep: `--sweep_dir`, or a name made from its cells and its selection, `asked`."""
     names = "".join(sorted(cell.name for cell in cells)) + asked
     try:
         return Path(given or f"runs/sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}").expanduser()
@@ -162,7 +162,7 @@ def _selected(cells: Sequence[Cell], column: str, given: Given, settings: SweepS
     for table in (picked, tested):
         print(table[table["bytes_budget"] == math.inf].drop(columns="bytes_budget").to_string(index=False))
     gone = sorted({cell.settings.algorithm for cell in trials} - {choice.system["algorithm"] for choice in choices})
-    none = f"the tables have no rows for {', '.join(gone)}, because no trial ran to its end" if gone else ""
+    none = f"the tables have no rows for {', '.join(gone)}, because none of their trials ran to its end" if gone else ""
     for note in filter(None, (none, selection.uneven(choices), _lost(tested))):
         print(f"note: {note}")
     return 3 if gone else code
@@ -227,6 +227,6 @@ def execute(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments of the process, or with `argv`, and return its exit code."""
-    summary = "Run every combination of comma-separated lists of flags: python scripts/sweep.py --name=value,value …"
+    summary = "Run every combination of values in comma-separated flags: python scripts/sweep.py --name=value,value …"
     kept = "finished cells are kept, and the same command continues the sweep"
     return run(sweep, fields(SweepSettings) | plan.list_fields(), summary, argv, kept=kept)

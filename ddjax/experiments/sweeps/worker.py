@@ -1,4 +1,4 @@
-"""Part of a sweep that runs on a Dask worker; the worker's threads share accelerators, one cell on each at a time."""
+"""Part of a sweep that runs on a Dask worker, whose threads share its accelerators: one cell on each at a time."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ class _Process:
 
     @contextlib.contextmanager
     def lent(self, precision: str, program: tuple = ()) -> Iterator[tuple[jax.Device, Simulation | None]]:
-        """Yield an accelerator, preferably one whose last program was `program`, and its simulation of it or `None`."""
+        """Yield an accelerator, preferably one that compiled `program` last, and its simulation if so, else `None`."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready(precision))
             if precision != self._precision:
