@@ -287,7 +287,7 @@ def test_what_is_wrong_is_told_in_one_line(sweep, tmp_path, capsys):
         ([], "name the folder of a sweep"),
         ([sweep, sweep], "--output"),
         ([sweep, "--target_accuracy=2"], "numbers in (0, 1]"),
-        ([sweep, "--x=topology"], "x takes a numeric flag"),
+        ([sweep, "--x=topology"], "x must be a numeric flag"),
         ([sweep, f"--output={sweep / 'sweep.json'}"], "is a file"),
         ([tmp_path], "sweep.json' is missing"),
     ):
