@@ -174,7 +174,7 @@ def test_x_is_given_or_found(tmp_path):
     folder = make_sweep(tmp_path / "other", devices=lambda size: 8)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("examples_per_device", LABELS)
-    with pytest.raises(InputError, match="got 'devices'; here examples_per_device"):
+    with pytest.raises(InputError, match="got 'devices'; accepted: examples_per_device"):
         curves.curves(sweep, "devices")
     sweep, found, _ = summed_up(make_sweep(tmp_path / "both", examples_per_device=lambda size: 50 + size))
     assert found.x == "devices"
