@@ -24,8 +24,8 @@ _HELP = {
     "learning_rate": "Learning rate; 0 derives it from the problem's curvature and the graph's spectrum. This needs "
     "linear devices, squared loss, one sgd step of constant size on all data per round, uncompressed averaging and a "
     "graph that does not change.",
-    "rounds": "Communication rounds; 0 derives the number that shrinks the distance to the resting point by a factor "
-    "of 1e-10 (float64) or 1e-5. This needs the same settings as --learning_rate=0.",
+    "rounds": "Communication rounds; 0 derives the number after which the distance to the resting point is 1e-10 "
+    "(float64) or 1e-5 of its first value. This needs the same settings as --learning_rate=0.",
 }
 
 
