@@ -16,7 +16,7 @@ class DivergedError(FloatingPointError):
 
     Args:
       round: number of the round in which the run diverged, counted from 1.
-      device: lowest number of a device that diverged.
+      device: number of the device that diverged; the lowest number if several devices diverged.
       loss: private loss of this device, smoothed over its optimizer steps; NaN if a loss or soft decision is not
         finite.
       start: private loss of this device at the start of the run (see `simulation.watch.Watch`).
@@ -34,7 +34,7 @@ class DivergedError(FloatingPointError):
 
 
 def no_file(path: str) -> InputError:
-    """Make the error for a path without a file, or for a symbolic link whose target does not exist."""
+    """Make the error for a path at which there is no file, or a symbolic link whose target does not exist."""
     full = os.path.expanduser(path)
     if os.path.islink(full):
         return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which does not exist")

@@ -74,7 +74,7 @@ class Examples:
 
 
 def flat(x: Any) -> Examples:
-    """Store examples `[M, …]`, an array or its shape, as flat rows, all of which lie on every shard."""
+    """Store examples `[M, …]` (an array or its shape) as flat rows, with a copy of all rows on every shard."""
     if isinstance(x, Examples):
         return x
     rows = (len(x), math.prod(x.shape[1:])) if x.ndim > 1 else x.shape
@@ -86,7 +86,7 @@ def gathered(held: jax.Array, *data: Any) -> tuple[Any, ...]:
     """Bring the examples of some devices to the shards that execute these devices.
 
     Args:
-      held: `[C, n_max]` numbers of the rows that these devices hold.
+      held: `[C, n_max]` row numbers of the examples that these devices hold.
       data: the data from which the rows are taken: spread `Examples` `[M, …]`, or arrays.
 
     Returns:
@@ -149,7 +149,7 @@ class Layout(NamedTuple):
     groups: tuple[int, ...]
 
     def lay(self, x: Any, mesh: Mesh) -> Examples:
-        """Store examples `[M, …]`, an array or its shape, in this layout."""
+        """Store examples `[M, …]` (an array or its shape) in this layout."""
         each, spread = tuple(x.shape[1:]), sharding.spread(mesh)
         shape = (self.total, math.prod(each)) if each else (self.total,)
         if self.source is None or isinstance(x, jax.ShapeDtypeStruct):
@@ -168,8 +168,8 @@ def spread_rows(indices: Any, counts: Any, shards: int, groups: tuple[int, ...])
 
     Args:
       indices: `Problem.private_indices`, an array or its shape.
-      counts: `Problem.private_counts`, an array or its shape; for a shape, every device is taken to hold `n_max`
-        examples.
+      counts: `Problem.private_counts`, an array or its shape; for a shape, every device is assumed to hold
+        `n_max` examples.
       shards: number of shards.
       groups: see `place_problem`.
     """

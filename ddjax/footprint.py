@@ -16,7 +16,7 @@ def size_on(platform: str) -> Callable[[Any], int]:
     """Return the function that counts the bytes of an array on a backend.
 
     A TPU pads the last two axes to whole tiles of 8 × 128. If padding would more than double the size of an array, the
-    compiler puts other axes last; such an array counts as twice its unpadded size.
+    compiler puts other axes last; this function then returns twice the unpadded size.
     """
 
     def tiled(shape: Any) -> int:
@@ -30,11 +30,11 @@ def size_on(platform: str) -> Callable[[Any], int]:
 
 
 def peak_bytes(jaxpr: Any, shards: int = 1, size: Callable[[Any], int] = nbytes) -> int:
-    """Estimate the most bytes that a program needs at one time, beyond its inputs, summed over all shards.
+    """Estimate the peak memory of a program in bytes, without its inputs, summed over all shards.
 
-    Each array counts from where it is made to where it is last used. The estimate exceeds what the arrays need, because
-    a compiler fuses much of the program and updates arrays in place. The estimate leaves out memory that the compiler
-    itself needs.
+    Each array takes memory from the operation that makes it to the operation that last uses it. The estimate exceeds
+    what the arrays need, because a compiler fuses much of the program and updates arrays in place. The estimate leaves
+    out memory that the compiler itself needs.
 
     Args:
       jaxpr: the program.

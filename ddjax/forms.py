@@ -16,8 +16,8 @@ class Chip(NamedTuple):
       flops: operations per second in matrix products of full float32 precision.
       bandwidth: bytes per second that the memory of the chip reads or writes.
       gather: number of passes over the values of all devices that a sum over links makes per neighbour (a guess).
-      shift: number of such passes that a sum over hops makes per neighbour. On a TPU there are two, because each of the
-        two parts of a shifted array is read as a whole.
+      shift: number of such passes that a sum over hops makes per neighbour. On a TPU, there are two, because a shifted
+        array has two parts, and each part costs a pass over the whole array.
     """
 
     flops: float
@@ -31,7 +31,7 @@ CHIPS = {
     "gpu": Chip(50e12, 3.35e12, 1.5, 1.0),  # H100
 }
 
-_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes of temporary memory per chunk; larger chunks are fewer
+_TEMPORARY = {"tpu": 2**30, "gpu": 2**32}  # bytes of temporary memory per chunk; larger values make fewer chunks
 _TILE = 8  # rows of a tile on a TPU
 
 
@@ -43,10 +43,10 @@ def mixing_product(
     Args:
       platform: `cpu`, `gpu` or `tpu`.
       devices: `N`.
-      heard: mean number of neighbours that a device hears.
+      heard: mean number of neighbours from which a device receives values.
       message: number `P` of values that each device holds.
       shards: number of accelerators that share the work.
-      circulant: whether every device `n` hears `n + h` for the same numbers `h`, for example in a ring.
+      circulant: whether every device `n` receives values from `n + h`, for the same hops `h`, for example in a ring.
       itemsize: bytes per number.
 
     Returns:
@@ -69,14 +69,14 @@ def convolution(platform: str) -> str:
     """Pick the form of a convolution whose kernels differ between devices: `products` of matrices, or `native`.
 
     On a CPU, products are 10 to 60 times faster than native convolutions. On a GPU, a native convolution is a grouped
-    convolution. It moves half as many bytes as products, but keeps the loop over rounds out of a CUDA graph; that
-    products are faster there is a guess. On a TPU, products take twice as long as native convolutions.
+    convolution. It moves half as many bytes as products, but keeps the loop over rounds out of a CUDA graph. The choice
+    of products for GPUs is a guess. On a TPU, products take twice as long as native convolutions.
     """
     return "native" if platform == "tpu" else "products"
 
 
 def micro_batch(platform: str, convolutional: bool) -> int:
-    """Pick the number of examples that a model takes at a time, the `micro_batch` of a learner; 0 for all.
+    """Pick the number of examples that a model processes at a time, the `micro_batch` of a learner; 0 means all.
 
     The number for CPUs comes from measurements: with so few examples, the activations stay in cache.
     """
@@ -99,7 +99,7 @@ def device_chunk(platform: str, convolutional: bool, parameter_bytes: int) -> in
 
 
 def at_a_time(platform: str, count: int, bytes_each: float) -> int:
-    """Find how many of `count` devices or examples, of `bytes_each` bytes, an accelerator takes at a time."""
+    """Find how many of `count` devices or examples, each of `bytes_each` bytes, an accelerator processes at a time."""
     fitting = max(1, int(_TEMPORARY[platform] // max(bytes_each, 1)))
     if fitting >= count:
         return count

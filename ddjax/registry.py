@@ -74,8 +74,8 @@ class Entry:
       build: function that makes the part; its inputs besides the arguments depend on the kind of part.
       arguments: the arguments in a specification, in order. If `parse` of the last argument is `str`, this argument
         takes the rest of the specification, colons included.
-      uses: settings that matter if the part is chosen. A setting that any entry names counts as unused unless an entry
-        that names it is chosen.
+      uses: settings that have an effect if the part is chosen. A setting that some entries name has an effect only if
+        one of these entries is chosen.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All settings that the entry names."""
+        """All settings that the entry names: those that are passed to `build`, and `uses`."""
         return (*self.taken, *self.uses)
 
     @property
@@ -171,14 +171,14 @@ class Registry(Generic[E]):
         """Register an entry.
 
         Raises:
-          InputError: the name is taken or has characters that a specification cannot hold, or the registry is closed.
+          InputError: the name is taken or has characters that no specification can contain, or the registry is closed.
         """
         if not entry.name.replace("_", "a").isalnum():
             raise InputError(
                 f"the name of a {self.kind} must consist of letters, digits and underscores, got {entry.name!r}"
             )
         if self._closed:
-            raise InputError(f"{self.kind} {entry.name!r}: this registry takes no further entries")
+            raise InputError(f"{self.kind} {entry.name!r}: this registry accepts no further entries")
         if entry.name in self._entries:
             raise InputError(f"{self.kind} {entry.name!r} is already registered; choose another name")
         self._entries[entry.name] = entry

@@ -107,7 +107,7 @@ def by_device(function: Callable[..., PyTree], shared: PyTree, *arguments: PyTre
     Args:
       function: `(shared, *arguments)`, which takes leaves `[n, …]` for any `n`, treats each device independently, and
         returns leaves `[n, …]`. It must not close over a traced array.
-      shared: values that are the same for all devices; from spread examples, each shard takes its own part.
+      shared: values that are the same for all devices; of spread `Examples`, each shard gets its own rows.
       arguments: pytrees with leaves `[N, …]`.
 
     Raises:
@@ -160,7 +160,7 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
 def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
     """Call `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
 
-    This takes two exchanges of `x`. Gathering `x` would move several times as many bytes, and would keep all of `x` on
+    The shards exchange `x` twice. Gathering `x` would move several times as many bytes, and would keep all of `x` on
     every accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
 
     Args:

@@ -24,8 +24,8 @@ class Problem(NamedTuple):
       x: `[M, …]` private inputs of all devices, pooled.
       y: `[M]` labels, integers in `[0, K)`, or `[M, K]` floating-point numbers to predict.
       private_indices: `[N, n_max]` rows of `x` that device `n` holds, padded on the right.
-      private_counts: `[N]` number of rows that each device holds; the rest of `private_indices` is padding, so that
-        devices with unequal numbers of examples need no copies of examples.
+      private_counts: `[N]` number of rows that each device holds, which may differ between devices; the other
+        entries of `private_indices` are padding.
       reference: `[R, …]` inputs of the public reference set.
       network: a `networks.Network`: a mixing matrix `W`, in which `W[n, m]` is the weight that device `n` gives to the
         values it receives from `m`, or a network that changes from round to round.
@@ -70,12 +70,12 @@ class StepInfo(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Functions with which ONE device learns; none of them knows of other devices.
+    """Functions with which ONE device learns; none of them depends on other devices.
 
-    A minibatch is `(x [B, …], y [B], weight [B])`; the weight is `None` if all examples count the same. If `adjusts` is
-    true, a minibatch has a fourth part: `shares [K]`, the shares of the classes on the device. Reference examples `[b,
-    …]` and targets `[b, K]` are `None` if the device learns only from its private data. `known` `[b]` is passed only if
-    the device lacks some of the reference examples, which then have no part in the loss.
+    A minibatch is `(x [B, …], y [B], weight [B])`; `weight` is `None` if all examples have the same weight. If
+    `adjusts` is true, a minibatch has a fourth part: `shares [K]`, the shares of the classes on the device. Reference
+    examples `[b, …]` and targets `[b, K]` are `None` if the device learns only from its private data. `known` `[b]` is
+    passed only if the device lacks some of the reference examples, which are then left out of the loss.
 
     Attributes:
       init: `(key) → Device`.
@@ -190,7 +190,7 @@ class Info(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """Complete algorithm, as pure functions over all devices at once.
+    """Complete algorithm, as pure functions on the stacked state of all devices.
 
     Attributes:
       init: `(key, problem) → state`. A state has at least the field `round` (`[]`, rounds done). If devices have

@@ -12,7 +12,7 @@ from ddjax.simulation.simulation import Simulation
 
 
 def estimate(simulation: Simulation) -> tuple[int, int]:
-    """Estimate the bytes that a run needs at least and at its peak: in host memory on a CPU, else in each accelerator.
+    """Estimate the minimum and the peak memory of a run, in bytes: of the host on a CPU, otherwise of each accelerator.
 
     The minimum consists of the problem and the state, which are replicated on the accelerators or spread over them. The
     peak adds the arrays that a round creates; see `footprint.peak_bytes`.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def products(jaxpr: Any) -> Iterator[float]:
-    """Yield the operations of each matrix product and convolution, in order, summed over the iterations of a loop."""
+    """Yield the number of operations of each matrix product and convolution; in a loop, of all its iterations."""
     for equation in jaxpr.eqns:
         shapes, params = [variable.aval.shape for variable in equation.invars], equation.params
         outputs = equation.outvars[0].aval.size

@@ -54,7 +54,7 @@ class Progress(NamedTuple):
     Attributes:
       round: number of rounds done.
       seconds_train: seconds spent on training rounds, as in `Evaluation`.
-      seconds_compile: seconds in which the loop over rounds was compiled.
+      seconds_compile: seconds spent on compiling the loop over rounds.
       seconds_evaluate: seconds of the evaluation at the start, without compilation; 0 if the run was resumed.
     """
 
@@ -85,8 +85,8 @@ def iterate(
       eval_every: number of rounds between two evaluations.
       resume: snapshot and last evaluation from which to continue instead of round 0; they are yielded first.
       progress: function that is called with the `Progress` about every half second of training.
-      interrupted: function that is called equally often. If it returns true in any process, the iteration yields one
-        more snapshot, with the latest evaluation, and ends.
+      interrupted: function that is called as often as `progress`. If it returns true in any process, the iteration
+        yields one more snapshot, with the latest evaluation, and ends.
 
     Raises:
       InputError: if `rounds` is negative or `eval_every` is below 1.
@@ -146,7 +146,7 @@ def iterate(
 
 
 def _agreed(until: int, ended: bool) -> tuple[int, bool]:
-    """Agree on the next stop and on ending among all processes, each of which has its own clock and signals."""
+    """Let all processes, which have clocks and signals of their own, agree on the next stop and on whether to end."""
     if jax.process_count() == 1:
         return until, ended
     every = multihost_utils.process_allgather(np.array([until, ended], np.int32))

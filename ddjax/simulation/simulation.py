@@ -1,4 +1,4 @@
-"""Compiled algorithm on a problem: one jitted loop over the rounds between two evaluations."""
+"""Algorithm that is compiled for a problem: one jitted loop over the rounds between two evaluations."""
 
 import copy
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Snapshot(NamedTuple):
 
 
 class Simulation:
-    """Algorithm on a problem, compiled once for any number of rounds and runs.
+    """Algorithm that is compiled for a problem, once for any number of rounds and runs.
 
     The device axis is spread over a mesh, which may span several hosts. Every process must make the same calls with the
     same arguments.
@@ -65,8 +65,8 @@ class Simulation:
       problem: problem on which to run the algorithm; its arrays are copied to the accelerators that need them. A
         problem that holds shapes (`jax.ShapeDtypeStruct`) instead of data is enough to `lower` programs.
       mesh: mesh with the axis `devices`; `None` for all accelerators.
-      hyperparameters: pytree of numbers. Like the problem, they are inputs of the compiled program, so that
-        `with_problem` can replace them. On a mesh of several shards, they are constants.
+      hyperparameters: pytree of numbers. On one shard, they are inputs of the compiled program, like the problem, so
+        that `with_problem` can replace them. On a mesh of several shards, they are constants of the program.
 
     Raises:
       InputError: if the algorithm refuses the problem.
@@ -183,8 +183,8 @@ class Simulation:
 
         Args:
           problem: problem that `fits`.
-          hyperparameters: pytree with the structure of the present hyperparameters, and with other values; on several
-            shards, the values must be the same, too.
+          hyperparameters: pytree with the structure of the present hyperparameters. On one shard, its values may
+            differ from the present values; on several shards, they must be the same.
 
         Raises:
           ValueError: if the problem does not fit, or if hyperparameters that are constants differ.
@@ -262,7 +262,7 @@ class Simulation:
     def advance(self, key: jax.Array, state: Any, totals: Totals, until: int) -> tuple[Any, Totals]:
         """Run rounds up to `until`, counted from the start of the run; state and totals are consumed.
 
-        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so no number depends on where a run is interrupted.
+        Round `t` (from 0) uses `fold_in(fold_in(key, 1), t)`, so no result depends on where a run is interrupted.
 
         Returns:
           The state, and the totals with these rounds added.

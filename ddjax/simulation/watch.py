@@ -11,7 +11,7 @@ from ddjax.types import Info, Problem, working_dtype
 
 # A device has diverged if its smoothed private loss is more than this many times the loss at the start.
 FACTOR = 30.0
-_KEPT = 0.95  # share of the smoothed loss kept per optimizer step, as one bad minibatch is no divergence
+_KEPT = 0.95  # share of the smoothed loss that each optimizer step keeps; one bad minibatch is no divergence
 _EXAMPLES = 16  # private examples, from all devices, on which the models are measured before the first round
 
 
@@ -54,7 +54,7 @@ def begin(predict: Callable[[jax.Array], jax.Array], problem: Problem) -> Watch:
     counts, held = problem.private_counts, problem.private_indices
     total = counts.sum()
     seen = jnp.minimum(_EXAMPLES, total)
-    number = jnp.arange(_EXAMPLES) % seen * (total // seen)  # of all private examples, evenly spaced
+    number = jnp.arange(_EXAMPLES) % seen * (total // seen)  # evenly spaced among all private examples
     device = jnp.searchsorted(counts.cumsum(), number, side="right")
     rows = held[device, number - (counts.cumsum() - counts)[device]]
     s = predict(problem.x[rows])

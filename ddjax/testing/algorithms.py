@@ -29,7 +29,7 @@ def check_algorithm(
 
     A run must:
 
-    - count its rounds, stay finite, and give the same numbers wherever it is cut, on one shard and on several;
+    - count its rounds, stay finite, and give the same numbers wherever it is interrupted, on one shard and on several;
     - keep the structure of its state, and use only float64 in double precision;
     - predict arrays `[N, B, K]`;
     - use the same names for the counts and for the sizes of its messages;
@@ -38,9 +38,9 @@ def check_algorithm(
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
       topology: specification of a network that the algorithm accepts.
-      stochastic: sums of the mixing matrix that must be 1, as in `build_topology`.
-      loop: `(problem, first state, keys) → parameters` of each group after one round per key, computed by a plain loop
-        over devices in NumPy.
+      stochastic: sums of the mixing matrix that must be 1, as in `build_topology`: `column`, `row` or both (`doubly`).
+      loop: `(problem, first state, keys) → parameters`: the parameters of each group after one round per key, computed
+        by a plain loop over devices in NumPy. The algorithm must reach the same parameters.
 
     Raises:
       AssertionError: a check fails; the message says what is wrong.
@@ -82,7 +82,7 @@ def _population() -> Population:
 
 
 def _run(simulation: Simulation, stops: list[int]) -> tuple[Any, Any]:
-    """Return the last state, and the sums over the last part of the run, in NumPy."""
+    """Return the last state, and the sums over the last part of the run, as NumPy arrays."""
     key = jax.random.key(3)
     state, totals = simulation.init(key), None
     for stop in stops:

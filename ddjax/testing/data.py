@@ -27,7 +27,7 @@ def check_dataset(spec: str, *, target_column: str = "") -> None:
     """
     dataset, again = (load_dataset(spec, devices=2, train=100, seed=5, target_column=target_column) for _ in range(2))
     for name, first, second in zip(Dataset._fields, dataset, again, strict=True):
-        np.testing.assert_array_equal(first, second, f"{name} of the same seed")
+        np.testing.assert_array_equal(first, second, f"{name} differs although the seed is the same")
     for split, x, y in (
         ("train", dataset.x_train, dataset.y_train),
         ("test", dataset.x_test, dataset.y_test),

@@ -35,7 +35,7 @@ def check_mixer(
       make: function that makes the mixer; called in single and in double precision.
       topology: specification of a fixed graph that the mixer accepts.
       loop: `(x [N, P], W [N, N]) → [N, P]`, the result of the first mixing, computed by a plain loop over devices in
-        NumPy.
+        NumPy. The mixer must give the same result.
 
     Raises:
       AssertionError: a check fails; the message says what is wrong.

@@ -19,8 +19,8 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
 
     The model must map `[B, …]` to `[B, K]`, and its only state must be its parameters. Every parameter must have a
     finite gradient that is not zero everywhere. The model must treat each example independently. Its numbers must be
-    the same compiled or not, and for a stack of devices or one device at a time. In double precision, all its numbers
-    must be float64.
+    the same whether it is compiled or not, and whether devices are computed in a stack or one at a time. In double
+    precision, all its numbers must be float64.
 
     Args:
       name: name of the model.
@@ -46,7 +46,7 @@ def check_model(name: str, input_shape: tuple[int, ...], *, tokens: int | None =
     x, device = _inputs(input_shape, tokens), jax.jit(learner.init)(jax.random.key(0))
     predict, gradient = jax.jit(learner.predict), jax.jit(learner.gradient)
     out = predict(device, x)
-    assert out.shape == (_EXAMPLES, _OUTPUTS), f"model {name!r} gives {out.shape}, not {(_EXAMPLES, _OUTPUTS)}"
+    assert out.shape == (_EXAMPLES, _OUTPUTS), f"model {name!r} gives shape {out.shape}, not {(_EXAMPLES, _OUTPUTS)}"
     close(out, learner.predict(device, x), "compiled or not")
     close(jnp.concatenate([predict(device, x[i : i + 1]) for i in range(_EXAMPLES)]), out, "example by example")
     y = jnp.arange(_EXAMPLES) % _OUTPUTS

@@ -161,7 +161,7 @@ def _norms(stacked: tuple[PyTree, ...]) -> jax.Array:
 
 
 def counted(problem: Problem) -> jax.Array:
-    """Mark the entries of `private_indices`, `[N, n_max]`: 1 if an entry counts, 0 if it is padding.
+    """Mark the entries of `private_indices`, `[N, n_max]`: 1 if an entry is a row number, 0 if it is padding.
 
     Examples:
       >>> bool((convergence.counted(problem).sum(1) == problem.private_counts).all())

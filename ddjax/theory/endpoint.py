@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from ddjax.types import PyTree
 
-# Curvatures below this fraction of the largest curvature count as zero, as do differences below this fraction of the
-# loss.
+# Curvatures below this fraction of the largest curvature are treated as zero. So are changes of the loss below this
+# fraction of the loss.
 _FLAT = _LITTLE = 1e-3
 
 
@@ -25,9 +25,9 @@ class EndPoint(NamedTuple):
       gradient_norm: norm `‖g‖` of the gradient.
       smallest: smallest eigenvalue of the Hessian, by Lanczos.
       largest: largest eigenvalue of the Hessian, by Lanczos.
-      uncertainty: `‖H v − λ v‖` for the smallest eigenvalue `λ` and its eigenvector `v`, as computed: some eigenvalue
-        lies within this distance of `λ`. Infinite if Lanczos did not converge, because it may then have missed a
-        smaller eigenvalue.
+      uncertainty: `‖H v − λ v‖` for the computed smallest eigenvalue `λ` and its eigenvector `v`. Some eigenvalue of
+        `H` lies within this distance of `λ`. Infinite if Lanczos did not converge, because Lanczos may then have missed
+        a smaller eigenvalue.
       escape: largest decrease of the loss along `± v`; 0 if the loss decreases nowhere along `± v`.
       verdict: `minimum`, `saddle` or `undecided`.
     """
@@ -44,13 +44,13 @@ class EndPoint(NamedTuple):
 def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPoint:
     """Examine whether a point is stationary to second order (Nesterov and Polyak 2006), and whether it can be escaped.
 
-    Let `κ` be a thousandth of the largest curvature. A point is *undecided* if a step along its gradient, against
-    curvature `κ`, would lower the loss by a thousandth of its value or more; such a step lowers the loss by `‖g‖² /
-    2κ`. Otherwise, the point is a *saddle* if two conditions hold: the smallest curvature lies below `−κ` by more than
-    the uncertainty; and a step in the direction of the smallest curvature, of some length between a ten-thousandth of
-    `1 + ‖θ‖` and all of `1 + ‖θ‖`, lowers the loss by more than a thousandth of its value. The point is a *minimum*, up
-    to these scales, if the smallest curvature lies above `−κ` by more than the uncertainty, and no such step exists. In
-    all other cases, the point is undecided.
+    Let `κ` be a thousandth of the largest curvature. If the curvature along the gradient `g` were `κ`, the best step
+    along `g` would lower the loss by `‖g‖² / 2κ`. A point is *undecided* if this is a thousandth of the loss or more.
+    Otherwise, the point is a *saddle* if two conditions hold: the smallest curvature lies below `−κ` by more than the
+    uncertainty; and one of 50 trial steps along the direction of smallest curvature lowers the loss by more than a
+    thousandth. The lengths of these steps go from `(1 + ‖θ‖) / 10,000` to `1 + ‖θ‖`. The point is a *minimum*, up to
+    these scales, if the smallest curvature lies above `−κ` by more than the uncertainty, and no trial step lowers the
+    loss that much. In all other cases, the point is undecided.
 
     Args:
       loss: `(params, *data) → []`, twice differentiable in reverse mode; compiled once per function and shape.
@@ -90,7 +90,7 @@ def examine(loss: Callable[..., jax.Array], params: PyTree, *data: Any) -> EndPo
         return np.asarray(_product(loss, params, along, *data), np.float64)
 
     top, _, found = largest(product)
-    # Lanczos finds the other end as quickly once the spectrum is reversed, with an error relative to `top`.
+    # In the reversed spectrum, Lanczos finds the smallest eigenvalue as quickly, with an error relative to `top`.
     turned, vector, found_too = largest(lambda direction: top * np.ravel(direction) - product(direction))
     smallest = top - turned
     uncertainty = float(np.linalg.norm(product(vector) - smallest * vector)) if found and found_too else np.inf

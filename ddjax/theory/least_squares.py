@@ -11,7 +11,7 @@ from ddjax.types import Problem
 
 # Largest number of unknowns (devices times coefficients) of a joint system that is solved as one dense matrix.
 LARGEST = 4000
-# Eigenvalues below this fraction of the largest eigenvalue count as zero.
+# Eigenvalues below this fraction of the largest eigenvalue are treated as zero.
 RANK = 1e-10
 
 
@@ -141,7 +141,7 @@ def resting_point(equations: NormalEquations, weight: float, following: np.ndarr
 
 
 def joint_system(equations: NormalEquations, weight: float, following: np.ndarray) -> np.ndarray:
-    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, which the targets couple.
+    """Make the matrix `[N (P + 1), N (P + 1)]` of the systems of all devices, which are coupled by the targets.
 
     Examples:
       >>> following = least_squares.follows("neighbors", matrix)
@@ -162,7 +162,7 @@ def joint_system(equations: NormalEquations, weight: float, following: np.ndarra
 
 
 def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.ndarray:
-    """Return the matrix `F` by which targets follow constant soft decisions: `z = F s`.
+    """Return the matrix `F` that gives the targets at rest, `z = F s`, for constant soft decisions `s`.
 
     Args:
       consensus: form of the consensus step. `tracking` has `F = 11ᵀ/N`. `gradient` has `F = ζ (I − W + ζ I)⁻¹`, from
@@ -174,7 +174,7 @@ def follows(consensus: str, matrix: np.ndarray, step_size: float = 0.0) -> np.nd
       >>> from ddjax.networks import build_topology
       >>> from ddjax.theory.least_squares import follows
       >>> matrix = build_topology("ring", 4).matrices[0].toarray()
-      >>> for consensus in ("neighbors", "gradient", "tracking"):  # weights that device 0 gives
+      >>> for consensus in ("neighbors", "gradient", "tracking"):  # weights in the target of device 0
       ...     print(consensus, follows(consensus, matrix, 0.1)[0].round(2).tolist())
       neighbors [0.33, 0.33, 0.0, 0.33]
       gradient [0.33, 0.23, 0.2, 0.23]
@@ -201,7 +201,7 @@ def averaged(equations: NormalEquations) -> np.ndarray:
 def determined(equations: NormalEquations, weight: float) -> np.ndarray:
     """Return the directions `[N (P + 1), r]` in which the joint objective is curved.
 
-    In all other directions, the data determine nothing, and devices stay where they began.
+    In all other directions, the data determine nothing, and the devices keep their initial coefficients.
 
     Raises:
       InputError: if there are more than `LARGEST` unknowns.
@@ -235,7 +235,7 @@ def distance(coefficients: np.ndarray, solution: np.ndarray, directions: np.ndar
     Args:
       coefficients: `[T, N, P + 1, K]`, coefficients in several rounds.
       solution: `[N, P + 1, K]`, the resting point `θ*`.
-      directions: orthonormal directions: `[N (P + 1), r]`, or `[P + 1, r]` for every device alike.
+      directions: orthonormal directions: `[N (P + 1), r]`, or `[P + 1, r]` if they are the same for every device.
 
     Returns:
       Distances `[T]`.

@@ -9,13 +9,13 @@ from ddjax.theory.least_squares import RANK, NormalEquations, determined, joint_
 def factor(
     equations: NormalEquations, weight: float, step_size: float, consensus: str, matrix: np.ndarray, zeta: float = 0.0
 ) -> float:
-    """Compute the factor per round of the distance to the resting point, once only the slowest direction is left.
+    """Compute the factor by which the distance to the resting point shrinks per round, with only the slowest mode left.
 
     In a direction that shrinks by the factor `q` per round, the targets are `F(q) s`, where `F(q)` is `ζ (q I − W + ζ
     I)⁻¹` for `gradient`, `W` for `neighbors`, and `(1 − 1/q) (q I − W)⁻¹ W` for `tracking`. The factor solves `q = 1 −
     η ν`, where `ν` is the smallest eigenvalue of twice the joint system of `resting_point`, with `F(q)` in place of
-    `F`. The result is never below the factor by which disagreement shrinks on the graph. For directed graphs, the
-    symmetric part of `F` is used.
+    `F`. For directed graphs, the symmetric part of `F` is used. For `gradient` and `tracking`, the result is never
+    below the factor by which disagreement shrinks on the graph.
 
     Args:
       equations: normal equations of the problem.
@@ -29,7 +29,7 @@ def factor(
       InputError: if there are more than `least_squares.LARGEST` unknowns.
 
     Examples:
-      >>> alone = np.eye(4)  # without neighbours, the smallest curvature of any device decides
+      >>> alone = np.eye(4)  # without neighbours, the smallest curvature of any device determines the factor
       >>> (smallest, _), _ = least_squares_rates.curvatures(equations, 0.0)
       >>> found = least_squares_rates.factor(equations, 0.0, 0.05, "neighbors", alone)
       >>> bool(np.isclose(found, 1 - 0.05 * smallest))
@@ -64,7 +64,7 @@ def factor(
 
 
 def curvatures(equations: NormalEquations, weight: float) -> tuple[tuple[float, float], float]:
-    """Compute the smallest positive and the largest eigenvalue of the Hessians `2 H_n`, and the largest of `2 ρ G`.
+    """Compute the smallest positive and the largest eigenvalue of all `2 H_n`, and the largest eigenvalue of `2 ρ G`.
 
     Examples:
       >>> (smallest, largest), pull = least_squares_rates.curvatures(equations, 1.0)

@@ -85,10 +85,10 @@ def running_average(rounds: np.ndarray, values: np.ndarray, weights: np.ndarray)
 def mixing_decay(matrices: Sequence[scipy.sparse.csr_array]) -> float:
     """Measure the factor by which disagreement shrinks per round of mixing alone, `x ← W_t x`, in float64.
 
-    Theory gives `|λ₂|` for a fixed doubly stochastic `W` (0 if one round ends the disagreement). If two complex
-    eigenvalues have the same modulus, the disagreement oscillates. The factor is therefore fitted over 40 `N` rounds
-    (at least 400), without the first quarter. The vector is renormalized along the way, so that it does not vanish in
-    rounding errors.
+    Theory gives `|λ₂|` for a fixed doubly stochastic `W`. If one round ends the disagreement, the factor is 0. If two
+    complex eigenvalues have the same modulus, the disagreement oscillates. The factor is therefore fitted over 40 `N`
+    rounds (at least 400), without the first quarter. The vector is renormalized along the way, so that it does not
+    vanish in rounding errors.
 
     Args:
       matrices: one matrix `[N, N]`, or the matrices of a cycle.
@@ -157,10 +157,10 @@ def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex,
 def step_size(
     curvatures: tuple[float, float], pull: float, eigenvalues: np.ndarray, consensus: str, zeta: float = 0.0
 ) -> float:
-    """Choose the step size `η` at which the slowest mode of full-batch distillation between linear models is fastest.
+    """Find the step size `η` at which the slowest mode of full-batch distillation shrinks fastest, and return half.
 
-    Half of that step size is returned, because the Hessians of devices differ, which `radius` does not take into
-    account.
+    All models are linear. Half of the step size is returned because the Hessians of the devices differ, which `radius`
+    does not take into account.
 
     Args:
       curvatures: smallest positive and largest eigenvalue of the Hessians of the devices.

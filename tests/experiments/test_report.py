@@ -174,7 +174,7 @@ def test_x_is_given_or_found(tmp_path):
     folder = make_sweep(tmp_path / "other", devices=lambda size: 8)
     sweep, found, _ = summed_up(folder)
     assert (found.x, found.labels) == ("examples_per_device", LABELS)
-    with pytest.raises(InputError, match="got 'devices'; here examples_per_device"):
+    with pytest.raises(InputError, match="got 'devices'; accepted: examples_per_device"):
         curves.curves(sweep, "devices")
     sweep, found, _ = summed_up(make_sweep(tmp_path / "both", examples_per_device=lambda size: 50 + size))
     assert found.x == "devices"
@@ -287,7 +287,7 @@ def test_what_is_wrong_is_told_in_one_line(sweep, tmp_path, capsys):
         ([], "name the folder of a sweep"),
         ([sweep, sweep], "--output"),
         ([sweep, "--target_accuracy=2"], "numbers in (0, 1]"),
-        ([sweep, "--x=topology"], "x takes a numeric flag"),
+        ([sweep, "--x=topology"], "x must be a numeric flag"),
         ([sweep, f"--output={sweep / 'sweep.json'}"], "is a file"),
         ([tmp_path], "sweep.json' is missing"),
     ):

@@ -147,8 +147,8 @@ def test_stochastic_mlps_come_to_rest_on_every_device(tmp_path):
         (["--models=mlp"], "can be derived only for distillation or local"),
         (["--batch_size=4"], "can be derived only for distillation or local"),
         (["--topology=random_matching"], "a graph that does not change; give numbers"),
-        (["--local_steps=2"], "one constant sgd step"),
-        (["--compressor=sign"], "plain mixing"),
+        (["--local_steps=2"], "one sgd step of constant size"),
+        (["--compressor=sign"], "uncompressed averaging"),
         (
             ["--consensus_step_size_schedule=cosine"],
             "cannot be derived if --consensus_step_size_schedule is not constant",

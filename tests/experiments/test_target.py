@@ -269,7 +269,7 @@ def test_rows_are_kept_and_compared(installed, monkeypatch, tmp_path, capsys):
         (["--target=v5e:1", "--save=."], "is a folder"),
         (["--save=rows.json"], "--save is only used with --target"),
         (["--compare=rows.json"], "--compare is only used with --target"),
-        (["--work=evaluation", "--baseline=torch"], "--baseline=torch has no work 'evaluation'"),
+        (["--work=evaluation", "--baseline=torch"], "--baseline=torch cannot run the work 'evaluation'"),
     ],
 )
 def test_mistakes_are_one_line(flags, says, installed, monkeypatch, tmp_path, capsys):

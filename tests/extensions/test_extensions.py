@@ -256,7 +256,7 @@ def test_a_changed_file_is_another_run_and_another_sweep(tmp_path, capsys):
 
 
 def test_consensus_takes_no_further_forms():
-    with pytest.raises(InputError, match="takes no further entries"):
+    with pytest.raises(InputError, match="accepts no further entries"):
         CONSENSUS.add(ConfiguredEntry("mine", lambda: "mine"))
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks, which measure what a round costs on this machine, or plan the cost for other accelerators."""
+"""Benchmarks, which measure the time and memory of a round on this machine, or predict them for other accelerators."""

@@ -1,4 +1,4 @@
-"""Measure what a round costs on this machine, or plan the cost for other accelerators.
+"""Measure the time and memory of a round on this machine, or predict them for other accelerators.
 
     python scripts/benchmark.py --work=local_sgd,distillation --models=linear,mlp --devices=512 --baseline=torch
     python scripts/benchmark.py --target=v5e:4 --work=distillation,evaluation --models=mlp --devices=4096
@@ -6,13 +6,14 @@
 The command prints a row for each combination of the lists and writes all rows as JSON. It measures each row in a fresh
 process, on random data, with the compiled loop of `train.py`. One repeat runs as many rounds as fit into `--seconds`. A
 *device-step* is one round of one device: one optimizer step and, with distillation and D-SGD, the device's share of the
-mixing. The work `evaluation` is not a round; it tests all devices on `--test_examples` and on the reference set.
+mixing. The work `evaluation` is not a round; it evaluates all devices on `--test_examples` examples and the
+reference set.
 
 - `us_per_device_step`: median over the repeats, in microseconds; `us_per_device_step_repeats` lists all repeats.
-- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, time of the first one, which
-  compiles.
-- `examples_per_second`: examples that pass forward and backward; a reference example counts once per device.
-- `flops_per_second`, `bytes_per_second`: useful work and least traffic, as `workloads.device_step` defines them.
+- `seconds_compile`: time to trace and compile the loop over rounds; for evaluations, time of the first evaluation,
+  including compilation.
+- `examples_per_second`: examples that all devices process; a reference example counts once per device.
+- `flops_per_second`, `bytes_per_second`: useful operations and least traffic, as `workloads.device_step` defines them.
 - `peak_flops_per_second`, `peak_bytes_per_second`: rates of a large matrix product and of a large copy (bytes read plus
   bytes written), measured after the work, in the same process, on all of JAX's devices. Work that fits into cache may
   exceed the peak of the copy.
@@ -20,7 +21,7 @@ mixing. The work `evaluation` is not a round; it tests all devices on `--test_ex
   peak memory of the arrays.
 - `ratio_to_parts`: time of a distillation round divided by the time of its parts: the local step of `local_sgd`, and
   the forward and backward pass over a reference minibatch, without drawing, mixing or an optimizer. The parts are
-  measured beside each repeat. The figure is the median; `ratios_to_parts` lists all ratios.
+  measured after each repeat. The figure is the median; `ratios_to_parts` lists all ratios.
 - `ratio_to_torch`: time of the loop in `torch_baseline.py` divided by the time of the same work in ddjax. Repeats
   alternate, and each pair gives a ratio. The figure is the median; `ratios_to_torch` lists all ratios.
 
@@ -31,13 +32,13 @@ how far to trust the rows.
 - `fits`: whether `held_bytes` (problem and state) and `temporary_bytes` fit into `available_bytes`. If the compiler
   refuses the program, `refusal` holds the compiler's message, and other figures are missing. `ddjax_estimate_bytes` is
   the peak that `train.py` predicts.
-- `estimate_ms`: time that a TPU's compiler estimates. It leaves out collectives, gathers, scatters and sorts;
-  `unestimated_bytes` is the size of the results of the gathers, scatters and sorts. GPUs have no estimate, so
-  `floor_ms` is the time in which the memory can transfer `traffic_bytes`.
+- `estimate_ms`: time that a TPU's compiler estimates, without collectives, gathers, scatters and sorts.
+  `unestimated_bytes` is the size of the results of the gathers, scatters and sorts. For GPUs, there is no estimate, but
+  a lower bound, `floor_ms`: the time that the memory needs to transfer `traffic_bytes`.
 - `collectives`, `collective_bytes`: number of collectives and size of their results; `collective_kinds` counts the
   collectives of each kind.
-- `kernels`: number of operations that are started; `sorts` is the number of different sorts. On GPUs,
-  `kernels_in_graphs` of the `different_kernels` lie in one of `graphs` CUDA graphs, and `host_in_loop` says whether the
+- `kernels`: number of operations that are started; `sorts` is the number of different sorts. On GPUs, `graphs` is the
+  number of CUDA graphs, which contain `kernels_in_graphs` of the `different_kernels`. `host_in_loop` says whether the
   host steps through a loop.
 - `forms`, `product`, `forms_picked`: how the devices of each model are executed, how `W` is multiplied, and a sentence
   that describes both.

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler estimates no cycles for these
+UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler does not estimate their cycles
 
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The kind is the first lower-case word before a parenthesis; in types, only tiles have one, as in `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis. Types contain parentheses only after capital letters, as
+# in the tile `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
 _NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate
@@ -22,7 +23,7 @@ class Operation(NamedTuple):
     """One operation of an optimized program.
 
     Attributes:
-      kind: kind, such as `fusion`; an asynchronous operation counts where it ends, without `-done` in its kind.
+      kind: kind, such as `fusion`; an asynchronous operation is listed where it ends, without `-done`.
       result: type of the result.
       operands: names of the operands.
       times: number of times that the operation runs.
@@ -64,7 +65,7 @@ class Program:
         computation, which is one round in `Simulation.advance`.
 
     Attributes:
-      operations: operations that do work; those in a loop count once per trip.
+      operations: operations that do work; their `times` include the trips of loops.
     """
 
     def __init__(self, text: str, whole: bool = False):
@@ -95,7 +96,7 @@ class Program:
 
     def _operands(self, line: re.Match) -> tuple[str, ...]:
         names = tuple(re.findall(r"%[\w.\-]+", line[4].split("), ")[0]))
-        # The only operand of the end of an asynchronous operation is its start, which has the real operands.
+        # The only operand of `-done` is the matching `-start`, which has the operands of the asynchronous operation.
         return self._operands(self._lines[names[0]]) if line[3].endswith("-done") else names
 
     def _trips(self, loop: re.Match) -> int:
@@ -142,7 +143,7 @@ class Program:
         return sum(operation.times for operation in self.operations)
 
     def sorts(self) -> int:
-        """Count the different sorts."""
+        """Count the sorts in the program; a sort in a loop counts once."""
         return sum(operation.has("sort") for operation in self.operations)
 
     def traffic_bytes(self) -> int:

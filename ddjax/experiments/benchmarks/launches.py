@@ -12,7 +12,7 @@ class Launches(NamedTuple):
 
     Attributes:
       different: number of kernels and copies; each counts once, even in a loop.
-      in_graphs: number of these that lie in CUDA graphs, which start many kernels at once.
+      in_graphs: number of these that lie in CUDA graphs; the host starts all kernels of a graph with one call.
       graphs: number of CUDA graphs.
       host_in_loop: whether the host steps through a loop and launches its body on each trip.
     """
@@ -28,7 +28,7 @@ def launches(text: str, whole: bool = False) -> Launches:
 
     Args:
       text: the thunks as XLA dumps them, one per line, each indented according to its nesting.
-      whole: whether to read the whole program; otherwise only the bodies of loops, which are one round in
+      whole: whether to read the whole program; otherwise only the bodies of loops, which make up one round in
         `Simulation.advance`.
     """
     thunks = [(len(found[1]), found[2]) for line in text.splitlines() if (found := _THUNK.match(line))]

@@ -60,7 +60,7 @@ class Simulated:
 
 
 def torch_run(case: Case, problem: Problem) -> Callable[[int], float]:
-    """Build a PyTorch loop that does the same work on the same hardware, as a function from rounds to seconds."""
+    """Build a PyTorch loop that does the same work on the same hardware; return a function from rounds to seconds."""
     import torch  # an optional extra
 
     from ddjax.experiments.benchmarks import torch_baseline

@@ -1,4 +1,4 @@
-"""Planning of one row: its program is compiled from shapes, for accelerators that may be absent, and analysed."""
+"""Plan of one row: the program is compiled from shapes alone, for accelerators that may be absent, and analysed."""
 
 import dataclasses
 import os

@@ -45,13 +45,13 @@ class BenchmarkSettings:
     )
     repeats: int = _how(7, "Number of repeats of each row.")
     seconds: float = _how(0.3, "Approximate duration of one repeat, in seconds.")
-    output: str = _how("", "JSON file to write, which must not exist; default runs/benchmark-<time>.json.")
+    output: str = _how("", "JSON file to write, which must not exist yet; default runs/benchmark-<time>.json.")
 
     target: str = _planned(
         "", "Accelerators for which to compile, separated by commas; nothing is run.", registry=TARGETS
     )
     save: str = _planned("", "JSON file in which to store the rows for a later --compare; an older file is replaced.")
-    compare: str = _planned("", "JSON file of rows for comparison; the exit code is 1 if any row got worse.")
+    compare: str = _planned("", "JSON file of earlier rows to compare with; the exit code is 1 if any row got worse.")
     tolerance: float = _planned(0.1, "Fraction by which a figure may grow before it counts as worse.", minimum=0.0)
 
     device_chunk: int = _how(0, fields(Settings)["device_chunk"].help, minimum=0)
@@ -94,9 +94,9 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         if work not in WORK:
             raise suggest("work", work, WORK)
         if work == "evaluation" and settings.baseline:
-            raise InputError("--baseline=torch has no work 'evaluation'; leave out one of them")
+            raise InputError("--baseline=torch cannot run the work 'evaluation'; leave out one of them")
         if TOPOLOGIES.parse(graph).entry.whole:
-            raise InputError(f"topology {graph!r} changes over rounds; use one that does not")
+            raise InputError(f"topology {graph!r} changes from round to round; use one that does not")
         if precision == "float64":
             raise InputError("precision float64 is not benchmarked; use float32, tf32 or bfloat16")
         case = Case(
@@ -119,7 +119,7 @@ def cases(settings: BenchmarkSettings) -> list[Case]:
         if len(case.groups) > 1 and work == "dsgd":
             raise InputError(f"dsgd shares parameters, so all devices need the same model, got {spec!r}")
         case.graph()
-        found[case] = None  # once, even if a list holds values that this work does not use
+        found[case] = None  # a case appears once, even if lists have values that its work does not use
     return list(found)
 
 

@@ -78,7 +78,7 @@ MEASURED: Columns = _WORK | {
 }
 
 MEASURED_LEGEND = (
-    "Medians (smallest–largest). GFLOP/s, GB/s: useful work and least traffic, and their share of the measured peak."
+    "Medians (smallest–largest). GFLOP/s, GB/s: useful work, least traffic, and their shares of the measured peaks."
     "\nMB: peak memory. parts: time of a distillation round / time of its parts. torch: time of PyTorch / time here."
 )
 
@@ -98,7 +98,8 @@ PLANNED: Columns = {
 PLANNED_LEGEND = (
     "Figures of one round or evaluation on one chip; nothing was run. GB: held + temporary / available."
     "\nms: the compiler's estimate, without collectives, gathers, scatters and sorts (+ MB: results of the last three);"
-    "\non GPUs, the least time of the memory traffic. kernels: number started; on GPUs also in CUDA graphs / different."
+    "\non GPUs, a lower bound from the memory traffic. kernels: number started; on GPUs, then: different kernels in"
+    "\nCUDA graphs / all different kernels."
 )
 
 

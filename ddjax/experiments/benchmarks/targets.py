@@ -98,7 +98,7 @@ def target(spec: str) -> Target:
 
 
 def _needed(package: str, extra: str) -> str:
-    """Return how the version of a package must begin, according to the extras of JAX."""
+    """Return the prefix that the version of a package must have, according to the extras of JAX."""
     for line in requires("jax") or ():
         named = re.match(rf"{package}(?:\[[^]]*\])?[^;]*?==?([\d.]+)[^;]*; extra == \"{extra}\"", line)
         if named:
@@ -115,7 +115,7 @@ def environment(target: Target, folder: str) -> dict[str, str]:
     """
     if target.platform == "tpu":
         return {
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no chip for processes to contend for
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # without a chip, processes cannot conflict
             "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # otherwise libtpu requests it over the network
             "TPU_LOG_DIR": "disabled",
             "TPU_MIN_LOG_LEVEL": "3",

@@ -75,7 +75,7 @@ class Block(nn.Module):
 
     def forward(self, x):
         """Compute the features after the block."""
-        # Flax pads a strided convolution of an even side only on the right and below.
+        # If the side of an image is even, Flax pads a strided convolution only on the right and below.
         y = x if self.first.stride == (1, 1) else F.pad(x, (0, 1, 0, 1))
         y = _gelu(self.first_norm(self.first(y)))
         y = self.second_norm(self.second(y))

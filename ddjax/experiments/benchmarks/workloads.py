@@ -27,7 +27,7 @@ LEARNING_RATE, DISTILLATION_WEIGHT, CONSENSUS_STEP_SIZE = 0.01, 1.0, 0.05
 
 
 class Case(NamedTuple):
-    """Work of one row; fields that the work does not use are `None`, and forms to be picked are 0 or an empty text."""
+    """Work of one row; fields that the work does not use are `None`; forms that ddjax picks are 0 or an empty text."""
 
     work: str
     models: str
@@ -136,8 +136,8 @@ def reference_passes(population: Population, reference_batch_size: int) -> Algor
 def algorithm(work: str, case: Case) -> Algorithm:
     """Build the algorithm that does `work`: one of `WORK`, or `reference_pass`, a part of distillation.
 
-    `evaluation` uses devices of `local`, which predict like those of all algorithms. Forms are picked for the ambient
-    mesh.
+    `evaluation` uses the devices of `local`, because devices predict alike in all algorithms. Forms are picked for the
+    ambient mesh.
     """
     groups = []
     for name, size in case.groups:
@@ -172,17 +172,17 @@ def picked_forms(simulation: Simulation, case: Case) -> dict[str, Any]:
 
 
 def device_step(case: Case) -> tuple[float, float]:
-    """Count the useful operations and the least bytes of traffic per device, in a round or an evaluation.
+    """Count the useful operations and the least possible memory traffic in bytes, per device and round (or evaluation).
 
     Both are means over the devices. A multiply-add counts as two operations. The operations are the products and
     convolutions of a plain forward pass, the gradients of their weights, the gradients of their inputs (except in the
-    first layer), and the mixing over the existing links. Elementwise work does not count, nor does the extra work of
+    first layer), and the mixing over the existing links. Elementwise work is left out, and so is the extra work of
     another formulation of a layer.
 
-    Traffic counts parameters and gradients, each read and written once; minibatches, read once (the reference minibatch
-    once for all devices); and, in the mixing, the messages of a device and its neighbours, read once, and the result,
-    written once. Activations do not count, because they may stay in cache. An evaluation is a forward pass over the
-    test set and the reference set; it reads parameters once, and inputs once for all devices.
+    Traffic includes parameters and gradients, each read and written once; minibatches, read once (the reference
+    minibatch once for all devices); and, in the mixing, the messages of a device and its neighbours, read once, and the
+    result, written once. Activations are left out, because they may stay in cache. An evaluation is a forward pass over
+    the test set and the reference set; it reads parameters once, and inputs once for all devices.
     """
     b = case.reference_batch_size or 0
     evaluated = (case.test_examples or 0) + REFERENCE_SIZE

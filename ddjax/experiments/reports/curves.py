@@ -1,4 +1,4 @@
-"""Curves that are made from the cells of sweeps, told apart, and summarized over seeds."""
+"""Curves of a report: they are made from the cells of sweeps, labelled, and summarized over seeds."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from ddjax.experiments.looks import looks
 from ddjax.experiments.reports.read import Sweep
 from ddjax.experiments.settings import Settings
 
-_PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values need no name in a label
+_PLAIN = ("algorithm", "consensus", "topology", "models")  # flags whose values stand in a label without the flag's name
 _EXECUTION = {name for name, field in fields(Settings).items() if field.section == "Execution"}
 
 
@@ -28,7 +28,7 @@ class Curves(NamedTuple):
       labels: labels of the curves.
       cells: the cells, with two more columns: `curve`, the number of the curve, and `x`, a number (NaN if the cell does
         not use the flag).
-      looks: looks of the curves (see `looks.looks`).
+      looks: number of each curve's look, that is, its colour and line style (see `looks.looks`).
     """
 
     x: str
@@ -63,7 +63,9 @@ def curves(sweep: Sweep, x: str = "") -> Curves:
     ]
     words = [name for name in varying if name not in numeric]
     if x and x not in numeric:
-        raise InputError(f"x takes a numeric flag with several values, got {x!r}; here {', '.join(numeric) or 'none'}")
+        raise InputError(
+            f"x must be a numeric flag with several values, got {x!r}; accepted: {', '.join(numeric) or 'none'}"
+        )
     if not x:
         free = [name for name in numeric if name not in _EXECUTION and not _settled(cells, name, words)]
         x = "devices" if "devices" in numeric else next(iter(free), "")
@@ -89,7 +91,7 @@ def _looks(kinds: pd.DataFrame, naming: list[str]) -> list[int]:
 
 
 def _labels(kinds: pd.DataFrame, naming: list[str]) -> list[str]:
-    """Label each curve by what tells it from the others; a blank flag is one that the curve does not use."""
+    """Label each curve by the flags that differ between curves; a flag that a curve does not use is blank."""
     kinds = kinds.replace({"algorithm": {"dsgd": "D-SGD"}})
     for name in naming:
         ends = {value: re.sub(r"[^:+]*/", "", value) for value in kinds[name]}  # without folders
@@ -141,7 +143,7 @@ def _range(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def pick_target(cells: pd.DataFrame) -> list[float]:
-    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x; silent curves do not count.
+    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x, without curves that send nothing.
 
     If only one curve sends, the target is the largest multiple that this curve reaches.
     """
@@ -153,7 +155,7 @@ def pick_target(cells: pd.DataFrame) -> list[float]:
 
 
 def reach(sweep: Sweep, found: Curves, goals: list[float]) -> Curves:
-    """Add columns `to …`: the MB that a device had sent when its cell first met each target."""
+    """Add columns `to …`: the MB sent per device, including a server's share, when a cell first met each target."""
     met = {goal: sweep.evaluations[sweep.evaluations["accuracy"] >= goal] for goal in goals}
     columns = {f"to {goal:g}": rows.groupby("cell")["megabytes"].first() for goal, rows in met.items()}
     return found._replace(cells=found.cells.assign(**columns))

@@ -121,7 +121,7 @@ def draw(panel: Panel, names: Sequence[str], chosen: Sequence[int] | None = None
     entries = [literal(textwrap.fill(names[line.curve], 44)) for line in panel.lines]
     longest = max(len(row) for entry in entries for row in entry.split("\n"))
     columns = max(1, min(len(entries), 58 // (longest + 9)))  # about 58 letters fit; a handle takes nine
-    # Columns are as high as the highest entries in them.
+    # Estimate the rows of the legend: the highest entry determines the height of a column.
     rows = sum(max(entry.count("\n") + 1 for entry in entries[at::columns]) for at in range(columns)) / columns
     rows = rows * math.ceil(len(entries) / columns)
     with style(_RC | {"svg.hashsalt": panel.name}):
@@ -194,7 +194,7 @@ def _scale(axis: Axes, panel: Panel) -> None:
 
 
 def _bound(axis: Axes, panel: Panel) -> None:
-    """Cut intervals far beyond the seeds' values, so that wide intervals (as over two seeds) do not stretch axes.
+    """Cut off intervals far beyond the values of the seeds, because wide intervals (as for two seeds) stretch axes.
 
     An axis of accuracies ends at 1, and no axis reaches below 0.
     """

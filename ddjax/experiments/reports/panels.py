@@ -1,4 +1,4 @@
-"""Choice of the figures that a report has."""
+"""Choice of the figures of a report."""
 
 import math
 
@@ -104,7 +104,7 @@ def _against_x(
     drawn = [(name, name, table, label, text, "y" * log) for name, (label, text, log) in measures_of(sweep).items()]
     for goal in goals:
         text = (
-            f"All bytes sent, by devices and any server, divided by the number of devices, up to the first evaluation "
+            f"Bytes sent by all devices and any server, divided by the number of devices, until the first evaluation "
             f"with a mean accuracy of at least {goal:g}. A point is drawn only where every seed met this target."
         )
         if picked:

@@ -62,7 +62,9 @@ def _table(path: Path, *needed: str) -> pd.DataFrame:
     with path.open(newline="", encoding="utf-8-sig") as file:
         head, *rows = csv.reader(file, strict=True)
     if len(head) == 1 and ";" in head[0]:
-        raise ValueError("a spreadsheet has saved it with semicolons; the command of the sweep writes it again")
+        raise ValueError(
+            "a spreadsheet program saved it with semicolons; to restore it, repeat the command of the sweep"
+        )
     if missing := set(needed) - set(head):
         raise ValueError(f"it has no column {min(missing)!r}")
     if any(len(row) != len(head) for row in rows):  # pandas would fill the row up
@@ -100,11 +102,11 @@ def _read(folder: Path) -> Sweep:
         raise InputError(f"{str(folder / 'results.csv')!r} has an accuracy outside 0 to 1")
     measures = evaluations.groupby("cell").last().drop(columns="round").assign(time=time)
     cells = cells.join(measures)
-    if metric == "mse":  # stored by an earlier version, which took diverged cells for done
+    if metric == "mse":  # earlier versions stored diverged cells as done
         rose = measures[metric] > FACTOR * evaluations.groupby("cell")[metric].first()
         lost = rose.index[rose]
         cells.loc[lost, "status"] = "diverged"
-        cells.loc[lost, "reason"] = "its mse is far above where it began"
+        cells.loc[lost, "reason"] = "its mse is far above its first value"
         cells.loc[lost, list(measures)] = np.nan
         evaluations = evaluations[~evaluations["cell"].isin(lost)]
     kept = {path.parent.name: path.parent for path in folder.glob("cells/[!.]*/devices.csv")}

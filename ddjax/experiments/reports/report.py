@@ -38,7 +38,9 @@ class ReportSettings:
     target_accuracy: str = _report(
         "", "Mean accuracies, as in 0.6,0.7, up to which bytes are counted; by default, those of the sweep."
     )
-    x: str = _report("", "Numeric flag on the x axis; by default, devices or else the first with several values.")
+    x: str = _report(
+        "", "Numeric flag on the x axis; by default, devices if it has several values, else the first such flag."
+    )
 
 
 def _former(output: Path) -> set[str]:
@@ -75,7 +77,7 @@ def report(given: Given) -> None:
     former = _former(output)
     if goals and sweep.metric != "accuracy":
         raise InputError(
-            "--target_accuracy is only for classification, but these sweeps are regression; leave the flag out"
+            "--target_accuracy is only for classification, but these sweeps train on regression; leave the flag out"
         )
     goals = goals or sweep.targets
     picked = not goals and sweep.metric == "accuracy"
@@ -92,7 +94,7 @@ def report(given: Given) -> None:
     text = page(sweep, found, table, goals, drawn, title)
     files = {f"{panel.name}.{end}": content for panel, drawing in drawn for end, content in drawing.files.items()}
     output.mkdir(parents=True, exist_ok=True)
-    # In this order, the page names all files in the folder at any time, so that an interrupted report can be repeated.
+    # In this order, the page always names all files in the folder, so that an interrupted report can be repeated.
     for name in former - {"report.html", *files}:
         (output / name).unlink()
     replace(output / "report.html", text)

@@ -18,7 +18,7 @@ from ddjax.types import Problem
 
 
 class Curve(NamedTuple):
-    """One combination of settings, over its seeds.
+    """Measurements of one combination of settings, run with every seed.
 
     Attributes:
       label: settings that tell the curve from the others.
@@ -51,7 +51,7 @@ def alike(cells: Sequence[Cell], name: str) -> list[list[int]]:
 
 
 def closed_form(cell: Cell, problem: Problem) -> bool:
-    """Return whether the solution is known: devices are linear, loss and distance squared, and coefficients few."""
+    """Return whether the solution is known: for linear devices with squared loss and not too many coefficients."""
     models = {name.split(":")[0] for name in cell.settings.models.split("+")}
     unknowns = len(problem.private_indices) * (math.prod(problem.x.shape[1:]) + 1)
     return models == {"linear"} and infer_task(problem.y) is REGRESSION and unknowns <= least_squares.LARGEST
@@ -69,11 +69,11 @@ def whole(cell: Cell) -> bool:
 
 
 def reached(cell: Cell, distance: np.ndarray) -> bool:
-    """Return whether the solution counts as reached, within the precision of the cell.
+    """Return whether a curve has reached the solution, to the precision of its cells.
 
     Args:
       cell: a cell of the curve.
-      distance: relative distances of the seeds to the solution.
+      distance: relative distance of each seed's run to the solution.
     """
     return bool(np.mean(distance) < (1e-8 if cell.settings.precision == "float64" else 1e-4))
 
@@ -90,7 +90,7 @@ def step_sizes(settings: Settings, name: str, rounds: np.ndarray) -> np.ndarray:
 
 
 def steady(cell: Cell, topology: Topology) -> bool:
-    """Return whether every round is the same linear map of linear devices, except for `ζ`.
+    """Return whether every round applies the same linear map to linear devices, except that `ζ` may change.
 
     This holds only if each round takes one SGD step on all data with a constant step size, and mixes with the same `W`.
     """

@@ -20,7 +20,7 @@ _MOST_ROUNDS = 10_000_000  # largest derived number of rounds that is run
 
 
 def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, float], list[str], Work]:
-    """Build each cell of a curve once, so that mistakes show, and derive the step size and rounds if they are 0.
+    """Build each cell of a curve once, to find mistakes early, and derive the step size and the rounds if they are 0.
 
     Args:
       cells: one cell per seed.
@@ -44,9 +44,9 @@ def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, f
         solved = settings.algorithm in ("distillation", "local") and closed_form(cell, built.problem)
         if not (solved and steady(cell, built.topology)):
             raise InputError(
-                f"--{' and --'.join(wanted)} can be derived only for distillation or local with at most "
-                f"{least_squares.LARGEST} coefficients of linear devices, squared loss, one constant sgd step on all "
-                "data, plain mixing and a graph that does not change; give numbers"
+                f"--{' and --'.join(wanted)} can be derived only for distillation or local, with linear devices (at "
+                f"most {least_squares.LARGEST} coefficients in all), squared loss, one sgd step of constant size on "
+                "all data per round, uncompressed averaging and a graph that does not change; give numbers"
             )
         if "rounds" in wanted and settings.consensus_step_size_schedule != "constant":
             raise InputError(
@@ -74,6 +74,6 @@ def prepare(cells: Sequence[Cell], peak: float) -> tuple[list[Cell], dict[str, f
 
 
 def form(cell: Cell, built: Experiment) -> tuple[str, np.ndarray, float]:
-    """Return the form of consensus, `W` and `ζ`; `local` counts as `neighbors` with targets that have no weight."""
+    """Return the form of consensus, `W` and `ζ`; `local` is treated as `neighbors` with weight 0 for the targets."""
     consensus = cell.settings.consensus if cell.settings.algorithm == "distillation" else "neighbors"
     return consensus, built.topology.matrices[0].toarray(), built.consensus_step_size or 0.0

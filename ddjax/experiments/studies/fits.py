@@ -20,7 +20,7 @@ def fit(x: np.ndarray, values: np.ndarray, inside: tuple[float, float], scale: s
 
 
 def above_rounding(curve: Curve, name: str) -> np.ndarray:
-    """Return the `[S, T]` values of a quantity, with NaN where rounding may keep it from falling at its rate."""
+    """Return the `[S, T]` values of a quantity, with NaN for values so small that rounding may disturb the fit."""
     values = curve.values[name]
     if "predicted_rate" not in curve.facts:
         return values

@@ -16,19 +16,19 @@ from ddjax.theory import rates
 def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[int, int]) -> dict[str, dict[str, Any]]:
     """Predict the slope of each quantity: its `scale`, its `value`, and whether the value is an upper `bound`.
 
-    For powers of step sizes, the slope is fitted in the same rounds as the measured one, because `(1 + t/τ)^−a` reaches
-    its own slope only later. Statements about consensus errors of stochastic methods are orders that are argued here,
-    not theorems.
+    If a quantity falls like a power of step sizes, the slope of this power is fitted over the rounds in which the
+    quantity is fitted, because `(1 + t/τ)^−a` reaches the slope `−a` only later. For consensus errors of stochastic
+    methods, the orders below rest on our own arguments, not on theorems.
 
     - `tracking` with linear devices on all data and constant steps: in each round, the distance shrinks by the factor
       `least_squares_rates.factor`, and squared quantities shrink by its square.
-    - The `gradient` form, with `ζ_t` that falls so that its sum grows without end, in runs that are long enough for
-      `mean_n z_n` to have followed the mean soft decision `s̄` (for `1/t`, `ζ_0 τ ≥ 10`). On all data, devices differ by
-      `ζ_t` times the difference of their soft decisions, so the consensus error falls like `ζ_t²` or faster. For
-      linear devices that end up apart, the consensus error and the squared gradient norm at `z̄` fall exactly like
-      `ζ_t²`, and the distance to the solution falls like `ζ_t` (`least_squares.follows`). Stochastic gradients move
-      `s̄` by the order of `η_t` per round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The consensus
-      error then falls like `η_t² / ζ_t`, if this is more than `ζ_t²`.
+    - The `gradient` form, if `ζ_t` falls but its sum diverges, and the run is long enough for `mean_n z_n` to reach the
+      mean soft decision `s̄` (for `1/t`, this needs `ζ_0 τ ≥ 10`). On all data, the targets of devices differ by the
+      order of `ζ_t` times the difference of their soft decisions, so the consensus error falls like `ζ_t²` or faster.
+      For linear devices with different final models, the consensus error and the squared gradient norm at `z̄` fall
+      exactly like `ζ_t²`, and the distance to the solution falls like `ζ_t` (`least_squares.follows`). Stochastic
+      gradients move `s̄` by the order of `η_t` per round, and `mean_n z_n` averages these moves over `1/ζ_t` rounds. The
+      consensus error then falls like `η_t² / ζ_t`, if this is more than `ζ_t²`.
     - Averaging of parameters, and `tracking` with stochastic gradients: devices differ by at most the order of `η_t`.
     - Averaging with stochastic gradients on non-convex losses: the squared gradient norm, averaged over rounds with
       weights `η_t`, is at most of the order of `(1 + Σ η_t²) / Σ η_t` (Ghadimi and Lan 2013; for D-SGD, Lian et al.
@@ -68,7 +68,7 @@ def theory(cell: Cell, facts: dict[str, Any], rounds: np.ndarray, inside: tuple[
 
 
 def _unending(settings: Settings, facts: dict[str, Any]) -> bool:
-    """Return whether `ζ_t` falls, and so slowly that its sum grows without end and counts as large in this run."""
+    """Return whether `ζ_t` falls so slowly that its sum diverges and, for `1/t`, becomes large within this run."""
     known = schedule(settings.consensus_step_size_schedule)
     if known.power == 1:
         return facts["consensus_step_size"] * known.tau(settings.rounds) >= 10

@@ -40,7 +40,7 @@ def run_curve(
       label: label of the curve.
       derived: settings that were derived, by name.
       study: settings of the study.
-      display: display that shows each seed; its forecast knows the curve by the name of the first cell.
+      display: display that shows each seed; its forecast lists the curve under the name of the first cell.
     """
     settings = cells[0].settings
     facts: dict[str, Any] = {"derived": derived, "endpoints": [], "spectral_gap": [], "neighbors": []}
@@ -91,7 +91,7 @@ def run_curve(
 def _values(
     cell: Cell, built: Experiment, points: np.ndarray, recorded: tuple, facts: dict[str, Any]
 ) -> tuple[Values, Values]:
-    """Add to `facts`, and return the measurements of one seed, and its measurements per device."""
+    """Add to `facts`, and return what was measured with one seed: values for all devices, and values per device."""
     quantities, found_coefficients = recorded
     found = {name: np.asarray(value, np.float64) for name, value in quantities._asdict().items()}
     mean = found["gradient_norm_sq"].mean(-1)
@@ -120,7 +120,7 @@ def rounds_measured(settings: Settings, points: int) -> np.ndarray:
 
 
 def degrees(matrices: Sequence[Any]) -> list[int]:
-    """Count the neighbours from which each device hears, in any round of a cycle or in any draw of a random graph."""
+    """Count the neighbours from which each device receives, in any round of a cycle or any draw of a random graph."""
     heard = sum(abs(matrix) for matrix in matrices) != 0
     return (heard.sum(axis=1) - heard.diagonal()).tolist()
 
@@ -170,7 +170,7 @@ def against(cell: Cell, built: Experiment, coefficients: np.ndarray) -> tuple[np
 
 
 def window(rounds: np.ndarray, given: str) -> tuple[int, int]:
-    """Return the first and the last round of the fits: those of `--window`, or of the last nine tenths of the run."""
+    """Return the first and the last round of the fits, from `--window`; by default, for the last nine tenths."""
     last = int(rounds[-1])
     if not given:
         return max(last // 10, 1), last

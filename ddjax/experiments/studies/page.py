@@ -35,12 +35,13 @@ changes, its spectral gap is an average over rounds.
 
 Curves in the figures are geometric means over seeds; each band extends from the smallest to the largest value."""
 _ABOUT_END_POINTS = """\
-Let κ be a thousandth of the largest curvature. A point is *undecided* if its gradient `g` is so large that a step along
-it, against a curvature of κ, would lower the loss by a thousandth or more (`‖g‖²/2κ`). Most undecided points are of
-this kind. Otherwise, a point is a *saddle* if the smallest curvature lies below −κ by more than its uncertainty, and a
-step along the direction of smallest curvature lowers the loss by more than a thousandth. A point is a *minimum* if the
-smallest curvature lies above −κ by more than its uncertainty, and no such step exists. All other points are undecided.
-An eigenvalue of the Hessian lies within the uncertainty of the smallest curvature shown."""
+Let κ be a thousandth of the largest curvature. If the curvature along the gradient `g` were κ, the best step along `g`
+would lower the loss by `‖g‖²/2κ`. A point is *undecided* if this is a thousandth of the loss or more. Most undecided
+points are of this kind. Otherwise, a point is a *saddle* if the smallest curvature lies below −κ by more than its
+uncertainty, and a step along the direction of smallest curvature lowers the loss by more than a thousandth. A point is
+a *minimum* if the smallest curvature lies above −κ by more than its uncertainty, and no step along this direction
+lowers the loss that much. All other points are undecided. The Hessian has an eigenvalue that differs from the smallest
+curvature shown by at most the uncertainty."""
 
 
 def tables(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _range(slopes: Sequence[float]) -> str:
-    """Write the first and the last slope, or one if they are equal."""
+    """Write the first and the last slope, or only one of them if both have the same text."""
     return " to ".join(
         dict.fromkeys(
             f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
@@ -144,8 +145,8 @@ def _page(summary: dict[str, Any], drawn: dict[str, str]) -> str:
     lines = ["# Convergence study", "", f"`{summary['command']}`", "", *_where(curves), *_rates(curves)]
     if any(curve["endpoints"] for curve in curves):
         lines += ["## What kind of point it is", ""]
-        head = ["curve", "verdicts", "smallest curvature (± uncertainty), lowest of all", "largest curvature"]
-        head += ["lowest ratio of smallest to largest curvature in a device", "largest gradient norm", "mean loss"]
+        head = ["curve", "verdicts", "smallest curvature of all points (± uncertainty)", "largest curvature"]
+        head += ["lowest ratio of smallest to largest curvature at a point", "largest gradient norm", "mean loss"]
         head += ["largest decrease of the loss along the direction of smallest curvature"]
         lines += _table(head, [_ends(curve) for curve in curves if curve["endpoints"]])
         lines += [_ABOUT_END_POINTS, ""]

@@ -21,10 +21,11 @@ DEFAULTS = {
     "rounds": "0",
 }
 _HELP = {
-    "learning_rate": "eta; 0 derives eta from the problem's curvature and the graph's spectrum, for linear devices "
-    "with squared loss, a constant sgd step on all data, plain mixing and a graph that does not change.",
-    "rounds": "Communication rounds; 0 for as many as such devices (see --learning_rate) need to reach a relative "
-    "distance of 1e-10 (float64) or 1e-5.",
+    "learning_rate": "Learning rate; 0 derives it from the problem's curvature and the graph's spectrum. This needs "
+    "linear devices, squared loss, one sgd step of constant size on all data per round, uncompressed averaging and a "
+    "graph that does not change.",
+    "rounds": "Communication rounds; 0 derives the number after which the distance to the resting point is 1e-10 "
+    "(float64) or 1e-5 of its first value. This needs the same settings as --learning_rate=0.",
 }
 
 
@@ -35,7 +36,7 @@ class StudySettings:
     points: int = _study(
         60, "Largest number of measured rounds, which are evenly spaced on a logarithmic scale.", minimum=2
     )
-    window: str = _study("", "FIRST:LAST, the rounds of the fits; by default, the last nine tenths of the run.")
+    window: str = _study("", "FIRST:LAST, first and last round of the fits; default: the last nine tenths of the run.")
     endpoints: int = _study(
         0,
         "Largest number of devices per seed whose final models are examined (curvature, perturbation); with "
@@ -80,5 +81,5 @@ def study_fields() -> dict[str, Field]:
 
 
 def whole_settings(values: dict) -> dict:
-    """Select the settings of the study as a whole from the values of its flags."""
+    """Select, from the values of the flags, the settings that hold for all curves of a study."""
     return {name: values[name] for name in WHOLE if name in values}
