@@ -85,7 +85,7 @@ def test_pairs_with_torch(tmp_path):
         (["--batch_size=0"], "batch_size takes positive whole numbers"),
         (["--work=dsgd", "--topology=rnig"], "did you mean 'ring'"),
         (["--work=dsgd", "--topology=random_matching"], "use one that does not"),
-        (["--reference_batch_size=2000"], "1 … 1999, got 2000"),
+        (["--reference_batch_size=2000"], "between 1 and 1999, got 2000"),
         (["--repeats=0"], "must be positive"),
         (["--seconds=nan"], "must be positive"),
         (["--baseline=tensorflow"], "accepted: torch"),
