@@ -110,8 +110,8 @@ def place_problem(problem: Problem, mesh: Mesh, groups: Sequence[int]) -> Proble
       problem: problem with NumPy or JAX arrays. Every process must pass the same arrays, unless they are already on
         this mesh.
       mesh: mesh with the axis `devices`.
-      groups: number of devices of each architecture, in order; the devices of each architecture are spread evenly over
-        the accelerators.
+      groups: number of devices of each architecture, in the order of the device numbers; the devices of each
+        architecture are spread evenly over the accelerators.
     """
     if isinstance(problem.x, Examples) and problem.x.spread:
         if problem.x.layout == tuple(groups) and problem.x.rows.sharding == sharding.spread(mesh):

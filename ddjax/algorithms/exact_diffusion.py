@@ -42,14 +42,14 @@ def exact_diffusion(population: Population, mixer: Mixer) -> Algorithm:
     With another optimizer or several local steps, `ψ_n` is the result of the local phase that starts at `θ_n`. The
     correction applies to the whole phase, not to each step. With several steps, the devices therefore stop at a point
     where their changes over a round, not their gradients, sum to zero. Optimizer state is not sent. All devices start
-    from common parameters. A message contains the parameters.
+    from common parameters. A message contains the corrected parameters `φ_n`.
 
     The mixer must keep the mean and have no memory: `average` and `server` qualify. Compressed messages make the
     recursion grow, and so does a changing `W`.
 
     Args:
       population: devices of one architecture.
-      mixer: operation that mixes the parameters by `W`.
+      mixer: operation that mixes the parameters with the matrix `W`.
 
     Raises:
       InputError: the devices have several architectures, or the mixer is unsuitable. `check` raises this error if the

@@ -141,7 +141,7 @@ def _classes(train: np.ndarray, test: np.ndarray, names: tuple[str, str], notes:
     if 2 * len(values) > len(train):
         raise InputError(
             f"{names[0]} holds {len(values)} different labels in {len(train)} rows (the first label is "
-            f"{_called(values[0])}); classes need at least two examples on average" + _remedy(train)
+            f"{_called(values[0])}); a class needs at least two examples on average" + _remedy(train)
         )
     unknown = ~np.isin(test, values)
     if unknown.any():

@@ -41,7 +41,7 @@ def held_out(
         return order[:size], order[size:]
     labels = dataset.y_train[order]
     if labels.dtype.kind == "f":
-        raise InputError("a regression task has no classes from which to choose the reference set")
+        raise InputError("reference_classes and reference_alpha need classes, but the task is regression")
     names = list(dataset.classes or map(str, range(dataset.outputs)))
     for name in classes:
         if name not in names:

@@ -76,7 +76,9 @@ def read_csv(
         raise suggest("column", target_column, columns)
     ignored = dict.fromkeys(_asked(ignore_columns, columns), "asked")
     if target_column in ignored:
-        raise InputError(f"{path}: --target_column and --ignore_columns both name {target_column!r}; choose one flag")
+        raise InputError(
+            f"{path}: --target_column and --ignore_columns both name {target_column!r}; name it in only one of them"
+        )
     ignored |= dict.fromkeys(table.unnamed, "it has no name, like the column of row numbers that pandas writes")
     for name, role in ((owner_key, "owner"), (input_key, "--input_key")):
         if name and name not in columns:

@@ -1,4 +1,4 @@
-"""Descriptions of the messages of a run."""
+"""Descriptions of the messages that devices exchange in a run."""
 
 from collections.abc import Iterator
 

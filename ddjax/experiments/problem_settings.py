@@ -46,8 +46,8 @@ class ProblemSettings:
     comment: str = _data("", "Text, such as #; lines of a .csv that begin with this text are skipped.")
     sample_rate: int = _data(
         0,
-        "Sampling rate of sounds in a .npz or a tfds data set; the sounds become log-mel spectrograms. 0 means the "
-        "rate that the data set states, if any.",
+        "Sample rate of the sounds in a .npz or a tfds data set, which become log-mel spectrograms; 0 uses the rate "
+        "that is stored with the data, if there is one.",
         unit="hertz",
         minimum=0,
     )

@@ -56,7 +56,7 @@ class MixingMatrix(Network):
 
     @abc.abstractmethod
     def weighted(self, own: jax.Array, weights: jax.Array) -> "MixingMatrix":
-        """Replace the weights by `own` `[N]` and by `weights` (by link), and divide each row by its sum."""
+        """Return the matrix with the diagonal `own` `[N]` and `weights` on the links, each row divided by its sum."""
 
     @abc.abstractmethod
     def thinned(self, kept: jax.Array) -> "MixingMatrix":

@@ -33,7 +33,7 @@ class Topology(NamedTuple):
     """Network that was built by name and checked.
 
     Attributes:
-      name: specification of the network.
+      name: specification from which the network was built, such as `random_regular:4`.
       weights: name of the mixing weights.
       network: network for `Problem.network`.
       matrices: sparse float64 arrays `[N, N]`: one matrix, the matrices of a cycle, or a few draws.
@@ -94,7 +94,7 @@ class Request(NamedTuple):
       devices: number of devices `N`.
       weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
       seed: seed of random graphs.
-      stochastic: sums that must be 1: `column`, `row` or both (`doubly`); `links` if weights do not matter.
+      stochastic: sums of `W` that must be 1: of each `column`, each `row`, or both (`doubly`); `links` for neither.
       product: one of `PRODUCTS`; empty for the fastest.
     """
 
@@ -136,7 +136,7 @@ def build_topology(
       devices: number of devices `N`.
       weights: name of the mixing weights; empty for weights that suit the graph and `stochastic`.
       seed: seed of random graphs.
-      stochastic: sums that must be 1: `column`, `row` or both (`doubly`); `links` if weights do not matter.
+      stochastic: sums of `W` that must be 1: of each `column`, each `row`, or both (`doubly`); `links` for neither.
       product: one of `PRODUCTS`; empty for the fastest.
 
     Raises:

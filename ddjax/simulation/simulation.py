@@ -313,7 +313,7 @@ class Simulation:
 
 
 def _group_sizes(state: Any, problem: Problem) -> list[int]:
-    """Return the number of devices of each architecture, in order, from the shapes of a state.
+    """Return the number of devices of each architecture, in the order of the groups, from the shapes of a state.
 
     If the state does not distinguish architectures, there is one number for all devices.
     """

@@ -37,7 +37,7 @@ class Quantities(NamedTuple):
 def measure_distillation(
     population: Population, state: Any, problem: Problem, mixer: Mixer | None = None
 ) -> Quantities:
-    """Measure a state of `distillation` or `server_distillation`.
+    """Measure the convergence quantities of a state of `distillation` or `server_distillation`.
 
     Args:
       population: the devices, as the run trained them.

@@ -144,12 +144,12 @@ def targets(settings: BenchmarkSettings, given: Collection[str]) -> list[Target]
     found = [target(spec) for spec in dict.fromkeys(settings.target.split(","))]
     tpus = [each.name for each in found if each.platform == "tpu"]
     if tpus and "tf32" in settings.precision.split(","):
-        raise InputError(f"precision tf32 is only available on GPUs, but {tpus[0]} is a TPU; use float32 or bfloat16")
+        raise InputError(f"precision tf32 is planned only for GPUs, but {tpus[0]} is a TPU; use float32 or bfloat16")
     return found
 
 
 def _counts(settings: BenchmarkSettings, name: str) -> list[int]:
     given = getattr(settings, name)
     if not all(part.isdecimal() and 0 < int(part) < 2**31 for part in given.split(",")):
-        raise InputError(f"{name} takes positive whole numbers separated by commas, got {given!r}")
+        raise InputError(f"--{name} takes positive whole numbers separated by commas, got {given!r}")
     return [int(part) for part in given.split(",")]

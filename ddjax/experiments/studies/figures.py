@@ -28,7 +28,7 @@ def figures(curves: Sequence[Curve], summary: dict[str, Any]) -> Iterator[tuple[
     if 0 < len(several) <= 12:  # a mean model has the same norm on all devices
         yield "gradient_norm_sq_devices", "Squared gradient norm of each device", _of_devices(several)
     for x, groups in by_x(summary["dependence"]).items():
-        yield f"left_vs_{x.replace(' ', '_')}", f"Quantities at the end against {x}", _dependence(x, groups)
+        yield f"left_vs_{x.replace(' ', '_')}", f"Final values against {x}", _dependence(x, groups)
 
 
 def _positive(values: Any) -> np.ndarray:
