@@ -104,7 +104,7 @@ def setting(default: Any, help: str, **about: Any) -> Any:
 
 
 def fields(settings: Any) -> dict[str, Field]:
-    """Return name → field, for each field of a settings class or of its instance."""
+    """Return name → field, for each field of a settings class or of an instance of it."""
     return {
         field.name: Field(field.name, type(field.default), field.default, **field.metadata)
         for field in dataclasses.fields(settings)

@@ -247,7 +247,7 @@ def draw_devices(
 
 
 def draw_links(axis: Axes, at: np.ndarray, links: Links, topology: str = "") -> None:
-    """Draw the links, wider where more bytes were sent; if there are few links, arrows mark those in one direction."""
+    """Draw the links, wider where more bytes were sent; if there are few links, one-way links get arrows."""
     pairs, bytes, both = merged(links)
     if not 0 < len(pairs) <= DRAWN_LINKS:
         return

@@ -109,7 +109,7 @@ def _detail(flags: dict[str, str]) -> str:
 
 
 def plot(figure: Path, runs: list[Path]) -> None:
-    """Draw runs in one figure with two panels: the mean score as a line, the range of scores as a band.
+    """Draw runs in one figure with two panels: the mean score as a line, the range over devices as a band.
 
     Args:
       figure: file to write; its extension determines the format.

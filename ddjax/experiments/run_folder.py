@@ -255,7 +255,7 @@ def resumed(settings: Settings, given: Collection[str]) -> Settings:
     config, known = saved_config(path), fields(Settings)
     if strange := [name for name in config["flags"] if name not in known]:
         raise InputError(
-            f"cannot resume: the run was started with {_version(config)} and has the setting {strange[0]!r}, which "
+            f"cannot resume: the run was last written by {_version(config)} and has the setting {strange[0]!r}, which "
             f"this version, {__version__}, does not know"
         )
     free, followed = (Role.OUTPUT, Role.EXECUTION), ("include", "target_accuracy", "checkpoint_every")

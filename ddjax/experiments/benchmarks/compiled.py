@@ -12,8 +12,8 @@ UNESTIMATED = ("gather", "scatter", "sort")  # a TPU's compiler does not estimat
 _WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _ARRAY = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{$")
-# The kind is the first lower-case word before a parenthesis. Types contain parentheses only after capital letters, as
-# in the tile `:T(8,128)`.
+# The kind is the first lower-case word before a parenthesis. No type has such a word: the names of tiles are capital
+# letters, as in `:T(8,128)`.
 _LINE = re.compile(r"(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id")
 _NO_ESTIMATE = 2**60  # the compiler writes a number this large if it has no estimate

@@ -143,9 +143,10 @@ def _range(values: np.ndarray) -> tuple[Any, Any]:
 
 
 def pick_target(cells: pd.DataFrame) -> list[float]:
-    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x, without curves that send nothing.
+    """Pick the largest multiple of 0.05 that all seeds of two curves reach at some x.
 
-    If only one curve sends, the target is the largest multiple that this curve reaches.
+    Curves that send nothing are left out. If only one curve sends, the target is the largest multiple that this curve
+    reaches.
     """
     ran = cells[(cells["status"] != "failed") & ~cells["curve"].isin(silent_curves(cells))]
     least = ran.fillna({"accuracy": 0}).groupby(["curve", "x"], dropna=False)["accuracy"].min()

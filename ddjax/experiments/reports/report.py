@@ -77,7 +77,7 @@ def report(given: Given) -> None:
     former = _former(output)
     if goals and sweep.metric != "accuracy":
         raise InputError(
-            "--target_accuracy is only for classification, but these sweeps train on regression; leave the flag out"
+            "--target_accuracy is only for classification, but these sweeps are regression tasks; leave the flag out"
         )
     goals = goals or sweep.targets
     picked = not goals and sweep.metric == "accuracy"

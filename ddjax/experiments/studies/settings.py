@@ -25,7 +25,8 @@ _HELP = {
     "linear devices, squared loss, one sgd step of constant size on all data per round, uncompressed averaging and a "
     "graph that does not change.",
     "rounds": "Communication rounds; 0 derives the number after which the distance to the resting point is 1e-10 "
-    "(float64) or 1e-5 of its first value. This needs the same settings as --learning_rate=0.",
+    "(float64) or 1e-5 of its first value. This needs what --learning_rate=0 needs, and a constant consensus step "
+    "size.",
 }
 
 

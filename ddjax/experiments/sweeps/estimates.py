@@ -18,7 +18,7 @@ from ddjax.simulation import memory
 from ddjax.simulation.operations import products
 
 _COMPILE = 0.015  # seconds of compilation per equation of the traced program
-_ROUND, _SHARE = 3e-4, 0.25  # seconds to start a round; share of the peak speed that matrix products reach
+_ROUND, _SHARE = 3e-4, 0.25  # seconds to start a round; share of the peak speed that its products reach
 
 
 class Estimate(NamedTuple):

@@ -177,7 +177,7 @@ class Forecast:
         return last
 
     def _slower(self, now: float) -> float:
-        """Compute how many times longer compilations take than estimated, including late ones that still run."""
+        """Compute the ratio of compilation times to their estimates, including late compilations that still run."""
         factor = _ratio(self._compilations) if self._compilations else 1.0
         compiling = [run for run in self._running.values() if run.compiling]
         late = [(self._works[run.program].compiling, now - run.begun) for run in compiling]

@@ -27,7 +27,7 @@ def frontier(tested: pd.DataFrame, metric: str) -> dict[str, bytes]:
     worst = f"{metric}_{TASKS[metric].worst}"
     made: dict[str, bytes] = {}
     for place in _places(tested, around):
-        # A system that does not use a setting (`local` does not use the graph) is in the figures of all its values.
+        # A system that does not use a setting (`local` does not use the graph) is in the figures of all of the values.
         here = [tested[name].isna() | (tested[name] == value) for name, value in place.items()]
         rows = tested[pd.concat(here, axis=1).all(axis=1)] if here else tested
         systems = list(rows.groupby(system, dropna=False, sort=False))

@@ -46,7 +46,7 @@ class SweepSettings:
         "sections 'Data' and 'Devices and network' are compared; the best values of all other lists are picked.",
     )
     select_per: str = _sweep(
-        "", "Comma-separated names of further lists whose values are compared, not picked, as in consensus."
+        "", "Comma-separated names of further lists whose values are compared, not picked, such as consensus."
     )
     trials: int = _sweep(0, "Number of combinations that are tried for each system, drawn at random; 0 for all.")
     trial_seeds: int = _sweep(0, "Number of seeds of each trial, counted from the first; 0 for all.")

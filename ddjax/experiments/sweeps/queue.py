@@ -14,7 +14,7 @@ class Program:
     Attributes:
       cells: cells that are left to run.
       memory: bytes that one cell takes at the peak of a round.
-      parts: the two estimated parts of a cell's training time in seconds: its operations and its rounds.
+      parts: the two estimated parts of a cell's training time on one accelerator, in seconds: operations and rounds.
       compiling: estimated seconds that the program takes to compile.
       seconds: estimated total seconds of one cell, including its share of the compilation.
     """
