@@ -240,6 +240,6 @@ _ENTRY = AlgorithmEntry(
 )
 ALGORITHMS.add(_ENTRY)
 # In `server_distillation`, all devices send their soft decisions on the round's reference examples, and a server sends
-# back the mean. Local steps minimize the sum of the private loss and the divergence from this mean. `fedmd` differs in
-# two ways: devices send logits, and they minimize one of the two losses after the other.
+# back the mean. Local steps minimize the sum of the private loss and the divergence from this mean. In `fedmd`, devices
+# send logits instead, and they minimize the two losses one after the other.
 ALGORITHMS.add(_ENTRY.named("server_distillation", mixing="server", consensus="neighbors"))

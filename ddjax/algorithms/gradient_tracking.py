@@ -41,9 +41,9 @@ def gradient_tracking(population: Population, mixer: Mixer) -> Algorithm:
     start from common parameters. A message contains the parameters and `y`, so it is twice as large as in D-SGD. A
     compressor treats the two as one vector.
 
-    Every mixer that preserves the mean works. This includes `choco` and `push_sum`, which need a running value, because
-    `y` is a running value. Among the mixers that compress, only `choco` sends the compression error later; with the
-    other mixers, `y` drifts.
+    Every mixer that preserves the mean works. This includes `choco` and `push_sum`: they need a running value, and `y`
+    is one. Among the mixers that compress, only `choco` sends the compression error later; with the other mixers, `y`
+    drifts.
 
     Args:
       population: devices of one architecture.

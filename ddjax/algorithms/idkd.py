@@ -179,7 +179,7 @@ def idkd(
 
 
 def roc_threshold(private: jax.Array, count: jax.Array, public: jax.Array) -> jax.Array:
-    """Find the `t` that maximizes Youden's index, the share of private minus that of public scores `≥ t`.
+    """Find the `t` that maximizes Youden's index, the share of private scores `≥ t` minus that of public scores `≥ t`.
 
     Args:
       private: `[n_max]` scores of the private examples, padded on the right.

@@ -183,7 +183,7 @@ class Population:
         """Run the local phase of some devices of one group.
 
         The devices have the numbers `ids` `[M]`, and are stacked in this order. The other arguments are as in `train`,
-        but arrays with a device axis contain only these devices; `round` is `[]` or `[M]`.
+        but `targets`, `corrections` and `known` are only for these devices, and `round` is `[]` or `[M]`.
         """
         steps = self.steps_per_round(problem.private_indices.shape[1])
         learner = group.learner

@@ -17,8 +17,8 @@ def stable_step_size(
     `J_i` are the Jacobians of the outputs at the initial parameters, `λ` is the largest eigenvalue of `mean_i J_iᵀJ_i`,
     and `R² = Σ‖J_i‖⁴ / Σ‖J_i‖²`. With minibatches of `B` private and `b` reference examples, step sizes are stable up
     to about `1 / (λ + R²/B + 4 ρ (λ + R²/b))` (Défossez and Bach, AISTATS 2015). The factor 4 allows for targets that
-    follow the soft decisions. With `z ← W z + ζ (s − z)`, the largest stable `ρ` for fixed targets is multiplied by
-    `1 − ζ / (1 + λ_min(W))`. This factor is at least a quarter for the usual `ζ`. For linear models, this limit on the
+    follow the soft decisions: with `z ← W z + ζ (s − z)`, the largest stable `ρ` is the one for fixed targets times
+    `1 − ζ / (1 + λ_min(W))`. This factor is at least a quarter for the usual `ζ`. For linear models, the limit on the
     step size is exact except for `R²`; for other models, the curvature changes during training.
 
     Args:

@@ -12,7 +12,7 @@ from ddjax.footprint import peak_bytes, size_on
 from ddjax.learning import infer_task
 from ddjax.types import Problem
 
-# Soft decisions (examples times devices) that a CPU evaluates at a time; so small a number stays in cache.
+# Number of soft decisions (examples times devices) that a CPU evaluates at a time; so few stay in cache.
 _BLOCK = 16_384
 _SAMPLE = 8  # examples from which the memory of an evaluation is estimated
 

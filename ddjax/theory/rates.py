@@ -157,10 +157,10 @@ def radius(step_size: float, curvature: float, pull: float, eigenvalue: complex,
 def step_size(
     curvatures: tuple[float, float], pull: float, eigenvalues: np.ndarray, consensus: str, zeta: float = 0.0
 ) -> float:
-    """Find the step size `η` at which the slowest mode of full-batch distillation shrinks fastest, and return half.
+    """Return half the step size `η` at which the slowest mode of full-batch distillation shrinks fastest.
 
-    All models are linear. Half of the step size is returned because the Hessians of the devices differ, which `radius`
-    does not take into account.
+    All models are linear. The step size is halved because the Hessians of the devices differ, which `radius` does not
+    take into account.
 
     Args:
       curvatures: smallest positive and largest eigenvalue of the Hessians of the devices.

@@ -24,7 +24,7 @@ class State(NamedTuple):
 def diging(population: Population, mixer: Mixer) -> Algorithm:
     single_group(population, "diging")
     if not mixer.keeps_mean:
-        raise InputError(f"diging needs a mixing that keeps the mean, which {mixer.name} does not")
+        raise InputError(f"diging needs a mixer that keeps the mean, but {mixer.name} does not")
 
     def init(key: jax.Array, problem: Problem) -> State:
         devices = population.init(key, common=True)
