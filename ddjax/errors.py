@@ -34,7 +34,7 @@ class DivergedError(FloatingPointError):
 
 
 def no_file(path: str) -> InputError:
-    """Make the error for a path at which there is no file, or a symbolic link whose target does not exist."""
+    """Make the error for a path at which there is no file, or only a symbolic link whose target does not exist."""
     full = os.path.expanduser(path)
     if os.path.islink(full):
         return InputError(f"{path!r} is a link to {os.readlink(full)!r}, which does not exist")

@@ -16,7 +16,7 @@ def size_on(platform: str) -> Callable[[Any], int]:
     """Return the function that counts the bytes of an array on a backend.
 
     A TPU pads the last two axes to whole tiles of 8 × 128. If padding would more than double the size of an array, the
-    compiler puts other axes last; this function then returns twice the unpadded size.
+    compiler puts other axes last; the returned function then counts twice the unpadded size.
     """
 
     def tiled(shape: Any) -> int:

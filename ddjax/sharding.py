@@ -160,8 +160,8 @@ def extended(x: jax.Array, before: int, after: int) -> jax.Array:
 def by_column(function: Callable[[PyTree, jax.Array], jax.Array], shared: PyTree, x: jax.Array) -> jax.Array:
     """Call `function(shared, x)` for `x` `[N, …]` on every shard, with all rows and a part of the columns.
 
-    The shards exchange `x` twice. Gathering `x` would move several times as many bytes, and would keep all of `x` on
-    every accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
+    The shards exchange `x`, and then the result. Gathering `x` would move several times as many bytes, and would keep
+    all of `x` on every accelerator. On a CPU, the exchanges are done in place, one block of columns at a time.
 
     Args:
       function: function that treats all columns alike and returns `[N, …]`. It must not close over a traced array.

@@ -33,10 +33,11 @@ def read_targets(train: np.ndarray, test: np.ndarray, names: tuple[str, str], ta
     """Decide whether targets are classes or numbers to predict, and give the classes the labels 0 to K − 1.
 
     If no task is set, texts, Boolean values, integers and one-hot rows are classes. Floating-point numbers are classes
-    if their values are 0 to K − 1, 1 to K, or −1 and 1, with at most 20 different values that occur at least five times
-    on average. All other floating-point numbers are numbers to predict. (By contrast, scikit-learn's `type_of_target`
-    treats all whole numbers as classes.) A note tells the user if one-hot rows or floating-point numbers are read as
-    classes. Classes are numbered in sorted order, so the labels in the data may start at any number and have gaps.
+    if their values are 0 to K − 1, 1 to K, or −1 and 1, and if there are at most 20 different values, which occur at
+    least five times on average. All other floating-point numbers are numbers to predict. (By contrast, scikit-learn's
+    `type_of_target` treats all whole numbers as classes.) A note tells the user if one-hot rows or floating-point
+    numbers are taken for classes by these rules. Classes are numbered in sorted order, so the labels in the data may
+    start at any number and have gaps.
 
     Args:
       train: training targets `[M]`, `[M, 1]` or `[M, K]`: texts, Boolean values, integers or floating-point numbers.

@@ -1,9 +1,9 @@
 """Partitions of examples among devices.
 
 A partition function takes the labels `[M]` of the examples (or numbers to predict, if the partition does not use
-labels); only `natural` takes the owners of the examples instead. The function returns one array per device: the row
-numbers of the examples that the device holds. The `N` arrays have no row in common, and each array contains at least
-one row. Except with `natural`, the arrays together contain `total` rows.
+labels); a partition by owner, such as `natural`, takes the owners of the examples instead. The function returns one
+array per device: the row numbers of the examples that the device holds. The `N` arrays have no row in common, and each
+array contains at least one row. Except in a partition by owner, the arrays together contain `total` rows.
 """
 
 import numpy as np

@@ -38,7 +38,8 @@ def check_algorithm(
     Args:
       make: `(population) → Algorithm`; called in single and in double precision.
       topology: specification of a network that the algorithm accepts.
-      stochastic: sums of the mixing matrix that must be 1, as in `build_topology`: `column`, `row` or both (`doubly`).
+      stochastic: sums of the mixing matrix that must be 1, as in `build_topology`: `column`, `row`, both (`doubly`) or
+        neither (`links`).
       loop: `(problem, first state, keys) → parameters`: the parameters of each group after one round per key, computed
         by a plain loop over devices in NumPy. The algorithm must reach the same parameters.
 
@@ -63,7 +64,7 @@ def check_algorithm(
         sound = not np.issubdtype(leaf.dtype, np.floating) or np.isfinite(leaf).all()
         assert sound or "mixer" in jax.tree_util.keystr(path), f"state{jax.tree_util.keystr(path)} is not finite"
     cut = _run(simulation, [1, 3, _ROUNDS])
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, "a run that was cut"), cut[0], state)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, "a run that was interrupted"), cut[0], state)
     check_traffic(totals.info.messages, algorithm.message_bytes(problem), (_DEVICES, _DEVICES), _DEVICES)
     s = np.asarray(algorithm.predict(state, problem.x_test))
     assert s.shape == (_DEVICES, len(problem.x_test), 3), f"predictions have shape {s.shape}, not [N, B, K]"
