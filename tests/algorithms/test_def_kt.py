@@ -94,7 +94,7 @@ def test_without_learning_models_wander_unchanged():
 def test_def_kt_counts_its_bytes_and_refuses_what_it_cannot_do():
     problem, population = small_problem(), make_learners()
     assert ddjax.def_kt(population).message_bytes(problem).peer == {"parameters": 4 * (5 * CLASSES + CLASSES)}
-    with pytest.raises(InputError, match="one architecture"):
+    with pytest.raises(InputError, match="the same architecture"):
         ddjax.def_kt(make_learners(("linear", "mlp")))
     with pytest.raises(InputError, match="def_kt has its own loss"):
         ddjax.def_kt(make_learners(prior_adjustment=1.0)).check(problem)
