@@ -14,7 +14,8 @@ import pytest
 from commands import call, rows
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
-SMALL = ["--devices=4", "--models=linear", "--host_devices=1"]
+# Not digits: scikit-learn takes a second to import.
+SMALL = ["--devices=4", "--models=linear", "--host_devices=1", "--dataset=synthetic_classification"]
 LONG = [*SMALL, "--optimizer=adam", "--consensus=tracking", "--rounds=400", "--eval_every=20", "--checkpoint_every=20"]
 ENDLESS = [*SMALL, "--rounds=2000000", "--eval_every=1000000"]
 
