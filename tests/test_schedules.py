@@ -43,6 +43,7 @@ def test_a_schedule_stretches_if_and_only_if_its_values_depend_on_the_rounds(spe
     assert same != known.stretches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learning_rate_schedule", "consensus_step_size_schedule"])
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_resume_with_other_rounds_is_refused_or_equals_an_undisturbed_run(tmp_path, capsys, spec, name):

@@ -21,6 +21,7 @@ def save(tmp_path, name, x, y):
     return f"--dataset={path}"
 
 
+@pytest.mark.slow
 def test_labels_written_five_ways_end_with_the_same_numbers(tmp_path):
     centers, labels = RNG.normal(size=(3, 5)), RNG.integers(3, size=500)
     x = (centers[labels] + 0.3 * RNG.normal(size=(500, 5))).astype(np.float32)
@@ -145,6 +146,7 @@ def test_a_table_that_has_to_be_mended_is_refused_with_its_place(tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nowhere", "tkagg"])
 def test_results_do_not_depend_on_what_draws(tmp_path, monkeypatch, capsys, backend):

@@ -47,6 +47,7 @@ def until_resumed(process):
     return line
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     """One run, which every signal ends, and which goes on each time."""
     out = tmp_path / "a run"

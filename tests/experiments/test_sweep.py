@@ -223,6 +223,7 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "sweep")
 
 
+@pytest.mark.slow
 def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
     out = copied(finished, tmp_path)
     before = files(out)
@@ -240,6 +241,7 @@ def test_another_sweep_is_not_mixed_in(tmp_path, capsys, finished):
     assert files(out) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_earlier_version_goes_on(tmp_path, capsys, finished):
     """The older version had one setting less, and its cells had other names."""
     out = copied(finished, tmp_path)
@@ -335,6 +337,7 @@ def test_a_half_written_file_is_noticed_and_nothing_overwritten(tmp_path, capsys
     assert files(out) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_sweep_with_one_line_and_whole_cells(tmp_path, capsys, monkeypatch, finished):
     out, written = tmp_path / "sweep", []
 
@@ -432,6 +435,7 @@ def test_one_table_with_a_row_per_evaluation_and_a_column_per_flag(finished):
     assert json.loads((cell / "config.json").read_text())["flags"]["algorithm"] == "local"
 
 
+@pytest.mark.slow
 def test_a_second_start_does_nothing_and_a_sweep_may_grow(tmp_path, capsys, finished):
     out = copied(finished, tmp_path)
     cell = next((out / "cells").iterdir())

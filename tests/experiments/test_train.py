@@ -117,6 +117,7 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
     assert links(cut) == links(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -211,6 +211,7 @@ SYSTEMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("flags", SYSTEMS, ids=" ".join)
 def test_every_array_of_a_run_in_double_precision_is_of_it(flags):
@@ -260,6 +261,7 @@ def test_messages_in_double_precision_have_eight_bytes_a_number():
 TINY = ["--devices=4", "--models=linear", "--rounds=4", "--eval_every=2", "--learning_rate=0.01"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("single_again", "pictures")
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_train_leaves_mse_in_place_of_accuracy(tmp_path, capsys, precision):

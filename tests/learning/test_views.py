@@ -85,6 +85,7 @@ def test_views_gain_from_each_other():
         assert np.mean(errors(problem, co_regularized(problem))) < np.mean(errors(problem, alone))
 
 
+@pytest.mark.slow
 def test_views_by_flag(tmp_path, capsys):
     flags = ["--devices=4", "--models=linear:2+mlp:2", "--feature_views=2", "--rounds=5", "--eval_every=5"]
     assert call(*flags, f"--output_dir={tmp_path / 'a'}") == 0

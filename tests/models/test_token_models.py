@@ -46,6 +46,7 @@ def run(models, rounds):
     return ddjax.run(algorithm, problem, key=jax.random.key(0), rounds=rounds, eval_every=rounds)[1]
 
 
+@pytest.mark.slow
 def test_a_transformer_learns_from_token_order_in_a_mixed_network():
     """Both labels are as likely whatever tokens there are: without their order nothing does better than 0.5.
 
