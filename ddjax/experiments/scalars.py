@@ -11,6 +11,12 @@ import numpy as np
 from ddjax.errors import InputError
 
 
+def check_tensorboard() -> None:
+    """Raise `InputError` if TensorBoard is not installed."""
+    if not importlib.util.find_spec("tensorboard"):
+        raise InputError("--tensorboard needs TensorBoard, which is not installed: pip install -e '.[tensorboard]'")
+
+
 class Scalars:
     """Event file of a run: a scalar per column of `metrics.csv`, settings, scores of devices, and figures.
 
@@ -26,8 +32,8 @@ class Scalars:
         self._folder, self._settings = folder, settings or {}
         self._writer: Any = None
         self._round = 0
-        if folder and not importlib.util.find_spec("tensorboard"):
-            raise InputError("--tensorboard needs TensorBoard, which is not installed: pip install -e '.[tensorboard]'")
+        if folder:
+            check_tensorboard()
 
     def add(self, row: Mapping[str, Any], score: np.ndarray | None = None) -> None:
         """Add an evaluation.

@@ -8,7 +8,6 @@ import shlex
 import signal
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 
@@ -21,7 +20,7 @@ from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
 from ddjax.experiments.progress import Display
 from ddjax.experiments.run_folder import RunFolder, resumed
-from ddjax.experiments.scalars import Scalars
+from ddjax.experiments.scalars import Scalars, check_tensorboard
 from ddjax.experiments.settings import Settings
 from ddjax.simulation import Checkpoints, accounting
 
@@ -34,7 +33,8 @@ def train(given: Given, clock: Clock) -> None:
     """Run the experiment that the command line describes."""
     settings = resumed(given.take(Settings), given.present)
     settings.check()
-    Scalars(Path() if settings.tensorboard else None)  # raises an error if TensorBoard is not installed
+    if settings.tensorboard:
+        check_tensorboard()
     execution.start(settings)
     folder = RunFolder(settings)
     try:

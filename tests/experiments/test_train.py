@@ -118,6 +118,7 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize(
     "flags",
     [
@@ -157,6 +158,7 @@ def test_a_resumed_run_writes_the_same_table(tmp_path):
 def test_combinations_run(tmp_path, flags):
     assert call(*FAST, *flags, f"--output_dir={tmp_path / 'run'}") == 0
     assert 0 <= summary(tmp_path / "run")["accuracy_min"] <= 1
+    assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"learning_curves", "network"}
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,7 @@ from ddjax.experiments.files import csv_text, replace
 from ddjax.experiments.studies.curves import Curve
 from ddjax.experiments.studies.wording import QUANTITIES, by_x, interval, slope_text
 
-_SHORT = {
-    "gradient_norm_sq_mean": "squared gradient norm",
-    "consensus_error": "consensus error",
-    "distance_to_solution": "relative distance to the solution",
-}
+_SHOWN = ("gradient_norm_sq_mean", "consensus_error", "distance_to_solution")  # in the console
 _FALLING = -0.1  # a log-log slope that counts as falling
 _ABOUT_RATES = """\
 Slopes are fitted to the logarithm of a quantity, against the logarithm of the round or, if marked `per round`, against
@@ -83,13 +79,13 @@ def page(folder: Path, curves: Sequence[Curve], summary: dict[str, Any]) -> None
 def in_short(curve: dict[str, Any]) -> str:
     """Describe the end of a curve and its slopes in a few lines, for the console."""
     lines = [f"{curve['label']}: {_verdict(curve)}, after {curve['flags']['rounds']:,} rounds"]
-    for name, what in _SHORT.items():
+    for name in _SHOWN:
         if final := _number(_mean(curve["final"][name])):
             predicted = name == "distance_to_solution" and "predicted_distance" in curve and not curve["reached"]
             known = f" (predicted {_mean(curve['predicted_distance']):.2e})" if predicted else ""
             slope = slope_text(curve, name)
             end = slope if slope in ("", "at rest") else f"slope {slope}"
-            lines.append(f"  {what:<34}{', '.join(filter(None, [final + known, end]))}")
+            lines.append(f"  {_brief(name):<34}{', '.join(filter(None, [final + known, end]))}")
     return "\n".join(lines)
 
 
@@ -113,6 +109,11 @@ def _range(slopes: Sequence[float]) -> str:
             f"{value:.2f}" if abs(value) > 0.1 else f"{value:.2e}" for value in slopes[:: max(len(slopes) - 1, 1)]
         )
     )
+
+
+def _brief(name: str) -> str:
+    """Name a quantity without how it is averaged."""
+    return QUANTITIES[name].split(",")[0]
 
 
 def _number(value: float | None, form: str = ".2e") -> str:
@@ -215,7 +216,7 @@ def _dependence(x: str, groups: Sequence[dict[str, Any]]) -> list[str]:
         "",
         f"Log-log slopes of the quantities at the end, over {', '.join(shown)}.",
         "",
-        *_table(["curves", *(QUANTITIES[name].split(",")[0] for name in names)], rows),
+        *_table(["curves", *map(_brief, names)], rows),
     ]
 
 

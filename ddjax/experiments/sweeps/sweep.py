@@ -22,7 +22,7 @@ from ddjax.errors import InputError
 from ddjax.experiments import execution, files
 from ddjax.experiments.fields import fields
 from ddjax.experiments.flags import Given, run
-from ddjax.experiments.scalars import Scalars
+from ddjax.experiments.scalars import check_tensorboard
 from ddjax.experiments.settings import Settings
 from ddjax.experiments.sweeps import estimates, plan
 from ddjax.experiments.sweeps.cluster import Cluster
@@ -123,7 +123,8 @@ def sweep(given: Given) -> int:
     settings = given.take(SweepSettings)
     cells = planned(given, settings)
     plan.check_scheduler(settings, given.values["host_devices"])
-    Scalars(Path() if given.values["tensorboard"] else None)  # raises an error if TensorBoard is not installed
+    if given.values["tensorboard"]:
+        check_tensorboard()
     column = plan.selection_column(settings, cells)
     if column:
         return _selected(cells, column, given, settings)
